@@ -1,0 +1,75 @@
+"""All errors that depthsieve raises on purpose. Each can also be caught as the fitting built-in.
+
+    DepthsieveError
+    ├── UsageError (ValueError)            an option or argument that cannot be meant
+    ├── ImageRejected (ValueError)         one image cannot be labelled; it is recorded by name, never fatal for others
+    ├── SourceError (ValueError)           a source that is missing, empty, or does not match its name
+    ├── TeacherError (RuntimeError)
+    │   ├── TeacherNotFound (LookupError)  not cached and no network, or no such folder
+    │   └── TeacherUnsupported (ValueError) not a depth model, no safetensors, a missing dependency
+    ├── StoreError (RuntimeError)
+    │   ├── StoreNotFound (LookupError)    no store at this path
+    │   ├── StoreMismatch (ValueError)     the store was made under another label spec or format
+    │   ├── StoreBusy (BlockingIOError)    another process labels into it
+    │   └── StoreDamaged (ValueError)      a digest does not fit
+    ├── RunError (RuntimeError)            a run that had to stop; what is committed stands
+    └── LoaderError (ValueError)           a dataset or state that does not fit the store
+
+The message says what was wrong, which item, and what to do. The command line prints it as one line.
+"""
+
+
+class DepthsieveError(Exception):
+    """Base of all errors that depthsieve raises on purpose."""
+
+
+class UsageError(DepthsieveError, ValueError):
+    """An option or argument that cannot be meant."""
+
+
+class ImageRejected(DepthsieveError, ValueError):
+    """One image cannot be labelled; the message is the reason that is recorded with its name."""
+
+
+class SourceError(DepthsieveError, ValueError):
+    """A source that is missing, empty, or does not match its name."""
+
+
+class TeacherError(DepthsieveError, RuntimeError):
+    """A teacher that cannot be used."""
+
+
+class TeacherNotFound(TeacherError, LookupError):
+    """The teacher is not cached and there is no network, or the folder does not exist."""
+
+
+class TeacherUnsupported(TeacherError, ValueError):
+    """The checkpoint is there, but it is not a depth model that can be loaded safely."""
+
+
+class StoreError(DepthsieveError, RuntimeError):
+    """A store that cannot be used."""
+
+
+class StoreNotFound(StoreError, LookupError):
+    """There is no store at this path."""
+
+
+class StoreMismatch(StoreError, ValueError):
+    """The store was made under another label spec or format version."""
+
+
+class StoreBusy(StoreError, BlockingIOError):
+    """Another process labels into this store."""
+
+
+class StoreDamaged(StoreError, ValueError):
+    """A file of the store does not fit its digest."""
+
+
+class RunError(DepthsieveError, RuntimeError):
+    """A run that had to stop; what is committed stands and the same command goes on."""
+
+
+class LoaderError(DepthsieveError, ValueError):
+    """A dataset or a saved state that does not fit the store."""

@@ -1,0 +1,151 @@
+"""The immutable records that travel between modules, and the fingerprints made of them."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from depthsieve.errors import StoreDamaged
+
+Quantity = Literal["disparity", "depth"]
+Shape = tuple[int, int]
+"""(height, width) in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image of a source, as the header scan saw it.
+
+    ``id`` is ``source/path`` (percent-encoded, see :mod:`depthsieve.sources.ids`); ``width`` and ``height`` are those of
+    the upright image in pixels; ``orientation`` is the EXIF value 1..8 that was undone; ``size`` is in bytes.
+    """
+
+    id: str
+    size: int
+    mtime_ns: int
+    width: int
+    height: int
+    orientation: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedImage:
+    """A file that the header scan refused, with the reason a person reads."""
+
+    id: str
+    size: int
+    mtime_ns: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Images of one label shape in their planned row order: the unit of work, of commit and of storage."""
+
+    id: str
+    shape: Shape
+    images: tuple[ImageRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFailure:
+    """An image that stands failed in a committed shard, or was refused by the scan."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """What became of one shard. ``error`` is set when nothing was committed."""
+
+    shard_id: str
+    labelled: int = 0
+    failures: tuple[ImageFailure, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """What decides a label. Names and paths are not in it; two stores of equal fingerprint hold the same labels."""
+
+    weights_digest: str
+    quantity: Quantity
+    unit: str
+    dtype: str
+    preprocessing: Mapping[str, Any]
+    signals: tuple[str, ...]
+    calibration: str
+    encoding: str
+    kind: str = "teacher"
+    parents: tuple[str, ...] = ()
+    spec_version: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, defaults too, as plain JSON values."""
+        return json.loads(canonical_json(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the canonical JSON, fields at their default left out so that new fields keep old fingerprints."""
+        body = self.to_json()
+        for spec_field in dataclasses.fields(self):
+            default = spec_field.default
+            if default is not dataclasses.MISSING and body[spec_field.name] == json.loads(canonical_json(default)):
+                del body[spec_field.name]
+        return digest_of(body)
+
+
+@dataclass(frozen=True)
+class NumericsProfile:
+    """What moves the last bit of a label. Chosen once a generation, then used by every worker of it."""
+
+    batch_size: int
+    threads: int
+    device_kind: str
+    device_model: str
+    attention: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    compiled: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return json.loads(canonical_json(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "NumericsProfile":
+        """The profile that :meth:`to_json` wrote."""
+        return cls(**{known.name: body[known.name] for known in dataclasses.fields(cls)})
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text. Rejects NaN and infinities."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest_of(value: Any) -> str:
+    """Lower-case hex sha256 of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def seal(body: Mapping[str, Any]) -> bytes:
+    """The bytes of a JSON record that carries the digest of its other fields under ``digest``."""
+    sealed = dict(body) | {"digest": digest_of({key: value for key, value in body.items() if key != "digest"})}
+    return (json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode()
+
+
+def unseal(data: bytes, name: str) -> dict[str, Any]:
+    """The record in ``data`` after its own digest was checked; ``name`` is for the message.
+
+    Raises :class:`StoreDamaged` when it is no JSON object or the digest does not fit.
+    """
+    try:
+        body = json.loads(data)
+        intact = body["digest"] == digest_of({key: value for key, value in body.items() if key != "digest"})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise StoreDamaged(f"{name}: not a readable record ({type(error).__name__}); restore it from a copy") from error
+    if not intact:
+        raise StoreDamaged(f"{name}: its content does not fit its own digest; restore it from a copy")
+    return body  # type: ignore[no-any-return]
