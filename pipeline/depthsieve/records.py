@@ -18,8 +18,8 @@ Shape = tuple[int, int]
 class ImageRecord:
     """One image of a source, as the header scan saw it.
 
-    ``id`` is ``source/path`` (percent-encoded, see :mod:`depthsieve.sources.ids`); ``width`` and ``height`` are those of
-    the upright image in pixels; ``orientation`` is the EXIF value 1..8 that was undone; ``size`` is in bytes.
+    ``id`` is ``source/path`` (percent-encoded, see :mod:`depthsieve.sources.ids`); ``width`` and ``height`` are those
+    of the upright image in pixels; ``orientation`` is the EXIF value 1..8 that was undone; ``size`` is in bytes.
     """
 
     id: str

@@ -1,0 +1,90 @@
+"""Names, shapes and encodings of the store format, version 1. See docs/store_format.md.
+
+Axes: N images of a shard, H and W the label shape, K the 256 reliability codes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+FORMAT = "depthsieve-labels"
+FORMAT_VERSION = 1
+ENCODING = "float16+uint8,blosc-zstd3-shuffle,crc32c"
+"""The one encoding there is so far; part of the label spec."""
+
+MAX_DEPTH = 65504.0
+"""The largest float16: a label that exceeds it fails its image by name."""
+
+STATUS_LABELLED = 0
+STATUS_FAILED = 1
+
+ACTIONS = ("add", "replace", "remove")
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """One array of a shard's group. ``dims`` name the axes; ``dtype`` is numpy's name, or "str"."""
+
+    name: str
+    dtype: str
+    dims: tuple[str, ...]
+
+
+MAPS = (
+    ArraySpec("depth", "float16", ("image", "y", "x")),
+    ArraySpec("reliability", "uint8", ("image", "y", "x")),
+)
+ROWS = (
+    ArraySpec("histogram", "uint32", ("image", "code")),
+    ArraySpec("id", "str", ("image",)),
+    ArraySpec("status", "uint8", ("image",)),
+    ArraySpec("reason", "str", ("image",)),
+    ArraySpec("source_height", "int32", ("image",)),
+    ArraySpec("source_width", "int32", ("image",)),
+    ArraySpec("orientation", "uint8", ("image",)),
+    ArraySpec("focal_px", "float32", ("image",)),
+    ArraySpec("content_sha256", "str", ("image",)),
+)
+
+
+def shard_name(generation: int, number: int) -> str:
+    """The id of the ``number``-th shard of a generation, both counted from 0."""
+    return f"{generation:04d}-{number:06d}"
+
+
+def shard_number(shard_id: str) -> tuple[int, int]:
+    """(generation, number) of a shard's id."""
+    generation, number = shard_id.split("-")
+    return int(generation), int(number)
+
+
+def array_attributes(name: str, quantity: str, unit: str) -> dict[str, Any]:
+    """The attributes that let a reader without our code use an array."""
+    if name == "depth":
+        meaning = (
+            "depth in metres"
+            if quantity == "depth"
+            else "disparity: inverse depth up to an unknown scale and shift for each image; larger is nearer"
+        )
+        return {
+            "quantity": quantity,
+            "unit": unit,
+            "meaning": meaning,
+            "geometry": "upright RGB: EXIF orientation undone before labelling",
+            "pixel_mapping": "x_source = (x + 0.5) * source_width / W - 0.5; y likewise (pixel centres)",
+        }
+    if name == "reliability":
+        return {
+            "meaning": "0 = never train on it; 1..255 = expected relative error, larger is better",
+            "expected_error": "10000 ** (-(code - 1) / 254)",
+        }
+    if name == "histogram":
+        return {"meaning": "each image's reliability codes counted over its pixels; code 0 = invalid"}
+    if name == "status":
+        return {"meaning": "0 = labelled, 1 = failed (depth and reliability are 0; see reason)"}
+    if name in ("source_height", "source_width"):
+        return {"unit": "pixel", "meaning": "size of the upright source image"}
+    if name == "orientation":
+        return {"meaning": "EXIF orientation of the file, 1..8, undone before labelling"}
+    if name == "focal_px":
+        return {"unit": "pixel", "meaning": "focal length at source resolution, from EXIF; 0 = unknown"}
+    return {}
