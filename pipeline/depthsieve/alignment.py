@@ -1,0 +1,89 @@
+"""Scale and shift between two depth maps.
+
+Relative teachers give inverse depth (disparity) up to a scale and a shift that differ from map to map, so two of their
+maps are compared only after one is aligned to the other. The alignment is least squares, as in Ranftl et al.,
+"Towards Robust Monocular Depth Estimation" (MiDaS, TPAMI 2020), section on scale- and shift-invariant losses.
+
+Axes: B image of a batch, H row, W column.
+
+Every reduction is done for one image at a time, row by row, in float64: an image's result has the same bits whatever
+else is in its batch and however many CPU threads run.
+"""
+
+import torch
+
+from depthsieve.errors import UsageError
+
+
+def check_maps(**maps_BHW: torch.Tensor | None) -> None:
+    """Raise :class:`UsageError` unless all given maps are [B,H,W] of one shape. ``None`` is passed over."""
+    shapes = {name: tuple(map_.shape) for name, map_ in maps_BHW.items() if map_ is not None}
+    if any(len(shape) != 3 for shape in shapes.values()) or len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise UsageError(f"maps must be [B,H,W] and of one shape, not {listed}")
+
+
+def sum_map(map_HW: torch.Tensor) -> torch.Tensor:
+    """The sum of one map, in its dtype, rows first: each row is summed by one thread, so the order is fixed."""
+    return map_HW.sum(dim=1).sum()
+
+
+def align_scale_shift(
+    source_BHW: torch.Tensor, target_BHW: torch.Tensor, valid_BHW: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``scale`` and ``shift`` of each image that minimise the sum of ``(scale * source + shift - target) ** 2``.
+
+    Closed form in float64: ``scale`` is covariance over variance of the source, both about their means, which keeps it
+    accurate where the values are large against their spread.
+
+    Args:
+        source_BHW: maps to be aligned, any floating dtype.
+        target_BHW: maps to align to.
+        valid_BHW: bool, True where a pixel counts (default: everywhere). Pixels where either map is not finite never
+            count.
+
+    Returns:
+        ``(scale_B, shift_B)``, float64. A constant source gives scale 0 and the target's mean as shift, the best that
+        a constant can do. Without any valid pixel nothing is known: scale 1, shift 0.
+
+    Raises:
+        UsageError: shapes that are not [B,H,W] or differ.
+    """
+    check_maps(source_BHW=source_BHW, target_BHW=target_BHW, valid_BHW=valid_BHW)
+    scale_B = torch.ones(len(source_BHW), dtype=torch.float64, device=source_BHW.device)
+    shift_B = torch.zeros_like(scale_B)
+    for b, (source_HW, target_HW) in enumerate(zip(source_BHW, target_BHW, strict=True)):
+        valid_HW = torch.isfinite(source_HW) & torch.isfinite(target_HW)
+        if valid_BHW is not None:
+            valid_HW &= valid_BHW[b].bool()
+        scale_B[b], shift_B[b] = _least_squares(source_HW, target_HW, valid_HW)
+    return scale_B, shift_B
+
+
+def _least_squares(
+    source_HW: torch.Tensor, target_HW: torch.Tensor, valid_HW: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and shift of one image; ``valid_HW`` is True only where both maps are finite."""
+    source = source_HW.double()
+    target = target_HW.double()
+    count = valid_HW.sum().double()
+    zero = source.new_zeros(())
+    source_mean = sum_map(torch.where(valid_HW, source, zero)) / count
+    target_mean = sum_map(torch.where(valid_HW, target, zero)) / count
+    source_rest = torch.where(valid_HW, source - source_mean, zero)
+    # The target needs no mask of its own: where the source's is 0 a finite product is too.
+    target_rest = torch.where(valid_HW, target - target_mean, zero)
+    variance = sum_map(source_rest * source_rest)
+    covariance = sum_map(source_rest * target_rest)
+    # A constant source is found by comparing values: its variance is rounding noise, not exactly 0.
+    low = torch.where(valid_HW, source, torch.inf).amin()
+    high = torch.where(valid_HW, source, -torch.inf).amax()
+    scale = torch.where(high > low, covariance / variance, zero)
+    shift = target_mean - scale * source_mean
+    return torch.where(count > 0, scale, zero + 1), torch.where(count > 0, shift, zero)
+
+
+def apply_scale_shift(source_BHW: torch.Tensor, scale_B: torch.Tensor, shift_B: torch.Tensor) -> torch.Tensor:
+    """``scale * source + shift`` for each image, computed in float64 and returned in the dtype of ``source_BHW``."""
+    aligned_BHW = source_BHW.double() * scale_B[:, None, None] + shift_B[:, None, None]
+    return aligned_BHW.to(source_BHW.dtype)

@@ -1,0 +1,115 @@
+"""The reliability code: expected error of a pixel as one byte.
+
+``code = 1 + round(254 * clip(ln(1/e) / ln(10^4), 0, 1))``: 255 stands for an error of 1e-4 or less, 1 for an error of 1
+or more, and one step for a factor of 1.037. 0 means that the pixel is never trained on.
+
+Axes: B image of a batch, H row, W column.
+"""
+
+import numpy as np
+import torch
+
+from depthsieve.alignment import check_maps, sum_map
+
+CALIBRATION = "flip-1"
+"""Version of everything in this file that decides a code: the expected error, its floor, and the thresholds."""
+
+DENOMINATOR_FLOOR = 0.1
+"""The denominator of the expected error is at least this fraction of the label's mean magnitude."""
+
+_ERROR_RANGE = 1e4
+_STEPS = 254
+
+
+def expected_error(depth_BHW: torch.Tensor, delta_BHW: torch.Tensor) -> torch.Tensor:
+    """``e = |delta| / (d + median(d))``, the disagreement relative to the label.
+
+    The median keeps far pixels, whose disparity is near 0, from counting as all wrong. It is the lower of the two
+    middle values (``torch.median``), taken over the image's finite pixels. Where more than half of an image is sky it
+    is 0; the denominator is therefore never below a tenth of the mean magnitude of the image's finite pixels.
+
+    Args:
+        depth_BHW: the labels, disparity or metres.
+        delta_BHW: disagreement in the same unit, either sign.
+
+    Returns:
+        float32 [B,H,W], 0 or more. NaN where label or disagreement is not finite, and where both label and
+        disagreement are 0 in an image that is 0 everywhere: such a map says nothing.
+
+    Raises:
+        UsageError: shapes that are not [B,H,W] or differ.
+    """
+    check_maps(depth_BHW=depth_BHW, delta_BHW=delta_BHW)
+    depth_BHW = depth_BHW.float()
+    finite_BHW = torch.isfinite(depth_BHW)
+    known_BHW = torch.where(finite_BHW, depth_BHW, torch.nan)
+    denominator_BHW = torch.empty_like(depth_BHW)
+    for b, known_HW in enumerate(known_BHW):  # one image at a time: see depthsieve.alignment
+        median = torch.nanmedian(known_HW)
+        magnitude = sum_map(torch.where(finite_BHW[b], known_HW.double().abs(), 0.0))
+        floor = DENOMINATOR_FLOOR * magnitude / finite_BHW[b].sum()
+        denominator_BHW[b] = torch.maximum(known_HW + median, floor.float())
+    e_BHW = delta_BHW.float().abs() / denominator_BHW
+    return torch.where(torch.isfinite(delta_BHW), e_BHW, torch.nan)
+
+
+def encode_error(e_BHW: torch.Tensor, valid_BHW: torch.Tensor | None = None) -> torch.Tensor:
+    """The uint8 code of each expected error, on the device of ``e_BHW``.
+
+    The error is rounded to float32 and compared with fixed float32 thresholds; no logarithm is taken, so that every
+    device gives the same bytes.
+
+    Args:
+        e_BHW: expected errors, 0 or more, any shape. 0 gives 255, 1 and more (infinity too) gives 1.
+        valid_BHW: bool, False where the code is to be 0 (default: nowhere). NaN and negative errors always give 0, a
+            valid pixel never does.
+    """
+    e_BHW = e_BHW.float()
+    keep_BHW = e_BHW >= 0  # False for NaN
+    if valid_BHW is not None:
+        keep_BHW = keep_BHW & valid_BHW.bool()
+    e_BHW = torch.where(keep_BHW, e_BHW, 0.0).abs()  # abs: -0.0 has the sign bit set
+    bucket = (e_BHW.contiguous().view(torch.int32) >> 16).flatten()
+    code = _BUCKET_CODE.to(e_BHW.device).index_select(0, bucket)
+    threshold = _BUCKET_THRESHOLD.to(e_BHW.device).index_select(0, bucket)
+    code_BHW = (code - (e_BHW.flatten() > threshold).to(torch.uint8)).view(e_BHW.shape)
+    return torch.where(keep_BHW, code_BHW, 0)
+
+
+def decode_error(codes: torch.Tensor) -> torch.Tensor:
+    """The expected error in the middle of each code's bin, float32; NaN for code 0.
+
+    ``e = 10^(-4 (code - 1) / 254)``: 1 for code 1, 1e-4 for code 255. Any shape of uint8.
+    """
+    return _CODE_ERROR.to(codes.device)[codes.long()]
+
+
+def histogram(codes_BHW: torch.Tensor) -> torch.Tensor:
+    """How many pixels of each image carry each code: int64 [B,256], bin 0 the invalid ones."""
+    counts = [torch.bincount(codes.flatten(), minlength=256) for codes in codes_BHW]
+    return torch.stack(counts) if counts else torch.zeros((0, 256), dtype=torch.int64, device=codes_BHW.device)
+
+
+def _thresholds() -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """The largest error that still gets code 255, 254, ... 2: where the rounded expression of the code steps."""
+    half_steps = np.arange(_STEPS, 0, -1) - 0.5
+    return (_ERROR_RANGE ** (-half_steps / _STEPS)).astype(np.float32)
+
+
+def _tables() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Code and next threshold for each upper half of a float32's bits, and the error of each code.
+
+    Non-negative floats order like their bits, and floats of one upper half lie within a factor of 1.008 while
+    thresholds are 1.037 apart: so an upper half holds at most one threshold. Two small look-ups a pixel are 20 times
+    as fast as a binary search among the thresholds.
+    """
+    thresholds = _thresholds()
+    starts = (np.arange(2**15, dtype=np.int32) << 16).view(np.float32)
+    passed = np.searchsorted(thresholds, starts)  # how many thresholds lie below the start
+    code = (1 + _STEPS - passed).astype(np.uint8)
+    threshold = np.append(thresholds, np.float32(np.inf))[passed]
+    error = np.append(np.nan, _ERROR_RANGE ** (-np.arange(_STEPS + 1) / _STEPS)).astype(np.float32)
+    return torch.from_numpy(code), torch.from_numpy(threshold), torch.from_numpy(error)
+
+
+_BUCKET_CODE, _BUCKET_THRESHOLD, _CODE_ERROR = _tables()
