@@ -28,11 +28,11 @@ def truth_mask(truth_HW: NDArray[Any], valid_HW: NDArray[Any] | None, depth_rang
     """Where there is ground truth within ``depth_range`` (both ends included) and ``valid_HW``, if given, is True.
 
     Raises:
-        UsageError: a range that is not 0 <= nearest < farthest, or a mask of another shape.
+        UsageError: a range that is not 0 <= nearest < farthest < infinity, or a mask of another shape.
     """
     nearest, farthest = depth_range
-    if not 0 <= nearest < farthest:
-        raise UsageError(f"the depth range needs 0 <= nearest < farthest, not {nearest} and {farthest}")
+    if not 0 <= nearest < farthest < np.inf:
+        raise UsageError(f"the depth range needs 0 <= nearest < farthest, both finite, not {nearest} and {farthest}")
     truth = np.asarray(truth_HW, dtype=np.float64)
     mask = np.isfinite(truth) & (truth > 0) & (truth >= nearest) & (truth <= farthest)
     if valid_HW is not None:
@@ -122,26 +122,31 @@ def pixel_errors(predicted: NDArray[Any], truth: NDArray[Any], metric: ErrorMetr
     """The error of each pixel, in the form :func:`sparsification` averages; both inputs in metres, any shape.
 
     ``abs_rel``: ``|p - t| / t``. ``rmse``: ``(p - t)^2``, the root comes after the mean. ``delta1``: 1 where
-    ``max(p/t, t/p) >= 1.25``, else 0, so that less is better as in the others.
+    ``max(p/t, t/p) >= 1.25``, else 0, so that less is better as in the others. NaN where the truth is not a positive
+    finite depth or the prediction is not finite.
     """
     p, t = np.asarray(predicted, dtype=np.float64), np.asarray(truth, dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):  # pixels without truth come along and are masked later
-        if metric == "abs_rel":
-            return np.asarray(np.abs(p - t) / t)
-        if metric == "rmse":
-            return np.asarray((p - t) ** 2)
-        if metric == "delta1":
-            return (np.maximum(p / t, t / p) >= DELTA1_RATIO).astype(np.float64)
-    raise UsageError(f"metric must be 'abs_rel', 'rmse' or 'delta1', not {metric!r}")
+    known = np.isfinite(p) & np.isfinite(t) & (t > 0)
+    p, t = np.where(known, p, np.nan), np.where(known, t, np.nan)
+    if metric == "abs_rel":
+        errors = np.abs(p - t) / t
+    elif metric == "rmse":
+        errors = (p - t) ** 2
+    elif metric == "delta1":
+        # multiplied out: a prediction may be 0
+        errors = np.where(known, (p >= DELTA1_RATIO * t) | (DELTA1_RATIO * p <= t), np.nan)
+    else:
+        raise UsageError(f"metric must be 'abs_rel', 'rmse' or 'delta1', not {metric!r}")
+    return np.asarray(errors, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Sparsification:
     """Error of what is kept (index S) after a fraction of the pixels was dropped.
 
-    ``dropped_S`` runs from 0 to 1 in equal steps. ``method_S`` drops the least reliable pixels first, ``oracle_S`` those
-    of largest error, ``random_S`` any, which leaves the error as it is. At 1 nothing is kept: 0 by convention, but
-    ``random_S`` is constant throughout.
+    ``dropped_S`` runs from 0 to 1 in equal steps. ``method_S`` drops the least reliable pixels first, ``oracle_S``
+    those of largest error, ``random_S`` any, which leaves the error as it is. At 1 nothing is kept: 0 by convention,
+    but ``random_S`` is constant throughout.
     """
 
     dropped_S: Floats
@@ -197,7 +202,7 @@ def sparsification(
     return Sparsification(dropped, method, oracle, random)
 
 
-def _mean_kept(sizes: NDArray[Any], totals: Floats, dropped: Floats) -> Floats:
+def _mean_kept(sizes: NDArray[Any], totals: NDArray[Any], dropped: Floats) -> Floats:
     """The expected mean of what is kept when groups go one after the other, each in random order; 0 for nothing."""
     # Counted from the end that stays longest, so that small sums are not differences of large ones.
     kept_size = np.append(0.0, np.cumsum(sizes[::-1], dtype=np.float64))

@@ -42,8 +42,8 @@ class TrimmedLoss(nn.Module):
         drop_count(drop, 0)  # raises where drop is out of range
         if scope not in ("image", "batch"):
             raise UsageError(
-                f"the trim's scope is 'image' or 'batch', not {scope!r} (losses change with every step, so no threshold "
-                "holds for a dataset; 'dataset' is a scope of masks)"
+                f"the trim's scope is 'image' or 'batch', not {scope!r} (losses change with every step, so none of "
+                "their values holds for a dataset; 'dataset' is a scope of masks)"
             )
         self.drop = drop
         self.scope = scope
