@@ -9,7 +9,7 @@ Axes: B image of a batch, H row, W column.
 import numpy as np
 import torch
 
-from depthsieve.alignment import check_maps, sum_map
+from depthsieve.alignment import check_maps, is_finite, sum_map
 
 CALIBRATION = "flip-1"
 """Version of everything in this file that decides a code: the expected error, its floor, and the thresholds."""
@@ -40,17 +40,20 @@ def expected_error(depth_BHW: torch.Tensor, delta_BHW: torch.Tensor) -> torch.Te
         UsageError: shapes that are not [B,H,W] or differ.
     """
     check_maps(depth_BHW=depth_BHW, delta_BHW=delta_BHW)
-    depth_BHW = depth_BHW.float()
-    finite_BHW = torch.isfinite(depth_BHW)
-    known_BHW = torch.where(finite_BHW, depth_BHW, torch.nan)
-    denominator_BHW = torch.empty_like(depth_BHW)
-    for b, known_HW in enumerate(known_BHW):  # one image at a time: see depthsieve.alignment
-        median = torch.nanmedian(known_HW)
-        magnitude = sum_map(torch.where(finite_BHW[b], known_HW.double().abs(), 0.0))
-        floor = DENOMINATOR_FLOOR * magnitude / finite_BHW[b].sum()
-        denominator_BHW[b] = torch.maximum(known_HW + median, floor.float())
-    e_BHW = delta_BHW.float().abs() / denominator_BHW
-    return torch.where(torch.isfinite(delta_BHW), e_BHW, torch.nan)
+    e_BHW = torch.empty(depth_BHW.shape, dtype=torch.float32, device=depth_BHW.device)
+    for b, (depth_HW, delta_HW) in enumerate(zip(depth_BHW.float(), delta_BHW.float(), strict=True)):
+        e_BHW[b] = _expected_error(depth_HW, delta_HW)  # one image at a time: see depthsieve.alignment
+    return e_BHW
+
+
+def _expected_error(depth_HW: torch.Tensor, delta_HW: torch.Tensor) -> torch.Tensor:
+    finite_HW = is_finite(depth_HW)
+    known_HW = torch.where(finite_HW, depth_HW, torch.nan)
+    median = torch.nanmedian(known_HW)
+    magnitude = sum_map(torch.where(finite_HW, depth_HW, 0.0).abs().double())
+    floor = DENOMINATOR_FLOOR * magnitude / finite_HW.sum()
+    delta_HW = torch.where(is_finite(delta_HW), delta_HW.abs(), torch.nan)
+    return delta_HW / torch.maximum(known_HW + median, floor.float())
 
 
 def encode_error(e_BHW: torch.Tensor, valid_BHW: torch.Tensor | None = None) -> torch.Tensor:

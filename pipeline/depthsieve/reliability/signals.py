@@ -23,17 +23,18 @@ def flip_disagreement(depth_BHW: torch.Tensor, flipped_BHW: torch.Tensor, quanti
             neither; ``depth`` is in metres and compared as it is.
 
     Returns:
-        ``|flipped - depth|`` float32 [B,H,W], in the label's unit; NaN where either prediction is not finite.
+        ``|flipped - depth|`` float32 [B,H,W], in the label's unit; not finite where a prediction is not.
 
     Raises:
         UsageError: shapes that differ, or an unknown quantity.
     """
     check_maps(depth_BHW=depth_BHW, flipped_BHW=flipped_BHW)
-    depth_BHW = depth_BHW.float()
-    upright_BHW = flipped_BHW.float().flip(-1)
-    if quantity == "disparity":
-        upright_BHW = apply_scale_shift(upright_BHW, *align_scale_shift(upright_BHW, depth_BHW))
-    elif quantity != "depth":
+    if quantity not in ("disparity", "depth"):
         raise UsageError(f"quantity must be 'disparity' or 'depth', not {quantity!r}")
-    delta_BHW = (upright_BHW - depth_BHW).abs()
-    return torch.where(torch.isfinite(delta_BHW), delta_BHW, torch.nan)
+    delta_BHW = torch.empty(depth_BHW.shape, dtype=torch.float32, device=depth_BHW.device)
+    for b in range(len(depth_BHW)):  # one image at a time stays in the cache
+        depth_1HW, upright_1HW = depth_BHW[b : b + 1].float(), flipped_BHW[b : b + 1].float().flip(-1)
+        if quantity == "disparity":
+            upright_1HW = apply_scale_shift(upright_1HW, *align_scale_shift(upright_1HW, depth_1HW))
+        delta_BHW[b] = (upright_1HW - depth_1HW)[0].abs()
+    return delta_BHW
