@@ -1,0 +1,221 @@
+"""What an image file declares about itself: its format, size, orientation and focal length. No pixel is decoded here.
+
+Input is hostile. The format is told from the first bytes, never from the name, and a reader of headers gets only
+``MAX_HEADER_BYTES`` of the file.
+"""
+
+import re
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import hypot
+from os import register_at_fork
+from typing import BinaryIO
+
+from PIL import ImageFile
+
+from depthsieve.errors import ImageRejected
+
+MAX_PIXELS = 200_000_000
+"""The largest image, in pixels: what the largest phone cameras take, and about a gigabyte while it is decoded."""
+MAX_HEADER_BYTES = 16 * 1024 * 1024
+"""How much of a file the header scan reads at most, however much metadata stands before the pixels."""
+FULL_FRAME_DIAGONAL_MM = 43.27
+ORIENTATION_TAG = 0x0112
+_EXIF_DIRECTORY_TAG = 0x8769
+_FOCAL_35MM_TAG = 0xA405
+
+# A regular expression of the first bytes, and what they mean. The first that fits counts.
+_SUPPORTED: tuple[tuple[bytes, str], ...] = (
+    (rb"\xff\xd8\xff", "JPEG"),
+    (rb"\x89PNG\r\n\x1a\n", "PNG"),
+    (rb"RIFF....WEBP", "WebP"),
+    (rb"GIF8[79]a", "GIF"),
+    (rb"BM", "BMP"),
+    (rb"II[*+]\0|MM\0[*+]", "TIFF"),
+    (rb"P[1-6][\s#]", "PNM"),
+)
+_KNOWN_OTHERS: tuple[tuple[bytes, str], ...] = (
+    (rb"....ftypavi[fs]", "AVIF is not read: convert to PNG or JPEG"),
+    (rb"....ftyp(he[iv]|mif1|msf1)", "HEIC is not read: convert to PNG or JPEG"),
+    (rb"....ftypcrx|FUJIFILMCCD-RAW|IIR[OS]|IIU\0", "camera raw is not read: convert to PNG or JPEG"),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000 is not read: convert to PNG or JPEG"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL is not read: convert to PNG or JPEG"),
+    (rb"8BPS", "Photoshop files are not read: convert to PNG or JPEG"),
+    (rb"v/1\x01|P[Ff]\s|#\?RADIANCE", "floating-point images are not read: convert to 8 or 16 bits"),
+    (rb"(?i)\s*<(!doctype html|html)", "not an image but a web page"),
+    (rb"\s*(<\?xml.*)?<svg", "SVG is not read: convert to PNG or JPEG"),
+    (rb"%PDF", "not an image but a PDF"),
+    (rb"\0{32}", "not an image: it begins with zeros"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What an image file declares. ``width`` and ``height`` are pixels of the upright image, at least 1.
+
+    ``orientation`` is the EXIF value 1..8 that is undone. ``focal_px`` is the focal length in pixels of the source,
+    0.0 where the file does not tell: EXIF's 35 mm equivalent over 43.27 mm, times the image's diagonal.
+    """
+
+    width: int
+    height: int
+    orientation: int
+    focal_px: float
+
+
+def kind_of(start: bytes) -> str:
+    """The format that the first bytes (64 are enough) tell: JPEG, PNG, WebP, GIF, BMP, TIFF or PNM.
+
+    Raises :class:`ImageRejected`, with what it is instead where that is known.
+    """
+    if not start:
+        raise ImageRejected("empty file")
+    for pattern, kind in _SUPPORTED:
+        if re.match(pattern, start, re.DOTALL):
+            return kind
+    for pattern, reason in _KNOWN_OTHERS:
+        if re.match(pattern, start, re.DOTALL):
+            raise ImageRejected(reason)
+    raise ImageRejected("not an image of a known format")
+
+
+def make_header(width: int, height: int, exif: bytes = b"") -> ImageHeader:
+    """The header of an image stored as ``width`` x ``height`` pixels. Raises :class:`ImageRejected` if too large."""
+    if width * height > MAX_PIXELS:
+        allowed = f"{MAX_PIXELS // 1_000_000} megapixels"
+        raise ImageRejected(f"declares {width}x{height} pixels, more than the {allowed} allowed")
+    orientation, focal_35mm = read_exif(exif)
+    focal_px = focal_35mm / FULL_FRAME_DIAGONAL_MM * hypot(width, height)
+    if orientation >= 5:
+        width, height = height, width
+    return ImageHeader(width, height, orientation, focal_px)
+
+
+def read_exif(exif: bytes) -> tuple[int, int]:
+    """(orientation 1..8, focal length in mm as if on 35 mm film or 0) of an EXIF block; what is bad is left out.
+
+    Read here and not by Pillow, which asks XMP too and warns about damage that does not matter.
+    """
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None or len(tiff) < 8:
+        return 1, 0
+
+    def directory(offset: int) -> dict[int, int]:
+        """The single whole numbers of one directory, by tag."""
+        values: dict[int, int] = {}
+        count = struct.unpack_from(order + "H", tiff, offset)[0] if offset + 2 <= len(tiff) else 0
+        for entry in range(offset + 2, min(offset + 2 + 12 * count, len(tiff) - 11), 12):
+            tag, kind, length = struct.unpack_from(order + "HHI", tiff, entry)
+            if kind in (3, 4) and length == 1:
+                values.setdefault(tag, struct.unpack_from(order + ("H" if kind == 3 else "I"), tiff, entry + 8)[0])
+        return values
+
+    first = directory(struct.unpack_from(order + "I", tiff, 4)[0])
+    orientation = first.get(ORIENTATION_TAG, 1)
+    focal_35mm = directory(first[_EXIF_DIRECTORY_TAG]).get(_FOCAL_35MM_TAG, 0) if _EXIF_DIRECTORY_TAG in first else 0
+    return (orientation if 1 <= orientation <= 8 else 1), (focal_35mm if focal_35mm < 65535 else 0)
+
+
+def webp_header(file: BinaryIO) -> ImageHeader:
+    """The header of a WebP, from its chunks: Pillow reads such a file whole and allocates its canvas to open it."""
+    start = file.read(30)
+    if len(start) < 30:
+        raise ImageRejected("truncated WebP: the file ends before the image does")
+    if start[12:16] == b"VP8X":
+        width, height = (1 + int.from_bytes(start[at : at + 3], "little") for at in (24, 27))
+        return make_header(width, height, _webp_exif(file) if start[20] & 0x08 else b"")
+    if start[12:16] == b"VP8L" and start[20] == 0x2F:
+        packed = int.from_bytes(start[21:25], "little")
+        return make_header(1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF))
+    if start[12:16] == b"VP8 " and start[23:26] == b"\x9d\x01\x2a":
+        width, height = (int.from_bytes(start[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+        if width and height:
+            return make_header(width, height)
+    raise ImageRejected("damaged WebP: it does not begin with an image")
+
+
+def _webp_exif(file: BinaryIO) -> bytes:
+    """The EXIF chunk, which stands behind the pixels."""
+    at = 12
+    while len(head := (file.seek(at), file.read(8))[1]) == 8:
+        size = int.from_bytes(head[4:], "little")
+        if head[:4] == b"EXIF":
+            return file.read(size)
+        at += 8 + size + size % 2
+    return b""
+
+
+class LimitedFile:
+    """A file of which a parser may read ``MAX_HEADER_BYTES`` in all; remembers what went wrong with the file itself."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left = MAX_HEADER_BYTES
+        self.failure: OSError | ImageRejected | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            data = self._file.read(self._left + 1 if size < 0 else min(size, self._left + 1))
+        except OSError as error:
+            self.failure = error
+            raise
+        self._left -= len(data)
+        if self._left < 0:
+            self.failure = ImageRejected(f"its header is longer than {MAX_HEADER_BYTES // 2**20} MiB")
+            raise self.failure
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+_lock = threading.Lock()
+_users = 0
+_found_lenient = False
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+
+@contextmanager
+def own_pillow_settings() -> Iterator[None]:
+    """While any thread is inside, Pillow does not warn and refuses truncated files, whatever the process had set.
+
+    Outside, the process has its own settings back: a training script that sets ``LOAD_TRUNCATED_IMAGES`` must not get
+    labels of half an image. ``warnings.catch_warnings`` would do for one thread only: it restores the whole list.
+    """
+    global _users, _found_lenient
+    with _lock:
+        if _users == 0:
+            _found_lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+        if not warnings.filters or warnings.filters[0] is not _QUIET:
+            warnings.filters.insert(0, _QUIET)  # type: ignore[attr-defined]
+        _users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = _found_lenient
+                while _QUIET in warnings.filters:
+                    warnings.filters.remove(_QUIET)  # type: ignore[attr-defined]
+
+
+def _forget_other_threads() -> None:
+    """A forked child has none of the threads that were inside."""
+    global _lock, _users
+    _lock = threading.Lock()
+    if _users:
+        _users, ImageFile.LOAD_TRUNCATED_IMAGES = 0, _found_lenient
+        while _QUIET in warnings.filters:
+            warnings.filters.remove(_QUIET)  # type: ignore[attr-defined]
+
+
+register_at_fork(after_in_child=_forget_other_threads)
