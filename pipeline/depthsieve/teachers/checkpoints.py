@@ -1,0 +1,201 @@
+"""Finding a checkpoint's files: the embedded folder, a local one, or a snapshot of the hub. Imports no torch."""
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from depthsieve.errors import TeacherError, TeacherNotFound, TeacherUnsupported, UsageError
+from depthsieve.teachers.presets import PRESETS, find_preset
+
+TINY = "tiny"
+CONFIG = "config.json"
+PROCESSOR = "preprocessor_config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+HUB_FILES = (CONFIG, PROCESSOR, WEIGHTS, INDEX, "model-*-of-*.safetensors")
+HUB_TIMEOUT_S = 10.0
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+WAY_OUT = "give a local folder, or use the embedded --teacher tiny, which needs no download"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder with a model in it. ``weights`` are its safetensors files in the order of their names."""
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    weights: tuple[Path, ...]
+
+    def digest(self) -> str:
+        """Hex sha256 over the content of config.json and the weight files, read in pieces of 4 MiB."""
+        whole = hashlib.sha256()
+        for path in (self.folder / CONFIG, *self.weights):
+            with path.open("rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+        return whole.hexdigest()
+
+    def processor_settings(self) -> dict[str, Any]:
+        """preprocessor_config.json, empty where there is none. Raises :class:`TeacherUnsupported` if it is damaged."""
+        return _read_json(self.name, self.folder, PROCESSOR) if (self.folder / PROCESSOR).exists() else {}
+
+
+def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
+    """The checkpoint that ``name`` means: ``tiny``, a preset, a local folder, or a hub id ``owner/model``.
+
+    They are tried in that order: a folder that is called like a preset is reached as ``./name``. Hub snapshots are
+    taken from the cache where it has them, so that a run means the same tomorrow; ``revision`` (a branch, tag or
+    commit) asks for another one.
+
+    Raises :class:`UsageError`, :class:`TeacherNotFound` or :class:`TeacherUnsupported`, one line each.
+    """
+    preset = find_preset(name)
+    path = Path(name).expanduser()
+    if name == TINY or (preset is None and (path.exists() or _looks_like_path(name))):
+        if revision is not None:
+            raise UsageError(f"--revision {revision} is for models of the hub; {name!r} is a folder")
+        return read_checkpoint(name, Path(__file__).parent / TINY if name == TINY else path)
+    if preset is None and name.count("/") != 1:
+        close = difflib.get_close_matches(name, [TINY, *(known.name for known in PRESETS)], n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "`depthsieve teachers` lists the presets"
+        raise TeacherNotFound(f"no teacher {name!r}: not a preset, a local folder or a hub id owner/model; {hint}")
+    return _hub_checkpoint(name, preset.hub_id if preset else name, revision)
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1
+
+
+def read_checkpoint(name: str, folder: Path) -> Checkpoint:
+    """The checkpoint in ``folder``, after everything that can be told without loading it was checked.
+
+    Raises :class:`TeacherNotFound` or :class:`TeacherUnsupported`.
+    """
+    if not folder.exists():
+        raise TeacherNotFound(f"no teacher {name!r}: there is no such folder")
+    if not folder.is_dir():
+        raise TeacherUnsupported(f"teacher {name!r} is a file; give the folder that holds {CONFIG} and {WEIGHTS}")
+    config = _read_json(name, folder, CONFIG)
+    weights = _find_weights(name, folder)
+    for path in weights:
+        _check_header(name, path)
+    return Checkpoint(name, folder, config, weights)
+
+
+def _read_json(name: str, folder: Path, file: str) -> dict[str, Any]:
+    try:
+        body = json.loads((folder / file).read_bytes())
+    except FileNotFoundError as error:
+        raise TeacherUnsupported(f"teacher {name!r}: its folder holds no {file}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise TeacherUnsupported(f"teacher {name!r}: {file} cannot be read ({type(error).__name__})") from error
+    if not isinstance(body, dict):
+        raise TeacherUnsupported(f"teacher {name!r}: {file} is not a JSON object")
+    return body
+
+
+def _find_weights(name: str, folder: Path) -> tuple[Path, ...]:
+    if (folder / WEIGHTS).is_file():
+        return (folder / WEIGHTS,)
+    if (folder / INDEX).is_file():
+        table = _read_json(name, folder, INDEX).get("weight_map")
+        if not isinstance(table, dict) or not table:
+            raise TeacherUnsupported(f"teacher {name!r}: {INDEX} holds no weight_map")
+        files = sorted({str(file) for file in table.values()})
+        for file in files:
+            if Path(file).name != file or not file.endswith(".safetensors"):
+                raise TeacherUnsupported(f"teacher {name!r}: {INDEX} points at {file!r}, which is no file beside it")
+            if not (folder / file).is_file():
+                raise TeacherUnsupported(f"teacher {name!r}: {file}, which {INDEX} lists, is missing")
+        return tuple(folder / file for file in files)
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
+    if pickled:
+        raise TeacherUnsupported(
+            f"teacher {name!r} has pickled weights only ({pickled[0]}), which can run code when loaded; "
+            "if you trust them, convert once: "
+            "AutoModelForDepthEstimation.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
+        )
+    raise TeacherUnsupported(f"teacher {name!r}: no {WEIGHTS} (pickled weights are never loaded)")
+
+
+def _check_header(name: str, path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            file.keys()
+    except (SafetensorError, OSError, ValueError) as error:
+        raise TeacherUnsupported(
+            f"teacher {name!r}: {path.name} is damaged or no safetensors file ({one_line(error)}); get it again"
+        ) from error
+
+
+def cached_checkpoint(hub_id: str, revision: str | None = None) -> Path | None:
+    """The snapshot folder of a hub model where configuration and weights are in the cache, else None."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, ValueError):
+        return None
+    if not (folder / CONFIG).is_file():
+        return None
+    try:
+        _find_weights(hub_id, folder)
+    except TeacherUnsupported:
+        return None
+    return folder
+
+
+def _hub_checkpoint(name: str, hub_id: str, revision: str | None) -> Checkpoint:
+    folder = cached_checkpoint(hub_id, revision)
+    if folder is None or not (folder / PROCESSOR).is_file():
+        folder = _download(name, hub_id, revision, folder)
+    return read_checkpoint(name, folder)
+
+
+def _download(name: str, hub_id: str, revision: str | None, incomplete: Path | None) -> Path:
+    """Fetch what is missing. Without a network, ``incomplete`` (weights, but no processor settings) must do."""
+    from huggingface_hub import errors, snapshot_download
+
+    called = repr(name) if name == hub_id else f"{name!r} ({hub_id})"
+    at = f" at revision {revision!r}" if revision else ""
+    try:
+        return Path(
+            snapshot_download(hub_id, revision=revision, allow_patterns=list(HUB_FILES), etag_timeout=HUB_TIMEOUT_S)
+        )
+    except errors.HFValidationError as error:
+        raise UsageError(f"{name!r} is no hub id: {one_line(error)}") from error
+    except errors.GatedRepoError as error:
+        raise TeacherNotFound(
+            f"teacher {called} is gated: accept its terms on the hub and log in (`hf auth login`), or {WAY_OUT}"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise TeacherNotFound(f"teacher {called} has no revision {revision!r} on the hub") from error
+    except errors.RepositoryNotFoundError as error:
+        raise TeacherNotFound(f"the hub has no model {called}, or it is private and you are not logged in") from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
+        if incomplete is not None:
+            return incomplete
+        raise TeacherNotFound(
+            f"teacher {called}{at} is not cached and the hub cannot be reached ({_cause(error)}); {WAY_OUT}"
+        ) from error
+    except Exception as error:  # the hub client's transport raises its own families
+        raise TeacherError(f"teacher {called}{at} could not be fetched ({one_line(error)}); {WAY_OUT}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, which is the one a person can act on ("name resolution failed")."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return one_line(error)
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """The first line of an error's text, at most ``limit`` characters; its type's name where it has none."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."

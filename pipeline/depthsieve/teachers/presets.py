@@ -1,0 +1,85 @@
+"""Published depth models by short name, with what people must know before they label with them.
+
+Hub ids, licences and file formats are those of the model cards on the Hugging Face hub; all have safetensors weights.
+``Intel/dpt-hybrid-midas`` is missing on purpose: its main branch holds pickled weights only.
+"""
+
+from dataclasses import dataclass
+
+from depthsieve.records import Quantity
+
+APACHE = "Apache-2.0"
+NON_COMMERCIAL = "CC-BY-NC-4.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One published model.
+
+    ``licence`` is that of the weights; ``parameters`` is about how many there are; ``unit`` is ``"m"`` for metric
+    models and empty for disparity, which has none; ``note`` says what a user might trip over.
+    """
+
+    name: str
+    hub_id: str
+    licence: str
+    quantity: Quantity
+    unit: str
+    parameters: str
+    note: str = ""
+
+
+def _relative(name: str, hub_id: str, licence: str, parameters: str, note: str = "") -> Preset:
+    return Preset(name, hub_id, licence, "disparity", "", parameters, note)
+
+
+def _metric(name: str, hub_id: str, licence: str, parameters: str, note: str = "") -> Preset:
+    return Preset(name, hub_id, licence, "depth", "m", parameters, note)
+
+
+_NC = "not for commercial use"
+_INDOOR = "indoor scenes, up to 20 m"
+_OUTDOOR = "streets, up to 80 m"
+_NC_PARENT = "the card says Apache-2.0, but it is fine-tuned from CC-BY-NC-4.0 weights"
+_DISTILL = "the card of the original weights says Apache-2.0, other conversions say MIT: read the card"
+_DA = "depth-anything/Depth-Anything-V2"
+
+PRESETS: tuple[Preset, ...] = (
+    _relative("depth-anything-v2-small", f"{_DA}-Small-hf", APACHE, "25M"),
+    _relative("depth-anything-v2-base", f"{_DA}-Base-hf", NON_COMMERCIAL, "97M", _NC),
+    _relative("depth-anything-v2-large", f"{_DA}-Large-hf", NON_COMMERCIAL, "335M", _NC),
+    _metric("depth-anything-v2-indoor-small", f"{_DA}-Metric-Indoor-Small-hf", APACHE, "25M", _INDOOR),
+    _metric("depth-anything-v2-indoor-base", f"{_DA}-Metric-Indoor-Base-hf", APACHE, "97M", f"{_INDOOR}; {_NC_PARENT}"),
+    _metric(
+        "depth-anything-v2-indoor-large", f"{_DA}-Metric-Indoor-Large-hf", APACHE, "335M", f"{_INDOOR}; {_NC_PARENT}"
+    ),
+    _metric("depth-anything-v2-outdoor-small", f"{_DA}-Metric-Outdoor-Small-hf", APACHE, "25M", _OUTDOOR),
+    _metric(
+        "depth-anything-v2-outdoor-base", f"{_DA}-Metric-Outdoor-Base-hf", APACHE, "97M", f"{_OUTDOOR}; {_NC_PARENT}"
+    ),
+    _metric(
+        "depth-anything-v2-outdoor-large", f"{_DA}-Metric-Outdoor-Large-hf", APACHE, "335M", f"{_OUTDOOR}; {_NC_PARENT}"
+    ),
+    _relative("depth-anything-v1-small", "LiheYoung/depth-anything-small-hf", APACHE, "25M"),
+    _relative("depth-anything-v1-base", "LiheYoung/depth-anything-base-hf", APACHE, "97M"),
+    _relative("depth-anything-v1-large", "LiheYoung/depth-anything-large-hf", APACHE, "335M"),
+    _relative("distill-any-depth-small", "xingyang1/Distill-Any-Depth-Small-hf", "see the card", "25M", _DISTILL),
+    _relative("distill-any-depth-large", "xingyang1/Distill-Any-Depth-Large-hf", "see the card", "335M", _DISTILL),
+    _relative("dpt-large", "Intel/dpt-large", APACHE, "343M", "MiDaS 3.0; squares images to 384x384"),
+    _relative("dpt-beit-large-512", "Intel/dpt-beit-large-512", "MIT", "345M", "MiDaS 3.1"),
+    _relative("dpt-swinv2-tiny-256", "Intel/dpt-swinv2-tiny-256", "MIT", "41M", "MiDaS 3.1"),
+    _metric("zoedepth", "Intel/zoedepth-nyu-kitti", "MIT", "346M", "indoor and street scenes"),
+    _metric("depth-pro", "apple/DepthPro-hf", "Apple-AMLR", "952M", "research use only; needs torchvision"),
+)
+
+
+def find_preset(name: str) -> Preset | None:
+    """The preset called ``name``, or None."""
+    return next((preset for preset in PRESETS if preset.name == name), None)
+
+
+def cached(preset: Preset) -> bool:
+    """Whether the preset can be loaded without a network: its configuration and weights are in the hub's cache."""
+    from depthsieve.teachers.checkpoints import cached_checkpoint
+
+    return cached_checkpoint(preset.hub_id) is not None
