@@ -6,16 +6,9 @@ Input is hostile. The format is told from the first bytes, never from the name, 
 
 import re
 import struct
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import hypot
-from os import register_at_fork
 from typing import BinaryIO
-
-from PIL import ImageFile
 
 from depthsieve.errors import ImageRejected
 
@@ -175,47 +168,3 @@ class LimitedFile:
 
     def tell(self) -> int:
         return self._file.tell()
-
-
-_lock = threading.Lock()
-_users = 0
-_found_lenient = False
-_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-
-
-@contextmanager
-def own_pillow_settings() -> Iterator[None]:
-    """While any thread is inside, Pillow does not warn and refuses truncated files, whatever the process had set.
-
-    Outside, the process has its own settings back: a training script that sets ``LOAD_TRUNCATED_IMAGES`` must not get
-    labels of half an image. ``warnings.catch_warnings`` would do for one thread only: it restores the whole list.
-    """
-    global _users, _found_lenient
-    with _lock:
-        if _users == 0:
-            _found_lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-        if not warnings.filters or warnings.filters[0] is not _QUIET:
-            warnings.filters.insert(0, _QUIET)  # type: ignore[attr-defined]
-        _users += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                ImageFile.LOAD_TRUNCATED_IMAGES = _found_lenient
-                while _QUIET in warnings.filters:
-                    warnings.filters.remove(_QUIET)  # type: ignore[attr-defined]
-
-
-def _forget_other_threads() -> None:
-    """A forked child has none of the threads that were inside."""
-    global _lock, _users
-    _lock = threading.Lock()
-    if _users:
-        _users, ImageFile.LOAD_TRUNCATED_IMAGES = 0, _found_lenient
-        while _QUIET in warnings.filters:
-            warnings.filters.remove(_QUIET)  # type: ignore[attr-defined]
-
-
-register_at_fork(after_in_child=_forget_other_threads)

@@ -50,9 +50,9 @@ from depthsieve.image_headers import (
     LimitedFile,
     kind_of,
     make_header,
-    own_pillow_settings,
     webp_header,
 )
+from depthsieve.pillow_guard import own_pillow_settings
 
 __all__ = [
     "HOLE_ALPHA",
@@ -68,7 +68,7 @@ __all__ = [
 HOLE_ALPHA = 128
 """Pixels with alpha below this are holes: there is no image."""
 
-# Not Image.open: its size check warns, depends on a setting of the process, and comes after the plugin has run.
+# Not Image.open, which asks more plugins than these, and whose limit on the size is another one.
 _OPENERS: dict[str, Callable[[BinaryIO], ImageFile]] = {
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
@@ -77,6 +77,19 @@ _OPENERS: dict[str, Callable[[BinaryIO], ImageFile]] = {
     "BMP": BmpImageFile,
     "TIFF": TiffImageFile,
     "PNM": PpmImageFile,
+}
+
+_BITS_TAG = 0x0102
+_PHOTOMETRIC_TAG = 0x0106
+_PLANES_TAG = 0x011C
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 
 
@@ -105,7 +118,7 @@ def read_header(file: BinaryIO | Path) -> ImageHeader:
     kind = kind_of(limited.read(64))
     limited.seek(0)
     try:
-        with own_pillow_settings():
+        with own_pillow_settings(MAX_PIXELS):
             return _open(kind, cast(BinaryIO, limited), pixels=False)[1]
     except (ImageRejected, MemoryError):
         raise
@@ -123,23 +136,22 @@ def decode(data: bytes) -> DecodedImage:
     """
     kind = kind_of(data[:64])
     try:
-        with own_pillow_settings():
+        with own_pillow_settings(MAX_PIXELS):
             image, header = _open(kind, io.BytesIO(data), pixels=True)
             assert image is not None
+            if kind == "PNG" and image.mode == "P" and image.palette is None:
+                raise ImageRejected("damaged PNG: its palette is missing")
             bits = _channel_bits(image)
             image.load()
-            rgb_HW3, alpha_HW = _to_rgb(image, bits)
+            upright: Image.Image = image
+            if header.orientation != 1 and kind != "TIFF":  # which Pillow has turned already
+                upright = image.transpose(_TO_UPRIGHT[header.orientation])
+            rgb_HW3, alpha_HW = _to_rgb(upright, kind, bits)
     except (ImageRejected, MemoryError):
         raise
     except Exception as error:
         _refuse(kind, error)
-    hole_HW = None
-    if alpha_HW is not None and alpha_HW.min() < 255:
-        rgb_HW3 = _over_white(rgb_HW3, alpha_HW)
-        hole_HW = alpha_HW < HOLE_ALPHA
-    if kind != "TIFF":  # which Pillow turns itself
-        rgb_HW3 = _upright(rgb_HW3, header.orientation)
-        hole_HW = None if hole_HW is None else _upright(hole_HW, header.orientation)
+    hole_HW = alpha_HW < HOLE_ALPHA if alpha_HW is not None and alpha_HW.min() < 255 else None
     if rgb_HW3.shape != (header.height, header.width, 3):
         raise ImageRejected(f"damaged {kind}: it does not hold the {header.width}x{header.height} pixels it declares")
     rgb_HW3.flags.writeable = False
@@ -161,8 +173,12 @@ def _open(kind: str, file: BinaryIO, *, pixels: bool) -> tuple[ImageFile | None,
         file.seek(0)
         return (WebPImageFile(file) if pixels else None), header
     image = _OPENERS[kind](file)
+    if kind in ("JPEG", "PNG") and not image.tile:
+        raise EOFError
     if isinstance(image, TiffImageFile):
         image.info.pop("xmp", None)  # Pillow turns a TIFF upright itself, and would ask XMP too
+        if image.tag_v2.get(_PLANES_TAG) == 2 and max(image.tag_v2.get(_BITS_TAG, (8,))) > 8:
+            raise ImageRejected("unsupported TIFF: 16-bit channels stored as separate planes")  # Pillow misreads them
         orientation = image.tag_v2.get(ORIENTATION_TAG)
         header = make_header(*image.size)
         if isinstance(orientation, int) and 1 <= orientation <= 8:
@@ -174,12 +190,18 @@ def _open(kind: str, file: BinaryIO, *, pixels: bool) -> tuple[ImageFile | None,
 
 def _refuse(kind: str, error: Exception) -> NoReturn:
     """One reason out of the many ways in which a codec says that bytes are bad."""
+    if isinstance(error, Image.DecompressionBombError):
+        raise ImageRejected(f"damaged {kind}: a part of it declares more pixels than are allowed") from error
     text = (str(error).strip().splitlines() or [""])[0]
     cut = re.search(r"truncated|end of file|unexpected eof|not enough image data", text, re.IGNORECASE)
-    if cut or isinstance(error, EOFError | struct.error):
+    if cut or isinstance(error.__cause__ or error, EOFError | struct.error):
         raise ImageRejected(f"truncated {kind}: the file ends before the image does") from error
+    if re.search(r"not identified by this driver|invalid literal", text):
+        text = "it declares no size"
     text = re.sub(r"<[^>]*>", "", text)[:200]  # no memory addresses: reasons are compared byte for byte
-    raise ImageRejected(f"damaged {kind}: {text or type(error).__name__}") from error
+    unsupported = re.search(r"unknown|unsupported|cannot handle|not implemented|not supported", text, re.IGNORECASE)
+    word = "unsupported" if unsupported else "damaged"
+    raise ImageRejected(f"{word} {kind}: {text or type(error).__name__}") from error
 
 
 def _channel_bits(image: ImageFile) -> int:
@@ -190,48 +212,37 @@ def _channel_bits(image: ImageFile) -> int:
     return int(found[1]) if found else 1 if image.mode == "1" else 8
 
 
-def _to_rgb(image: ImageFile, bits: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
-    """Loaded image as 8-bit RGB [H,W,3], and its alpha [H,W] where it has any."""
+def _to_rgb(image: Image.Image, kind: str, bits: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    """Loaded image as 8-bit RGB [H,W,3] over white, and its alpha [H,W] where it has any."""
     mode, key = image.mode, image.info.get("transparency")
+    if mode == "F" or (mode == "I" and kind == "TIFF"):
+        raise ImageRejected("signed, 32-bit or floating-point pixels have no agreed white: convert to 8 or 16 bits")
     if mode.startswith("I"):
         grey_HW = np.asarray(image)
-        if not mode.startswith("I;16") and image.format not in ("PNG", "PPM"):
-            raise ImageRejected("32-bit pixels have no agreed white point: convert to 8 or 16 bits")
-        if bits < 16 and image.format == "TIFF":
-            grey_HW = grey_HW << (16 - bits)
-        alpha_HW = np.where(grey_HW == key, 0, 255).astype(np.uint8) if isinstance(key, int) else None
-        grey_HW = (grey_HW >> 8).astype(np.uint8)
-        return np.repeat(grey_HW[:, :, None], 3, axis=2), alpha_HW
-    if mode == "F":
-        raise ImageRejected("floating-point pixels have no agreed white point: convert to 8 or 16 bits")
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC_TAG) == 0:
+            grey_HW = (1 << bits) - 1 - grey_HW  # white is zero, which Pillow heeds up to 8 bits only
+        rgb_HW3 = np.repeat((grey_HW >> (bits - 8)).astype(np.uint8)[:, :, None], 3, axis=2)
+        return _without_colour(rgb_HW3, None if key is None else grey_HW == key)
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or (mode == "P" and key is not None):
-        if mode == "La":
-            image_alpha: Image.Image = image.convert("LA").convert("RGBA")
-        else:
-            image_alpha = image.convert("RGBA")
-        rgba_HW4 = np.asarray(image_alpha)
-        return np.ascontiguousarray(rgba_HW4[:, :, :3]), rgba_HW4[:, :, 3]
+        rgba = (image.convert("LA") if mode == "La" else image).convert("RGBA")
+        alpha = rgba.getchannel("A")
+        page = Image.new("RGB", rgba.size, "white")
+        page.paste(rgba.convert("RGB"), mask=alpha)
+        return np.asarray(page), np.asarray(alpha)
     image.info.pop("transparency", None)
-    rgb_HW3 = np.array(image.convert("RGB")) if mode != "RGB" else np.asarray(image)
+    rgb_HW3 = np.asarray(image if mode == "RGB" else image.convert("RGB"))
     if key is None:
         return rgb_HW3, None
     colour = np.atleast_1d(key)
-    colour = colour >> 8 if bits == 16 else colour * (255 // (2**bits - 1))
-    return rgb_HW3, np.where((rgb_HW3 == colour).all(axis=2), 0, 255).astype(np.uint8)
+    colour = colour >> 8 if bits == 16 else np.minimum(colour * (255 // (2**bits - 1)), 255)
+    return _without_colour(rgb_HW3, (rgb_HW3 == colour).all(axis=2))
 
 
-def _over_white(rgb_HW3: npt.NDArray[np.uint8], alpha_HW: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Composited over white, rounded; exact where alpha is 255."""
-    alpha_HW1 = alpha_HW[:, :, None].astype(np.uint16)
-    return ((rgb_HW3 * alpha_HW1 + 255 * (255 - alpha_HW1) + 127) // 255).astype(np.uint8)
-
-
-def _upright(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """``array`` [H,W,...] with EXIF orientation 1..8 undone, C-contiguous."""
-    if orientation >= 5:
-        array = np.swapaxes(array, 0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return np.ascontiguousarray(array)
+def _without_colour(
+    rgb_HW3: npt.NDArray[np.uint8], key_HW: npt.NDArray[np.bool_] | None
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    """``rgb_HW3`` with the pixels of the one colour that a file declares transparent made white, and the alpha."""
+    if key_HW is None:
+        return rgb_HW3, None
+    rgb_HW3 = np.where(key_HW[:, :, None], np.uint8(255), rgb_HW3)
+    return rgb_HW3, np.where(key_HW, 0, 255).astype(np.uint8)

@@ -6,7 +6,8 @@
   a downloaded folder must not be able to pull in other files of the machine. Name the target as a source of its own.
 * Names that begin with a dot are hidden, and skipped like files that do not look like images; both are counted.
 """
-# ruff: noqa: PTH - names are bytes here, which pathlib cannot hold
+# Names are bytes here, which pathlib cannot hold.
+# ruff: noqa: PTH112, PTH114, PTH116, PTH118, PTH122, PTH123
 
 import os
 import stat
