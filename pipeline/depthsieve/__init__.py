@@ -1,3 +1,57 @@
-"""Offline pseudo-label generation and curation for monocular depth."""
+"""Offline pseudo-label generation and curation for monocular depth.
+
+>>> import depthsieve
+>>> summary = depthsieve.label("photos", "labels", teacher="tiny")   # doctest: +SKIP
+>>> store = depthsieve.open_store("labels")                          # doctest: +SKIP
+>>> dataset = depthsieve.PseudoLabelDataset("labels", drop=0.10)     # doctest: +SKIP
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from depthsieve.loader import PseudoLabelDataset
+    from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
+    from depthsieve.options import LabelOptions, LabelSummary
+    from depthsieve.run import label
+    from depthsieve.store import Label, Store, open_store
+    from depthsieve.teachers import load_teacher
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "GradientMatchingLoss",
+    "Label",
+    "LabelOptions",
+    "LabelSummary",
+    "PseudoLabelDataset",
+    "ScaleShiftInvariantLoss",
+    "Store",
+    "TrimmedLoss",
+    "label",
+    "load_teacher",
+    "open_store",
+]
+
+_HOMES = {
+    "loader": ("PseudoLabelDataset",),
+    "losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
+    "options": ("LabelOptions", "LabelSummary"),
+    "run": ("label",),
+    "store": ("Label", "Store", "open_store"),
+    "teachers": ("load_teacher",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch and transformers take seconds, `import depthsieve` none."""
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"depthsieve.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'depthsieve' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from depthsieve.errors import StoreDamaged
@@ -59,12 +60,37 @@ class ImageFailure:
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """What became of one shard. ``error`` is set when nothing was committed."""
+    """What became of one shard. ``error`` is set when nothing was committed; ``fatal``: trying again cannot help."""
 
     shard_id: str
     labelled: int = 0
     failures: tuple[ImageFailure, ...] = ()
     error: str | None = None
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherRequest:
+    """Which teacher, and how it is to work; the arguments of :func:`depthsieve.teachers.load_teacher`."""
+
+    name: str
+    revision: str | None = None
+    size: int | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    max_tokens: int = 16384
+    oversize: Literal["reject", "shrink"] = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelJob:
+    """All that a worker needs to label shards of a store; it is small and can be pickled."""
+
+    store: Path
+    teacher: TeacherRequest
+    fingerprint: str
+    signals: tuple[str, ...]
+    sources: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)

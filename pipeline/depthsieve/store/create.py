@@ -83,7 +83,7 @@ def _create(path: Path, spec: LabelSpec) -> Store:
     )
     root = zarr.create_group(attempt, zarr_format=3, attributes=json.loads(sealed))
     root.create_group("shards")
-    for folder in ("commits", "plan", "runs"):
+    for folder in ("commits", "plan"):
         (path / folder).mkdir(exist_ok=True)
     attempt.rename(path / "labels.zarr")
     files.sync(path)

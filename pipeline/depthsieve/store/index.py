@@ -1,9 +1,9 @@
 """The index of a store: one row an image, derived from plans, rejects and commit records.
 
 Columns: ``id``; ``status`` ("labelled", "failed", "rejected", "pending"); ``reason``; ``generation``; ``shard`` and
-``row`` of the label; ``height`` and ``width`` of the upright source; ``label_height``, ``label_width``; ``orientation``;
-``size`` and ``mtime_ns`` of the file. The row of the highest committed generation wins; a newer one that is still
-pending does not hide an older label.
+``row`` of the label; ``height`` and ``width`` of the upright source; ``label_height``, ``label_width``;
+``orientation``, ``size`` and ``mtime_ns`` of the file. The row of the highest committed generation wins; a newer one
+that is still pending does not hide an older label.
 """
 
 from typing import TYPE_CHECKING, Any

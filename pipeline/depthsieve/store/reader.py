@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,18 @@ class Store:
                 return plan.decode_shard(parquet, number)
         except (OSError, pa.ArrowException) as error:
             raise StoreDamaged(f"{path} cannot be read ({error}); restore it from a copy") from error
+
+    def count_planned(self, shard_ids: Iterable[str]) -> dict[str, int]:
+        """How many images each of these shards has, from the plans' row groups."""
+        wanted: dict[int, list[int]] = {}
+        for generation, number in map(schema.shard_number, shard_ids):
+            wanted.setdefault(generation, []).append(number)
+        counts = {}
+        for generation, numbers in wanted.items():
+            metadata = pq.read_metadata(self.plan_path(generation))
+            for number in numbers:
+                counts[schema.shard_name(generation, number)] = metadata.row_group(number).num_rows
+        return counts
 
     def index(self) -> pa.Table:
         """One row an image: where its label is, or why it has none. Columns in :mod:`depthsieve.store.index`."""

@@ -1,0 +1,60 @@
+"""The ``depthsieve`` command: its verbs, its exit codes, and errors as one line.
+
+Exit codes: 0 all done; 1 could not do it; 2 wrong usage; 3 finished, but some images stand failed; 4 interrupted.
+The verbs' modules import nothing heavy at their top, so that ``depthsieve --help`` answers at once.
+"""
+
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+import depthsieve
+from depthsieve.errors import DepthsieveError, UsageError
+from depthsieve_cli.demo import demo
+from depthsieve_cli.label import label
+from depthsieve_cli.teachers import teachers
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: depthsieve label photos/ labels/ --teacher tiny",
+)
+@click.version_option(depthsieve.__version__, prog_name="depthsieve")
+def cli() -> None:
+    """Make pseudo-labels for monocular depth: a depth map and a reliability map for every image.
+
+    \b
+    Exit codes: 0 all done; 1 could not do it; 2 wrong usage;
+    3 finished, but some images stand failed; 4 interrupted, and the same command goes on.
+    """
+
+
+for command in (demo, label, teachers):
+    cli.add_command(command)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit. A user's mistake is one line on stderr, never a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nInterrupted; what is committed stands, and the same command goes on.", err=True)
+        code = 4
+    except DepthsieveError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = 2 if isinstance(error, UsageError) else 1
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone, as in `depthsieve ... | head`
+        code = 1
+    sys.exit(code or 0)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,24 @@
+"""What the commands print: JSON for scripts and tables for people on stdout; progress and errors go to stderr."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=True, default=str))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their widest cell, two spaces between."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    for row in [head, *rows]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def count(number: int, noun: str) -> str:
+    """``1 image``, ``2 images``, ``12,000 images``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,79 @@
+"""The numerics profile: what moves the last bit of a label, and the batch size found by trial."""
+
+import contextlib
+import importlib.metadata
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from depthsieve.images import decoder_versions
+from depthsieve.records import NumericsProfile, Shape
+from depthsieve.teachers import Teacher
+
+SMALL_JOB = 64
+"""Images below which a trial would cost more than it can gain."""
+
+
+def make_profile(teacher: Teacher, batch_size: int, threads: int) -> NumericsProfile:
+    """The profile of this process, this device and these versions."""
+    packages = ("torch", "transformers", "numpy", "zarr", "numcodecs")
+    versions = {name: importlib.metadata.version(name) for name in packages} | decoder_versions()
+    kind = teacher.device.type
+    model = torch.cuda.get_device_name(teacher.device) if kind == "cuda" else _processor()
+    return NumericsProfile(batch_size, threads, kind, model, teacher.attention, dict(sorted(versions.items())))
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use ``count`` threads, and give the process its own setting back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def find_batch_size(teacher: Teacher, shape: Shape, images: int, threads: int) -> int:
+    """The batch size with the most images a second at ``shape``, among powers of two, by a short trial.
+
+    A larger one must win by 5%, so that memory is not spent on noise. Small jobs get 4 without a trial.
+    """
+    if images < SMALL_JOB:
+        return min(4, max(1, images))
+    best, best_rate = 1, 0.0
+    limit = 8 if teacher.device.type == "cpu" else 64
+    with torch_threads(threads):
+        for exponent in range(limit.bit_length()):
+            size = 2**exponent
+            try:
+                rate = _images_per_second(teacher, shape, size)
+            except torch.cuda.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                break
+            if rate > 1.05 * best_rate:
+                best, best_rate = size, rate
+            elif size >= 4 * best:
+                break
+    return best
+
+
+def _images_per_second(teacher: Teacher, shape: Shape, size: int) -> float:
+    images = torch.zeros((size, 3, *shape), device=teacher.device)
+    fastest = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        teacher.predict(images).cpu()
+        fastest = min(fastest, time.perf_counter() - start)
+    return size / fastest
