@@ -201,6 +201,9 @@ def _load_preprocessing(checkpoint: Checkpoint, config: Any, options: TeacherOpt
         )
     except ImportError as error:
         raise TeacherUnsupported(f"its image processor needs a package that is missing: {one_line(error)}") from error
+    plain_dpt = config.model_type == "dpt" and (config.is_hybrid or config.backbone_config is None)
+    if plain_dpt and getattr(processor, "keep_aspect_ratio", False):
+        raise TeacherUnsupported("its model takes square images only, but its processor keeps their aspect")
     patch = config.patch_size if isinstance(getattr(config, "patch_size", None), int) else DEFAULT_PATCH
     return ProcessorPreprocessing(processor, TokenLimit(patch, options.max_tokens, options.oversize))
 
