@@ -119,6 +119,9 @@ def webp_header(file: BinaryIO) -> ImageHeader:
     start = file.read(30)
     if len(start) < 30:
         raise ImageRejected("truncated WebP: the file ends before the image does")
+    declared, present = 8 + int.from_bytes(start[4:8], "little"), file.seek(0, 2)
+    if declared > present:
+        raise ImageRejected(f"truncated WebP: {declared - present:,} of its {declared:,} bytes are missing")
     if start[12:16] == b"VP8X":
         width, height = (1 + int.from_bytes(start[at : at + 3], "little") for at in (24, 27))
         return make_header(width, height, _webp_exif(file) if start[20] & 0x08 else b"")

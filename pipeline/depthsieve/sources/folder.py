@@ -219,7 +219,7 @@ def _kind(mode: int) -> str:
 
 
 def _inside(target: bytes, root: bytes) -> bool:
-    return target.startswith(root.rstrip(b"/") + b"/")
+    return target == root or target.startswith(root.rstrip(b"/") + b"/")
 
 
 def _words(error: Exception) -> str:
