@@ -66,7 +66,8 @@ def check_source(source: Source, path: Path, store: Store | None, moved: bool) -
 def known_ids(index: pa.Table, retry_failed: bool) -> set[str]:
     """Ids that a scan need not look at again."""
     if retry_failed:
-        index = index.filter(~pc.is_in(index["status"], value_set=pa.array(["failed", "rejected"])))
+        standing = pc.is_in(index["status"], value_set=pa.array(["failed", "rejected"]))
+        index = index.filter(pc.invert(standing))
     return set(index["id"].to_pylist())
 
 

@@ -86,7 +86,11 @@ def _load(options: LabelOptions) -> Teacher:
 def _scan(source: Source, store: Store | None, options: LabelOptions, progress: bool) -> Scan:
     known = known_ids(store.index(), options.retry_failed) if store else set()
     with tqdm(desc="scan", unit=" files", disable=not progress, leave=False) as bar:
-        scan = source.scan(known=known, progress=lambda count: bar.update(count) and None)
+
+        def advance(count: int) -> None:
+            bar.update(count)
+
+        scan = source.scan(known=known, progress=advance)
     if not (scan.images or scan.rejected or scan.known):
         others = scan.skipped_other + scan.skipped_hidden
         raise SourceError(f"no images in {source.root} ({others} other files)")

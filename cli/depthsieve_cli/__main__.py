@@ -1,0 +1,5 @@
+"""``python -m depthsieve_cli`` is the ``depthsieve`` command."""
+
+from depthsieve_cli.main import main
+
+main()

@@ -1,0 +1,378 @@
+"""Labelling end to end with a small teacher of the real class: what is labelled, resumed, refused and named."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import zarr
+from hostile import DEPENDS_ON_SHAPE, SKIPPED, make_hostile_folder
+from labelled import decided_bytes, small_teacher, write_photo, write_photos
+from PIL import Image
+
+import depthsieve
+from depthsieve import labelling, run
+from depthsieve.errors import RunError, SourceError, StoreBusy, StoreError, StoreMismatch, UsageError
+from depthsieve.reliability import encode_error, expected_error, flip_disagreement
+from depthsieve.sources import Source
+from depthsieve.store import files, open_store
+from depthsieve.teachers import load_teacher
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(small_teacher(tmp_path_factory.mktemp("teacher") / "t"))
+
+
+def label(source: Path, store: Path, teacher: str, **options: object) -> depthsieve.LabelSummary:
+    settings = {"progress": False, "batch_size": 2, "threads": 1} | options
+    return depthsieve.label(source, store, teacher=teacher, **settings)  # type: ignore[arg-type]
+
+
+def test_labels_are_the_teachers_own_and_rows_say_which_image(tmp_path: Path, teacher: str) -> None:
+    photos = write_photos(tmp_path / "photos")
+    summary = label(photos, tmp_path / "store", teacher)
+    assert (summary.labelled, summary.labelled_now, summary.failed, summary.pending) == (5, 5, (), 0)
+    store = open_store(tmp_path / "store")
+    assert store.images == [f"default/photo {number}.png" for number in range(5)]
+    model = load_teacher(teacher)
+    for number in range(5):
+        rgb_HW3 = np.asarray(Image.open(photos / f"photo {number}.png").convert("RGB"))
+        shape = model.label_shape(*rgb_HW3.shape[:2])
+        image_1CHW = torch.from_numpy(model.prepare(rgb_HW3, shape))[None]
+        depth_1HW = model.predict(image_1CHW)
+        found = store.label(f"default/photo {number}.png")
+        assert found.depth_HW.shape == shape == ((98, 70) if number % 3 == 2 else (70, 98))
+        np.testing.assert_allclose(found.depth_HW, depth_1HW[0], rtol=5e-4, atol=2e-6 * float(depth_1HW.max()))
+        delta = flip_disagreement(depth_1HW, model.predict(image_1CHW.flip(-1)), "disparity")
+        codes = encode_error(expected_error(depth_1HW, delta))[0].numpy()
+        assert np.mean(np.abs(codes.astype(int) - found.reliability_HW) <= 1) > 0.99
+        assert len(np.unique(codes)) > 20
+        assert found.source_shape == rgb_HW3.shape[:2]
+
+
+def test_without_signals_every_pixel_counts_as_reliable(tmp_path: Path, teacher: str) -> None:
+    label(write_photos(tmp_path / "photos", 1), tmp_path / "store", teacher, signals="none")
+    store = open_store(tmp_path / "store")
+    assert store.spec.signals == ()
+    assert set(np.unique(store.label("default/photo 0.png").reliability_HW)) == {255}
+
+
+def test_a_second_run_does_nothing_and_new_photos_make_a_new_generation(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos"), tmp_path / "store"
+    label(photos, store, teacher)
+    before = decided_bytes(store)
+    again = label(photos, store, teacher)
+    assert (again.labelled_now, again.planned_now, again.labelled) == (0, 0, 5)
+    assert decided_bytes(store) == before
+    write_photos(photos, 2, first=5)
+    grown = label(photos, store, teacher)
+    assert (grown.labelled_now, grown.planned_now, grown.labelled) == (2, 2, 7)
+    after = decided_bytes(store)
+    assert {name: after[name] for name in before} == before
+    plan = pq.read_table(store / "plan" / "generation-0001.parquet")
+    assert sorted(plan["id"].to_pylist()) == ["default/photo 5.png", "default/photo 6.png"]
+
+
+def test_a_store_reads_with_plain_zarr_and_xarray(tmp_path: Path, teacher: str) -> None:
+    xarray = pytest.importorskip("xarray")
+    label(write_photos(tmp_path / "photos"), tmp_path / "store", teacher)
+    root = zarr.open_group(tmp_path / "store" / "labels.zarr", mode="r")
+    assert root.attrs["format"] == "depthsieve-labels"
+    assert root.attrs["fingerprint"] == open_store(tmp_path / "store").fingerprint
+    shards = dict(root["shards"].groups())  # type: ignore[union-attr]
+    assert len(shards) == 2
+    for name, group in shards.items():
+        depth_NHW, code_NHW = group["depth"][...], group["reliability"][...]
+        assert depth_NHW.dtype == np.float16 and code_NHW.dtype == np.uint8
+        counted = np.stack([np.bincount(code_HW.ravel(), minlength=256) for code_HW in code_NHW])
+        np.testing.assert_array_equal(group["histogram"][...], counted)
+        assert group["depth"].attrs["quantity"] == "disparity"
+        assert group["depth"].metadata.dimension_names == ("image", "y", "x")
+        assert group["depth"].shards == depth_NHW.shape and group["depth"].chunks == (1, *depth_NHW.shape[1:])
+        path = tmp_path / "store" / "labels.zarr" / "shards" / name
+        with xarray.open_zarr(path, consolidated=False) as dataset:
+            np.testing.assert_array_equal(dataset["depth"].values, depth_NHW)
+            assert dataset["depth"].dims == ("image", "y", "x")
+            assert [str(image) for image in dataset["id"].values] == list(group["id"][...])
+
+
+def test_shard_size_bounds_shards(tmp_path: Path, teacher: str) -> None:
+    label(write_photos(tmp_path / "photos", 6), tmp_path / "store", teacher, shard_size=3)
+    counts = open_store(tmp_path / "store").count_planned(["0000-000000", "0000-000001", "0000-000002"])
+    assert counts == {"0000-000000": 3, "0000-000001": 1, "0000-000002": 2}
+
+
+def test_orientation_is_undone_before_labelling(tmp_path: Path, teacher: str) -> None:
+    upright = Image.open(write_photo(tmp_path / "photos" / "upright.png", 90, 120, seed=3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "photos" / "turned.png", exif=exif)
+    label(tmp_path / "photos", tmp_path / "store", teacher)
+    store = open_store(tmp_path / "store")
+    expected, found = store.label("default/upright.png"), store.label("default/turned.png")
+    np.testing.assert_array_equal(found.depth_HW, expected.depth_HW)
+    np.testing.assert_array_equal(found.reliability_HW, expected.reliability_HW)
+    assert found.source_shape == (120, 90)
+    index = {row["id"]: row for row in store.index().to_pylist()}
+    assert index["default/turned.png"]["orientation"] == 6
+
+
+def test_transparent_pixels_are_never_trained_on(tmp_path: Path, teacher: str) -> None:
+    image = Image.open(write_photo(tmp_path / "photos" / "a.png", 140, 70, seed=1)).convert("RGBA")
+    alpha = np.full((70, 140), 255, np.uint8)
+    alpha[:, :35] = 0
+    image.putalpha(Image.fromarray(alpha))
+    image.save(tmp_path / "photos" / "a.png")
+    label(tmp_path / "photos", tmp_path / "store", teacher)
+    code_HW = open_store(tmp_path / "store").label("default/a.png").reliability_HW
+    assert code_HW.shape == (70, 140)
+    assert not code_HW[:, :35].any() and code_HW[:, 35:].all()
+
+
+def test_hostile_folder(tmp_path: Path, teacher: str) -> None:
+    expected = make_hostile_folder(tmp_path / "hostile")
+    assert sum(reason is not None for reason in expected.values()) >= 20
+    summary = label(tmp_path / "hostile", tmp_path / "store", teacher, batch_size=4)
+    reasons = {failure.id.removeprefix("default/"): failure.reason for failure in summary.failed}
+    labelled = {image.removeprefix("default/") for image in open_store(tmp_path / "store").images}
+    for path, reason in expected.items():
+        if path in DEPENDS_ON_SHAPE:
+            assert (path in labelled) != (path in reasons)
+        elif reason is not None:
+            assert reason in reasons[path]
+        else:
+            assert (path in labelled) != (path in SKIPPED)
+            assert path not in reasons
+    assert summary.labelled == len(labelled) and summary.pending == 0
+    again = label(tmp_path / "hostile", tmp_path / "store", teacher)
+    assert again.labelled_now == again.planned_now == 0
+    assert again.failed == summary.failed
+
+
+def test_an_image_that_fails_costs_no_other_its_label_and_can_be_retried(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 4), tmp_path / "store"
+    bad = photos / "photo 1.png"
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[: len(whole) // 2])
+    summary = label(photos, store, teacher)
+    assert [failure.id for failure in summary.failed] == ["default/photo 1.png"]
+    assert summary.labelled == 3
+    clean = tmp_path / "clean"
+    bad.write_bytes(whole)
+    label(photos, clean, teacher)
+    failing, undisturbed = open_store(store), open_store(clean)
+    for image in failing.images:
+        np.testing.assert_array_equal(failing.label(image).depth_HW, undisturbed.label(image).depth_HW)
+    before = decided_bytes(store)
+    waiting = label(photos, store, teacher)
+    assert (waiting.labelled_now, len(waiting.failed)) == (0, 1)
+    retried = label(photos, store, teacher, retry_failed=True)
+    assert (retried.labelled_now, retried.labelled, retried.failed) == (1, 4, ())
+    after = decided_bytes(store)
+    assert {name: after[name] for name in before} == before
+    assert pq.read_table(store / "plan" / "generation-0001.parquet")["action"].to_pylist() == ["replace"]
+
+
+def test_an_image_gone_since_the_scan_fails_by_name(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 3), tmp_path / "store"
+    kept_scan = run._scan
+
+    def scan_then_lose(*arguments: object) -> object:
+        found = kept_scan(*arguments)  # type: ignore[arg-type]
+        (photos / "photo 0.png").unlink()
+        write_photo(photos / "photo 1.png", 50, 60, seed=9)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "_scan", scan_then_lose)
+        summary = label(photos, store, teacher)
+    reasons = {failure.id: failure.reason for failure in summary.failed}
+    assert "no such file" in reasons["default/photo 0.png"]
+    assert "120x90 then, 50x60 now" in reasons["default/photo 1.png"]
+    assert open_store(store).images == ["default/photo 2.png"]
+    group = open_store(store).reader("0000-000000")
+    assert not group.depth(0).any() and not group.reliability(0).any()
+    assert list(group.column("status")) == [1, 1]
+    assert list(group.column("histogram")[:, 0]) == [70 * 98, 70 * 98]
+
+
+class FlakySource:
+    """The real source, but its first reads fail as a network disk's do."""
+
+    def __init__(self, inner: Source, faults: int) -> None:
+        self._inner, self._faults = inner, faults
+        self.root, self.name = inner.root, inner.name
+
+    def read(self, image_id: str) -> bytes:
+        if self._faults:
+            self._faults -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        return self._inner.read(image_id)
+
+
+@pytest.mark.parametrize(("faults", "labelled"), [(1, 4), (10**6, 0)])
+def test_transient_faults_are_retried_and_never_committed(
+    tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch, faults: int, labelled: int
+) -> None:
+    photos, store = write_photos(tmp_path / "photos", 4), tmp_path / "store"
+    genuine = labelling.reopen_source
+    flaky = FlakySource(genuine("default", str(photos)), faults)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "PAUSE_S", 0.0)
+        patch.setattr(labelling, "reopen_source", lambda name, root: flaky)
+        summary = label(photos, store, teacher)
+    assert (summary.labelled, summary.pending, summary.failed) == (labelled, 4 - labelled, ())
+    assert all("Input/output error" in error for error in summary.errors)
+    assert bool(summary.errors) == (labelled == 0)
+    assert label(photos, store, teacher).labelled == 4
+
+
+def test_sources_keep_their_names_and_roots(tmp_path: Path, teacher: str) -> None:
+    first, second, store = write_photos(tmp_path / "a"), write_photos(tmp_path / "b", 2), tmp_path / "store"
+    label(first, store, teacher)
+    before = decided_bytes(store)
+    with pytest.raises(SourceError, match="give the new folder its own --name"):
+        label(second, store, teacher)
+    assert decided_bytes(store) == before
+    assert label(second, store, teacher, name="second").labelled == 7
+    assert "second/photo 0.png" in open_store(store).images
+    first.rename(tmp_path / "moved")
+    summary = label(tmp_path / "moved", store, teacher, moved=True)
+    assert (summary.labelled_now, summary.labelled) == (0, 7)
+    assert open_store(store).sources() == {"default": str(tmp_path / "moved"), "second": str(second)}
+    (tmp_path / "empty").mkdir()
+    write_photo(tmp_path / "empty" / "other.png", 80, 80, seed=1)
+    with pytest.raises(SourceError, match="none of the images"):
+        label(tmp_path / "empty", store, teacher, moved=True)
+
+
+def test_another_label_spec_is_refused_and_the_difference_shown(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 1), tmp_path / "store"
+    label(photos, store, teacher)
+    before = decided_bytes(store)
+    with pytest.raises(StoreMismatch, match=r"preprocessing\.size: \[70, 70\] in the store, \[84, 84\] now"):
+        label(photos, store, teacher, size=84)
+    with pytest.raises(StoreMismatch, match=r'signals: .*"flip".* in the store'):
+        label(photos, store, teacher, signals="none")
+    other = str(small_teacher(tmp_path / "other", seed=1))
+    with pytest.raises(StoreMismatch, match="weights_digest"):
+        label(photos, store, other)
+    moved = Path(teacher).parent / "copy under another name"
+    small_teacher(moved)
+    assert label(photos, store, str(moved)).labelled_now == 0  # names and paths do not count
+    assert decided_bytes(store) == before
+
+
+def test_what_cannot_be_meant_is_refused_before_anything_is_written(tmp_path: Path, teacher: str) -> None:
+    photos = write_photos(tmp_path / "photos", 1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("do not touch")
+    with pytest.raises(SourceError, match="no images in"):
+        label(tmp_path / "empty", tmp_path / "store", teacher)
+    with pytest.raises(UsageError, match="inside each other"):
+        label(photos, photos / "labels", teacher)
+    with pytest.raises(StoreError, match="not empty and not a label store"):
+        label(photos, tmp_path / "full", teacher)
+    for option, value in {"batch_size": 0, "runner": "slurm", "signals": "flip,x", "oversize": "crop"}.items():
+        with pytest.raises(UsageError, match=option.rstrip("s")):
+            label(photos, tmp_path / "store", teacher, **{option: value})
+    with pytest.raises(UsageError, match="unexpected keyword argument 'colour'"):
+        label(photos, tmp_path / "store", teacher, colour="red")
+    with pytest.raises(UsageError, match="local runner has one worker"):
+        label(photos, tmp_path / "store", teacher, runner="local", workers=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "full", "photos"]
+
+
+def test_two_runs_on_one_store(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 1), tmp_path / "store"
+    label(photos, store, teacher)
+    with files.store_lock(store / "lock"), pytest.raises(StoreBusy, match=f"process {os.getpid()} on "):
+        label(photos, store, teacher)
+    assert label(photos, store, teacher).labelled == 1
+
+
+def command(source: Path, store: Path, teacher: str, *options: str) -> list[str]:
+    start = [sys.executable, "-m", "depthsieve_cli", "label", str(source), str(store)]
+    return [*start, "--teacher", teacher, "--batch-size", "2", "--threads", "1", *options]
+
+
+def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path: Path, teacher: str) -> None:
+    photos = write_photos(tmp_path / "photos", 60)
+    label(photos, tmp_path / "undisturbed", teacher, shard_size=3)
+    store = tmp_path / "store"
+    process = subprocess.Popen(command(photos, store, teacher, "--shard-size", "3"), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(store.glob("commits/0000-*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    committed = len(list(store.glob("commits/0000-*.json")))
+    assert 2 <= committed < 20
+    summary = label(photos, store, teacher, shard_size=50)
+    assert 0 < summary.labelled_now < 60
+    assert decided_bytes(store) == decided_bytes(tmp_path / "undisturbed")
+    assert not list((store / "tmp").iterdir())
+
+
+def test_a_store_that_cannot_be_written_ends_in_one_line_and_goes_on_later(tmp_path: Path, teacher: str) -> None:
+    photos = write_photos(tmp_path / "photos", 4)
+    for number in range(4):
+        write_photo(photos / f"photo {number}.png", 900, 90, seed=number)  # labels above the limit, plan below it
+    store = tmp_path / "store"
+    limited = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash", *command(photos, store, teacher)]
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error")]
+    assert "cannot write to" in line and "goes on" in line
+    assert not list(store.glob("commits/0000-*.json"))
+    assert label(photos, store, teacher).labelled == 4
+
+
+def test_an_interrupted_command_exits_with_4_and_can_go_on(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 60), tmp_path / "store"
+    whole = command(photos, store, teacher, "--shard-size", "3")
+    process = subprocess.Popen(whole, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(list(store.glob("commits/0000-*.json"))) < 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 4
+    assert "the same command goes on" in stderr and "Traceback" not in stderr
+    assert label(photos, store, teacher).labelled == 60
+
+
+def test_every_record_carries_a_digest_that_is_checked(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 1), tmp_path / "store"
+    label(photos, store, teacher)
+    for name in ("commits/0000-000000.json", "commits/generation-0000.json", "labels.zarr/zarr.json"):
+        path = store / name
+        intact = path.read_text()
+        body = json.loads(intact)
+        changed = body["attributes"]["label_spec"] if name.endswith("zarr.json") else body
+        changed["dtype" if name.endswith("zarr.json") else "images"] = 7
+        path.write_text(json.dumps(body))
+        with pytest.raises(StoreError, match="does not fit its own digest"):
+            open_store(store).index()
+        path.write_text(intact)
+    assert open_store(store).index().num_rows == 1
+
+
+def test_disk_space_is_estimated_before_the_start(
+    tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = write_photos(tmp_path / "photos", 1)
+    monkeypatch.setattr("depthsieve.planning.BYTES_PER_PIXEL", 1e15)
+    with pytest.raises(RunError, match="make room"):
+        label(photos, tmp_path / "store", teacher)
+    assert not list((tmp_path / "store" / "commits").iterdir())
