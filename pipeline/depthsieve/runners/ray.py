@@ -20,6 +20,9 @@ from depthsieve.runners import Runner
 
 WINDOW = 2
 
+LONGEST_BASE = 24
+"""Bytes of a temporary folder's path under which Ray's sockets still fit into the 107 that the kernel allows."""
+
 
 @dataclass(frozen=True, slots=True)
 class RayOptions:
@@ -116,7 +119,7 @@ def _connected(options: RayOptions) -> Iterator[None]:
             }
         try:
             ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+        except (OSError, ValueError, RuntimeError, RayError) as error:
             raise RunError(f"cannot reach Ray at {settings['address']}: {_first_line(error)}") from error
         stack.callback(ray.shutdown)
         yield
@@ -124,8 +127,9 @@ def _connected(options: RayOptions) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _session_folder() -> Iterator[str]:
-    """Where a private Ray keeps its logs and sockets. The path is short: sockets allow about 100 bytes."""
-    folder = tempfile.mkdtemp(prefix="dsray-")
+    """Where a private Ray keeps its logs and sockets."""
+    base = tempfile.gettempdir()
+    folder = tempfile.mkdtemp(prefix="dsray-", dir=base if len(os.fsencode(base)) <= LONGEST_BASE else "/tmp")
     try:
         yield folder
     finally:

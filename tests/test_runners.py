@@ -1,0 +1,77 @@
+"""What every runner must hold: the same bytes as the local one, and nothing left behind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from labelled import decided_bytes, small_teacher, write_photos
+
+SCRIPT = """
+import json, sys
+import depthsieve
+source, store, teacher, options = *sys.argv[1:4], json.loads(sys.argv[4])
+options |= {"batch_size": 2, "threads": 1, "shard_size": 3, "progress": False}
+summary = depthsieve.label(source, store, teacher=teacher, **options)
+print(json.dumps([summary.labelled_now, len(summary.failed), summary.pending, summary.errors, "ray" in sys.modules]))
+"""
+
+
+def label_in_its_own_process(source: Path, store: Path, teacher: Path, home: Path, **options: object) -> list[object]:
+    home.mkdir(exist_ok=True)
+    environment = os.environ | {"HOME": str(home), "TMPDIR": str(home.parent)}
+    arguments = [str(source), str(store), str(teacher), json.dumps(options)]
+    # A store's tests must not hang: a cluster that does not start is killed.
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "token" not in done.stderr.lower()
+    result: list[object] = json.loads(done.stdout)
+    return result
+
+
+def processes_mentioning(text: str) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if text in command:
+            found.append(command)
+    return found
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_teacher(tmp_path_factory.mktemp("teacher") / "t")
+
+
+@pytest.mark.slow
+def test_ray_gives_the_bytes_of_the_local_runner_and_leaves_nothing(tmp_path: Path, teacher: Path) -> None:
+    sessions = set(Path("/tmp").glob("dsray-*"))
+    photos = write_photos(tmp_path / "photos", 10)
+    truncated = (photos / "photo 4.png").read_bytes()[:500]
+    (photos / "photo 4.png").write_bytes(truncated)
+    local = label_in_its_own_process(photos, tmp_path / "local", teacher, tmp_path / "home", runner="local")
+    assert local == [9, 1, 0, [], False]
+    on_ray = label_in_its_own_process(photos, tmp_path / "ray", teacher, tmp_path / "home", runner="ray", workers=2)
+    assert on_ray == [9, 1, 0, [], True]
+    assert decided_bytes(tmp_path / "ray") == decided_bytes(tmp_path / "local")
+    assert list((tmp_path / "home").iterdir()) == []
+    assert set(Path("/tmp").glob("dsray-*")) <= sessions
+    assert processes_mentioning("dsray-") == []
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, teacher: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 1)
+    command = [sys.executable, "-m", "depthsieve_cli", "label", str(photos), str(tmp_path / "store")]
+    options = ["--teacher", str(teacher), "--batch-size", "1", "--address", "nonsense"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "cannot reach Ray at nonsense" in done.stderr
+    assert "Traceback" not in done.stderr
