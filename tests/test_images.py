@@ -67,6 +67,7 @@ def test_the_marked_corner_goes_where_the_orientation_says(kind: str, orientatio
     assert decoded.rgb_HW3.shape == (height, width, 3)
     assert (decoded.header.width, decoded.header.height) == (width, height)
     assert decoded.header.orientation == orientation
+    assert decoded.rgb_HW3.flags.c_contiguous and not decoded.rgb_HW3.flags.writeable
     for name in ("00", "01", "10", "11"):
         blue = int(decoded.rgb_HW3[-3 if name[0] == "1" else 2, -3 if name[1] == "1" else 2, 2])
         assert (blue > 200) == (name == corner), (name, blue)
@@ -156,6 +157,19 @@ def test_tiff_greys() -> None:
     white_is_zero = tiff(3, 16, 0, struct.pack("<3H", 0, 0x7FFF, 65535))
     assert decode(white_is_zero).rgb_HW3[0, :, 0].tolist() == [255, 128, 0]
     assert decode(tiff(2, 8, 0, b"\0\xff")).rgb_HW3[0, :, 0].tolist() == [255, 0]
+
+
+def test_16_bit_planes_which_pillow_misreads_are_refused() -> None:
+    tags = {256: 1, 257: 1, 258: 134, 259: 1, 262: 2, 273: 140, 277: 3, 278: 1, 279: 152, 284: 2}
+    entries = b"".join(
+        struct.pack("<HHII", tag, 3 if tag not in (273, 279) else 4, 3 if tag in (258, 273, 279) else 1, value)
+        for tag, value in tags.items()
+    )
+    arrays = struct.pack("<3H3I3I", 16, 16, 16, 164, 166, 168, 2, 2, 2)
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + b"\0\0\0\0" + arrays + b"\1\2\3\4\5\6"
+    assert "separate planes" in rejection(data)
+    with pytest.raises(ImageRejected, match="separate planes"):
+        header_of(data)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
