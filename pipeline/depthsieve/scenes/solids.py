@@ -1,8 +1,8 @@
 """What scenes are made of: solids, materials, camera, light; and the rays that meet them.
 
-World axes: x right, y up, z ahead, in metres; the ground is y = 0. Every solid is a simple body in its own unit space (a box is
-[-1, 1]^3, a ball the unit ball, ...), placed by centre, half extents and a turn about the vertical axis. A ray keeps its
-parameter in unit space, and rays are scaled so that it is the z-depth: what `cast` finds needs no conversion.
+World axes: x right, y up, z ahead, in metres; the ground is y = 0. Every solid is a simple body in its own unit space
+(a box is [-1, 1]^3, a ball the unit ball, ...), placed by centre, half extents and a turn about the vertical axis. A
+ray keeps its parameter in unit space, and rays are scaled so that it is the z-depth: what `cast` finds is depth.
 
 Array legend: H, W pixels; K solids; P pixels in a flat list.
 """
@@ -28,7 +28,7 @@ NEAREST = 0.05  # metres; nothing is closer to the camera than this
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Two colours (linear RGB, 0..1) in a pattern whose period is `period` metres; `grain` is the strength of fine noise."""
+    """Two colours (linear RGB, 0..1) in a pattern of `period` metres; `grain` is the strength of fine noise."""
 
     pattern: int
     first: Colour
@@ -40,7 +40,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Solid:
-    """A body: half extents in metres, `yaw` in radians; `taper` (tubes only) 0 is a cylinder, 1 a cone with its tip up."""
+    """A body: half extents in metres, `yaw` in radians; `taper` (tubes): 0 is a cylinder, 1 a cone with its tip up."""
 
     shape: int
     centre: Vector
@@ -85,7 +85,7 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """One lamp or sun. `toward` is a direction for a sun (`at` None); a lamp stands `at` a point. Colours are linear RGB."""
+    """One lamp or sun: a sun lies `toward` a direction (`at` is None), a lamp stands `at` a point. Linear RGB."""
 
     toward: Vector
     at: Vector | None
@@ -220,9 +220,13 @@ def _meet_roof(origin: Vector, direction: tuple[Floats, Floats, Floats]) -> Floa
 
 
 def _meet_tube(
-    taper: float, origin_y: float, middle: float, point: tuple[Floats, Floats, Floats], direction: tuple[Floats, Floats, Floats]
+    taper: float,
+    origin_y: float,
+    middle: float,
+    point: tuple[Floats, Floats, Floats],
+    direction: tuple[Floats, Floats, Floats],
 ) -> Floats:
-    """Radius at height y: 1 - taper * (y + 1) / 2. The nearest of the side's two roots and the one cap that can be seen."""
+    """Radius at height y: 1 - taper * (y + 1) / 2. The nearest of the side's two roots and the cap that can be seen."""
     (px, py, pz), (ux, uy, uz) = point, direction
     slope = np.float32(-taper / 2)
     radius, change = np.float32(1 - taper / 2) + slope * py, slope * uy
