@@ -1,0 +1,278 @@
+"""The store under attack: late duplicates, torn groups, records that are half there, damaged files."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from depthsieve.errors import StoreDamaged, StoreMismatch, StoreNotFound
+from depthsieve.records import (
+    ImageRecord,
+    LabelSpec,
+    NumericsProfile,
+    RejectedImage,
+    Shard,
+    canonical_json,
+    seal,
+    unseal,
+)
+from depthsieve.sharding import MAX_SHARD_PIXELS, make_shards
+from depthsieve.store import files, open_store, schema
+from depthsieve.store.create import add_generation, open_or_create, prepare_folder
+from depthsieve.store.plan import PlannedShard
+from depthsieve.store.reader import Store
+from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard
+
+PROFILE = NumericsProfile(4, 2, "cpu", "some processor", "sdpa", {"torch": "2"})
+CONTEXT = CommitContext("", "disparity", "", "0" * 64)
+
+
+def spec(**changes: object) -> LabelSpec:
+    fields = {
+        "weights_digest": "ab" * 32,
+        "quantity": "disparity",
+        "unit": "",
+        "dtype": "float32",
+        "preprocessing": {"size": 70},
+        "signals": ("flip",),
+        "calibration": "flip-1",
+        "encoding": schema.ENCODING,
+    }
+    return LabelSpec(**fields | changes)  # type: ignore[arg-type]
+
+
+def image(number: int) -> ImageRecord:
+    return ImageRecord(f"default/{number}.png", 100 + number, number, 60, 40)
+
+
+def content(shard: Shard, seed: int) -> ShardArrays:
+    count, (height, width) = len(shard.images), shard.shape
+    random = np.random.default_rng(seed)
+    depth_NHW = random.random((count, height, width)).astype(np.float16)
+    code_NHW = random.integers(1, 256, (count, height, width), dtype=np.uint8)
+    text = lambda values: np.array(values, dtype=object)  # noqa: E731
+    return ShardArrays(
+        {
+            "depth": depth_NHW,
+            "reliability": code_NHW,
+            "histogram": np.stack([np.bincount(code.ravel(), minlength=256) for code in code_NHW]).astype(np.uint32),
+            "id": text([image.id for image in shard.images]),
+            "status": np.zeros(count, np.uint8),
+            "reason": text([""] * count),
+            "source_height": np.full(count, 40, np.int32),
+            "source_width": np.full(count, 60, np.int32),
+            "orientation": np.ones(count, np.uint8),
+            "focal_px": np.zeros(count, np.float32),
+            "content_sha256": text(["c" * 64] * count),
+        }
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    path = tmp_path / "a store"
+    prepare_folder(path)
+    return open_or_create(path, spec())
+
+
+def plan(store: Store, numbers: range, rejected: tuple[RejectedImage, ...] = ()) -> list[Shard]:
+    shards = make_shards([(image(n), (14, 28)) for n in numbers], len(store.generations()), 2)
+    planned = [PlannedShard(shard, ("add",) * len(shard.images)) for shard in shards]
+    add_generation(store, planned, rejected, {"default": "/photos"}, PROFILE)
+    return shards
+
+
+def commit(store: Store, shard: Shard, seed: int) -> bool:
+    context = CommitContext(store.fingerprint, "disparity", "", "0" * 64)
+    return commit_shard(store.path, shard, content(shard, seed), context)
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def test_a_late_duplicate_with_other_bits_changes_nothing(store: Store) -> None:
+    (shard,) = plan(store, range(2))
+    assert commit(store, shard, seed=1)
+    before = tree(store.path)
+    assert not commit(store, shard, seed=2)
+    assert tree(store.path) == before
+    expected = content(shard, seed=1).arrays
+    found = open_store(store.path).label("default/1.png")
+    np.testing.assert_array_equal(found.depth_HW, expected["depth"][1].astype(np.float32))
+    np.testing.assert_array_equal(found.reliability_HW, expected["reliability"][1])
+
+
+def test_two_attempts_that_race_never_share_a_path_and_one_wins(store: Store) -> None:
+    (shard,) = plan(store, range(2))
+    record = store.path / "commits" / f"{shard.id}.json"
+    commit(store, shard, seed=1)
+    first = record.read_bytes()
+    record.unlink()  # the moment before the record: the first group is an orphan
+    assert commit(store, shard, seed=2)
+    groups = sorted(path.name for path in (store.path / "labels.zarr" / "shards").glob("0000-*"))
+    assert len(groups) == 2 and len(set(groups)) == 2
+    winner = json.loads(record.read_bytes())["group"]
+    assert winner in groups and winner != json.loads(first)["group"]
+    expected = content(shard, seed=2).arrays["depth"][0].astype(np.float32)
+    np.testing.assert_array_equal(open_store(store.path).label("default/0.png").depth_HW, expected)
+
+
+def test_a_group_torn_by_a_power_cut_is_written_again(store: Store) -> None:
+    (shard,) = plan(store, range(2))
+    commit(store, shard, seed=1)
+    before = tree(store.path)
+    record = store.path / "commits" / f"{shard.id}.json"
+    group = store.path / "labels.zarr" / "shards" / json.loads(record.read_bytes())["group"]
+    record.unlink()
+    data = group / "depth" / "c" / "0" / "0" / "0"
+    data.write_bytes(data.read_bytes()[:-100])
+    assert commit(store, shard, seed=1)
+    assert tree(store.path) == before
+
+
+def test_a_commit_record_lists_every_file_with_its_digest(store: Store) -> None:
+    (shard,) = plan(store, range(2))
+    commit(store, shard, seed=1)
+    record = open_store(store.path).commit_record(shard.id)
+    group = store.path / "labels.zarr" / "shards" / record["group"]
+    listed = {name: (entry["sha256"], entry["bytes"]) for name, entry in record["files"].items()}
+    found = {
+        str(path.relative_to(group)): (files.sha256_of(path), path.stat().st_size)
+        for path in group.rglob("*")
+        if path.is_file()
+    }
+    assert listed == found and "depth/c/0/0/0" in listed
+    arrays = content(shard, seed=1)
+    assert record["content_sha256"] == arrays.content_digest() != content(shard, seed=2).content_digest()
+    assert record["histogram"] == arrays.arrays["histogram"].sum(axis=0).tolist()
+    assert sum(record["histogram"]) == 2 * 14 * 28
+
+
+def test_the_newest_committed_generation_wins(store: Store) -> None:
+    (old,) = plan(store, range(2))
+    commit(store, old, seed=1)
+    (new,) = plan(store, range(1))
+    opened = open_store(store.path)
+    assert list(opened.pending()) == [new.id]
+    np.testing.assert_array_equal(opened.label("default/0.png").depth_HW, content(old, 1).arrays["depth"][0])
+    commit(store, new, seed=5)
+    opened = open_store(store.path)
+    np.testing.assert_array_equal(opened.label("default/0.png").depth_HW, content(new, 5).arrays["depth"][0])
+    np.testing.assert_array_equal(opened.label("default/1.png").depth_HW, content(old, 1).arrays["depth"][1])
+    assert len(opened) == 2
+
+
+def test_the_index_names_every_state(store: Store) -> None:
+    reject = RejectedImage("default/bad.png", 7, 8, "empty file")
+    first, _second = plan(store, range(4), rejected=(reject,))
+    arrays = content(first, 1)
+    arrays.arrays["status"][1] = schema.STATUS_FAILED
+    arrays.arrays["reason"][1] = "truncated"
+    context = CommitContext(store.fingerprint, "disparity", "", "0" * 64)
+    commit_shard(store.path, first, arrays, context)
+    rows = {row["id"]: row for row in open_store(store.path).index().to_pylist()}
+    states = {image_id: (row["status"], row["reason"]) for image_id, row in rows.items()}
+    assert states == {
+        "default/0.png": ("labelled", None),
+        "default/1.png": ("failed", "truncated"),
+        "default/2.png": ("pending", None),
+        "default/3.png": ("pending", None),
+        "default/bad.png": ("rejected", "empty file"),
+    }
+    found = rows["default/2.png"]
+    assert (found["size"], found["mtime_ns"], found["height"], found["width"]) == (102, 2, 40, 60)
+    assert (found["shard"], found["row"], found["label_height"], found["label_width"]) == ("0000-000001", 0, 14, 28)
+    assert open_store(store.path).images == ["default/0.png"]
+
+
+def test_a_plan_without_its_record_does_not_count(store: Store) -> None:
+    plan(store, range(2))
+    (store.path / "commits" / "generation-0000.json").unlink()
+    assert list(open_store(store.path).pending()) == []
+    plan(store, range(3))
+    assert list(open_store(store.path).pending()) == ["0000-000000", "0000-000001"]
+
+
+def test_records_of_another_store_are_refused(store: Store, tmp_path: Path) -> None:
+    (shard,) = plan(store, range(2))
+    commit(store, shard, seed=1)
+    other = tmp_path / "other"
+    prepare_folder(other)
+    open_or_create(other, spec(dtype="bfloat16"))
+    name = "generation-0000.json"
+    (other / "commits" / name).write_bytes((store.path / "commits" / name).read_bytes())
+    with pytest.raises(StoreMismatch, match="another label spec"):
+        open_store(other).generations()
+
+
+def test_opening_what_is_no_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreNotFound, match="not a label store"):
+        open_store(tmp_path)
+    (tmp_path / "labels.zarr").mkdir()
+    root = tmp_path / "labels.zarr" / "zarr.json"
+    root.write_text('{"attributes": {"made": "by hand"}}')
+    with pytest.raises(StoreNotFound, match="did not make"):
+        open_store(tmp_path)
+    root.write_text('{"attributes": {"format": "depthsieve-labels", "format_version": 99}}')
+    with pytest.raises(StoreMismatch, match="format 99"):
+        open_store(tmp_path)
+    root.write_text('{"attri')
+    with pytest.raises(StoreDamaged, match="not readable"):
+        open_store(tmp_path)
+
+
+def test_exclusive_and_atomic_writes(tmp_path: Path) -> None:
+    target, scratch = tmp_path / "record", tmp_path / "tmp"
+    assert files.write_exclusive(target, b"first", scratch)
+    assert not files.write_exclusive(target, b"second", scratch)
+    assert target.read_bytes() == b"first"
+    files.write_atomic(target, b"third", scratch)
+    assert target.read_bytes() == b"third"
+    assert list(scratch.iterdir()) == []
+
+
+def test_the_fingerprint_knows_what_decides_a_label_and_nothing_else() -> None:
+    assert spec().fingerprint == spec(kind="teacher", parents=(), spec_version=1).fingerprint
+    changes = [{"dtype": "bfloat16"}, {"signals": ()}, {"preprocessing": {"size": 84}}, {"kind": "fused"}]
+    prints = {spec(**change).fingerprint for change in [{}, *changes, {"weights_digest": "cd" * 32}]}
+    assert len(prints) == 6
+    body = spec().to_json()
+    for default in ("kind", "parents", "spec_version"):
+        del body[default]
+    assert spec().fingerprint == hashlib.sha256(canonical_json(body).encode()).hexdigest()
+
+
+def test_a_sealed_record_shows_every_change() -> None:
+    sealed = seal({"a": 1, "b": [1, 2]})
+    assert {key: value for key, value in unseal(sealed, "x").items() if key != "digest"} == {"a": 1, "b": [1, 2]}
+    flips = 0
+    for place in range(len(sealed)):
+        for bit in range(8):
+            changed = bytearray(sealed)
+            changed[place] ^= 1 << bit
+            try:
+                same = unseal(bytes(changed), "x") == unseal(sealed, "x")
+            except StoreDamaged:
+                flips += 1
+            else:
+                assert same  # white space between values may change, values may not
+    assert flips > 7 * len(sealed)
+
+
+def test_shards_follow_from_the_set_of_images_alone() -> None:
+    images = [(image(n), (14, 28) if n % 2 else (28, 14)) for n in range(9)]
+    shards = make_shards(images, 3, 2)
+    assert shards == make_shards(reversed(images), 3, 2)
+    assert [shard.id for shard in shards] == ["0003-000000", "0003-000001", "0003-000002", "0003-000003", "0003-000004"]
+    assert [(shard.shape, len(shard.images)) for shard in shards] == [
+        ((14, 28), 2),
+        ((14, 28), 2),
+        ((28, 14), 2),
+        ((28, 14), 2),
+        ((28, 14), 1),
+    ]
+    (first, second) = make_shards([(image(n), (8000, 8000)) for n in range(2)], 0, 256)
+    assert len(first.images) == len(second.images) == 1 and MAX_SHARD_PIXELS < 8000 * 8000 * 2
