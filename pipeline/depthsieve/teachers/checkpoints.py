@@ -182,12 +182,12 @@ def _download(name: str, hub_id: str, revision: str | None, incomplete: Path | N
         if incomplete is not None:
             return incomplete
         raise TeacherNotFound(
-            f"teacher {called}{at} is not cached and could not be fetched from the hub ({_cause(error)}); {WAY_OUT}"
+            f"teacher {called}{at} is not cached and could not be fetched from the hub ({reason(error)}); {WAY_OUT}"
         ) from error
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost reason, which is the one a person can act on ("name resolution failed")."""
+def reason(error: BaseException) -> str:
+    """The innermost cause of an error in one line, which is what a person can act on ("connection refused")."""
     while error.__cause__ is not None:
         error = error.__cause__
     return one_line(error)

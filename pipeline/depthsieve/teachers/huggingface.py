@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate, pad
 from depthsieve.errors import TeacherError, TeacherUnsupported, UsageError
 from depthsieve.records import Quantity, Shape
 from depthsieve.teachers import depth_anything
-from depthsieve.teachers.checkpoints import PROCESSOR, Checkpoint, find_checkpoint, one_line
+from depthsieve.teachers.checkpoints import PROCESSOR, Checkpoint, find_checkpoint, reason
 from depthsieve.teachers.preprocessing import Oversize, Preprocessing, ProcessorPreprocessing, TokenLimit, pad_margin
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -200,7 +200,7 @@ def _load_preprocessing(checkpoint: Checkpoint, config: Any, options: TeacherOpt
             **(choice if modern else {"use_fast": False}),
         )
     except ImportError as error:
-        raise TeacherUnsupported(f"its image processor needs a package that is missing: {one_line(error)}") from error
+        raise TeacherUnsupported(f"its image processor needs a package that is missing: {reason(error)}") from error
     plain_dpt = config.model_type == "dpt" and (config.is_hybrid or config.backbone_config is None)
     if plain_dpt and getattr(processor, "keep_aspect_ratio", False):
         raise TeacherUnsupported("its model takes square images only, but its processor keeps their aspect")
@@ -236,7 +236,15 @@ def _load_model(checkpoint: Checkpoint, config: Any, dtype: str) -> Any:
         trust_remote_code=False,
         local_files_only=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused below, in words of our own
     )
+    mismatched = sorted(report["mismatched_keys"])
+    if mismatched:
+        key, stored, asked = mismatched[0]
+        raise TeacherUnsupported(
+            f"{len(mismatched)} weights have other shapes than config.json asks for, the first is {key}: "
+            f"{list(stored)}, not {list(asked)}"
+        )
     missing = sorted(key for key in report["missing_keys"] if not NEVER_USED.search(key))
     if missing:
         raise TeacherUnsupported(
@@ -274,8 +282,8 @@ def _named(name: str) -> Iterator[None]:
         raise type(error)(f"teacher {name!r}: {error}") from error
     except torch.OutOfMemoryError as error:
         raise TeacherError(f"teacher {name!r}: out of memory while it was loaded") from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
-        raise TeacherUnsupported(f"teacher {name!r} cannot be loaded: {one_line(error)}") from error
+    except Exception as error:  # a damaged configuration can break transformers anywhere, in any way
+        raise TeacherUnsupported(f"teacher {name!r} cannot be loaded: {reason(error)}") from error
 
 
 @contextlib.contextmanager
