@@ -20,6 +20,7 @@ from PIL import Image, ImageFile, ImageOps
 from depthsieve import image_headers, images
 from depthsieve.errors import ImageRejected
 from depthsieve.images import ImageHeader, decode, decoder_versions, read_header
+from depthsieve.pillow_guard import own_pillow_settings
 
 PHOTOS = Path(__file__).parents[1].parent / "shared" / "photos"
 FORMATS_WITH_EXIF = ("JPEG", "PNG", "WEBP", "TIFF")
@@ -215,6 +216,23 @@ def test_alpha_is_composited_over_white_and_opaque_pixels_stay(kind: str) -> Non
     assert not decoded.hole_HW[:, :30].any() and decoded.hole_HW[:, 30:].all()
 
 
+def test_an_image_of_nothing_is_refused() -> None:
+    rgba = photo(8, 4, "RGBA")
+    rgba.putalpha(127)
+    assert rejection(encoded(rgba, "PNG")) == "nothing to see: every pixel is transparent"
+    rgba.putpixel((3, 3), (1, 2, 3, 128))
+    decoded = decode(encoded(rgba, "PNG"))
+    assert decoded.hole_HW is not None and decoded.hole_HW.sum() == 31
+
+
+def test_exif_of_either_byte_order_is_read() -> None:
+    for order, mark in (("<", b"II*\0"), (">", b"MM\0*")):
+        first = struct.pack(order + "IH HHIHH HHII I", 8, 2, 0x0112, 3, 1, 8, 0, 0x8769, 4, 1, 38, 0)
+        second = struct.pack(order + "H HHIHH I", 1, 0xA405, 3, 1, 35, 0, 0)
+        header = header_of(encoded(photo(40, 30), "JPEG", exif=b"Exif\0\0" + mark + first + second))
+        assert header == ImageHeader(30, 40, 8, pytest.approx(35 / 43.27 * 50))
+
+
 def test_alpha_turns_with_the_image() -> None:
     rgba = photo(8, 4, "RGBA")
     rgba.putpixel((0, 0), (1, 2, 3, 0))
@@ -400,6 +418,18 @@ def test_threads_decode_at_once_and_leave_the_settings_as_they_were() -> None:
         thread.join()
     assert not wrong
     assert (list(warnings.filters), ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS) == before
+
+
+def test_the_last_one_out_puts_the_settings_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with own_pillow_settings(7):
+        with own_pillow_settings(7):
+            pass
+        assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS) == (False, 7)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.warn_explicit("odd", UserWarning, "x.py", 1, module="PIL.TiffImagePlugin")
+        assert caught == []
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True and Image.MAX_IMAGE_PIXELS != 7
 
 
 def test_a_forked_child_decodes_although_another_thread_was_inside() -> None:

@@ -152,6 +152,8 @@ def decode(data: bytes) -> DecodedImage:
     except Exception as error:
         _refuse(kind, error)
     hole_HW = alpha_HW < HOLE_ALPHA if alpha_HW is not None and alpha_HW.min() < 255 else None
+    if hole_HW is not None and hole_HW.all():
+        raise ImageRejected("nothing to see: every pixel is transparent")
     if rgb_HW3.shape != (header.height, header.width, 3):
         raise ImageRejected(f"damaged {kind}: it does not hold the {header.width}x{header.height} pixels it declares")
     rgb_HW3.flags.writeable = False
