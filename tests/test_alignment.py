@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depthsieve.alignment import align_scale_shift, apply_scale_shift, is_finite
+from depthsieve.alignment import align_scale_shift, apply_scale_shift, is_finite, sum_map
 from depthsieve.errors import UsageError
 
 
@@ -57,7 +57,7 @@ def test_pixels_that_are_not_finite_or_not_valid_do_not_count() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, -4e5])
 def test_a_constant_source_gives_scale_0_and_the_mean(value: float) -> None:
-    source = torch.full((1, 13, 17), value)
+    source = torch.full((1, 13, 17), value, dtype=torch.float64)  # whose computed mean is not always the value
     _, target = random_maps(3, (1, 13, 17))
     scale, shift = align_scale_shift(source, target)
     assert scale.tolist() == [0.0]
@@ -71,15 +71,24 @@ def test_without_a_valid_pixel_the_map_stays_as_it_is() -> None:
     assert shift.tolist() == [0.0, 0.0]
 
 
-def test_an_image_has_the_same_bits_in_every_batch_and_with_any_number_of_threads() -> None:
-    source, target = random_maps(5, (4, 200, 300))
-    whole = torch.stack(align_scale_shift(source, target))
+def test_a_sum_has_the_same_bits_with_any_number_of_threads() -> None:
+    # Doubles of many magnitudes: the order of their sum shows in its last bits.
+    maps = torch.randn((4, 200, 300), generator=torch.Generator().manual_seed(5)).double() ** 3
     threads = torch.get_num_threads()
+    sums = []
     try:
-        torch.set_num_threads(2)
-        alone = [torch.stack(align_scale_shift(source[b : b + 1], target[b : b + 1])) for b in range(4)]
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            sums.append([sum_map(map_HW).item() for map_HW in maps])
     finally:
         torch.set_num_threads(threads)
+    assert sums[0] == sums[1] == sums[2]
+
+
+def test_an_image_has_the_same_bits_in_every_batch() -> None:
+    source, target = torch.randn((2, 4, 20, 30), generator=torch.Generator().manual_seed(6)) ** 3
+    whole = torch.stack(align_scale_shift(source, target))
+    alone = [torch.stack(align_scale_shift(source[b : b + 1], target[b : b + 1])) for b in range(4)]
     assert torch.equal(whole, torch.cat(alone, dim=1))
 
 
@@ -89,6 +98,12 @@ def test_applying_keeps_the_dtype(dtype: torch.dtype) -> None:
     aligned = apply_scale_shift(source, torch.tensor([2.0]), torch.tensor([-1.0]))
     assert aligned.dtype == dtype
     assert aligned.flatten().tolist() == [-1.0, 1.0, 3.0, 5.0, 7.0, 9.0]
+
+
+def test_the_result_is_rounded_once() -> None:
+    above_1 = torch.tensor([1 + 2**-12])
+    aligned = apply_scale_shift(above_1[:, None, None], above_1, torch.tensor([-1.0]))
+    assert aligned.item() == 2**-11 + 2**-24  # float32 would lose the last term in the product
 
 
 def test_is_finite_is_torchs() -> None:

@@ -86,6 +86,7 @@ def test_only_pixels_with_truth_in_range_and_a_prediction_count() -> None:
     assert metrics["pixels"] == 2.0
     assert metrics["abs_rel"] == 0.25
     assert truth_mask(np.array([[0.1, 100.0]]), None, RANGE).all()
+    assert truth_mask(np.array([[0.0, 1e-9]]), None, (0.0, 1.0)).tolist() == [[False, True]]
 
 
 def test_what_does_not_count_does_not_move_the_alignment() -> None:
@@ -97,9 +98,12 @@ def test_what_does_not_count_does_not_move_the_alignment() -> None:
 
 
 def test_a_constant_prediction_is_the_mean_disparity() -> None:
-    truth = np.array([[1.0, 2.0]])
+    truth, constant = random_depth(9), np.full((12, 15), 0.1)
+    truth[0, 0], constant[0, 0] = 0.0, 7.0
     mask = truth_mask(truth, None, RANGE)
-    assert predicted_depth(np.full((1, 2), 0.1), truth, mask, "disparity", RANGE).tolist() == [[1 / 0.75] * 2]
+    assert constant[mask].mean() != 0.1  # rounding, which must not pass for a slope
+    depth = predicted_depth(constant, truth, mask, "disparity", RANGE)
+    np.testing.assert_allclose(depth, 1 / (1 / truth[mask]).mean(), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -125,10 +129,11 @@ def test_what_cannot_be_compared_is_refused(changes: dict, message: str, quantit
 
 
 def test_pixel_errors_by_hand() -> None:
-    predicted, truth = np.array([2.0, 1.0, 0.0, np.nan, 1.0]), np.array([4.0, 0.8, 1.0, 1.0, 0.0])
-    np.testing.assert_allclose(pixel_errors(predicted, truth, "abs_rel"), [0.5, 0.25, 1, np.nan, np.nan])
-    np.testing.assert_allclose(pixel_errors(predicted, truth, "rmse"), [4.0, 0.04, 1, np.nan, np.nan])
-    np.testing.assert_allclose(pixel_errors(predicted, truth, "delta1"), [1.0, 1.0, 1.0, np.nan, np.nan])
+    predicted = np.array([2.0, 1.0, 0.0, 0.8, 1.2, np.nan, 1.0])
+    truth = np.array([4.0, 0.8, 1.0, 1.0, 1.0, 1.0, 0.0])
+    np.testing.assert_allclose(pixel_errors(predicted, truth, "abs_rel"), [0.5, 0.25, 1, 0.2, 0.2, np.nan, np.nan])
+    np.testing.assert_allclose(pixel_errors(predicted, truth, "rmse"), [4.0, 0.04, 1, 0.04, 0.04, np.nan, np.nan])
+    np.testing.assert_allclose(pixel_errors(predicted, truth, "delta1"), [1, 1, 1, 1, 0, np.nan, np.nan])
     with pytest.raises(UsageError, match="'mae'"):
         pixel_errors(predicted, truth, "mae")  # type: ignore[arg-type]
 

@@ -328,6 +328,12 @@ def test_a_hand_computed_step_edge() -> None:
     assert map_HW.tolist() == pytest.approx([2 / 3, 2 / 3 + 2 / 3, 4 / 3, 0.0], rel=1e-6)
 
 
+def test_rows_and_columns_are_treated_alike() -> None:
+    maps = rand(18, 2, 1, 7, 10)
+    loss = GradientMatchingLoss(3, reduction="none")
+    torch.testing.assert_close(loss(*maps).mT, loss(*maps.mT))
+
+
 def test_no_difference_is_taken_across_an_invalid_pixel() -> None:
     label = torch.tensor([[[0.0, 1.0, 9.0, 5.0, 6.0]]])
     prediction = torch.tensor([[[1.0, 0.0, 0.0, 6.0, 5.0]]])

@@ -138,6 +138,12 @@ def test_where_most_is_sky_the_denominator_is_a_tenth_of_the_mean() -> None:
     assert e.flatten().tolist() == pytest.approx([0.01 / 5] + [0.2] * 9)
 
 
+def test_the_floor_is_taken_over_finite_pixels() -> None:
+    depth = torch.tensor([[[5.0, 0.0, 0.0, 0.0, 0.0, math.nan, math.nan, math.nan, math.nan, math.inf]]])
+    e = expected_error(depth, torch.full_like(depth, 0.01))  # mean 1, floor 0.1
+    assert e[0, 0, :5].tolist() == pytest.approx([0.01 / 5] + [0.1] * 4)
+
+
 def test_the_floor_holds_for_negative_labels_too() -> None:
     depth = torch.tensor([[[-1.0, -1.0, 2.0]]])  # median -1: the sums are -2, -2, 1; the mean magnitude is 4/3
     e = expected_error(depth, torch.full_like(depth, 0.1))

@@ -8,6 +8,7 @@ Axes: B image of a batch, H row, W column.
 
 Every reduction is done for one image at a time, row by row, in float64: an image's result has the same bits whatever
 else is in its batch and however many CPU threads run.
+Maps on a device without float64 (Apple's MPS) have to be moved to the CPU first.
 """
 
 import torch

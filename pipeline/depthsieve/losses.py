@@ -80,8 +80,9 @@ class TrimmedLoss(nn.Module):
                 continue
             # An invalid pixel is below every valid one; there are at least k valid ones.
             candidates = row if n == row.numel() else torch.where(row_keep, row, -torch.inf)
-            smallest_dropped = candidates.topk(k, sorted=False).values.amin()
-            trimmed = row_keep & ~(row >= smallest_dropped)  # so written, a NaN stays
+            # A NaN counts as the largest and makes v NaN too: then nothing is below v, and all stay.
+            v = candidates.topk(k, sorted=False).values.amin()
+            trimmed = row_keep & (row < v)
             row_keep.copy_(torch.where(trimmed.any(), trimmed, row_keep))
         return keep.reshape(loss.shape)
 
@@ -182,8 +183,6 @@ def _normalise(map_BHW: torch.Tensor, valid_BHW: torch.Tensor) -> torch.Tensor:
     # and it shares the gradient among equal values.
     medians = [torch.nanmedian(known_HW) for known_HW in torch.where(valid_BHW, map_BHW, torch.nan)]
     median_B = torch.stack(medians) if medians else map_BHW.new_zeros(0)
-    some_B = valid_BHW.any(dim=2).any(dim=1)
-    median_B = torch.where(some_B, median_B, 0.0)
     centred_BHW = torch.where(valid_BHW, map_BHW - median_B[:, None, None], 0.0)
     count_B = valid_BHW.sum(dim=(1, 2)).clamp(min=1)
     spread_B = (centred_BHW.abs().sum(dim=(1, 2)) / count_B).clamp(min=SPREAD_FLOOR)

@@ -72,7 +72,7 @@ def encode_error(e_BHW: torch.Tensor, valid_BHW: torch.Tensor | None = None) -> 
     if valid_BHW is not None:
         keep_BHW = keep_BHW & valid_BHW.bool()
     e_BHW = torch.where(keep_BHW, e_BHW, 0.0).abs()  # abs: -0.0 has the sign bit set
-    bucket = (e_BHW.contiguous().view(torch.int32) >> 16).flatten()
+    bucket = (e_BHW.view(torch.int32) >> 16).flatten()
     code = _BUCKET_CODE.to(e_BHW.device).index_select(0, bucket)
     threshold = _BUCKET_THRESHOLD.to(e_BHW.device).index_select(0, bucket)
     code_BHW = (code - (e_BHW.flatten() > threshold).to(torch.uint8)).view(e_BHW.shape)
