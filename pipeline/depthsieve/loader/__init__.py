@@ -1,0 +1,7 @@
+"""Serve a store's labels for training: :class:`PseudoLabelDataset` and the batches it makes."""
+
+from depthsieve.loader.batches import BatchLoader, collate
+from depthsieve.loader.dataset import PseudoLabelDataset
+from depthsieve.loader.samples import SampleKey
+
+__all__ = ["BatchLoader", "PseudoLabelDataset", "SampleKey", "collate"]

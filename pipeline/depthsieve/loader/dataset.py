@@ -1,0 +1,246 @@
+"""Labels and images of a store as samples for training. Axes: N images, H row, W column, C channel, B image of a batch.
+
+loader = PseudoLabelDataset("labels", drop=0.10, crop=140, seed=0).loader(global_batch=8, num_workers=2)
+for batch in loader:  # one pass is one epoch; the next pass is the next one
+    batch["image_BCHW"], batch["depth_BHW"], batch["mask_BHW"]
+"""
+
+import functools
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from depthsieve.errors import LoaderError, UsageError
+from depthsieve.loader.batches import BatchLoader, Ranks, share_masked
+from depthsieve.loader.crops import check_crop, choose_window
+from depthsieve.loader.epoch import shuffled
+from depthsieve.loader.samples import Reader, Sample, SampleKey
+from depthsieve.loader.selection import Selection, select
+from depthsieve.masking import drop_count, scope_histogram, threshold_code, train_mask
+from depthsieve.store import Store, open_store
+
+Scope = Literal["image", "batch", "dataset"]
+ImageRoots = str | Path | Mapping[str, str | Path] | Literal[False] | None
+
+
+class PseudoLabelDataset(Dataset[Sample]):
+    """Labelled images of a store, for training a student. Train through :meth:`loader`.
+
+    A sample is a dict of tensors: ``image_CHW`` float32, RGB, 0..1 (not there with ``images=False``); ``depth_HW``
+    float32 in the store's ``quantity`` (disparity up to scale and shift, larger is nearer; or metres);
+    ``reliability_HW`` uint8, 0 = never train on it, else larger is better; ``mask_HW`` bool, True = train; and ``id``,
+    text. All are upright, at label shape, and cut by the same window.
+
+    ``dataset[i]`` is the i-th sample in the shuffled order of the epoch that :meth:`set_epoch` set (0 at first), and
+    iterating goes through that epoch; whole epochs, in any process, are a pure function of the store's snapshot, the
+    subset, ``seed`` and epoch.
+
+    Args:
+        store: path of a label store, or an open one.
+        images: where the source images are. None: at the roots that the store recorded. A path: there, where the store
+            has one source whose data moved. A mapping from names of sources to paths: those moved. False: labels only.
+        subset: ids to serve, or the path of a Parquet file with columns ``id`` and ``keep``; its metadata
+            ``fingerprint`` and ``snapshot``, if there, must be the store's. None: all labelled images.
+        drop: share of the valid pixels to mask, the least reliable first, in [0, 1); 0 masks invalid pixels only.
+            Pixels of one code are masked together, so the share is at most ``drop``; :meth:`masked_share` tells it.
+        scope: over what that share is taken: each ``image``, the global ``batch``, or the whole ``dataset``. Always
+            from stored histograms of uncropped labels.
+        crop: (height, width) of a random window in pixels of the label, or a side; None serves whole labels, in batches
+            of one label shape each.
+        seed: decides order, windows and mirroring.
+        flip: mirror every other sample left to right, at random.
+
+    Raises:
+        UsageError: ``drop``, ``scope``, ``crop``, ``seed`` or ``images`` cannot be meant.
+        LoaderError: no labelled image, a subset that does not fit the store, a crop larger than a label, or an image
+            root that is not there. From samples: a source image that cannot be read or is not the one labelled.
+        StoreError: ``store`` is not there or cannot be read.
+    """
+
+    def __init__(
+        self,
+        store: str | Path | Store,
+        images: ImageRoots = None,
+        subset: Collection[str] | str | Path | None = None,
+        drop: float = 0.10,
+        scope: Scope = "image",
+        crop: int | tuple[int, int] | None = None,
+        seed: int = 0,
+        flip: bool = False,
+    ) -> None:
+        drop_count(drop, 0)  # raises where drop is out of range
+        if scope not in ("image", "batch", "dataset"):
+            raise UsageError(f"scope must be 'image', 'batch' or 'dataset', not {scope!r}")
+        if not isinstance(seed, int):
+            raise UsageError(f"seed must be a whole number, not {seed!r}")
+        self.drop, self.scope, self.seed, self.flip = float(drop), scope, seed, bool(flip)
+        self.crop = check_crop(crop)
+        self.epoch = 0
+        self._store = store if isinstance(store, Store) else open_store(store)
+        self.selection = select(self._store, subset)
+        self._check_crop_fits()
+        self.image_roots = None if images is False else _image_roots(self._store, self.selection, images)
+        self.thresholds_N = self._thresholds()
+        self._reader: Reader | None = None
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process: neither open files nor the histograms, which it does not need."""
+        return {key: value for key, value in self.__dict__.items() if key != "histograms"} | {"_reader": None}
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the images served, sorted."""
+        return self.selection.ids
+
+    @property
+    def quantity(self) -> str:
+        """What ``depth_HW`` holds: ``disparity`` (up to scale and shift) or ``depth`` in metres."""
+        return self._store.spec.quantity
+
+    @functools.cached_property
+    def histograms(self) -> NDArray[np.uint32]:
+        """[N,256] stored counts of reliability codes over the uncropped labels, in the order of :attr:`ids`."""
+        return self.selection.histograms(self._store)
+
+    def masked_share(self) -> float:
+        """The fraction of valid pixels that is really masked, over all images and before crops: at most ``drop``.
+
+        Raises :class:`UsageError` at scope ``batch``, where :meth:`BatchLoader.masked_share` knows it.
+        """
+        if self.thresholds_N is None:
+            raise UsageError("at scope 'batch' what is masked depends on the batches: ask the loader's masked_share()")
+        return share_masked(self.histograms, self.thresholds_N)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the samples, as plain values: a saved state fits only where all of them are the same."""
+        return {
+            "fingerprint": self._store.fingerprint,
+            "snapshot": self.selection.snapshot,
+            "subset": self.selection.digest,
+            "seed": self.seed,
+            "drop": self.drop,
+            "scope": self.scope,
+            "crop": None if self.crop is None else list(self.crop),
+            "flip": self.flip,
+        }
+
+    def loader(
+        self,
+        global_batch: int,
+        num_workers: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        drop_last: bool = False,
+        **options: Any,
+    ) -> BatchLoader:
+        """Batches for training, in an order that workers and ranks do not change; see :class:`BatchLoader`."""
+        ranks = Ranks.find(rank, world_size)
+        return BatchLoader(self, global_batch, ranks, drop_last, dict(options, num_workers=num_workers))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that ``dataset[i]`` and iteration show. Worker processes that live on (a ``DataLoader`` with
+        ``persistent_workers``) do not hear of it; :meth:`loader` counts epochs by itself and needs none of this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.selection)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[position] for position in range(len(self)))
+
+    def __getitem__(self, key: "int | SampleKey") -> Sample:
+        """The sample at a position of the current epoch's order, or the one of a key that a loader made."""
+        if not isinstance(key, SampleKey):
+            key = self._key(int(key))
+        entry = self.selection[key.index]
+        reader = self._own_reader()
+        window = choose_window(entry.label_shape, self.crop, self.flip, self.seed, key.epoch, entry.id)
+        depth_HW, reliability_HW = reader.label(entry, window)
+        sample: Sample = {} if self.image_roots is None else {"image_CHW": reader.image(entry, window)}
+        return sample | {
+            "depth_HW": torch.from_numpy(depth_HW),
+            "reliability_HW": torch.from_numpy(reliability_HW),
+            "mask_HW": torch.from_numpy(train_mask(reliability_HW, key.threshold)),
+            "id": entry.id,
+        }
+
+    def keys(self, epoch: int, indices: NDArray[np.int64], global_indices: NDArray[np.int64]) -> list[SampleKey]:
+        """The keys of ``indices``, a rank's part of the global batch ``global_indices``."""
+        if self.thresholds_N is None:
+            shared = threshold_code(scope_histogram(self.histograms[global_indices]), self.drop)
+            return [SampleKey(int(index), epoch, shared) for index in indices]
+        return [SampleKey(int(index), epoch, int(self.thresholds_N[index])) for index in indices]
+
+    def _key(self, position: int) -> SampleKey:
+        if self.thresholds_N is None:
+            raise LoaderError("at scope 'batch' a sample needs its batch; take batches from loader(global_batch=...)")
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"sample {position} of {len(self)}")
+        if self._order is None or self._order[0] != self.epoch:
+            self._order = (self.epoch, shuffled(len(self), self.seed, self.epoch))
+        index = int(self._order[1][position])
+        return SampleKey(index, self.epoch, int(self.thresholds_N[index]))
+
+    def _thresholds(self) -> NDArray[np.int16] | None:
+        """[N] each image's threshold code; None at scope ``batch``."""
+        if self.scope == "batch":
+            return None
+        if self.scope == "image":
+            codes = [threshold_code(histogram_256, self.drop) for histogram_256 in self.histograms]
+            return np.array(codes, np.int16)
+        shared = threshold_code(scope_histogram(self.histograms), self.drop)
+        return np.full(len(self), shared, np.int16)
+
+    def _check_crop_fits(self) -> None:
+        shapes_N2 = self.selection.label_shapes()
+        if self.crop is None or (shapes_N2 >= self.crop).all():
+            return
+        small = np.flatnonzero((shapes_N2 < self.crop).any(axis=1))
+        smallest = int(small[shapes_N2[small].prod(axis=1).argmin()])
+        entry = self.selection[smallest]
+        most = shapes_N2.min(axis=0)
+        raise LoaderError(
+            f"crop {self.crop[0]}x{self.crop[1]} (height x width) does not fit into the labels of {len(small)} of "
+            f"{len(self)} images (the smallest, {entry.id}, is {entry.label_shape[0]}x{entry.label_shape[1]}); use a "
+            f"crop of at most {most[0]}x{most[1]}, or a subset without them"
+        )
+
+    def _own_reader(self) -> Reader:
+        """The reader of this process. A forked worker must not share its parent's open files: their position is one."""
+        if self._reader is None or self._reader.process != os.getpid():
+            self._reader = Reader(open_store(self._store.path), self.image_roots or {})
+        return self._reader
+
+
+def _image_roots(store: Store, selection: Selection, images: Any) -> dict[str, str]:
+    """Root of every source that the selected images come from, each seen to be there."""
+    recorded, used = store.sources(), selection.source_names
+    if images is None:
+        moved: dict[str, Any] = {}
+    elif isinstance(images, Mapping):
+        moved = dict(images)
+    elif isinstance(images, str | Path) and len(used) == 1:
+        moved = {used[0]: images}
+    else:
+        raise UsageError(
+            f"images must be None, False, a mapping from names of sources to paths, or (for one source) a path, not "
+            f"{images!r}; these images come from {', '.join(used)}"
+        )
+    unknown = sorted(set(moved) - set(recorded))
+    if unknown:
+        raise UsageError(f"images names the source {unknown[0]!r}; this store has {', '.join(sorted(recorded))}")
+    roots = {name: os.path.realpath(moved[name]) if name in moved else recorded[name] for name in used}
+    for name, root in roots.items():
+        if not Path(root).exists():
+            raise LoaderError(
+                f"the images of the source {name!r} are not at {root}; if they moved, pass images={{{name!r}: PATH}}, "
+                "for labels without images pass images=False"
+            )
+    return roots

@@ -1,0 +1,165 @@
+"""Which labels a dataset serves: the labelled images of a store's snapshot, or those of a subset of them.
+
+Axes: N images, in the order of their ids.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from depthsieve.errors import LoaderError, UsageError
+from depthsieve.records import Shape
+from depthsieve.store import Store
+
+_COLUMNS = ["id", "shard", "row", "height", "width", "label_height", "label_width", "size"]
+_CARRIED = ("fingerprint", "snapshot")
+_NAMED = 3
+"""How many ids a message names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where one image's label lies, and what its source was when it was labelled (shapes in pixels, size in bytes)."""
+
+    id: str
+    shard: str
+    row: int
+    label_shape: Shape
+    source_shape: Shape
+    source_size: int
+
+
+class Selection:
+    """The images of a dataset, sorted by id. Can be pickled; a store that grows later does not change it."""
+
+    def __init__(self, table: pa.Table, snapshot: str) -> None:
+        self._columns = {name: table[name].combine_chunks() for name in _COLUMNS}
+        self.snapshot = snapshot
+
+    def __len__(self) -> int:
+        return len(self._columns["id"])
+
+    def __getitem__(self, index: int) -> Entry:
+        row = {name: column[index].as_py() for name, column in self._columns.items()}
+        label_shape, source_shape = (row["label_height"], row["label_width"]), (row["height"], row["width"])
+        return Entry(row["id"], row["shard"], row["row"], label_shape, source_shape, row["size"])
+
+    @property
+    def ids(self) -> list[str]:
+        """The images' ids, sorted."""
+        return self._columns["id"].to_pylist()  # type: ignore[no-any-return]
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the ids, in order."""
+        digest = hashlib.sha256()
+        for image_id in self.ids:
+            digest.update(image_id.encode() + b"\n")
+        return digest.hexdigest()
+
+    @property
+    def source_names(self) -> list[str]:
+        """Names of the sources that the images come from, sorted."""
+        return sorted({image_id.partition("/")[0] for image_id in self.ids})
+
+    def label_shapes(self) -> NDArray[np.int64]:
+        """[N,2] height and width of each label, in pixels."""
+        sides = [self._columns[name].to_numpy() for name in ("label_height", "label_width")]
+        return np.stack(sides, axis=1).astype(np.int64)
+
+    def histograms(self, store: Store) -> NDArray[np.uint32]:
+        """[N,256] stored counts of each label's reliability codes over all of its pixels."""
+        histograms_N256 = np.empty((len(self), 256), np.uint32)
+        encoded = self._columns["shard"].dictionary_encode()
+        shard_N, row_N = encoded.indices.to_numpy(), self._columns["row"].to_numpy()
+        for number, shard_id in enumerate(encoded.dictionary.to_pylist()):
+            chosen = np.flatnonzero(shard_N == number)
+            histograms_N256[chosen] = store.reader(shard_id).column("histogram")[row_N[chosen]]
+        return histograms_N256
+
+
+def select(store: Store, subset: Collection[str] | str | Path | None) -> Selection:
+    """The labelled images of the store as it stands now, or those that ``subset`` keeps.
+
+    Raises :class:`LoaderError` where nothing is left, or the subset does not fit the store.
+    """
+    index, snapshot = _settled_index(store)
+    labelled = index.filter(pc.equal(index["status"], "labelled"))
+    if not len(labelled):
+        states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(index["status"].to_pylist()).items()))
+        raise LoaderError(f"{store.path} has no labelled image ({states or 'it is empty'}); label into it first")
+    if subset is None:
+        return Selection(labelled, snapshot)
+    wanted = _kept_ids(Path(subset), store, snapshot) if isinstance(subset, str | Path) else _checked_ids(subset)
+    ids = pa.array(wanted, pa.string())
+    unknown = ids.filter(pc.invert(pc.is_in(ids, value_set=labelled["id"])))
+    if len(unknown):
+        raise LoaderError(_unknown(unknown.to_pylist(), len(ids), index, store))
+    return Selection(labelled.filter(pc.is_in(labelled["id"], value_set=ids)), snapshot)
+
+
+def _settled_index(store: Store) -> tuple[pa.Table, str]:
+    """The index, and the snapshot it shows, although a run may be committing shards meanwhile."""
+    for _ in range(3):
+        snapshot = store.snapshot()
+        index = store.index()
+        if store.snapshot() == snapshot:
+            return index, snapshot
+    raise LoaderError(f"{store.path} changed each time it was read; wait until its labelling run is done")
+
+
+def _checked_ids(subset: Iterable[Any]) -> list[str]:
+    ids = list(subset)
+    other = next((image_id for image_id in ids if not isinstance(image_id, str)), None)
+    if other is not None:
+        raise UsageError(f"subset must hold image ids (text) or be the path of a Parquet file; it holds {other!r}")
+    if not ids:
+        raise LoaderError("the subset is empty; pass None to train on all labelled images")
+    return ids
+
+
+def _kept_ids(path: Path, store: Store, snapshot: str) -> list[str]:
+    """The ids that a subset file keeps, after its fingerprint and snapshot, where it carries them, were compared."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise LoaderError(f"subset {path} cannot be read as Parquet: {error}") from error
+    types = dict(zip(table.column_names, table.schema.types, strict=True))
+    if types.get("id") != pa.string() or types.get("keep") != pa.bool_() or table["keep"].null_count:
+        raise LoaderError(f"subset {path} needs the columns id (text) and keep (true or false, no nulls)")
+    metadata = table.schema.metadata or {}
+    carried = {name: metadata[name.encode()].decode() for name in _CARRIED if name.encode() in metadata}
+    for name, here in (("fingerprint", store.fingerprint), ("snapshot", snapshot)):
+        if carried.get(name, here) != here:
+            raise LoaderError(
+                f"subset {path} was made for another {name} of the labels ({carried[name][:12]}..., {store.path} has "
+                f"{here[:12]}...); make the subset again from this store"
+            )
+    repeated = [name for name, count in Counter(table["id"].to_pylist()).items() if count > 1]
+    if repeated:
+        raise LoaderError(f"subset {path} names {len(repeated)} ids more than once: {_listed(repeated)}")
+    kept = table["id"].filter(table["keep"]).to_pylist()
+    if not kept:
+        raise LoaderError(f"subset {path} keeps none of its {len(table)} images")
+    return kept  # type: ignore[no-any-return]
+
+
+def _unknown(unknown: list[str], count: int, index: pa.Table, store: Store) -> str:
+    stands = index.filter(pc.is_in(index["id"], value_set=pa.array(unknown, pa.string())))
+    states = dict(zip(stands["id"].to_pylist(), stands["status"].to_pylist(), strict=True))
+    named = [f"{image_id} ({states.get(image_id, 'not in the store')})" for image_id in unknown[:_NAMED]]
+    return f"{len(unknown)} of the subset's {count} ids have no label in {store.path}: {_listed(named, len(unknown))}"
+
+
+def _listed(names: list[str], count: int | None = None) -> str:
+    count = len(names) if count is None else count
+    return ", ".join(names[:_NAMED]) + (f" and {count - _NAMED} more" if count > _NAMED else "")

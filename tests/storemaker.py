@@ -1,0 +1,135 @@
+"""A small real store with labels that are made up, and the images they belong to, for tests of what reads stores.
+
+``make_store(folder)`` writes ``folder/images`` and ``folder/labels``. Values are drawn from the image's number, so that
+a test can compute them again with :func:`made_label`.
+
+Axes: H row, W column, N image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from depthsieve.records import ImageRecord, LabelSpec, NumericsProfile, RejectedImage, Shape, Shard
+from depthsieve.store import Store, open_store, schema
+from depthsieve.store.create import add_generation, open_or_create
+from depthsieve.store.plan import PlannedShard
+from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard
+
+SPEC = LabelSpec(
+    weights_digest="0" * 64,
+    quantity="disparity",
+    unit="1",
+    dtype="float32",
+    preprocessing={"rule": "made up"},
+    signals=("flip",),
+    calibration="made up",
+    encoding=schema.ENCODING,
+)
+PROFILE = NumericsProfile(1, 1, "cpu", "made up", "none")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a made store. ``failed`` or ``pending`` ones have no label."""
+
+    path: str
+    source: Shape
+    label: Shape
+    failed: bool = False
+    pending: bool = False
+
+
+def pictures(counts: dict[Shape, int]) -> list[Picture]:
+    """For each label shape as many pictures, of twice its size, named ``0.png``, ``1.png``, ... across shapes."""
+    shapes = [shape for shape, count in counts.items() for _ in range(count)]
+    return [Picture(f"{n}.png", (2 * h, 2 * w), (h, w)) for n, (h, w) in enumerate(shapes)]
+
+
+def made_image(number: int, shape: Shape) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """RGB [H,W,3] of picture ``number``: noise of 2x2 blocks, so that halving its sides loses nothing."""
+    random = np.random.default_rng([1, number])
+    small_HW3 = random.integers(0, 256, ((shape[0] + 1) // 2, (shape[1] + 1) // 2, 3), dtype=np.uint8)
+    return small_HW3.repeat(2, axis=0).repeat(2, axis=1)[: shape[0], : shape[1]]
+
+
+def made_label(number: int, shape: Shape) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Depth, float32 [H,W] of float16 values, and reliability, uint8 [H,W]: ties, 5% zeros, and reliable to another
+    degree in each picture, so that the three scopes differ."""
+    random = np.random.default_rng([2, number])
+    depth_HW = random.uniform(0.1, 9, shape).astype(np.float16).astype(np.float32)
+    middle = 60 + 170 * ((number * 7) % 10) / 10
+    reliability_HW = np.clip(random.normal(middle, 12, shape), 1, 255).astype(np.uint8)
+    reliability_HW[random.random(shape) < 0.05] = 0
+    return depth_HW, reliability_HW
+
+
+def make_store(
+    folder: Path, images: Sequence[Picture], rejected: Sequence[str] = (), spec: LabelSpec = SPEC, shard_size: int = 3
+) -> Store:
+    """Write ``folder/images`` and a store ``folder/labels`` with one generation; ids are ``default/`` and the path."""
+    root = folder / "images"
+    by_shape: dict[Shape, list[int]] = {}
+    for number, picture in enumerate(images):
+        target = root / picture.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(made_image(number, picture.source)).save(target)
+        by_shape.setdefault(picture.label, []).append(number)
+    path = folder / "labels"
+    path.mkdir(parents=True)
+    store = open_or_create(path, spec)
+    generation = len(store.generations())
+    planned, numbers_of = [], []
+    for shape, members in by_shape.items():
+        for first in range(0, len(members), shard_size):
+            numbers = members[first : first + shard_size]
+            records = tuple(_record(root, images[number]) for number in numbers)
+            shard = Shard(schema.shard_name(generation, len(planned)), shape, records)
+            planned.append(PlannedShard(shard, ("add",) * len(records)))
+            numbers_of.append(numbers)
+    rejects = [RejectedImage(f"default/{name}", 1, 1, "made up") for name in rejected]
+    add_generation(store, planned, rejects, {"default": str(root.resolve())}, PROFILE)
+    context = CommitContext(store.fingerprint, spec.quantity, spec.unit, "0" * 64)
+    for one, numbers in zip(planned, numbers_of, strict=True):
+        if not any(images[number].pending for number in numbers):
+            assert commit_shard(path, one.shard, _content(one.shard, numbers, images), context)
+    return open_store(path)
+
+
+def _record(root: Path, picture: Picture) -> ImageRecord:
+    status = (root / picture.path).stat()
+    height, width = picture.source
+    return ImageRecord(f"default/{picture.path}", status.st_size, status.st_mtime_ns, width, height)
+
+
+def _content(shard: Shard, numbers: Sequence[int], images: Sequence[Picture]) -> ShardArrays:
+    count = len(numbers)
+    depth_NHW = np.zeros((count, *shard.shape), np.float16)
+    reliability_NHW = np.zeros((count, *shard.shape), np.uint8)
+    for row, number in enumerate(numbers):
+        if not images[number].failed:
+            depth_NHW[row], reliability_NHW[row] = made_label(number, shard.shape)
+    failed = np.array([images[number].failed for number in numbers])
+    return ShardArrays(
+        {
+            "depth": depth_NHW,
+            "reliability": reliability_NHW,
+            "histogram": np.stack([_histogram(codes_HW) for codes_HW in reliability_NHW]),
+            "id": np.array([record.id for record in shard.images], object),
+            "status": failed.astype(np.uint8),
+            "reason": np.array(["made up" if one else "" for one in failed], object),
+            "source_height": np.array([record.height for record in shard.images], np.int32),
+            "source_width": np.array([record.width for record in shard.images], np.int32),
+            "orientation": np.ones(count, np.uint8),
+            "focal_px": np.zeros(count, np.float32),
+            "content_sha256": np.array(["0" * 64] * count, object),
+        }
+    )
+
+
+def _histogram(codes_HW: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint32]]:
+    return np.bincount(codes_HW.ravel(), minlength=256).astype(np.uint32)
