@@ -127,6 +127,7 @@ def test_16_bit_grey_keeps_its_whole_range() -> None:
     as_pgm = b"P5 300 4 65535\n" + grey_HW.astype(">u2").tobytes()
     for data in (as_png, as_pgm, encoded(Image.fromarray(grey_HW), "TIFF")):
         rgb_HW3 = decode(data).rgb_HW3
+        assert rgb_HW3.flags.c_contiguous and not rgb_HW3.flags.writeable
         assert rgb_HW3.min() == 0 and rgb_HW3.max() == 255
         assert np.abs(rgb_HW3 - (grey_HW / 257)[:, :, None]).max() < 1
 

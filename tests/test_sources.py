@@ -277,7 +277,7 @@ def test_permission_denied_costs_nobody_else(tmp_path: Path, monkeypatch: pytest
     for name in ("good.jpg", "closed.jpg", "closed folder/a.jpg", "weak disk.jpg"):
         write_photo(tmp_path / name)
     source = open_source(tmp_path)
-    denied, broken = PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EIO, "Input/output error")
+    denied, broken = PermissionError(errno.EPERM, "Operation not permitted"), OSError(errno.EIO, "Input/output error")
     monkeypatch.setattr(folder.os, "open", failing(os.open, b"closed.jpg", denied))
     monkeypatch.setattr(folder.os, "scandir", failing(os.scandir, b"closed folder", denied))
     monkeypatch.setattr(folder.os, "stat", failing(os.stat, b"weak disk.jpg", broken))
