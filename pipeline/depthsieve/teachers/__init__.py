@@ -31,6 +31,6 @@ def load_teacher(
     :class:`~depthsieve.errors.TeacherNotFound`, :class:`~depthsieve.errors.TeacherUnsupported` or
     :class:`~depthsieve.errors.TeacherError`, each with a message of one line.
     """
-    from depthsieve.teachers.huggingface import TeacherOptions, load
+    from depthsieve.teachers.loading import TeacherOptions, load
 
     return load(name, TeacherOptions(revision, size, device, dtype, max_tokens, oversize))

@@ -1,57 +1,23 @@
 """The Hugging Face teacher: any ``AutoModelForDepthEstimation`` whose output is known to be depth or disparity."""
 
-import contextlib
-import importlib.util
-import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, get_args
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch.nn.functional import interpolate, pad
 
-from depthsieve.errors import TeacherError, TeacherUnsupported, UsageError
+from depthsieve.errors import TeacherUnsupported
 from depthsieve.records import Quantity, Shape
-from depthsieve.teachers import depth_anything
-from depthsieve.teachers.checkpoints import PROCESSOR, Checkpoint, find_checkpoint, reason
-from depthsieve.teachers.preprocessing import Oversize, Preprocessing, ProcessorPreprocessing, TokenLimit, pad_margin
+from depthsieve.teachers.checkpoints import Checkpoint
+from depthsieve.teachers.preprocessing import Preprocessing, ProcessorPreprocessing, pad_margin
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEFAULT_PATCH = 16
-NEVER_USED = re.compile(r"fusion_stage\.layers\.0\.residual_layer1\.|\.mask_token$")
-"""Weights that no forward pass reads: the first fusion layer gets no residual, and masks belong to training.
-
-Published checkpoints (Intel/dpt-large, transformers issue 28292) leave them out.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherOptions:
-    """The options of :func:`depthsieve.teachers.load_teacher`, checked when they are made."""
-
-    revision: str | None = None
-    size: int | None = None
-    device: str = "cpu"
-    dtype: str = "float32"
-    max_tokens: int = 16384
-    oversize: Oversize = "reject"
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise UsageError(f"unknown dtype {self.dtype!r}: use one of {', '.join(DTYPES)}")
-        if self.max_tokens < 1:
-            raise UsageError(f"max_tokens must be positive, not {self.max_tokens}")
-        if self.oversize not in get_args(Oversize):
-            raise UsageError(f"unknown value {self.oversize!r} for oversize: use {' or '.join(get_args(Oversize))}")
-        if self.size is not None and self.size < 1:
-            raise UsageError(f"size must be positive, not {self.size}")
 
 
 class HuggingFaceTeacher:
-    """A loaded depth model; see :class:`depthsieve.teachers.protocol.Teacher`. Made by :func:`load`."""
+    """A loaded depth model; see :class:`depthsieve.teachers.protocol.Teacher`. Made by
+    :func:`depthsieve.teachers.loading.load`."""
 
     def __init__(self, checkpoint: Checkpoint, model: Any, preprocessing: Preprocessing, dtype: str) -> None:
         config = model.config
@@ -127,177 +93,8 @@ def quantity_of(config: Any) -> tuple[Quantity, str]:
     raise TeacherUnsupported(f"whether {kind} models predict depth or disparity is not known here")
 
 
-def load(name: str, options: TeacherOptions) -> HuggingFaceTeacher:
-    """See :func:`depthsieve.teachers.load_teacher`."""
-    device = resolve_device(options.device)
-    checkpoint = find_checkpoint(name, options.revision)
-    with _quiet(), _named(name):
-        config = _load_config(checkpoint)
-        quantity_of(config)
-        preprocessing = _load_preprocessing(checkpoint, config, options)
-        model = _load_model(checkpoint, config, options.dtype)
-        if config.model_type == "depth_anything":
-            depth_anything.use_official_positions(model)
-        try:
-            model.to(device)
-        except torch.OutOfMemoryError as error:
-            raise TeacherError(f"it does not fit into the memory of {device}") from error
-        return HuggingFaceTeacher(checkpoint, model, preprocessing, options.dtype)
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` is CUDA where there is one, else the CPU. Raises :class:`UsageError`."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device {name!r}: use cpu, cuda, cuda:N or auto") from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if not count:
-            raise UsageError(f"device {name!r} was asked for, but torch sees no CUDA device; use cpu or auto")
-        if (device.index or 0) >= count:
-            raise UsageError(f"device {name!r} was asked for, but there are only {count} CUDA devices")
-    elif device.type not in ("cpu", "mps"):
-        raise UsageError(f"unknown device {name!r}: use cpu, cuda, cuda:N or auto")
-    return device
-
-
-def _load_config(checkpoint: Checkpoint) -> Any:
-    raw = checkpoint.config
-    if isinstance(raw.get("backbone"), str) and not raw.get("backbone_config"):
-        raise TeacherUnsupported(f"its config.json takes the backbone's settings from elsewhere ({raw['backbone']})")
-    kind = raw.get("model_type")
-    if kind not in transformers.CONFIG_MAPPING:
-        code = " and brings code of its own, which is never run" if raw.get("auto_map") else ""
-        raise TeacherUnsupported(f"transformers {transformers.__version__} knows no model type {kind!r}{code}")
-    config = transformers.AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
-    if type(config) not in transformers.MODEL_FOR_DEPTH_ESTIMATION_MAPPING:
-        raise TeacherUnsupported(f"it is no depth model, but a {kind} model")
-    return config
-
-
-def _load_preprocessing(checkpoint: Checkpoint, config: Any, options: TeacherOptions) -> Preprocessing:
-    if config.model_type == "depth_anything":
-        return _official_preprocessing(checkpoint, config, options)
-    if options.size is not None:
-        raise UsageError(
-            f"it follows its own image processor; size is for Depth Anything models, not {config.model_type}"
-        )
-    if config.model_type == "depth_pro" and importlib.util.find_spec("torchvision") is None:
-        raise TeacherUnsupported("it needs torchvision, which is not installed: pip install torchvision")
-    if not (checkpoint.folder / PROCESSOR).is_file():
-        raise TeacherUnsupported(f"its folder holds no {PROCESSOR}")
-    # PIL where there is a choice, so that labels do not depend on whether torchvision is installed.
-    modern = int(transformers.__version__.split(".")[0]) >= 5
-    choice: dict[str, Any] = {"backend": "pil"} if modern and config.model_type != "depth_pro" else {}
-    try:
-        processor = transformers.AutoImageProcessor.from_pretrained(
-            checkpoint.folder,
-            trust_remote_code=False,
-            local_files_only=True,
-            **(choice if modern else {"use_fast": False}),
-        )
-    except ImportError as error:
-        raise TeacherUnsupported(f"its image processor needs a package that is missing: {reason(error)}") from error
-    plain_dpt = config.model_type == "dpt" and (config.is_hybrid or config.backbone_config is None)
-    if plain_dpt and getattr(processor, "keep_aspect_ratio", False):
-        raise TeacherUnsupported("its model takes square images only, but its processor keeps their aspect")
-    patch = config.patch_size if isinstance(getattr(config, "patch_size", None), int) else DEFAULT_PATCH
-    return ProcessorPreprocessing(processor, TokenLimit(patch, options.max_tokens, options.oversize))
-
-
-def _official_preprocessing(checkpoint: Checkpoint, config: Any, options: TeacherOptions) -> Preprocessing:
-    patch = config.patch_size
-    if options.size is not None and options.size % patch:
-        raise UsageError(f"size {options.size} is no multiple of the model's patch, {patch}")
-    settings = checkpoint.processor_settings()
-    size = settings.get("size", 518)
-    height, width = (size["height"], size["width"]) if isinstance(size, dict) else (size, size)
-    if options.size is not None:
-        height = width = options.size
-    official = config.backbone_config.model_type == "dinov2"
-    return depth_anything.OfficialPreprocessing(
-        size=(int(height), int(width)),
-        limit=TokenLimit(patch, options.max_tokens, options.oversize),
-        mean=tuple(float(value) for value in settings.get("image_mean", depth_anything.IMAGENET_MEAN)),
-        std=tuple(float(value) for value in settings.get("image_std", depth_anything.IMAGENET_STD)),
-        positions="official, offset 0.1" if official else "transformers",
-    )
-
-
-def _load_model(checkpoint: Checkpoint, config: Any, dtype: str) -> Any:
-    model, report = transformers.AutoModelForDepthEstimation.from_pretrained(
-        checkpoint.folder,
-        config=config,
-        dtype=DTYPES[dtype],
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # refused below, in words of our own
-    )
-    mismatched = sorted(report["mismatched_keys"])
-    if mismatched:
-        key, stored, asked = mismatched[0]
-        raise TeacherUnsupported(
-            f"{len(mismatched)} weights have other shapes than config.json asks for, the first is {key}: "
-            f"{list(stored)}, not {list(asked)}"
-        )
-    missing = sorted(key for key in report["missing_keys"] if not NEVER_USED.search(key))
-    if missing:
-        raise TeacherUnsupported(
-            f"{len(missing)} weights that config.json asks for are missing, the first is {missing[0]}; "
-            "random weights must not label"
-        )
-    known = {_numberless(key) for key in model.state_dict()}
-    surplus = sorted(
-        key for key in report["unexpected_keys"] if _numberless(key) in known and not NEVER_USED.search(key)
-    )
-    if surplus:
-        raise TeacherUnsupported(f"the weights hold more layers than config.json says, the first is {surplus[0]}")
-    return model.eval().requires_grad_(False)
-
-
-def _numberless(key: str) -> str:
-    return re.sub(r"\d+", "#", key)
-
-
 def _attention(model: Any) -> str:
     """The attention backend in use: the backbone's where there is one, since wrappers do none themselves."""
     owner = getattr(model, "backbone", None)
     config = owner.config if owner is not None and hasattr(owner, "config") else model.config
     return str(getattr(config, "_attn_implementation", None) or "eager")
-
-
-@contextlib.contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Put the teacher's name before every message, and turn what transformers and torch raise into one line."""
-    try:
-        yield
-    except UsageError as error:
-        raise UsageError(f"teacher {name!r}: {error}") from error
-    except TeacherError as error:
-        raise type(error)(f"teacher {name!r}: {error}") from error
-    except torch.OutOfMemoryError as error:
-        raise TeacherError(f"teacher {name!r}: out of memory while it was loaded") from error
-    except Exception as error:  # a damaged configuration can break transformers anywhere, in any way
-        raise TeacherUnsupported(f"teacher {name!r} cannot be loaded: {reason(error)}") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no advice from transformers while a model loads; the user's settings come back after."""
-    logging = transformers.utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    restore: Callable[[], None] = logging.enable_progress_bar if bars else logging.disable_progress_bar
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        restore()
