@@ -1,6 +1,6 @@
 """Time `depthsieve label` against a loop over transformers' depth pipeline that saves `predicted_depth` as .npy.
 
-    python benchmarks/label_speed.py PHOTOS --teacher tiny
+    python benchmarks/label_speed.py                               # 16 rendered scenes as JPEG, the embedded teacher
     python benchmarks/label_speed.py PHOTOS --teacher vit-s        # Depth Anything V2 Small's shape, random weights
 
 Both sides get the same photos, weights, number of threads and working size, and run in turn in processes of their own,
@@ -51,6 +51,20 @@ def make_vit_s(folder: Path) -> None:
     DPTImageProcessorPil(size=size, keep_aspect_ratio=True, ensure_multiple_of=14).save_pretrained(folder)
 
 
+def render_photos(folder: Path, count: int = 16) -> Path:
+    """Scenes of 2 megapixels as JPEG, for a machine without photos at hand."""
+    from PIL import Image
+
+    from depthsieve.scenes import render_scene
+
+    folder.mkdir()
+    for seed in range(count):
+        rgb_HW3 = render_scene(seed, 600, 850).rgb_HW3
+        image = Image.fromarray(rgb_HW3).resize((1700, 1200), Image.Resampling.BICUBIC)
+        image.save(folder / f"scene {seed:02d}.jpg", quality=92)
+    return folder
+
+
 def time_depthsieve(photos: Path, teacher: str, threads: int, out: Path) -> float:
     """Seconds for labelling, from the loaded teacher to the committed store; batch size as found by itself."""
     import depthsieve
@@ -98,7 +112,7 @@ def measure(side: str, photos: Path, teacher: str, threads: int) -> float:
 def main() -> None:
     """Rounds of both sides in turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photos", type=Path)
+    parser.add_argument("photos", type=Path, nargs="?", help="a folder of images; without it, scenes are rendered")
     parser.add_argument("--teacher", default="tiny", help="tiny, vit-s (random weights), or a local folder")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=5)
@@ -111,18 +125,19 @@ def main() -> None:
         print(side(arguments.photos, arguments.teacher, arguments.threads, arguments.out))
         return
     with tempfile.TemporaryDirectory() as folder:
+        photos = arguments.photos or render_photos(Path(folder) / "photos")
         teacher = arguments.teacher
         if teacher == "tiny":
             import depthsieve.teachers
 
             teacher = str(Path(depthsieve.teachers.__file__).parent / "tiny")
         elif teacher == "vit-s":
-            teacher = folder
-            make_vit_s(Path(folder))
+            teacher = str(Path(folder) / "vit-s")
+            make_vit_s(Path(teacher))
         pairs = []
         for _ in range(arguments.rounds):
-            ours = measure("depthsieve", arguments.photos, teacher, arguments.threads)
-            theirs = measure("pipeline", arguments.photos, teacher, arguments.threads)
+            ours = measure("depthsieve", photos, teacher, arguments.threads)
+            theirs = measure("pipeline", photos, teacher, arguments.threads)
             pairs.append((ours, theirs))
             print(f"  depthsieve {ours:.2f} s, pipeline {theirs:.2f} s", file=sys.stderr)
     ratios = sorted(theirs / ours for ours, theirs in pairs)
