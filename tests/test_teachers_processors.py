@@ -182,6 +182,15 @@ def test_another_processor_setting_is_another_record(folders: dict[str, Path], t
     assert other["settings"] == first["settings"] | {"image_mean": [0.4, 0.5, 0.5]}
 
 
+def test_half_precision_takes_the_same_float32_input(folders: dict[str, Path]) -> None:
+    for kind in ("glpn", "dpt-square"):
+        exact, rough = (load_teacher(str(folders[kind]), dtype=dtype) for dtype in ("float32", "bfloat16"))
+        image = batch(exact.prepare(picture(64, 64), (64, 64)))
+        label = rough.predict(image)
+        assert label.dtype == torch.float32
+        assert 0 < (label - exact.predict(image)).abs().max() < 0.2
+
+
 def test_processors_take_no_size(folders: dict[str, Path]) -> None:
     with pytest.raises(UsageError, match="size is for Depth Anything models, not glpn"):
         load_teacher(str(folders["glpn"]), size=128)

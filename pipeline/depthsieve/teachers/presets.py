@@ -40,7 +40,7 @@ def _metric(name: str, hub_id: str, licence: str, parameters: str, note: str = "
 _NC = "not for commercial use"
 _INDOOR = "indoor scenes, up to 20 m"
 _OUTDOOR = "streets, up to 80 m"
-_NC_PARENT = "the card says Apache-2.0, but it is fine-tuned from CC-BY-NC-4.0 weights"
+_NC_PARENT = "published as Apache-2.0, but fine-tuned from CC-BY-NC-4.0 weights"
 _DISTILL = "the card of the original weights says Apache-2.0, other conversions say MIT: read the card"
 _DA = "depth-anything/Depth-Anything-V2"
 
