@@ -112,8 +112,9 @@ def _print_summary(summary: "LabelSummary") -> None:
     elif not summary.errors and not summary.planned_now:
         click.echo("0 images to do.")
     click.echo(f"{summary.store}: {summary.labelled:,} of {count(total, 'image')} labelled.")
-    if summary.skipped_files:
-        click.echo(f"Passed over {count(summary.skipped_files, 'file')} in the source that are hidden or no images.")
+    if summary.skipped_hidden or summary.skipped_other:
+        hidden, other = count(summary.skipped_hidden, "hidden file"), count(summary.skipped_other, "file")
+        click.echo(f"Passed over {hidden}, and {other} of other kinds.")
     for failure in summary.failed[:SHOWN_FAILURES]:
         click.echo(f"  failed: {failure.id}: {failure.reason}")
     if len(summary.failed) > SHOWN_FAILURES:

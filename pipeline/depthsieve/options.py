@@ -63,7 +63,8 @@ class LabelSummary:
     """What a run did, and how the store stands after it.
 
     ``labelled_now`` and ``seconds`` are this run's, ``planned_now`` counts the images it added to the plan;
-    ``labelled``, ``failed`` (each with its reason) and ``pending`` are the whole store's. ``errors`` says why shards
+    ``labelled``, ``failed`` (each with its reason) and ``pending`` are the whole store's. ``skipped_hidden`` and
+    ``skipped_other`` count files of the source that are hidden or do not look like images. ``errors`` says why shards
     are still pending, ``notes`` are lines that a person should see.
     """
 
@@ -74,6 +75,7 @@ class LabelSummary:
     labelled: int
     failed: tuple[ImageFailure, ...]
     pending: int
-    skipped_files: int
+    skipped_hidden: int
+    skipped_other: int
     errors: tuple[str, ...]
     notes: tuple[str, ...]

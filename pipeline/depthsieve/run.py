@@ -92,8 +92,8 @@ def _scan(source: Source, store: Store | None, options: LabelOptions, progress: 
 
         scan = source.scan(known=known, progress=advance)
     if not (scan.images or scan.rejected or scan.known):
-        others = scan.skipped_other + scan.skipped_hidden
-        raise SourceError(f"no images in {source.root} ({others} other files)")
+        passed = f"{scan.skipped_other} other and {scan.skipped_hidden} hidden files"
+        raise SourceError(f"no images in {source.root} ({passed})")
     return scan
 
 
@@ -160,7 +160,7 @@ def _runner(teacher: Teacher, options: LabelOptions, on_images: Callable[[int], 
 
     workers = options.workers or max(1, gpus)
     threads = options.threads or max(1, cores() // workers)
-    return ray_runner(RayOptions(workers, threads, 1 if gpus else 0, options.address))
+    return ray_runner(RayOptions(workers, threads, min(1.0, gpus / workers), options.address))
 
 
 def _summary(
@@ -179,7 +179,8 @@ def _summary(
         labelled=statuses.count("labelled"),
         failed=failed,
         pending=statuses.count("pending"),
-        skipped_files=scan.skipped_other + scan.skipped_hidden,
+        skipped_hidden=scan.skipped_hidden,
+        skipped_other=scan.skipped_other,
         errors=errors,
         notes=notes,
     )

@@ -30,7 +30,7 @@ class RayOptions:
 
     workers: int
     cpus_per_worker: int
-    gpus_per_worker: int = 0
+    gpus_per_worker: float = 0.0
     address: str | None = None
 
 
@@ -112,7 +112,7 @@ def _connected(options: RayOptions) -> Iterator[None]:
             settings = {
                 "address": "local",
                 "num_cpus": options.workers * options.cpus_per_worker,
-                "num_gpus": options.workers * options.gpus_per_worker,
+                "num_gpus": round(options.workers * options.gpus_per_worker),
                 "include_dashboard": False,
                 "_node_ip_address": "127.0.0.1",
                 "_temp_dir": stack.enter_context(_session_folder()),
