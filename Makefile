@@ -21,7 +21,7 @@ help:
 	@echo '                                    label your own images; run it again to go on, or to add new ones'
 	@echo 'make test [ARGS="-k store"]         run the tests'
 	@echo 'make check                          linters, types and tests: the gate that CI runs'
-	@echo 'make bench                          measure speed (no GPU and no network needed)'
+	@echo 'make bench [IMAGES=photos]          measure speed; needs no GPU and no network'
 	@echo 'make clean                          remove .venv, demo/, dist/ and caches; never your own stores'
 
 setup: $(INSTALLED)
@@ -55,7 +55,7 @@ lint: setup
 check: lint test
 
 bench: setup
-	$(BIN)/python benchmarks/label_speed.py
+	$(BIN)/python benchmarks/label_speed.py $${IMAGES:+"$$IMAGES"} $(ARGS)
 
 clean:
 	rm -rf .venv build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
