@@ -177,7 +177,7 @@ def _load_model(checkpoint: Checkpoint, config: Any, dtype: str) -> Any:
     )
     if surplus:
         raise TeacherUnsupported(f"the weights hold more layers than config.json says, the first is {surplus[0]}")
-    return model.eval().requires_grad_(False)
+    return model.requires_grad_(False)  # from_pretrained has put it into evaluation mode
 
 
 def _numberless(key: str) -> str:
