@@ -376,3 +376,19 @@ def test_disk_space_is_estimated_before_the_start(
     with pytest.raises(RunError, match="make room"):
         label(photos, tmp_path / "store", teacher)
     assert not list((tmp_path / "store" / "commits").iterdir())
+    monkeypatch.undo()
+    assert label(photos, tmp_path / "store", teacher, size=84).labelled == 1  # no plan, so nothing holds it to a spec
+
+
+def test_an_interrupted_retry_is_not_planned_twice(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 2), tmp_path / "store"
+    bad = photos / "photo 1.png"
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[: len(whole) // 2])
+    label(photos, store, teacher)
+    bad.write_bytes(whole)
+    label(photos, store, teacher, retry_failed=True)
+    after = decided_bytes(store)
+    (store / "commits" / "0001-000000.json").unlink()  # as if the retry had been killed before its commit
+    assert label(photos, store, teacher, retry_failed=True).labelled == 2
+    assert decided_bytes(store) == after

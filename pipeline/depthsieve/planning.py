@@ -78,6 +78,8 @@ def add_new_images(store: Store, source: Source, scan: Scan, teacher: Teacher, o
     """
     index = store.index()
     known = known_ids(index, options.retry_failed)
+    if options.retry_failed:  # what an interrupted run planned to try again is not planned twice
+        known |= {image.id for shard_id in store.pending() for image in store.planned_shard(shard_id).images}
     held = set(index.filter(pc.equal(index["status"], "failed"))["id"].to_pylist())
     shaped, rejected = _shapes([image for image in scan.images if image.id not in known], teacher)
     rejected += [image for image in scan.rejected if image.id not in known]

@@ -41,12 +41,15 @@ def open_or_create(path: Path, spec: LabelSpec) -> Store:
     except StoreNotFound:
         return _create(path, spec)
     check_spec(store, spec)
+    if store.fingerprint != spec.fingerprint:
+        shutil.rmtree(path / "labels.zarr")  # a run that planned nothing left it: it is empty
+        return _create(path, spec)
     return store
 
 
 def check_spec(store: Store, spec: LabelSpec) -> None:
-    """Raise :class:`StoreMismatch` unless the store holds labels of this very spec; the message shows what differs."""
-    if store.fingerprint == spec.fingerprint:
+    """Raise :class:`StoreMismatch` if the store has a plan under another spec; the message shows what differs."""
+    if store.fingerprint == spec.fingerprint or not list((store.path / "commits").glob("*.json")):
         return
     differences = "; ".join(_differences(store.spec.to_json(), spec.to_json()))
     raise StoreMismatch(
@@ -85,6 +88,8 @@ def _create(path: Path, spec: LabelSpec) -> Store:
     root.create_group("shards")
     for folder in ("commits", "plan"):
         (path / folder).mkdir(exist_ok=True)
+    for written in (attempt / "shards" / "zarr.json", attempt / "shards", attempt / "zarr.json", attempt):
+        files.sync(written)
     attempt.rename(path / "labels.zarr")
     files.sync(path)
     return open_store(path)
