@@ -38,7 +38,7 @@ demo: setup
 	$(BIN)/depthsieve demo --out demo $(ARGS)
 
 label: label-arguments setup
-	$(BIN)/depthsieve label "$${IMAGES/#\~\//$$HOME/}" "$${STORE/#\~\//$$HOME/}" --teacher "$$TEACHER" $(ARGS)
+	@$(BIN)/depthsieve label "$${IMAGES/#\~\//$$HOME/}" "$${STORE/#\~\//$$HOME/}" --teacher "$$TEACHER" $(ARGS)
 
 label-arguments:
 	@if [ -z "$$IMAGES" ] || [ -z "$$STORE" ]; then \
