@@ -223,7 +223,7 @@ for call in {calls}:
 
 
 def test_labelling_locally_loads_no_ray() -> None:
-    loaded = loaded_by("import depthsieve.run, depthsieve.runners.local, depthsieve.teachers.huggingface")
+    loaded = loaded_by("import depthsieve.run, depthsieve.runners.local, depthsieve.teachers.loading")
     assert loaded >= {"torch", "transformers", "zarr"}
     assert "ray" not in loaded
 
