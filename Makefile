@@ -48,8 +48,8 @@ test: setup
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: setup
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+	$(BIN)/ruff check pipeline cli tests benchmarks
+	$(BIN)/ruff format --check pipeline cli tests benchmarks
 	$(BIN)/mypy
 
 check: lint test
