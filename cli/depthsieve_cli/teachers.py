@@ -1,4 +1,4 @@
-"""``depthsieve teachers``: the presets."""
+"""``depthsieve teachers``: what can label."""
 
 import dataclasses
 
@@ -10,22 +10,23 @@ from depthsieve_cli.output import print_json, print_table
 @click.command(epilog="Example: depthsieve teachers --json")
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def teachers(as_json: bool) -> None:
-    """List the teacher presets: licence of the weights, what they predict, and whether they are on this machine."""
-    from depthsieve.teachers import PRESETS, cached
+    """List the teachers with a name of their own: what they predict, licence of the weights, what is on this machine.
 
-    presets = [(preset, cached(preset)) for preset in PRESETS]
+    Any other depth model works too, by its hub id or local folder.
+    """
+    from depthsieve.teachers import EMBEDDED, PRESETS, cached
+
+    listed = [(preset, cached(preset)) for preset in (EMBEDDED, *PRESETS)]
     if as_json:
-        print_json([dataclasses.asdict(preset) | {"cached": here} for preset, here in presets])
+        print_json([dataclasses.asdict(preset) | {"cached": here} for preset, here in listed])
         return
-    rows = [
-        [
-            preset.name,
-            preset.parameters,
-            preset.quantity + (f" ({preset.unit})" if preset.unit else ""),
-            preset.licence,
-            "yes" if here else "no",
-            preset.hub_id,
-        ]
-        for preset, here in presets
-    ]
+    rows = []
+    for preset, here in listed:
+        predicts = f"{preset.quantity} ({preset.unit})" if preset.unit else preset.quantity
+        words = [preset.name, preset.parameters, predicts, preset.licence, "yes" if here else "no"]
+        rows.append([*words, preset.hub_id or preset.note])
     print_table(["teacher", "size", "predicts", "licence", "cached", "hub id"], rows)
+    notes = [(preset.name, preset.note) for preset in PRESETS if preset.note]
+    click.echo("\nLicences are those of the weights. Before you label with one of these:")
+    for name, note in notes:
+        click.echo(f"  {name}: {note}")

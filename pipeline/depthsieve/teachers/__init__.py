@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from depthsieve.teachers.presets import PRESETS, Preset, cached, find_preset
+from depthsieve.teachers.presets import EMBEDDED, PRESETS, Preset, cached, find_preset
 from depthsieve.teachers.protocol import Teacher
 
-__all__ = ["PRESETS", "Preset", "Teacher", "cached", "find_preset", "load_teacher"]
+__all__ = ["EMBEDDED", "PRESETS", "Preset", "Teacher", "cached", "find_preset", "load_teacher"]
 
 
 def load_teacher(

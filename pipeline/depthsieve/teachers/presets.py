@@ -44,6 +44,9 @@ _NC_PARENT = "published as Apache-2.0, but fine-tuned from CC-BY-NC-4.0 weights"
 _DISTILL = "the card of the original weights says Apache-2.0, other conversions say MIT: read the card"
 _DA = "depth-anything/Depth-Anything-V2"
 
+EMBEDDED = _relative("tiny", "", APACHE, "4M", "in the package; for the demo, tests and trying things out")
+"""The teacher that needs no download; it has no hub id."""
+
 PRESETS: tuple[Preset, ...] = (
     _relative("depth-anything-v2-small", f"{_DA}-Small-hf", APACHE, "25M"),
     _relative("depth-anything-v2-base", f"{_DA}-Base-hf", NON_COMMERCIAL, "97M", _NC),
@@ -82,4 +85,6 @@ def cached(preset: Preset) -> bool:
     """Whether the preset can be loaded without a network: its configuration and weights are in the hub's cache."""
     from depthsieve.teachers.checkpoints import cached_checkpoint
 
+    if preset is EMBEDDED:
+        return True
     return cached_checkpoint(preset.hub_id) is not None
