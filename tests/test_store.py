@@ -208,6 +208,30 @@ def test_records_of_another_store_are_refused(store: Store, tmp_path: Path) -> N
         open_store(other).generations()
 
 
+@pytest.mark.parametrize("damage", ["missing", "short"])
+def test_a_missing_or_short_file_is_never_read_as_zeros(store: Store, damage: str) -> None:
+    (shard,) = plan(store, range(2))
+    commit(store, shard, seed=1)
+    (data,) = store.path.glob("labels.zarr/shards/*/reliability/c/0/0/0")
+    if damage == "missing":
+        data.unlink()
+    else:
+        data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(StoreDamaged, match="is missing" if damage == "missing" else "instead of"):
+        open_store(store.path).label("default/0.png")
+
+
+def test_flipped_bits_in_a_map_are_noticed(store: Store) -> None:
+    (shard,) = plan(store, range(2))
+    commit(store, shard, seed=1)
+    (data,) = store.path.glob("labels.zarr/shards/*/depth/c/0/0/0")
+    changed = bytearray(data.read_bytes())
+    changed[100] ^= 4
+    data.write_bytes(changed)
+    with pytest.raises(StoreDamaged, match=r"depth.*checksum"):
+        open_store(store.path).label("default/0.png")
+
+
 def test_opening_what_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFound, match="not a label store"):
         open_store(tmp_path)

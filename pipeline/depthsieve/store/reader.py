@@ -34,28 +34,32 @@ class Label:
 
 
 class ShardReader:
-    """The arrays of one committed shard, by row."""
+    """The arrays of one committed shard, by row. Reading raises :class:`StoreDamaged` where a checksum does not fit."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._arrays: dict[str, Any] = {}
 
-    def _array(self, name: str) -> Any:
-        if name not in self._arrays:
-            self._arrays[name] = zarr.open_array(self._folder / name, mode="r")
-        return self._arrays[name]
+    def _read(self, name: str, rows: Any) -> Any:
+        try:
+            if name not in self._arrays:
+                self._arrays[name] = zarr.open_array(self._folder / name, mode="r")
+            return self._arrays[name][rows]
+        except (OSError, ValueError, RuntimeError, KeyError) as error:  # what zarr and its codecs raise
+            reason = "a checksum does not fit" if "checksum" in str(error) else str(error)
+            raise StoreDamaged(f"{self._folder / name} cannot be read: {reason}; restore it from a copy") from error
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
         """A whole one-dimensional array, or ``histogram`` [N,K]."""
-        return np.asarray(self._array(name)[...])
+        return np.asarray(self._read(name, ...))
 
     def depth(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Depth of one image, float32 [H,W]."""
-        return np.asarray(self._array("depth")[row], dtype=np.float32)
+        return np.asarray(self._read("depth", row), dtype=np.float32)
 
     def reliability(self, row: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Reliability of one image, uint8 [H,W]."""
-        return np.asarray(self._array("reliability")[row], dtype=np.uint8)
+        return np.asarray(self._read("reliability", row), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -147,10 +151,20 @@ class Store:
         return digest_of([sorted(self.committed()), [generation.plan_sha256 for generation in self.generations()]])
 
     def reader(self, shard_id: str) -> ShardReader:
-        """The arrays of a committed shard; opened once a store object."""
+        """The arrays of a committed shard; opened once a store object.
+
+        Raises :class:`StoreDamaged` when a file is missing or has another size: Zarr would read a missing one as zeros.
+        """
         if shard_id not in self._readers:
-            group = self.commit_record(shard_id)["group"]
-            self._readers[shard_id] = ShardReader(self.path / "labels.zarr" / "shards" / group)
+            record = self.commit_record(shard_id)
+            folder = self.path / "labels.zarr" / "shards" / record["group"]
+            for name, entry in record["files"].items():
+                path = folder / name
+                size = path.stat().st_size if path.is_file() else None
+                if size != entry["bytes"]:
+                    found = "is missing" if size is None else f"has {size} bytes instead of {entry['bytes']}"
+                    raise StoreDamaged(f"{path} {found}; restore it from a copy")
+            self._readers[shard_id] = ShardReader(folder)
         return self._readers[shard_id]
 
     @functools.cached_property

@@ -17,8 +17,6 @@ MAX_DEPTH = 65504.0
 STATUS_LABELLED = 0
 STATUS_FAILED = 1
 
-ACTIONS = ("add", "replace", "remove")
-
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
