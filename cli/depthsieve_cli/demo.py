@@ -1,8 +1,14 @@
 """``depthsieve demo``: scenes, labels, evaluation, a student and a page to look at."""
 
+import dataclasses
 from pathlib import Path
 
 import click
+
+from depthsieve.demo_settings import DemoSettings
+from depthsieve_cli.output import print_json, print_table
+
+DEFAULTS = DemoSettings()
 
 
 @click.command(epilog="Example: depthsieve demo --out demo")
@@ -11,11 +17,33 @@ import click
     type=click.Path(path_type=Path),
     default=Path("demo"),
     show_default=True,
-    help="Folder for the scenes, the labels and the page.",
+    help="Folder for the scenes, the labels and the page. Run again there, it keeps what is done.",
 )
-def demo(out: Path) -> None:
+@click.option("--scenes", default=DEFAULTS.scenes, show_default=True, metavar="N", help="How many scenes to render.")
+@click.option("--seed", default=DEFAULTS.seed, show_default=True, metavar="N", help="Seed of the first scene.")
+@click.option(
+    "--steps", default=DEFAULTS.steps, show_default=True, metavar="N", help="Steps of the student's training."
+)
+@click.option(
+    "--teacher", default=DEFAULTS.teacher, show_default=True, metavar="NAME", help="Preset, hub id, or local folder."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON; no progress.")
+def demo(out: Path, scenes: int, seed: int, steps: int, teacher: str, as_json: bool) -> None:
     """Show the whole way on rendered scenes: label them, judge the labels, train a student on them, write a page."""
-    from depthsieve.demo import run_demo
+    settings = DemoSettings(scenes, seed, steps, teacher)
+    from depthsieve.demo import run_demo  # torch and transformers take seconds
+    from depthsieve.report.demo_page import label_rows, student_rows
 
-    page = run_demo(out)
-    click.echo(f"Open {page}")
+    result = run_demo(out, progress=not as_json, settings=settings)
+    if as_json:
+        print_json(dataclasses.asdict(result))
+        return
+    labels, student = result.labels, result.student
+    click.echo(f"\nAbsRel of {labels.scenes} labels as pixels are dropped ({labels.delta1:.1%} of all within 25%):")
+    head, *rows = label_rows(result)
+    print_table(head, rows)
+    click.echo(f"\nThe student: {steps} steps, loss from {student.loss_start:.3f} to {student.loss_end:.3f}.")
+    head, *rows = student_rows(result)
+    print_table(head, rows)
+    click.echo(f"\nDone in {result.seconds:.0f} s. Contact sheet: {result.sheet}")
+    click.echo(f"Open {result.page}")

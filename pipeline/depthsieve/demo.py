@@ -1,0 +1,291 @@
+"""The demo: rendered scenes with exact depth, labels, their evaluation, a student, and a page that shows all of it.
+
+Everything it makes lies in one folder: ``scenes/`` and ``depth/`` (PNG, and metres as .npy), the store ``labels/``,
+``index.html`` and ``contact-sheet.png``. Axes: H row, W column, S step of a sparsification curve.
+"""
+
+import dataclasses
+import io
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm.auto import tqdm
+
+from depthsieve.demo_settings import HEIGHT, WIDTH, DemoSettings
+from depthsieve.errors import RunError, UsageError
+from depthsieve.evaluate import (
+    Sparsification,
+    ause_aurg,
+    depth_metrics,
+    pixel_errors,
+    predicted_depth,
+    sparsification,
+    truth_mask,
+)
+from depthsieve.loader import PseudoLabelDataset
+from depthsieve.records import Quantity
+from depthsieve.report.demo_page import Accuracy, DemoResult, KeptError, SceneMaps, StudentScore, write_page
+from depthsieve.report.sheet import contact_sheet, label_panels
+from depthsieve.run import label
+from depthsieve.scenes import render_scene
+from depthsieve.store import Store, open_store
+from depthsieve.student import Student, train_student
+
+DEPTH_RANGE = (0.0, 80.0)
+"""Metres that count: neither sky nor what lies farther away."""
+
+DROP = 0.10
+DROPS = (0.0, 0.05, 0.10, 0.20, 0.30, 0.40, 0.50)
+SAMPLES = 6
+MARKER = "demo.json"
+
+
+@dataclass(frozen=True)
+class _Score:
+    """One scene's label against its exact depth."""
+
+    id: str
+    abs_rel: float
+    delta1: float
+    curve: Sparsification
+
+
+def run_demo(out: Path, *, progress: bool = True, settings: DemoSettings | None = None) -> DemoResult:
+    """Run the demo in the folder ``out``, or run it again there: scenes and labels that are there are kept.
+
+    ``progress`` says on stderr what is being done. Raises :class:`UsageError` where ``out`` holds something else, or a
+    demo of other scenes; nothing in it is ever deleted.
+    """
+    settings = settings or DemoSettings()
+    start = time.perf_counter()
+    _prepare(out, settings)
+
+    def say(step: str) -> None:
+        if progress:
+            print(step, file=sys.stderr, flush=True)
+
+    say(f"1/5  Rendering {settings.scenes} scenes, whose exact depth is known")
+    _render(out, settings, progress)
+    say(f"2/5  Labelling them with the teacher {settings.teacher!r}")
+    store = _label(out, settings, progress)
+    say("3/5  Comparing the labels with the exact depth")
+    scores = _evaluate(store, out, progress)
+    say(f"4/5  Training a student on the labels, the least reliable {DROP:.0%} of their pixels left out")
+    masked, student = _train(store, out, settings, scores, progress)
+    say("5/5  Drawing")
+    curve = _mean_curve(scores)
+    ause, aurg = ause_aurg(curve)
+    samples = _samples(scores)
+    result = DemoResult(
+        page=out / "index.html",
+        sheet=out / "contact-sheet.png",
+        store=out / "labels",
+        settings=settings,
+        drop=DROP,
+        masked=masked,
+        labels=_accuracy(scores),
+        kept=_kept(curve),
+        ause=ause,
+        aurg=aurg,
+        better_than_chance=float(np.mean([ause_aurg(score.curve)[1] > 0 for score in scores])),
+        student=student,
+        samples=tuple(score.id for score in samples),
+        seconds=time.perf_counter() - start,
+    )
+    contact_sheet(store, result.samples, result.sheet, DROP)
+    panels = label_panels(store, result.samples, DROP)
+    shown = [_maps(store, out, score) for score in samples]
+    result = dataclasses.replace(result, seconds=time.perf_counter() - start)
+    write_page(result, curve, list(zip(panels, shown, strict=True)))
+    return result
+
+
+def _prepare(out: Path, settings: DemoSettings) -> None:
+    """Make sure that ``out`` is new, empty, or a demo of these scenes."""
+    marker = out / MARKER
+    body = {"made_by": "depthsieve demo", "scenes": settings.scenes, "seed": settings.seed}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not marker.exists():
+            if any(out.iterdir()):
+                raise UsageError(f"{out} holds files that no demo made; name an empty or a new folder")
+            marker.write_text(json.dumps(body) + "\n")
+        found = json.loads(marker.read_text())
+    except FileExistsError as error:
+        raise UsageError(f"{out} is a file; name a folder") from error
+    except OSError as error:
+        raise UsageError(f"{out} cannot be used ({error.strerror}); name another folder") from error
+    except ValueError as error:
+        raise UsageError(f"{marker} is not readable as JSON; name an empty or a new folder") from error
+    if found != body:
+        raise UsageError(f"{out} holds a demo of other scenes ({marker.name} says which); name a new folder")
+
+
+def _render(out: Path, settings: DemoSettings, progress: bool) -> None:
+    names = settings.names
+    for number in tqdm(range(len(names)), desc="render", unit=" scenes", disable=not progress):
+        image, depth = out / "scenes" / f"{names[number]}.png", out / "depth" / f"{names[number]}.npy"
+        if image.exists() and depth.exists():
+            continue
+        for path in (image, depth):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        scene = render_scene(settings.seed + number, HEIGHT, WIDTH)
+        held, shown = io.BytesIO(), io.BytesIO()
+        np.save(held, scene.depth_HW)
+        Image.fromarray(scene.rgb_HW3).save(shown, "PNG")
+        _write(depth, held.getvalue())
+        _write(image, shown.getvalue())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all, so that a demo that was stopped can go on."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def _label(out: Path, settings: DemoSettings, progress: bool) -> Store:
+    summary = label(
+        out / "scenes",
+        out / "labels",
+        teacher=settings.teacher,
+        name="scenes",
+        runner="local",
+        moved=True,  # the scenes are this folder's own, wherever it now lies
+        progress=progress,
+    )
+    problems = [*summary.errors, *(f"{failure.id}: {failure.reason}" for failure in summary.failed)]
+    if problems:
+        raise RunError(f"{len(problems)} problems while labelling the scenes; the first: {problems[0]}")
+    return open_store(out / "labels")
+
+
+def _evaluate(store: Store, out: Path, progress: bool) -> list[_Score]:
+    """Every label that has exact depth to compare with, in the order of ids."""
+    scores = []
+    for image_id in tqdm(store.images, desc="evaluate", unit=" labels", disable=not progress):
+        depth_HW, reliability_HW, truth_HW = _against_truth(store, out, image_id)
+        mask_HW = truth_mask(truth_HW, reliability_HW > 0, DEPTH_RANGE)
+        if not mask_HW.any():
+            continue  # nothing but sky
+        metrics = depth_metrics(depth_HW, truth_HW, mask_HW, store.spec.quantity, DEPTH_RANGE)
+        predicted_HW = predicted_depth(depth_HW, truth_HW, mask_HW, store.spec.quantity, DEPTH_RANGE)
+        curve = sparsification(pixel_errors(predicted_HW, truth_HW, "abs_rel"), reliability_HW, mask_HW)
+        scores.append(_Score(image_id, metrics["abs_rel"], metrics["delta1"], curve))
+    if not scores:
+        raise RunError("no scene shows anything nearer than the sky; use another seed")
+    return scores
+
+
+def _against_truth(
+    store: Store, out: Path, image_id: str
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]:
+    """Depth (bilinear) and reliability (nearest) of a label at the resolution of the exact depth, and that."""
+    held, truth_HW = store.label(image_id), _truth(out, image_id)
+    size = (truth_HW.shape[1], truth_HW.shape[0])
+    reliability_HW = cv2.resize(held.reliability_HW, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    return _resized(held.depth_HW, size), np.asarray(reliability_HW, dtype=np.uint8), truth_HW
+
+
+def _truth(out: Path, image_id: str) -> NDArray[np.float32]:
+    name = image_id.removeprefix("scenes/").removesuffix(".png")
+    return np.asarray(np.load(out / "depth" / f"{name}.npy", allow_pickle=False), dtype=np.float32)
+
+
+def _resized(map_HW: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Bilinear between pixel centres, as cv2 has it; ``size`` is (width, height)."""
+    return np.asarray(cv2.resize(map_HW, size, interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+
+
+def _train(
+    store: Store, out: Path, settings: DemoSettings, scores: Sequence[_Score], progress: bool
+) -> tuple[float, StudentScore]:
+    """Train on the scenes for it, measure on the others. Also the share of pixels that the mask left out."""
+    learnt = [image_id for image_id in store.images if image_id.startswith("scenes/train/")]
+    dataset = PseudoLabelDataset(store, subset=learnt, drop=DROP, flip=True)
+    with tqdm(total=settings.steps, desc="train", unit=" steps", disable=not progress) as bar:
+
+        def advance(loss: float) -> None:
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+
+        training = train_student(dataset, settings.steps, drop=DROP, advance=advance)
+    held_out = [score for score in scores if score.id.startswith("scenes/held-out/")]
+    if not held_out:
+        raise RunError("no scene that was held out shows anything nearer than the sky; use another seed")
+    few = min(10, settings.steps)
+    score = StudentScore(
+        loss_start=float(np.mean(training.losses[:few])),
+        loss_end=float(np.mean(training.losses[-few:])),
+        constant=_measured(lambda sample: np.ones((8, 8), np.float32), store, out, held_out),
+        student=_measured(lambda sample: _predicted(training.student, sample), store, out, held_out),
+        teacher=_accuracy(held_out),
+    )
+    return dataset.masked_share(), score
+
+
+def _predicted(student: Student, image_CHW: torch.Tensor) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        return np.asarray(student(image_CHW[None])[0].numpy(), dtype=np.float32)
+
+
+def _measured(
+    predict: Callable[[torch.Tensor], NDArray[np.float32]], store: Store, out: Path, held_out: Sequence[_Score]
+) -> Accuracy:
+    """What ``predict`` makes of the held-out images (disparity), against exact depth where the labels were compared."""
+    rows = []
+    for sample in PseudoLabelDataset(store, subset=[score.id for score in held_out], drop=0.0):
+        _, reliability_HW, truth_HW = _against_truth(store, out, sample["id"])
+        prediction_HW = _resized(predict(sample["image_CHW"]), (truth_HW.shape[1], truth_HW.shape[0]))
+        metrics = depth_metrics(prediction_HW, truth_HW, reliability_HW > 0, "disparity", DEPTH_RANGE)
+        rows.append((metrics["abs_rel"], metrics["delta1"]))
+    return _summary(rows)
+
+
+def _accuracy(scores: Sequence[_Score]) -> Accuracy:
+    return _summary([(score.abs_rel, score.delta1) for score in scores])
+
+
+def _summary(rows: Sequence[tuple[float, float]]) -> Accuracy:
+    abs_rel, delta1 = np.array(rows).T
+    return Accuracy(len(rows), float(abs_rel.mean()), float(np.median(abs_rel)), float(delta1.mean()))
+
+
+def _mean_curve(scores: Sequence[_Score]) -> Sparsification:
+    """The mean of the scenes' curves, as published evaluations have it."""
+    names = [field.name for field in dataclasses.fields(Sparsification)]
+    return Sparsification(*(np.mean([getattr(score.curve, name) for score in scores], axis=0) for name in names))
+
+
+def _kept(curve: Sparsification) -> tuple[KeptError, ...]:
+    def at(dropped: float, values_S: NDArray[np.float64]) -> float:
+        return float(np.interp(dropped, curve.dropped_S, values_S))
+
+    return tuple(
+        KeptError(drop, curve.kept_error(drop), at(drop, curve.oracle_S), at(drop, curve.random_S)) for drop in DROPS
+    )
+
+
+def _samples(scores: Sequence[_Score]) -> list[_Score]:
+    """Scenes at even distances from the best label to the worst: no choosing of pretty ones."""
+    ranked = sorted(scores, key=lambda score: (score.abs_rel, score.id))
+    count = min(SAMPLES, len(ranked))
+    return [ranked[int((place + 0.5) * len(ranked) / count)] for place in range(count)]
+
+
+def _maps(store: Store, out: Path, score: _Score) -> SceneMaps:
+    depth_HW, reliability_HW, truth_HW = _against_truth(store, out, score.id)
+    mask_HW = truth_mask(truth_HW, reliability_HW > 0, DEPTH_RANGE)
+    quantity: Quantity = store.spec.quantity
+    predicted_HW = predicted_depth(depth_HW, truth_HW, mask_HW, quantity, DEPTH_RANGE)
+    error_HW = np.where(mask_HW, pixel_errors(predicted_HW, truth_HW, "abs_rel"), np.nan)
+    return SceneMaps(score.abs_rel, truth_HW, predicted_HW, error_HW)
