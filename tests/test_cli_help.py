@@ -3,11 +3,13 @@
 import dataclasses
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from depthsieve.demo_settings import DemoSettings
 from depthsieve.options import LabelOptions
 from depthsieve_cli.main import cli
 
@@ -18,6 +20,16 @@ OPTIONS = [
     for name, command in COMMANDS.items()
     for option in command.params
     if isinstance(option, click.Option)
+]
+SETTINGS: dict[str, tuple[type[Any], list[str], set[str]]] = {
+    # the dataclass behind a command, arguments that it cannot do without, and what is the command line's own
+    "label": (LabelOptions, ["photos", "labels"], {"source", "store", "as_json"}),
+    "demo": (DemoSettings, [], {"out", "as_json"}),
+}
+FIELDS = [
+    pytest.param(verb, field, id=f"{verb} {field.name}")
+    for verb, (settings, _, _) in SETTINGS.items()
+    for field in dataclasses.fields(settings)
 ]
 LABEL = {option.name: option for option in cli.commands["label"].params if isinstance(option, click.Option)}
 
@@ -69,17 +81,20 @@ def test_help_shows_every_default(option: click.Option) -> None:
         assert option.show_default
 
 
-def test_label_has_an_option_for_every_field_and_no_other() -> None:
-    assert set(LABEL) - {"as_json"} == {field.name for field in dataclasses.fields(LabelOptions)}
+@pytest.mark.parametrize("verb", SETTINGS)
+def test_there_is_an_option_for_every_setting_and_no_other(verb: str) -> None:
+    settings, arguments, others = SETTINGS[verb]
+    options = set(cli.commands[verb].make_context(verb, [*arguments]).params)
+    assert options - others == {field.name for field in dataclasses.fields(settings)}
 
 
-@pytest.mark.parametrize("field", dataclasses.fields(LabelOptions), ids=lambda field: field.name)
-def test_label_defaults_are_those_of_label_options(field: "dataclasses.Field[object]") -> None:
-    context = cli.commands["label"].make_context("label", ["photos", "labels"])
-    assert context.params[field.name] == field.default
-    assert type(context.params[field.name]) is type(field.default)
+@pytest.mark.parametrize(("verb", "field"), FIELDS)
+def test_defaults_are_those_of_the_library(verb: str, field: "dataclasses.Field[object]") -> None:
+    chosen = cli.commands[verb].make_context(verb, [*SETTINGS[verb][1]]).params[field.name]
+    assert chosen == field.default
+    assert type(chosen) is type(field.default)
     if field.default is not None and not isinstance(field.default, bool):
-        option = help_of("label").partition(f"--{field.name.replace('_', '-')} ")[2].partition("\n  --")[0]
+        option = help_of(verb).partition(f"--{field.name.replace('_', '-')} ")[2].partition("\n  --")[0]
         assert f"[default: {field.default}]" in " ".join(option.split())
 
 

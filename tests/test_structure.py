@@ -56,9 +56,10 @@ MAY_IMPORT = {
     "run": "errors records options sources store teachers planning runners",
     # what looks at a finished store, and the demonstration of it all
     "student": "errors losses loader",
-    "report": "errors records images sources store masking reliability evaluate loader",
-    "demo": "errors records options images store masking losses reliability evaluate scenes teachers loader run "
-    "student report",
+    "demo_settings": "errors",
+    "report": "errors records images sources store masking reliability evaluate loader demo_settings",
+    "demo": "errors records options demo_settings images store masking losses reliability evaluate scenes "
+    "teachers loader run student report",
 }
 
 ONLY_IN = {

@@ -98,3 +98,11 @@ def test_help(bare: Path) -> None:
     assert text.startswith("Usage: depthsieve [OPTIONS] COMMAND")
     assert text.rstrip().endswith("Example: depthsieve label photos/ labels/ --teacher tiny")
     assert run(bare / "bin" / "depthsieve", "--version", cwd=bare).split()[-1] == PROJECT["version"]
+
+
+def test_demo(bare: Path, tmp_path: Path) -> None:
+    """In miniature: with the embedded teacher out of the wheel, from scenes to page."""
+    text = run(bare / "bin" / "depthsieve", "demo", "--out", "my demo", "--scenes", "2", "--steps", "1", cwd=tmp_path)
+    assert text.splitlines()[-1] == "Open my demo/index.html"
+    assert (tmp_path / "my demo" / "index.html").read_text().lower().startswith("<!doctype html>")
+    assert len(list((tmp_path / "my demo" / "scenes").rglob("*.png"))) == 2
