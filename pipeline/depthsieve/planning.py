@@ -117,7 +117,7 @@ def _check_space(path: Path, shaped: Sequence[tuple[ImageRecord, Shape]]) -> Non
     free = shutil.disk_usage(path).free
     if needed > free:
         raise RunError(
-            f"{path}: {len(shaped)} labels take about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            f"{path}: {len(shaped)} labels take about {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; "
             "make room or name a store on another disk"
         )
 

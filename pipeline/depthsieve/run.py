@@ -1,7 +1,9 @@
 """A labelling run: scan, plan, skip what is done, retry, summary. Knows a runner only as a callable."""
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pyarrow as pa
 import torch
 from tqdm.auto import tqdm
 
-from depthsieve.errors import RunError, SourceError, UsageError
+from depthsieve.errors import DepthsieveError, RunError, SourceError, UsageError
 from depthsieve.options import LabelOptions, LabelSummary
 from depthsieve.planning import (
     add_new_images,
@@ -58,7 +60,7 @@ def label(source: str | Path, store: str | Path, *, progress: bool = True, **opt
     check_source(images, path, existing, chosen.moved)
     scan = _scan(images, existing, chosen, progress)
     prepare_folder(path)
-    with files.store_lock(path / "lock"):
+    with _disk_errors_named(path), files.store_lock(path / "lock"):
         clear_scratch(path)
         opened = open_or_create(path, spec)
         check_source(images, path, opened, chosen.moved)
@@ -67,8 +69,21 @@ def label(source: str | Path, store: str | Path, *, progress: bool = True, **opt
         start = time.perf_counter()
         labelled, errors = _label_pending(opened, teacher, chosen, progress)
         seconds = time.perf_counter() - start
-        write_index(opened)
+        if planned or labelled or not (path / "index.parquet").exists():
+            write_index(opened)
     return _summary(opened, scan, (labelled, planned, seconds), errors, notes)
+
+
+@contextmanager
+def _disk_errors_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DepthsieveError:
+        raise
+    except OSError as error:
+        raise RunError(
+            f"{path}: {error.strerror or error}; what is committed stands, and the same command goes on"
+        ) from error
 
 
 def _load(options: LabelOptions) -> Teacher:
@@ -85,7 +100,7 @@ def _load(options: LabelOptions) -> Teacher:
 
 def _scan(source: Source, store: Store | None, options: LabelOptions, progress: bool) -> Scan:
     known = known_ids(store.index(), options.retry_failed) if store else set()
-    with tqdm(desc="scan", unit=" files", disable=not progress, leave=False) as bar:
+    with tqdm(desc="scan", unit=" files", disable=None if progress else True, leave=False) as bar:
 
         def advance(count: int) -> None:
             bar.update(count)
@@ -120,7 +135,9 @@ def _label_pending(
     counts = store.count_planned(todo)
     labelled = done = 0
     errors: list[str] = []
-    with tqdm(total=sum(counts.values()), desc="label", unit=" images", disable=not progress) as bar:
+    interval = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs few lines
+    total = sum(counts.values())
+    with tqdm(total=total, desc="label", unit=" images", disable=not progress, mininterval=interval) as bar:
         runner = _runner(teacher, options, bar.update)
         for attempt in range(ATTEMPTS):
             if attempt:
