@@ -242,7 +242,7 @@ def test_patterns_are_fixed_to_the_world() -> None:
     assert rgb_HW3[inner_HW & ~odd_HW].mean() > rgb_HW3[inner_HW & odd_HW].mean() + 60
 
 
-def test_solids_throw_shadows_and_haze_hides_what_is_far() -> None:
+def test_solids_throw_shadows_and_shade_and_haze_hides_what_is_far() -> None:
     ball = Solid(BALL, (0.0, 1.2, 6.0), (0.5, 0.5, 0.5), WHITE)
     camera = dataclasses.replace(LEVEL_CAMERA, position=(0.0, 4.0, 0.0), pitch=-0.5)
 
@@ -258,6 +258,12 @@ def test_solids_throw_shadows_and_haze_hides_what_is_far() -> None:
     under_HW, open_HW = (index_HW == 0) & (apart_HW < 0.4), (index_HW == 0) & (apart_HW > 1.5) & (apart_HW < 3)
     assert under_HW.sum() >= 10
     assert rgb_HW3[under_HW].mean() < rgb_HW3[open_HW].mean() - 15
+    evening = dataclasses.replace(NOON, toward=(1, 0.01, 0), colour=(0, 0, 0))  # no sun: what is left is contact shade
+    rgb_HW3, _, index_HW, apart_HW = photograph(
+        GROUND_ONLY, dataclasses.replace(ball, centre=(0, 0.4, 6)), light=evening
+    )
+    near_HW, open_HW = (index_HW == 0) & (apart_HW < 0.6), (index_HW == 0) & (apart_HW > 1.5) & (apart_HW < 3)
+    assert rgb_HW3[near_HW].mean() < rgb_HW3[open_HW].mean() - 10
     hazy = dataclasses.replace(NOON, haze_per_m=0.2, sky_low=(0.1, 0.2, 1.0))
     rgb_HW3, depth_HW, index_HW, _ = photograph(GROUND_ONLY, light=hazy)
     blueness_HW = rgb_HW3[..., 2].astype(float) / (rgb_HW3.mean(axis=2) + 1)
@@ -271,4 +277,5 @@ def test_sensor_noise_changes_the_photograph_and_not_the_depth() -> None:
     before = depth_HW.tobytes()
     one, same, other = (paint(world, depth_HW, index_HW, rays, seed) for seed in (1, 1, 2))
     assert one.tobytes() == same.tobytes() != other.tobytes()
+    assert paint(world, depth_HW, index_HW, rays, 4).tobytes() == render_scene(4, 42, 56).rgb_HW3.tobytes()
     assert depth_HW.tobytes() == before

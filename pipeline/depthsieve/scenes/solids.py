@@ -163,7 +163,7 @@ def _meet(solid: Solid, camera: Camera, x: Floats, y: Floats, z: Floats) -> Floa
     """Ray parameter of the first hit; NaN or infinite where there is none."""
     ox, oy, oz = (p - c for p, c in zip(camera.position, solid.centre, strict=True))
     if solid.shape == GROUND:
-        ground: Floats = np.where(y < 0, np.float32(-oy) / y, np.float32(np.inf))
+        ground: Floats = np.float32(-oy) / y  # negative above the horizon: no hit
         return ground
     hx, hy, hz = solid.half
     cos, sin = math.cos(solid.yaw), math.sin(solid.yaw)
