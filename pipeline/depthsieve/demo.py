@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -115,19 +116,27 @@ def _prepare(out: Path, settings: DemoSettings) -> None:
     body = {"made_by": "depthsieve demo", "scenes": settings.scenes, "seed": settings.seed}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if not marker.exists():
-            if any(out.iterdir()):
-                raise UsageError(f"{out} holds files that no demo made; name an empty or a new folder")
-            marker.write_text(json.dumps(body) + "\n")
-        found = json.loads(marker.read_text())
+        if marker.exists():
+            found = _json(marker.read_bytes())
+        elif any(out.iterdir()):
+            raise UsageError(f"{out} holds files that no demo made; name an empty or a new folder")
+        else:
+            _write(marker, json.dumps(body).encode() + b"\n")
+            found = body
     except FileExistsError as error:
         raise UsageError(f"{out} is a file; name a folder") from error
     except OSError as error:
         raise UsageError(f"{out} cannot be used ({error.strerror}); name another folder") from error
-    except ValueError as error:
-        raise UsageError(f"{marker} is not readable as JSON; name an empty or a new folder") from error
     if found != body:
-        raise UsageError(f"{out} holds a demo of other scenes ({marker.name} says which); name a new folder")
+        raise UsageError(f"{out} holds something else than a demo of these scenes (see {MARKER}); name a new folder")
+
+
+def _json(data: bytes) -> Any:
+    """What ``data`` says, or None if it is no JSON."""
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
 
 
 def _render(out: Path, settings: DemoSettings, progress: bool) -> None:
