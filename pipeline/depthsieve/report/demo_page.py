@@ -157,21 +157,21 @@ def _reliability(result: DemoResult, curve: Sparsification) -> str:
         for kind, name, values_S in (
             ("random", "pixels dropped at random", curve.random_S),
             ("method", "least reliable pixels dropped first", curve.method_S),
-            ("oracle", "largest errors dropped first (the limit: it needs the exact depth)", curve.oracle_S),
+            ("oracle", "largest errors dropped first (the limit)", curve.oracle_S),
         )
     ]
     head, *rows = label_rows(result)
-    return f"""<h2>The error falls as doubtful pixels go</h2>
+    return f"""<h2>Does the error fall as doubtful pixels go?</h2>
 {plot(lines, "pixels dropped", "AbsRel of the pixels that are kept", result.drop)}
 {table(head, rows)}
-<p class="soft">Means over scenes. Area between method and limit (AUSE): {result.ause:.4f}. Area won over
-chance (AURG): {result.aurg:.4f}; above 0 is better than chance.</p>"""
+<p class="soft">Means over scenes. The limit needs the exact depth, so no reliability can reach it. Area between method
+and limit (AUSE): {result.ause:.4f}. Area won over chance (AURG): {result.aurg:.4f}; above 0 beats chance.</p>"""
 
 
 def _student(result: DemoResult) -> str:
     head, *rows = student_rows(result)
     score, settings = result.student, result.settings
-    return f"""<h2>A student learns from the labels</h2>
+    return f"""<h2>A student trained on the labels</h2>
 <p>A small network, begun from nothing, saw the labels of {settings.scenes - settings.held_out} scenes for
 {settings.steps} steps, and never their exact depth. The mask left out {percent(result.masked)} of the pixels, the least
 reliable of each picture; of the rest the trim skipped the {result.drop:.0%} with the largest loss in each step. Its

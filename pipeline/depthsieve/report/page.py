@@ -30,7 +30,7 @@ code { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); font-weight: normal;
-  white-space: nowrap; }
+  vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem; margin: 1.2rem 0; }
 .card { background: var(--card); border-radius: 8px; padding: .8rem 1rem; font-size: .9rem; line-height: 1.4; }
@@ -38,6 +38,7 @@ th:first-child, td:first-child { text-align: left; }
 .plot { max-width: 44rem; margin: 1rem 0; }
 .plot svg { display: block; width: 100%; height: auto; }
 .plot text { font: 13px system-ui, sans-serif; fill: var(--soft); }
+@media (max-width: 40rem) { .plot text { font-size: 21px; } th, td { padding-right: .6rem; } }
 .plot .grid { stroke: var(--line); }
 .plot polyline { fill: none; stroke-width: 2.5; stroke-linejoin: round; }
 .method { stroke: var(--method); } .oracle { stroke: var(--oracle); stroke-dasharray: 7 4; }
@@ -113,7 +114,7 @@ def plot(lines: Sequence[Line], x_name: str, y_name: str, marked: float) -> str:
 
     A screen reader gets the names of the axes; the numbers belong into a table beside it.
     """
-    width, height, left, right, top, bottom = 680, 380, 58, 14, 34, 52
+    width, height, left, right, top, bottom = 680, 400, 58, 22, 38, 62
     x_end = max(float(line.at_S[-1]) for line in lines)
     step = _nice_step(max(float(line.value_S.max()) for line in lines))
     rows = int(max(float(line.value_S.max()) for line in lines) / step) + 1
@@ -132,19 +133,19 @@ def plot(lines: Sequence[Line], x_name: str, y_name: str, marked: float) -> str:
         parts.append(f'<text x="{left - 8}" y="{y(row * step) + 4:.1f}" text-anchor="end">{row * step:.3g}</text>')
     for tenth in range(round(x_end * 10) + 1):
         parts.append(
-            f'<text x="{x(tenth / 10):.1f}" y="{height - bottom + 20}" text-anchor="middle">{tenth * 10}%</text>'
+            f'<text x="{x(tenth / 10):.1f}" y="{height - bottom + 24}" text-anchor="middle">{tenth * 10}%</text>'
         )
     parts.append(f'<line class="grid" x1="{x(marked):.1f}" x2="{x(marked):.1f}" y1="{top}" y2="{height - bottom}"/>')
     middle = left + (width - left - right) / 2
     parts.append(f'<text x="{middle:.1f}" y="{height - 8}" text-anchor="middle">{escape(x_name)}</text>')
-    parts.append(f'<text x="0" y="14">{escape(y_name)}</text>')
+    parts.append(f'<text x="0" y="18">{escape(y_name)}</text>')
     for number, line in enumerate(lines):
         points = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in zip(line.at_S, line.value_S, strict=True))
         parts.append(f'<polyline class="{escape(line.kind)}" points="{points}"/>')
         at = left + 14
-        row_y = y(0) - 16 - 20 * (len(lines) - 1 - number)
+        row_y = y(0) - 16 - 26 * (len(lines) - 1 - number)
         parts.append(f'<polyline class="{escape(line.kind)}" points="{at},{row_y} {at + 34},{row_y}"/>')
-        parts.append(f'<text x="{at + 42}" y="{row_y + 4:.1f}">{escape(line.name)}</text>')
+        parts.append(f'<text x="{at + 42}" y="{row_y + 5:.1f}">{escape(line.name)}</text>')
     label = escape(f"{y_name} over {x_name}")
     return (
         f'<figure class="plot"><svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
