@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from depthsieve.teachers.presets import EMBEDDED, PRESETS, Preset, cached, find_preset
+from depthsieve.teachers.checkpoints import cached
+from depthsieve.teachers.presets import EMBEDDED, PRESETS, Preset, find_preset
 from depthsieve.teachers.protocol import Teacher
 
 __all__ = ["EMBEDDED", "PRESETS", "Preset", "Teacher", "cached", "find_preset", "load_teacher"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from depthsieve.errors import TeacherNotFound, TeacherUnsupported, UsageError
-from depthsieve.teachers.presets import PRESETS, find_preset
+from depthsieve.teachers.presets import EMBEDDED, PRESETS, Preset, find_preset
 
 TINY = "tiny"
 CONFIG = "config.json"
@@ -197,3 +197,8 @@ def one_line(error: BaseException, limit: int = 200) -> str:
     """The first line of an error's text, at most ``limit`` characters; its type's name where it has none."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def cached(preset: Preset) -> bool:
+    """Whether the preset can be loaded without a network: its configuration and weights are in the hub's cache."""
+    return preset is EMBEDDED or cached_checkpoint(preset.hub_id) is not None

@@ -79,12 +79,3 @@ PRESETS: tuple[Preset, ...] = (
 def find_preset(name: str) -> Preset | None:
     """The preset called ``name``, or None."""
     return next((preset for preset in PRESETS if preset.name == name), None)
-
-
-def cached(preset: Preset) -> bool:
-    """Whether the preset can be loaded without a network: its configuration and weights are in the hub's cache."""
-    from depthsieve.teachers.checkpoints import cached_checkpoint
-
-    if preset is EMBEDDED:
-        return True
-    return cached_checkpoint(preset.hub_id) is not None
