@@ -68,6 +68,26 @@ def test_scenes_and_exact_depth_are_those_of_the_seeds(ran: Ran) -> None:
     assert open_store(ran.out / "labels").images == sorted(f"scenes/{name}.png" for name in names)
 
 
+def test_cores_do_not_move_the_numbers(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    (generation,) = open_store(ran.out / "labels").generations()
+    assert (generation.profile.threads, generation.profile.batch_size) == (1, 4)
+    threads: list[int] = []
+
+    def record(*arguments: object, **options: object) -> None:
+        threads.append(torch.get_num_threads())
+        raise RunError("enough")
+
+    monkeypatch.setattr(demo, "train_student", record)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RunError, match="enough"):
+            demo._train(open_store(ran.out / "labels"), ran.out, ran.settings, [], progress=False)
+        assert (threads, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def independent_errors(depth_HW: np.ndarray, truth_HW: np.ndarray) -> np.ndarray:
     """|z' - z| / z of the pixels up to 80 m, by torch's interpolation and lstsq instead of ours."""
     size = truth_HW.shape

@@ -33,6 +33,7 @@ from depthsieve.evaluate import (
     truth_mask,
 )
 from depthsieve.loader import PseudoLabelDataset
+from depthsieve.numerics import torch_threads
 from depthsieve.records import Quantity
 from depthsieve.report.demo_page import Accuracy, DemoResult, KeptError, SceneMaps, StudentScore, write_page
 from depthsieve.report.sheet import contact_sheet, label_panels
@@ -47,6 +48,10 @@ DEPTH_RANGE = (0.0, 80.0)
 DROP = 0.10
 DROPS = (0.0, 0.05, 0.10, 0.20, 0.30, 0.40, 0.50)
 SAMPLES = 6
+THREADS, BATCH = 1, 4
+"""Fixed, so that the numbers are the same on any number of cores. Models this small gain little from more threads, and
+on a busy machine they lose much: each operation then waits for its slowest thread."""
+
 MARKER = "demo.json"
 
 
@@ -169,6 +174,8 @@ def _label(out: Path, settings: DemoSettings, progress: bool) -> Store:
         teacher=settings.teacher,
         name="scenes",
         runner="local",
+        threads=THREADS,
+        batch_size=BATCH,
         moved=True,  # the scenes are this folder's own, wherever it now lies
         progress=progress,
     )
@@ -227,7 +234,8 @@ def _train(
             bar.update()
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
-        training = train_student(dataset, settings.steps, drop=DROP, advance=advance)
+        with torch_threads(THREADS):
+            training = train_student(dataset, settings.steps, drop=DROP, advance=advance)
     held_out = [score for score in scores if score.id.startswith("scenes/held-out/")]
     if not held_out:
         raise RunError("no scene that was held out shows anything nearer than the sky; use another seed")

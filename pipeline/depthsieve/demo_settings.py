@@ -21,7 +21,7 @@ class DemoSettings:
 
     scenes: int = 360
     seed: int = FIRST_SEED
-    steps: int = 400
+    steps: int = 300
     teacher: str = "tiny"
 
     def __post_init__(self) -> None:
