@@ -68,13 +68,12 @@ def test_scenes_and_exact_depth_are_those_of_the_seeds(ran: Ran) -> None:
     assert open_store(ran.out / "labels").images == sorted(f"scenes/{name}.png" for name in names)
 
 
-def test_cores_do_not_move_the_numbers(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
-    (generation,) = open_store(ran.out / "labels").generations()
-    assert (generation.profile.threads, generation.profile.batch_size) == (1, 4)
-    threads: list[int] = []
+def test_student_learns_from_the_training_scenes_alone_on_one_thread(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(ran.out / "labels")
+    seen: list[object] = []
 
-    def record(*arguments: object, **options: object) -> None:
-        threads.append(torch.get_num_threads())
+    def record(dataset: PseudoLabelDataset, steps: int, drop: float, advance: object) -> None:
+        seen.extend([dataset.ids, dataset.drop, dataset.flip, steps, drop, torch.get_num_threads()])
         raise RunError("enough")
 
     monkeypatch.setattr(demo, "train_student", record)
@@ -82,10 +81,17 @@ def test_cores_do_not_move_the_numbers(ran: Ran, monkeypatch: pytest.MonkeyPatch
     torch.set_num_threads(2)
     try:
         with pytest.raises(RunError, match="enough"):
-            demo._train(open_store(ran.out / "labels"), ran.out, ran.settings, [], progress=False)
-        assert (threads, torch.get_num_threads()) == ([1], 2)
+            demo._train(store, ran.out, ran.settings, [], progress=False)
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+    learnt = sorted(f"scenes/train/{seed}.png" for seed in range(SEED, SEED + 6))
+    assert seen == [learnt, 0.10, True, 3, 0.10, 1]
+
+
+def test_labels_do_not_depend_on_the_cores(ran: Ran) -> None:
+    (generation,) = open_store(ran.out / "labels").generations()
+    assert (generation.profile.threads, generation.profile.batch_size) == (1, 4)
 
 
 def independent_errors(depth_HW: np.ndarray, truth_HW: np.ndarray) -> np.ndarray:
@@ -139,8 +145,7 @@ def test_student_is_measured_beside_a_constant(ran: Ran) -> None:
     assert 0.05 < ran.result.masked <= 0.10
 
 
-def test_reliability_decides_which_pixels_go(ran: Ran) -> None:
-    """A label whose reliability is that of the oracle must give the oracle's curve."""
+def test_reliability_comes_to_the_pixels_of_the_exact_depth_by_the_nearest(ran: Ran) -> None:
     store = open_store(ran.out / "labels")
     scores = demo._evaluate(store, ran.out, progress=False)
     assert [score.id for score in scores] == store.images
@@ -178,7 +183,7 @@ def test_page_shows_the_numbers_and_names_the_scenes(ran: Ran) -> None:
     values = [float(value) for _, value in titles]
     assert values == sorted(values)
     assert text.count("<figure>") == 6 * 6
-    assert f"out of the labels of 6 scenes for\n{ran.settings.steps} steps" in text.replace("saw the", "out of the")
+    assert "saw the labels of 6 scenes for\n3 steps" in text
     assert not re.search(r"https?:|<script|<link", text)
 
 
