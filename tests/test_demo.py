@@ -385,10 +385,15 @@ def test_student_answers_at_the_size_of_the_image(height: int, width: int) -> No
     assert Student()(torch.rand(2, 3, height, width)).shape == (2, height, width)
 
 
-def test_student_knows_where_a_pixel_lies() -> None:
-    with torch.inference_mode():
-        plain_HW = Student()(torch.full((1, 3, 64, 64), 0.5))[0]
-    assert plain_HW[8:56, 8:56].std() > 1e-3
+def test_student_is_told_where_each_pixel_lies() -> None:
+    student, seen = Student(), []
+    student.stem.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    image_BCHW = torch.rand(2, 3, 32, 64)
+    student(image_BCHW)
+    assert torch.equal(seen[0][:, :3], image_BCHW - 0.5)
+    rows, columns = seen[0][1, 3:]
+    assert torch.allclose(rows[:, 5], torch.linspace(-31 / 32, 31 / 32, 32))
+    assert torch.allclose(columns[5], torch.linspace(-63 / 64, 63 / 64, 64))
 
 
 def test_labels_are_normalised_over_the_pixels_that_count() -> None:
