@@ -1,6 +1,8 @@
 """The demo in miniature: from scenes to the page, again, elsewhere, and where it must not run."""
 
+import base64
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -19,6 +21,7 @@ from depthsieve import demo
 from depthsieve.demo_settings import FIRST_SEED, HEIGHT, HELD_OUT_PART, TRAINING_SEEDS, WIDTH, DemoSettings
 from depthsieve.errors import RunError, UsageError
 from depthsieve.loader import PseudoLabelDataset
+from depthsieve.report import colours
 from depthsieve.report.demo_page import DemoResult, label_rows, number, percent, student_rows
 from depthsieve.scenes import render_scene
 from depthsieve.store import open_store
@@ -195,6 +198,12 @@ def test_exact_depth_and_error_panels_are_those_of_the_scene(ran: Ran) -> None:
     np.testing.assert_array_equal(np.isfinite(maps.error_HW), near)
     assert np.nanmean(maps.error_HW) == pytest.approx(score.abs_rel)
     np.testing.assert_allclose(np.abs(maps.predicted_HW / maps.truth_HW - 1)[near], maps.error_HW[near], atol=1e-6)
+    shown = re.findall(r'<figure><img[^>]*base64,([^"]+)"', ran.result.page.read_text(encoding="utf-8"))
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data in shown[:6]]
+    np.testing.assert_array_equal(pictures[5], colours.error_colours(maps.error_HW))
+    disparity_HW = 1 / maps.predicted_HW
+    span = (disparity_HW.min(), disparity_HW.max())
+    np.testing.assert_array_equal(pictures[2], colours.depth_colours(maps.truth_HW, "depth", span=span))
 
 
 def test_contact_sheet_has_a_row_for_each_sample(ran: Ran) -> None:
