@@ -132,6 +132,24 @@ def test_16_bit_grey_keeps_its_whole_range() -> None:
         assert np.abs(rgb_HW3 - (grey_HW / 257)[:, :, None]).max() < 1
 
 
+@pytest.mark.parametrize(
+    ("white", "high_bytes"),
+    [
+        (256, [0, 64, 128, 191, 255]),
+        (1023, [0, 63, 127, 191, 255]),
+        (4095, [0, 63, 127, 191, 255]),
+        (65534, [0, 63, 128, 191, 255]),
+        (65535, [0, 63, 127, 191, 255]),
+    ],
+)
+@pytest.mark.parametrize("magic", ["P2", "P5"])
+def test_grey_pnm_of_more_than_8_bits_is_scaled_by_its_own_white(magic: str, white: int, high_bytes: list[int]) -> None:
+    ramp = [0, white // 4, white // 2, 3 * white // 4, white]
+    pixels = " ".join(map(str, ramp)).encode() if magic == "P2" else np.array(ramp, ">u2").tobytes()
+    decoded = decode(f"{magic} 5 1 {white}\n".encode() + pixels)
+    assert decoded.rgb_HW3.tolist() == [[[value] * 3 for value in high_bytes]]
+
+
 def test_16_bit_colour_and_alpha_are_not_clipped() -> None:
     rgba_HW4 = np.random.default_rng(0).integers(0, 65536, (5, 7, 4)).astype(np.uint16)
     rgba_HW4[:, :, 3] = 65535

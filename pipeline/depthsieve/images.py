@@ -9,7 +9,8 @@ Decisions, the same for every image:
 * Of several frames or pages (GIF, APNG, WebP, TIFF, the JPEG pairs of phones) the first one is taken.
 * EXIF orientation 1..8 is undone; any other value, or EXIF that cannot be read, means upright. Orientation in XMP, and
   EXIF that a PNG puts behind its pixels, are ignored.
-* 16-bit channels keep their high byte, as OpenCV's 8-bit reading does. 12-bit grey is scaled likewise.
+* 16-bit channels keep their high byte, as OpenCV's 8-bit reading does. 12-bit grey is scaled likewise. PNM declares its
+  own white: grey is scaled to 16 bits by it first; colour, and grey of up to 8 bits, to 8 bits.
 * 32-bit and floating-point pixels have no agreed white point: refused.
 * CMYK JPEGs are taken as inverted (Adobe's way); conversion to RGB is the plain one. Colour profiles are ignored: the
   published teachers are used without them.
@@ -207,11 +208,14 @@ def _refuse(kind: str, error: Exception) -> NoReturn:
 
 
 def _channel_bits(image: ImageFile) -> int:
-    """Bits a channel as stored in the file, from the name of Pillow's raw mode (``RGB;16B``, ``L;4``, ``1``)."""
+    """Bits a channel, from the name of Pillow's raw mode (``RGB;16B``, ``L;4``, ``1``).
+
+    16 where mode ``I`` names none: a grey PNM whose white is above 255, which Pillow scales to 0..65535.
+    """
     arguments: Any = image.tile[0][3] if image.tile else ""
     rawmode = arguments if isinstance(arguments, str) else (arguments or ("",))[0]
     found = re.match(r".*;(\d+)", rawmode) if isinstance(rawmode, str) else None
-    return int(found[1]) if found else 1 if image.mode == "1" else 8
+    return int(found[1]) if found else {"1": 1, "I": 16}.get(image.mode, 8)
 
 
 def _to_rgb(image: Image.Image, kind: str, bits: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
