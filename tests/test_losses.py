@@ -116,6 +116,18 @@ def test_nothing_valid_gives_0_and_gradients_of_0(scope: str) -> None:
     assert loss.grad.tolist() == [[0.0] * 3] * 2
 
 
+@pytest.mark.parametrize("shape", [(0, 4, 5), (0,), (2, 0, 5)])
+@pytest.mark.parametrize("scope", ["image", "batch"])
+def test_an_empty_batch_gives_0_and_a_graph(scope: str, shape: tuple[int, ...]) -> None:
+    loss = torch.zeros(shape, requires_grad=True)
+    trimmed = TrimmedLoss(0.1, scope)  # type: ignore[arg-type]
+    value = trimmed(loss)
+    value.backward()
+    assert value.item() == 0.0
+    assert loss.grad is not None
+    assert loss.grad.shape == trimmed.keep_mask(loss).shape == shape
+
+
 def test_losses_that_are_all_equal_are_all_kept() -> None:
     assert TrimmedLoss(0.5)(torch.full((2, 8), 3.0)).item() == 3.0
     assert TrimmedLoss(0.5).keep_mask(torch.full((2, 8), 3.0)).all()

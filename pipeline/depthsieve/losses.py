@@ -5,6 +5,7 @@ Needs torch alone. Predictions and labels are disparity (inverse depth up to sca
 Axes: B image of a batch, C channel, H row, W column, N all else of an image in one axis.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -72,7 +73,7 @@ class TrimmedLoss(nn.Module):
     def keep_mask(self, loss: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
         """True at the pixels that :meth:`forward` averages over: bool of the shape of ``loss``. Takes the same."""
         valid = _fitting_mask(loss, valid)
-        rows = loss.reshape(1, -1) if self.scope == "batch" else loss.reshape(len(loss), -1)
+        rows = loss.reshape(1, -1) if self.scope == "batch" else loss.reshape(len(loss), math.prod(loss.shape[1:]))
         keep = valid.reshape(rows.shape).clone()
         for row, row_keep, n in zip(rows, keep, keep.sum(dim=1).tolist(), strict=True):
             k = drop_count(self.drop, n)
