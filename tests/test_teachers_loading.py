@@ -292,6 +292,30 @@ def test_names_that_mean_nothing(tmp_path: Path) -> None:
     assert "is a file; give the folder" in refusal(tmp_path / "file", TeacherUnsupported)
 
 
+def test_paths_that_cannot_be_paths(tmp_path: Path) -> None:
+    long = "x" * 300
+    assert refusal("~nouser/x", TeacherNotFound) == "no teacher '~nouser/x': there is no such folder"
+    assert refusal(tmp_path / long, TeacherNotFound).endswith(f"{long}': it cannot be reached (File name too long)")
+    assert "cannot be reached (File name too long)" in refusal("~/" + "x/" * 3000, TeacherNotFound)
+    assert "cannot be reached (Too many levels of symbolic links)" in refusal(looping(tmp_path), TeacherNotFound)
+    assert "not a preset, a local folder or a hub id" in refusal(long, TeacherNotFound)
+    assert "is no hub id" in refusal(f"owner/{long}", UsageError)
+    assert "there is no such folder" in refusal("./a\0b", TeacherNotFound)
+    (tmp_path / "file").write_text("")
+    assert "there is no such folder" in refusal(tmp_path / "file" / "below", TeacherNotFound)
+
+
+def looping(folder: Path) -> Path:
+    (folder / "loop").symlink_to(folder / "loop")
+    return folder / "loop"
+
+
+def test_a_home_folder_is_found(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(original, tmp_path / "mine")
+    assert load_teacher("~/mine").weights_digest == load_teacher(str(original)).weights_digest
+
+
 def test_a_preset_goes_before_a_folder_of_its_name(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

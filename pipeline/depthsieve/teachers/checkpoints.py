@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,8 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     Raises :class:`UsageError`, :class:`TeacherNotFound` or :class:`TeacherUnsupported`, one line each.
     """
     preset = find_preset(name)
-    path = Path(name).expanduser()
-    if name == TINY or (preset is None and (path.exists() or _looks_like_path(name))):
+    path = _expand_home(name)
+    if name == TINY or (preset is None and (_exists(path) or _looks_like_path(name))):
         if revision is not None:
             raise UsageError(f"--revision {revision} is for models of the hub; {name!r} is a folder")
         return read_checkpoint(name, Path(__file__).parent / TINY if name == TINY else path)
@@ -63,6 +64,20 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         hint = f"did you mean {close[0]!r}?" if close else "`depthsieve teachers` lists the presets"
         raise TeacherNotFound(f"no teacher {name!r}: not a preset, a local folder or a hub id owner/model; {hint}")
     return _hub_checkpoint(name, preset.hub_id if preset else name, revision)
+
+
+def _expand_home(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # no such user
+        return Path(name)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long to be a path, for instance: a name of another kind
+        return False
 
 
 def _looks_like_path(name: str) -> bool:
@@ -74,9 +89,13 @@ def read_checkpoint(name: str, folder: Path) -> Checkpoint:
 
     Raises :class:`TeacherNotFound` or :class:`TeacherUnsupported`.
     """
-    if not folder.exists():
-        raise TeacherNotFound(f"no teacher {name!r}: there is no such folder")
-    if not folder.is_dir():
+    try:
+        mode = folder.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise TeacherNotFound(f"no teacher {name!r}: there is no such folder") from error
+    except OSError as error:
+        raise TeacherNotFound(f"no teacher {name!r}: it cannot be reached ({error.strerror})") from error
+    if not stat.S_ISDIR(mode):
         raise TeacherUnsupported(f"teacher {name!r} is a file; give the folder that holds {CONFIG} and {WEIGHTS}")
     config = _read_json(name, folder, CONFIG)
     weights = _find_weights(name, folder)
