@@ -9,10 +9,12 @@ import pytest
 import test_teachers_builders as builders
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from depthsieve.errors import ImageRejected, UsageError
+import depthsieve
+from depthsieve.errors import ImageRejected, StoreMismatch, UsageError
 from depthsieve.teachers import load_teacher
 from depthsieve.teachers.depth_anything import official_shape
 
@@ -243,8 +245,12 @@ def test_size_moves_the_short_side_and_the_record(folder: Path) -> None:
 def test_too_many_tokens_are_rejected_with_the_sizes(folder: Path) -> None:
     teacher = load_teacher(str(folder), max_tokens=25)
     assert teacher.label_shape(300, 300) == (70, 70)
-    with pytest.raises(ImageRejected, match=r"^400x300 pixels would be labelled at 98x70, 35 tokens, above .* 25;"):
+    with pytest.raises(ImageRejected) as caught:
         teacher.label_shape(300, 400)
+    assert str(caught.value) == (
+        "400x300 pixels would be labelled at 98x70, 35 tokens, above the limit of 25; raise --max-tokens (then "
+        "--retry-failed), or label into a new store with --oversize shrink"
+    )
     with pytest.raises(ImageRejected, match="empty"):
         teacher.label_shape(0, 10)
 
@@ -276,6 +282,35 @@ def test_everything_that_decides_the_input_is_on_record(folder: Path) -> None:
         "max_tokens": 99,
         "oversize": "shrink",
     }
+
+
+def test_a_limit_that_only_rejects_decides_no_label(folder: Path) -> None:
+    low, high = (load_teacher(str(folder), max_tokens=limit).preprocessing for limit in (25, 35))
+    assert low == high
+    assert not {"max_tokens", "oversize"} & set(low)
+    shrinking = [load_teacher(str(folder), max_tokens=limit, oversize="shrink").preprocessing for limit in (25, 35)]
+    assert [spec["max_tokens"] for spec in shrinking] == [25, 35]
+    assert {key: value for key, value in shrinking[0].items() if key not in ("max_tokens", "oversize")} == low
+
+
+def test_the_advice_for_images_above_the_limit_works(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name, width in (("square", 80), ("wide", 160)):
+        ramp_HW3 = np.broadcast_to(np.arange(width, dtype=np.uint8)[None, :, None], (80, width, 3))
+        Image.fromarray(np.ascontiguousarray(ramp_HW3)).save(tmp_path / "photos" / f"{name}.png")
+
+    def label(store: str, **options: Any) -> depthsieve.LabelSummary:
+        options |= {"teacher": str(folder), "device": "cpu", "batch_size": 1, "threads": 1}
+        return depthsieve.label(tmp_path / "photos", tmp_path / store, **options)
+
+    first = label("store", max_tokens=25)
+    assert (first.labelled, [failure.id for failure in first.failed]) == (1, ["default/wide.png"])
+    assert "raise --max-tokens (then --retry-failed)" in first.failed[0].reason
+    second = label("store", max_tokens=50, retry_failed=True)
+    assert (second.labelled, second.labelled_now, second.failed) == (2, 1, ())
+    with pytest.raises(StoreMismatch, match=r"preprocessing\.oversize: null in the store, \"shrink\" now"):
+        label("store", oversize="shrink")
+    assert label("other", max_tokens=25, oversize="shrink").labelled == 2
 
 
 @pytest.mark.parametrize(

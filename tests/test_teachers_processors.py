@@ -153,6 +153,17 @@ def test_glpn_images_above_the_limit(folders: dict[str, Path]) -> None:
         teacher.label_shape(20, 400)
 
 
+def test_a_limit_that_only_rejects_decides_no_label(folders: dict[str, Path]) -> None:
+    low, high = (load_teacher(str(folders["glpn"]), max_tokens=limit) for limit in (12 * 16, 500))
+    assert low.preprocessing == high.preprocessing
+    assert not {"max_tokens", "oversize"} & set(low.preprocessing)
+    shape = high.label_shape(300, 400)
+    planned = high.prepare(picture(300, 400), shape)  # a plan holds, though a later run has a lower limit
+    np.testing.assert_array_equal(low.prepare(picture(300, 400), shape), planned)
+    shrinking = load_teacher(str(folders["glpn"]), max_tokens=12 * 16, oversize="shrink").preprocessing
+    assert shrinking == {**low.preprocessing, "max_tokens": 192, "oversize": "shrink"}
+
+
 def test_zoedepth_images_above_the_limit_shrink_margin_and_all(folders: dict[str, Path]) -> None:
     teacher = load_teacher(str(folders["zoedepth"]), max_tokens=30, oversize="shrink")
     shape = teacher.label_shape(200, 300)

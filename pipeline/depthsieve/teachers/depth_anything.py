@@ -63,8 +63,7 @@ class OfficialPreprocessing:
             "mean": list(self.mean),
             "std": list(self.std),
             "position_embedding": self.positions,
-            "max_tokens": self.limit.tokens,
-            "oversize": self.limit.oversize,
+            **self.limit.spec,
         }
 
     def label_shape(self, height: int, width: int) -> Shape:

@@ -38,6 +38,11 @@ class TokenLimit:
     tokens: int
     oversize: Oversize
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What of the limit decides labels: all of it where images shrink, nothing where it only rejects them."""
+        return {"max_tokens": self.tokens, "oversize": self.oversize} if self.oversize == "shrink" else {}
+
     def apply(self, source: Shape, shape: Shape, multiple: int) -> Shape:
         """``shape`` where it fits; else the largest one that does, of about its aspect, in multiples of ``multiple``.
 
@@ -48,7 +53,10 @@ class TokenLimit:
             return shape
         what = f"{source[1]}x{source[0]} pixels would be labelled at {shape[1]}x{shape[0]}, {tokens} tokens"
         if self.oversize == "reject":
-            raise ImageRejected(f"{what}, above the limit of {self.tokens}; raise the limit or let such images shrink")
+            raise ImageRejected(
+                f"{what}, above the limit of {self.tokens}; raise --max-tokens (then --retry-failed), or label into a "
+                "new store with --oversize shrink"
+            )
         factor = math.sqrt(self.tokens / tokens)
         height, width = (math.floor(side * factor / multiple) * multiple for side in shape)
         if not height or not width:
@@ -86,14 +94,13 @@ class ProcessorPreprocessing:
 
     @property
     def spec(self) -> Mapping[str, Any]:
-        """Plain JSON: the processor's class and settings, the limit, and how oversized images shrink."""
+        """Plain JSON: the processor's class and settings, and how oversized images shrink, if they do."""
         return {
             "rule": "processor",
             "processor": type(self._processor).__name__,
             "settings": self._settings,
             "margin": f"reflect 1/{ZOE_MARGIN}" if self.margin else "none",
-            "max_tokens": self._limit.tokens,
-            "oversize": self._limit.oversize,
+            **self._limit.spec,
         }
 
     def label_shape(self, height: int, width: int) -> Shape:
@@ -120,6 +127,8 @@ class ProcessorPreprocessing:
         return image_CHW
 
     def _shrinks(self, height: int, width: int) -> bool:
+        if self._limit.oversize == "reject":  # which label_shape does; a plan may have had another limit
+            return False
         natural = self._natural(height, width)
         return self._limit.apply((height, width), natural, self._multiple) != natural
 
