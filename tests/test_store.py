@@ -1,13 +1,16 @@
 """The store under attack: late duplicates, torn groups, records that are half there, damaged files."""
 
+import errno
 import hashlib
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from depthsieve.errors import StoreDamaged, StoreMismatch, StoreNotFound
+from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
 from depthsieve.records import (
     ImageRecord,
     LabelSpec,
@@ -19,8 +22,8 @@ from depthsieve.records import (
     unseal,
 )
 from depthsieve.sharding import MAX_SHARD_PIXELS, make_shards
-from depthsieve.store import files, open_store, schema
-from depthsieve.store.create import add_generation, open_or_create, prepare_folder
+from depthsieve.store import files, open_store, schema, writer
+from depthsieve.store.create import add_generation, clear_scratch, open_or_create, prepare_folder
 from depthsieve.store.plan import PlannedShard
 from depthsieve.store.reader import Store
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard
@@ -203,6 +206,7 @@ def test_records_of_another_store_are_refused(store: Store, tmp_path: Path) -> N
     prepare_folder(other)
     open_or_create(other, spec(dtype="bfloat16"))
     name = "generation-0000.json"
+    (other / "commits").mkdir()
     (other / "commits" / name).write_bytes((store.path / "commits" / name).read_bytes())
     with pytest.raises(StoreMismatch, match="another label spec"):
         open_store(other).generations()
@@ -232,6 +236,106 @@ def test_flipped_bits_in_a_map_are_noticed(store: Store) -> None:
         open_store(store.path).label("default/0.png")
 
 
+def test_a_plan_that_does_not_fit_its_digest_is_refused(store: Store) -> None:
+    plan(store, range(2))
+    path = store.path / "plan" / "generation-0000.parquet"
+    intact = path.read_bytes()
+    for changed in (intact[:-1], intact.replace(b"add", b"adX"), b""):
+        assert changed != intact
+        path.write_bytes(changed)
+        with pytest.raises(StoreDamaged, match="does not fit the digest"):
+            open_store(store.path).index()
+        with pytest.raises(StoreDamaged, match="does not fit the digest"):
+            open_store(store.path).planned_shard("0000-000000")
+    path.unlink()
+    with pytest.raises(StoreDamaged, match="is missing"):
+        open_store(store.path).index()
+
+
+def test_a_missing_generation_is_not_planned_over(store: Store) -> None:
+    plan(store, range(2))
+    plan(store, range(2, 4))
+    (store.path / "commits" / "generation-0000.json").unlink()
+    before = tree(store.path)
+    with pytest.raises(StoreDamaged, match=r"generation-0000\.json is missing"):
+        plan(store, range(4, 6))
+    assert tree(store.path) == before
+
+
+def test_removed_images_leave_the_store_and_may_come_back(store: Store) -> None:
+    reject = RejectedImage("default/bad.png", 7, 8, "empty file")
+    (shard,) = plan(store, range(2), rejected=(reject,))
+    commit(store, shard, seed=1)
+    add_generation(store, [], (), {"default": "/photos"}, PROFILE, removed=["default/0.png", "default/bad.png"])
+    opened = open_store(store.path)
+    assert opened.images == ["default/1.png"] and opened.index().num_rows == 1
+    assert list(opened.pending()) == []
+    (again,) = plan(store, range(1))
+    commit(store, again, seed=2)
+    assert open_store(store.path).images == ["default/0.png", "default/1.png"]
+
+
+def test_a_store_whose_records_are_lost_is_never_emptied(store: Store) -> None:
+    (shard,) = plan(store, range(2))
+    commit(store, shard, seed=1)
+    shutil.rmtree(store.path / "commits")
+    before = tree(store.path)
+    with pytest.raises(StoreMismatch, match="another label spec"):
+        open_or_create(store.path, spec(dtype="bfloat16"))
+    assert tree(store.path) == before
+
+
+def test_a_store_that_was_killed_while_it_was_made_can_be_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    for leftover in ("tmp/labels.zarr-1/zarr.json", "lock", ".DS_Store"):
+        (path / leftover).parent.mkdir(parents=True, exist_ok=True)
+        (path / leftover).write_text("")
+    prepare_folder(path)
+    clear_scratch(path)
+    assert list((path / "tmp").iterdir()) == []
+    assert open_or_create(path, spec()).images == []
+    assert open_or_create(path, spec(dtype="bfloat16")).spec.dtype == "bfloat16"  # nothing was planned
+
+
+def test_a_worker_that_outlived_its_run_cannot_commit_half_a_group(store: Store) -> None:
+    (shard,) = plan(store, range(2))
+    genuine = writer._listing
+
+    def listing_then_cleared(folder: Path) -> dict[str, dict[str, Any]]:
+        listed = genuine(folder)
+        clear_scratch(store.path)  # the next run begins just now
+        return listed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "_listing", listing_then_cleared)
+        with pytest.raises(FileNotFoundError):
+            commit(store, shard, seed=1)
+    assert list(open_store(store.path).pending()) == [shard.id]
+    assert commit(store, shard, seed=1)
+    assert len(open_store(store.path)) == 2
+
+
+def test_file_systems_without_hard_links(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    (shard,) = plan(store, range(2))
+    assert commit(store, shard, seed=1)
+    assert not commit(store, shard, seed=2)
+    assert len(open_store(store.path)) == 2
+
+
+def test_a_label_spec_of_a_later_release_is_refused_in_one_line(store: Store) -> None:
+    root = store.path / "labels.zarr" / "zarr.json"
+    body = json.loads(root.read_text())
+    body["attributes"]["label_spec"]["hue"] = "red"
+    body["attributes"] = json.loads(seal(body["attributes"]))
+    root.write_text(json.dumps(body))
+    with pytest.raises(StoreMismatch, match="update depthsieve"):
+        open_store(store.path)
+
+
 def test_opening_what_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFound, match="not a label store"):
         open_store(tmp_path)
@@ -246,6 +350,10 @@ def test_opening_what_is_no_store(tmp_path: Path) -> None:
     root.write_text('{"attri')
     with pytest.raises(StoreDamaged, match="not readable"):
         open_store(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "loop", tmp_path / ("n" * 300)):
+        with pytest.raises(StoreError, match="cannot read"):
+            open_store(path)
 
 
 def test_exclusive_and_atomic_writes(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Files that are whole or absent: atomic and exclusive writes, digests, the lock of a store."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from depthsieve.errors import StoreBusy
+
+NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 def sha256_of(path: Path) -> str:
@@ -44,14 +47,31 @@ def write_atomic(path: Path, data: bytes, scratch: Path) -> None:
 def write_exclusive(path: Path, data: bytes, scratch: Path) -> bool:
     """Create ``path`` with ``data``, whole, if it does not exist yet; False if it does.
 
-    A hard link of a finished file fails when the name is taken, so that no reader ever sees half a record.
+    A hard link of a finished file fails when the name is taken, so that no reader ever sees half a record. File systems
+    without hard links (exFAT, some network disks) get an exclusive create, which a crash can leave torn.
     """
     with _written(path.name, data, scratch) as temporary:
         try:
             path.hardlink_to(temporary)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in NO_HARD_LINKS:
+                raise
+            if not _create_exclusive(path, data):
+                return False
     sync(path.parent)
+    return True
+
+
+def _create_exclusive(path: Path, data: bytes) -> bool:
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
     return True
 
 

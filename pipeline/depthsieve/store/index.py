@@ -3,16 +3,13 @@
 Columns: ``id``; ``status`` ("labelled", "failed", "rejected", "pending"); ``reason``; ``generation``; ``shard`` and
 ``row`` of the label; ``height`` and ``width`` of the upright source; ``label_height``, ``label_width``;
 ``orientation``, ``size`` and ``mtime_ns`` of the file. The row of the highest committed generation wins; a newer one
-that is still pending does not hide an older label.
+that is still pending does not hide an older label. Images that a generation removed have no row.
 """
 
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from depthsieve.errors import StoreDamaged
 
 if TYPE_CHECKING:
     from depthsieve.store.reader import Store
@@ -41,9 +38,11 @@ def build_index(store: "Store") -> pa.Table:
     committed = store.committed()
     tables = []
     for generation in store.generations():
-        path = store.plan_path(generation.number)
-        tables.append(_planned_rows(store, _read(path), generation.number, committed))
-        tables.append(_rejected_rows(_read(path.with_suffix(".rejected.parquet")), generation.number))
+        planned, rejected = store.read_plan(generation)
+        leaves = pc.equal(planned["action"], "remove")
+        tables.append(_planned_rows(store, planned.filter(pc.invert(leaves)), generation.number, committed))
+        tables.append(_rows_without_label(rejected, "rejected", generation.number))
+        tables.append(_rows_without_label(planned.filter(leaves), "removed", generation.number))
     if not tables:
         return SCHEMA.empty_table()
     table = pa.concat_tables(tables)
@@ -55,6 +54,7 @@ def build_index(store: "Store") -> pa.Table:
     if len(ids) > 1:
         first = pa.concat_arrays([pa.array([True]), pc.not_equal(ids[1:], ids[:-1])])
         table = table.filter(first)
+    table = table.filter(pc.not_equal(table["status"], "removed"))
     return table.drop_columns(["settled"]).combine_chunks()
 
 
@@ -81,17 +81,11 @@ def _planned_rows(store: "Store", planned: pa.Table, generation: int, committed:
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def _rejected_rows(rejected: pa.Table, generation: int) -> pa.Table:
-    count = len(rejected)
+def _rows_without_label(listed: pa.Table, status: str, generation: int) -> pa.Table:
+    count = len(listed)
     columns: dict[str, Any] = {name: pa.nulls(count, SCHEMA.field(name).type) for name in SCHEMA.names}
-    columns |= {name: rejected[name] for name in ("id", "reason", "size", "mtime_ns")}
-    columns["status"] = pa.repeat("rejected", count)
+    known = [name for name in ("id", "reason", "size", "mtime_ns") if name in listed.column_names]
+    columns |= {name: listed[name] for name in known}
+    columns["status"] = pa.repeat(status, count)
     columns["generation"] = pa.repeat(pa.scalar(generation, pa.int32()), count)
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
-
-
-def _read(path: Any) -> pa.Table:
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise StoreDamaged(f"{path} cannot be read ({error}); restore it from a copy") from error

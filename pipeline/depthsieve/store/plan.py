@@ -43,7 +43,8 @@ class PlannedShard:
 class Generation:
     """The record that commits a plan: ``commits/generation-NNNN.json``.
 
-    ``sources`` maps each source's name to its root. ``images`` counts the planned rows, ``rejected`` the refused files.
+    ``sources`` maps each source's name to its root. ``images`` counts the planned rows, ``rejected`` the refused files,
+    ``removed`` the images that are no longer in their source and leave the store.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Generation:
     rejected_sha256: str
     images: int
     rejected: int
+    removed: int
     shards: int
     sources: Mapping[str, str]
     profile: NumericsProfile
@@ -67,8 +69,8 @@ class Generation:
         return cls(**values | {"profile": NumericsProfile.from_json(body["profile"])})
 
 
-def encode_plan(shards: Sequence[PlannedShard]) -> bytes:
-    """The plan as Parquet, one row group a shard, so that a worker reads its own shard alone."""
+def encode_plan(shards: Sequence[PlannedShard], removed: Sequence[str]) -> bytes:
+    """The plan as Parquet, one row group a shard, for workers to read alone; then the "remove" rows."""
     buffer = BytesIO()
     with pq.ParquetWriter(buffer, PLAN_SCHEMA, compression="zstd", store_schema=False) as writer:
         for planned in shards:
@@ -83,6 +85,9 @@ def encode_plan(shards: Sequence[PlannedShard]) -> bytes:
                 "label_width": [width] * len(images),
             }
             writer.write_table(pa.table(columns, schema=PLAN_SCHEMA), row_group_size=len(images))
+        if removed:
+            rows = [{"action": "remove", "id": image_id} for image_id in removed]
+            writer.write_table(pa.Table.from_pylist(rows, schema=PLAN_SCHEMA), row_group_size=len(rows))
     return buffer.getvalue()
 
 

@@ -1,9 +1,11 @@
 """Open a store, read its labels and its index. Axes: N images of a shard, H and W the label shape, K the 256 codes."""
 
 import functools
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zarr
 
-from depthsieve.errors import StoreDamaged, StoreMismatch, StoreNotFound
+from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
 from depthsieve.records import LabelSpec, Shape, Shard, canonical_json, digest_of, unseal
 from depthsieve.store import plan, schema
 from depthsieve.store.index import build_index
@@ -81,7 +83,19 @@ class Store:
     def generations(self) -> list[plan.Generation]:
         """All committed generations, oldest first."""
         records = sorted((self.path / "commits").glob("generation-*.json"))
-        return [plan.Generation.from_json(self._record(path)) for path in records]
+        found = [plan.Generation.from_json(self._record(path)) for path in records]
+        for number, generation in enumerate(found):
+            if generation.number != number:
+                missing = self.path / "commits" / f"generation-{number:04d}.json"
+                raise StoreDamaged(f"{missing} is missing, and later ones are there; restore it from a copy")
+        return found
+
+    def read_plan(self, generation: plan.Generation) -> tuple[pa.Table, pa.Table]:
+        """The plan and the rejects of a generation. Raises :class:`StoreDamaged` unless both have their digests."""
+        path = self.plan_path(generation.number)
+        digests = {path: generation.plan_sha256, path.with_suffix(".rejected.parquet"): generation.rejected_sha256}
+        planned, rejected = (pq.read_table(BytesIO(_checked(file, digest))) for file, digest in digests.items())
+        return planned, rejected
 
     def commit_record(self, shard_id: str) -> dict[str, Any]:
         """The record that commits a shard, its own digest checked."""
@@ -113,26 +127,28 @@ class Store:
         """The plan of a generation; the rejects lie beside it as ``.rejected.parquet``."""
         return self.path / "plan" / f"generation-{generation:04d}.parquet"
 
+    @functools.cached_property
+    def _plans(self) -> dict[int, pq.ParquetFile]:
+        return {}
+
+    def _plan_file(self, number: int) -> pq.ParquetFile:
+        """The plan of a generation for reading shard by shard; its digest is checked when it is opened."""
+        if number not in self._plans:
+            (digest,) = (found.plan_sha256 for found in self.generations() if found.number == number)
+            self._plans[number] = pq.ParquetFile(BytesIO(_checked(self.plan_path(number), digest)))
+        return self._plans[number]
+
     def planned_shard(self, shard_id: str) -> Shard:
         """A shard as its plan has it."""
         generation, number = schema.shard_number(shard_id)
-        path = self.plan_path(generation)
-        try:
-            with pq.ParquetFile(path) as parquet:
-                return plan.decode_shard(parquet, number)
-        except (OSError, pa.ArrowException) as error:
-            raise StoreDamaged(f"{path} cannot be read ({error}); restore it from a copy") from error
+        return plan.decode_shard(self._plan_file(generation), number)
 
     def count_planned(self, shard_ids: Iterable[str]) -> dict[str, int]:
         """How many images each of these shards has, from the plans' row groups."""
-        wanted: dict[int, list[int]] = {}
-        for generation, number in map(schema.shard_number, shard_ids):
-            wanted.setdefault(generation, []).append(number)
         counts = {}
-        for generation, numbers in wanted.items():
-            metadata = pq.read_metadata(self.plan_path(generation))
-            for number in numbers:
-                counts[schema.shard_name(generation, number)] = metadata.row_group(number).num_rows
+        for shard_id in shard_ids:
+            generation, number = schema.shard_number(shard_id)
+            counts[shard_id] = self._plan_file(generation).metadata.row_group(number).num_rows
         return counts
 
     def index(self) -> pa.Table:
@@ -200,6 +216,8 @@ def open_store(path: str | Path) -> Store:
         attributes = json.loads(root.read_bytes())["attributes"]
     except (FileNotFoundError, NotADirectoryError):
         raise StoreNotFound(f"{path} is not a label store (it has no labels.zarr)") from None
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise StoreDamaged(f"{root} is not readable as JSON; restore it from a copy") from error
     if not isinstance(attributes, dict) or attributes.get("format") != schema.FORMAT:
@@ -211,5 +229,18 @@ def open_store(path: str | Path) -> Store:
         )
     body = unseal(canonical_json(attributes).encode(), str(root))
     spec = body["label_spec"]
-    tuples = {name: tuple(spec[name]) for name in ("signals", "parents")}
-    return Store(path, LabelSpec(**spec | tuples))
+    try:
+        tuples = {name: tuple(spec[name]) for name in ("signals", "parents")}
+        return Store(path, LabelSpec(**spec | tuples))
+    except (KeyError, TypeError) as error:
+        raise StoreMismatch(f"{path} has a label spec that this depthsieve does not know; update depthsieve") from error
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise StoreDamaged(f"{path} is missing; restore it from a copy") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise StoreDamaged(f"{path} does not fit the digest in its record; restore it from a copy")
+    return data
