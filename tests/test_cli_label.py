@@ -1,6 +1,7 @@
 """`depthsieve label` as a user meets it: what it prints where, and how it exits."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -82,6 +83,10 @@ def test_json_is_all_that_is_on_stdout(
 
 def test_one_file_is_a_source_too(tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch) -> None:
     photos, store = write_photos(tmp_path / "photos", 3), tmp_path / "store"
+    beside = photos / "labels"
+    assert command(monkeypatch, "label", photos / "photo 1.png", beside, "--teacher", teacher) == 0
+    assert open_store(beside).images == ["default/photo 1.png"]
+    shutil.rmtree(beside)
     assert command(monkeypatch, "label", photos / "photo 1.png", store, "--teacher", teacher) == 0
     assert open_store(store).images == ["default/photo 1.png"]
     assert command(monkeypatch, "label", photos, store, "--teacher", teacher) == 0
@@ -95,7 +100,7 @@ def test_one_file_is_a_source_too(tmp_path: Path, teacher: str, monkeypatch: pyt
         ({"--teacher": "no/such-model"}, 1, "--teacher tiny"),
         ({"--size": "71"}, 2, "71"),
         ({"--device": "cuda:99"}, 2, "cuda"),
-        ({"--batch-size": "0"}, 2, "batch_size must be at least 1"),
+        ({"--batch-size": "0"}, 2, "batch_size must be a whole number of at least 1"),
         ({"--name": "a/b"}, 2, "a/b"),
         ({"--signals": "flop"}, 2, "'flop'"),
     ],

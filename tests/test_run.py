@@ -20,7 +20,16 @@ from PIL import Image
 
 import depthsieve
 from depthsieve import labelling, run
-from depthsieve.errors import RunError, SourceError, StoreBusy, StoreError, StoreMismatch, UsageError
+from depthsieve.errors import (
+    RunError,
+    SourceError,
+    StoreBusy,
+    StoreError,
+    StoreMismatch,
+    TeacherError,
+    UsageError,
+)
+from depthsieve.records import LabelJob, TeacherRequest
 from depthsieve.reliability import encode_error, expected_error, flip_disagreement
 from depthsieve.sources import Source
 from depthsieve.store import files, open_store
@@ -210,7 +219,7 @@ class FlakySource:
 
     def __init__(self, inner: Source, faults: int) -> None:
         self._inner, self._faults = inner, faults
-        self.root, self.name = inner.root, inner.name
+        self.root, self.name, self.is_one_file = inner.root, inner.name, False
 
     def read(self, image_id: str) -> bytes:
         if self._faults:
@@ -231,9 +240,122 @@ def test_transient_faults_are_retried_and_never_committed(
         patch.setattr(labelling, "reopen_source", lambda name, root: flaky)
         summary = label(photos, store, teacher)
     assert (summary.labelled, summary.pending, summary.failed) == (labelled, 4 - labelled, ())
-    assert all("Input/output error" in error for error in summary.errors)
+    assert all("is the disk there?" in error and "input/output error" in error for error in summary.errors)
     assert bool(summary.errors) == (labelled == 0)
     assert label(photos, store, teacher).labelled == 4
+
+
+class BadSector(FlakySource):
+    """The real source, but one file can never be read."""
+
+    def read(self, image_id: str) -> bytes:
+        if image_id.endswith("photo 1.png"):
+            raise OSError(errno.EIO, "Input/output error")
+        return self._inner.read(image_id)
+
+
+def test_one_file_on_a_bad_sector_costs_no_other_its_label(
+    tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, store = write_photos(tmp_path / "photos", 4), tmp_path / "store"
+    source = BadSector(labelling.reopen_source("default", str(photos)), 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "PAUSE_S", 0.0)
+        patch.setattr(labelling, "reopen_source", lambda name, root: source)
+        summary = label(photos, store, teacher)
+    assert (summary.labelled, summary.pending, summary.errors) == (3, 0, ())
+    assert [failure.id for failure in summary.failed] == ["default/photo 1.png"]
+    assert summary.failed[0].reason == "cannot be read any more: input/output error"
+    assert label(photos, store, teacher, retry_failed=True).labelled == 4
+
+
+def test_a_disk_that_is_gone_fails_no_image(tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos, store = write_photos(tmp_path / "photos", 4), tmp_path / "store"
+    kept_scan, away = run._scan, tmp_path / "unmounted"
+
+    def scan_then_unmount(*arguments: object) -> object:
+        found = kept_scan(*arguments)  # type: ignore[arg-type]
+        photos.rename(away)
+        photos.mkdir()
+        return found
+
+    monkeypatch.setattr(run, "PAUSE_S", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_scan", scan_then_unmount)
+        summary = label(photos, store, teacher)
+    assert (summary.labelled, summary.failed, summary.pending) == (0, (), 4)
+    assert all("is the disk there?" in error for error in summary.errors)
+    photos.rmdir()
+    away.rename(photos)
+    assert label(photos, store, teacher).labelled == 4
+
+
+def test_a_photo_that_became_a_link_outward_fails_by_name(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 3), tmp_path / "store"
+    kept_scan = run._scan
+
+    def scan_then_link(*arguments: object) -> object:
+        found = kept_scan(*arguments)  # type: ignore[arg-type]
+        (photos / "photo 0.png").unlink()
+        (photos / "photo 0.png").symlink_to(write_photo(tmp_path / "private.png", 120, 90, seed=7))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "_scan", scan_then_link)
+        summary = label(photos, store, teacher)
+    assert [failure.id for failure in summary.failed] == ["default/photo 0.png"]
+    assert "leads out of the root" in summary.failed[0].reason and summary.labelled == 2
+
+
+def test_a_failed_image_whose_file_is_gone_leaves_the_store(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 2), tmp_path / "store"
+    (photos / "empty.jpg").write_bytes(b"")
+    whole = (photos / "photo 1.png").read_bytes()
+    (photos / "photo 1.png").write_bytes(whole[: len(whole) // 2])
+    assert len(label(photos, store, teacher).failed) == 2
+    (photos / "empty.jpg").unlink()
+    (photos / "photo 1.png").unlink()
+    assert len(label(photos, store, teacher).failed) == 2
+    summary = label(photos, store, teacher, retry_failed=True)
+    assert (summary.labelled, summary.failed, summary.pending) == (1, (), 0)
+
+
+def test_the_index_file_is_brought_up_to_date_by_every_run(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 3), tmp_path / "store"
+    label(photos, store, teacher)
+    current = pq.read_table(store / "index.parquet")
+    assert current["status"].to_pylist() == ["labelled"] * 3
+    pq.write_table(
+        current.slice(0, 2), store / "index.parquet"
+    )  # as a run left it that was killed after its last commit
+    label(photos, store, teacher)
+    assert pq.read_table(store / "index.parquet").equals(current)
+
+
+def test_a_worker_with_other_weights_labels_nothing(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 1), tmp_path / "store"
+    label(photos, store, teacher)
+    other = str(small_teacher(tmp_path / "other", seed=1))
+    job = LabelJob(store, TeacherRequest(other), open_store(store).fingerprint, ("flip",), (("default", str(photos)),))
+    with pytest.raises(TeacherError, match="other weights or settings"):
+        labelling.ShardLabeller(job)
+
+
+def test_a_folder_called_tiny_is_not_the_teacher(tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_teacher(tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    assert run._request(depthsieve.LabelOptions(teacher="tiny")).name == "tiny"
+    assert run._request(depthsieve.LabelOptions(teacher="./tiny")).name == str(tmp_path / "tiny")
+
+
+def test_enormous_values_fail_by_name() -> None:
+    depth_HW = torch.zeros(4, 4)
+    depth_HW[0, 0] = -1e5
+    assert "more than float16 holds" in str(labelling._fault_of(depth_HW))
+    depth_HW[0, 0] = float("nan")
+    assert "not finite at 1 of 16 pixels" in str(labelling._fault_of(depth_HW))
+    assert "is 2 at every pixel" in str(labelling._fault_of(torch.full((4, 4), 2.0)))
+    assert labelling._fault_of(torch.arange(16.0).reshape(4, 4)) is None
 
 
 def test_sources_keep_their_names_and_roots(tmp_path: Path, teacher: str) -> None:
@@ -375,7 +497,7 @@ def test_disk_space_is_estimated_before_the_start(
     monkeypatch.setattr("depthsieve.planning.BYTES_PER_PIXEL", 1e15)
     with pytest.raises(RunError, match="make room"):
         label(photos, tmp_path / "store", teacher)
-    assert not list((tmp_path / "store" / "commits").iterdir())
+    assert not (tmp_path / "store" / "plan").exists()
     monkeypatch.undo()
     assert label(photos, tmp_path / "store", teacher, size=84).labelled == 1  # no plan, so nothing holds it to a spec
 

@@ -51,15 +51,15 @@ MAY_IMPORT = {
     # labelling: one shard, then one run
     "numerics": "errors records images teachers",
     "labelling": "errors records images sources store teachers reliability numerics",
-    "planning": "errors records options sources store teachers reliability sharding numerics",
+    "planning": "errors records options sources store teachers sharding numerics",
     "runners": "errors records teachers labelling",
-    "run": "errors records options sources store teachers planning runners",
+    "run": "errors records options sources store teachers labelling planning runners",
     # what looks at a finished store, and the demonstration of it all
     "student": "errors losses loader",
     "demo_settings": "errors",
     "report": "errors records images sources store masking reliability evaluate loader demo_settings",
     "demo": "errors records options demo_settings images store masking losses reliability evaluate scenes "
-    "teachers loader run student report",
+    "teachers numerics loader run student report",
 }
 
 ONLY_IN = {

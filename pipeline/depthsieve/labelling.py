@@ -3,29 +3,43 @@
 Axes: N images of a shard, B images of a batch, C channels, H and W the label shape, K the 256 reliability codes.
 """
 
+import errno
 import hashlib
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
-from depthsieve.errors import DepthsieveError, ImageRejected, StoreError
+from depthsieve.errors import DepthsieveError, ImageRejected, SourceError, StoreError, TeacherError
 from depthsieve.images import decode
 from depthsieve.numerics import make_profile, torch_threads
-from depthsieve.records import ImageRecord, LabelJob, NumericsProfile, Shape, Shard, ShardResult, digest_of
-from depthsieve.reliability import encode_error, expected_error, flip_disagreement, histogram
+from depthsieve.records import (
+    ImageRecord,
+    LabelJob,
+    LabelSpec,
+    NumericsProfile,
+    Shape,
+    Shard,
+    ShardResult,
+    TeacherRequest,
+    digest_of,
+)
+from depthsieve.reliability import CALIBRATION, encode_error, expected_error, flip_disagreement, histogram
 from depthsieve.sources import Source, reopen_source
 from depthsieve.store import open_store, schema
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard
 from depthsieve.teachers import Teacher, load_teacher
 
-IMAGE_FAULTS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""File errors that are the image's own: trying again at once cannot help. All other OSErrors are transient."""
+IMAGE_FAULTS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+"""File errors that are the image's own: trying again at once cannot help. All others are transient at first."""
+
+DECODED_PIXELS = 100_000_000
+"""Pixels that may be decoded and resized at a time, at about 20 bytes each; one larger image goes alone."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,37 @@ class PreparedImage:
     content_sha256: str
 
 
+class Unreadable(ImageRejected):
+    """A file that could not be read; where that is true of a whole shard, it is the disk and not the images."""
+
+
+def load_requested(request: TeacherRequest) -> Teacher:
+    """The teacher that is asked for."""
+    return load_teacher(
+        request.name,
+        revision=request.revision,
+        size=request.size,
+        device=request.device,
+        dtype=request.dtype,
+        max_tokens=request.max_tokens,
+        oversize=request.oversize,
+    )
+
+
+def label_spec(teacher: Teacher, signals: tuple[str, ...]) -> LabelSpec:
+    """What decides the labels of a teacher with these signals."""
+    return LabelSpec(
+        weights_digest=teacher.weights_digest,
+        quantity=teacher.quantity,
+        unit=teacher.unit,
+        dtype=teacher.dtype,
+        preprocessing=teacher.preprocessing,
+        signals=signals,
+        calibration=CALIBRATION if signals else "none",
+        encoding=schema.ENCODING,
+    )
+
+
 class ShardLabeller:
     """Labels and commits the shards of a job, one call a shard, in this process.
 
@@ -47,17 +92,14 @@ class ShardLabeller:
     def __init__(
         self, job: LabelJob, teacher: Teacher | None = None, on_images: Callable[[int], None] | None = None
     ) -> None:
-        request = job.teacher
         self._job = job
-        self._teacher = teacher or load_teacher(
-            request.name,
-            revision=request.revision,
-            size=request.size,
-            device=request.device,
-            dtype=request.dtype,
-            max_tokens=request.max_tokens,
-            oversize=request.oversize,
-        )
+        self._teacher = teacher or load_requested(job.teacher)
+        found = label_spec(self._teacher, job.signals).fingerprint
+        if found != job.fingerprint:
+            raise TeacherError(
+                f"a worker found other weights or settings for teacher {job.teacher.name!r} than the run was planned "
+                "with; give every worker the same checkpoint"
+            )
         self._on_images = on_images or (lambda count: None)
         self._store = open_store(job.store)
         if self._store.fingerprint != job.fingerprint:
@@ -71,18 +113,18 @@ class ShardLabeller:
             shard = self._store.planned_shard(shard_id)
             planned = self._profiles[schema.shard_number(shard_id)[0]]
             with torch_threads(planned.threads):
-                content = label_shard(shard, self._teacher, self._sources, self._job.signals, planned, self._on_images)
+                content = label_shard(shard, self._teacher, self._sources, self._job, planned, self._on_images)
             self._commit(shard, content, planned)
         except DepthsieveError as error:
             return ShardResult(shard_id, error=str(error), fatal=True)
         except OSError as error:
             return ShardResult(shard_id, error=f"{type(error).__name__}: {error}")
-        except (MemoryError, torch.OutOfMemoryError):
-            size = planned.batch_size
-            hint = f"out of memory at batch size {size}; plan a new store with a smaller --batch-size or --size"
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            hint = f"out of memory at batch size {planned.batch_size}; use a smaller --batch-size in a new store"
             return ShardResult(shard_id, error=hint, fatal=True)
-        failures = content.failures
-        return ShardResult(shard_id, len(shard.images) - len(failures), failures)
+        return ShardResult(shard_id, len(shard.images) - len(content.failures))
 
     def _commit(self, shard: Shard, content: ShardArrays, planned: NumericsProfile) -> None:
         actual = make_profile(self._teacher, planned.batch_size, planned.threads)
@@ -99,7 +141,7 @@ def label_shard(
     shard: Shard,
     teacher: Teacher,
     sources: dict[str, Source],
-    signals: tuple[str, ...],
+    job: LabelJob,
     profile: NumericsProfile,
     on_images: Callable[[int], None],
 ) -> ShardArrays:
@@ -111,19 +153,40 @@ def label_shard(
     arrays = _empty_arrays(shard)
     size = profile.batch_size
     spans = [range(start, min(start + size, len(shard.images))) for start in range(0, len(shard.images), size)]
-    with ThreadPoolExecutor(max_workers=max(1, profile.threads)) as decoders:
+    largest = max(image.width * image.height for image in shard.images)
+    unreadable: list[Unreadable] = []
+    with ThreadPoolExecutor(max_workers=max(1, min(profile.threads, DECODED_PIXELS // largest))) as decoders:
 
         def submit(span: range) -> list[Any]:
-            return [decoders.submit(_prepare, shard.images[row], shard.shape, teacher, sources) for row in span]
+            return [
+                decoders.submit(_prepare, shard.images[row], shard.shape, teacher, sources, job.last_attempt)
+                for row in span
+            ]
 
         ahead = submit(spans[0])
         for number, span in enumerate(spans):
             waiting = ahead
             ahead = submit(spans[number + 1]) if number + 1 < len(spans) else []
             prepared = [future.result() for future in waiting]
-            _label_batch(arrays, span, prepared, teacher, signals)
+            unreadable += [image for image in prepared if isinstance(image, Unreadable)]
+            _label_batch(arrays, span, prepared, teacher, job.signals)
             on_images(len(span))
+    if len(unreadable) == len(shard.images):
+        raise OSError(errno.EIO, f"none of {len(unreadable)} images can be read; is the disk there? {unreadable[0]}")
     return ShardArrays(arrays)
+
+
+def _holds_something(root: str) -> bool:
+    """False where a disk that is not mounted leaves no folder, or an empty one."""
+    try:
+        with os.scandir(root) as entries:
+            return any(True for _ in entries)
+    except OSError:
+        return False
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _empty_arrays(shard: Shard) -> dict[str, np.ndarray[Any, Any]]:
@@ -142,7 +205,7 @@ def _empty_arrays(shard: Shard) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _prepare(
-    image: ImageRecord, shape: Shape, teacher: Teacher, sources: dict[str, Source]
+    image: ImageRecord, shape: Shape, teacher: Teacher, sources: dict[str, Source], last_attempt: bool
 ) -> PreparedImage | ImageRejected:
     """Read, decode and resize one image; what is wrong with the image itself comes back as a value."""
     source = sources[image.id.partition("/")[0]]
@@ -155,10 +218,15 @@ def _prepare(
         prepared_CHW = teacher.prepare(decoded.rgb_HW3, shape)
     except ImageRejected as error:
         return error
-    except IMAGE_FAULTS as error:
-        if not Path(source.root).is_dir():
-            raise  # the disk is gone, not the image
-        return ImageRejected(f"cannot be read any more: {(error.strerror or str(error)).lower()}")
+    except (SourceError, TeacherError) as error:  # a file that became a link outward, a shape the processor refuses
+        return ImageRejected(str(error))
+    except OSError as error:
+        reason = f"cannot be read any more: {(error.strerror or str(error)).lower()}"
+        if error.errno in IMAGE_FAULTS and _holds_something(source.root):
+            return ImageRejected(reason)
+        if last_attempt:
+            return Unreadable(reason)
+        raise OSError(error.errno, f"{image.id} {reason}") from error
     hole_HW = None
     if decoded.hole_HW is not None:
         covered = cv2.resize(decoded.hole_HW.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
@@ -211,12 +279,18 @@ def predict_labels(
 
     Without a signal nothing is known of the error, and every valid pixel gets 255.
     """
-    depth_BHW = teacher.predict(image_BCHW)
+    depth_BHW = _predict(teacher, image_BCHW)
     delta_BHW = torch.zeros_like(depth_BHW)
     if "flip" in signals:
-        flipped_BHW = teacher.predict(image_BCHW.flip(-1))
+        flipped_BHW = _predict(teacher, image_BCHW.flip(-1))
         delta_BHW = flip_disagreement(depth_BHW, flipped_BHW, teacher.quantity)
+    valid_BHW = valid_BHW.to(depth_BHW.device)
     return depth_BHW, encode_error(expected_error(depth_BHW, delta_BHW), valid_BHW)
+
+
+def _predict(teacher: Teacher, image_BCHW: torch.Tensor) -> torch.Tensor:
+    depth_BHW = teacher.predict(image_BCHW)
+    return depth_BHW.cpu() if depth_BHW.device.type == "mps" else depth_BHW  # MPS has no float64, which alignment needs
 
 
 def _fault_of(depth_HW: torch.Tensor) -> ImageRejected | None:
@@ -224,8 +298,8 @@ def _fault_of(depth_HW: torch.Tensor) -> ImageRejected | None:
     wild = int((~torch.isfinite(depth_HW)).sum())
     if wild:
         return ImageRejected(f"the teacher's output is not finite at {wild} of {depth_HW.numel()} pixels")
-    low, high = float(depth_HW.min()), float(depth_HW.max())
-    if low == high:
+    low, high = float(depth_HW.min()), float(depth_HW.abs().max())
+    if low == float(depth_HW.max()):
         return ImageRejected(f"the teacher's output is {low:g} at every pixel")
     if high > schema.MAX_DEPTH:
         return ImageRejected(f"the teacher's output reaches {high:g}, more than float16 holds ({schema.MAX_DEPTH:g})")

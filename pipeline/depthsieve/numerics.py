@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from tqdm.auto import tqdm
 
 from depthsieve.images import decoder_versions
 from depthsieve.records import NumericsProfile, Shape
@@ -45,27 +46,29 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def find_batch_size(teacher: Teacher, shape: Shape, images: int, threads: int) -> int:
+def find_batch_size(teacher: Teacher, shape: Shape, images: int, threads: int, progress: bool) -> int:
     """The batch size with the most images a second at ``shape``, among powers of two, by a short trial.
 
-    A larger one must win by 5%, so that memory is not spent on noise. Small jobs get 4 without a trial.
+    A larger one must win by 5%, so that memory is not spent on noise. Small jobs get 4 without a trial. ``shape``
+    should be the largest there is: what fits there fits everywhere.
     """
     if images < SMALL_JOB:
         return min(4, max(1, images))
     best, best_rate = 1, 0.0
     limit = 8 if teacher.device.type == "cpu" else 64
-    with torch_threads(threads):
-        for exponent in range(limit.bit_length()):
-            size = 2**exponent
+    sizes = [2**exponent for exponent in range(limit.bit_length())]
+    with torch_threads(threads), tqdm(sizes, desc="batch size", leave=False, disable=None if progress else True) as bar:
+        for size in bar:
             try:
                 rate = _images_per_second(teacher, shape, size)
             except torch.cuda.OutOfMemoryError:
-                torch.cuda.empty_cache()
                 break
             if rate > 1.05 * best_rate:
                 best, best_rate = size, rate
             elif size >= 4 * best:
                 break
+    if teacher.device.type == "cuda":
+        torch.cuda.empty_cache()  # what the trial held, a worker on the same device needs
     return best
 
 

@@ -40,12 +40,14 @@ class LabelOptions:
     def __post_init__(self) -> None:
         for option in ("batch_size", "threads", "workers", "shard_size", "max_tokens"):
             value = getattr(self, option)
-            if value is not None and value < 1:
-                raise UsageError(f"{option} must be at least 1, not {value}")
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UsageError(f"{option} must be a whole number of at least 1, not {value!r}")
         choices = {"runner": ("auto", "local", "ray"), "oversize": ("reject", "shrink")}
         for option, known in choices.items():
             if getattr(self, option) not in known:
                 raise UsageError(f"{option} must be one of {', '.join(known)}, not {getattr(self, option)!r}")
+        if not isinstance(self.signals, str):
+            raise UsageError(f"signals is a comma-separated list, such as 'flip', not {self.signals!r}")
         unknown = sorted(set(self.signals.split(",")) - set(SIGNALS))
         if unknown:
             raise UsageError(f"unknown signal {unknown[0]!r}; there are: {', '.join(SIGNALS)}")

@@ -2,21 +2,21 @@
 
 import os
 import shutil
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from depthsieve.errors import ImageRejected, RunError, SourceError, StoreNotFound, UsageError
 from depthsieve.numerics import find_batch_size, make_profile
 from depthsieve.options import LabelOptions
 from depthsieve.records import ImageRecord, LabelSpec, NumericsProfile, RejectedImage, Shape
-from depthsieve.reliability import CALIBRATION
 from depthsieve.sharding import make_shards
 from depthsieve.sources import Scan, Source
-from depthsieve.store import Store, open_store, schema
+from depthsieve.store import Store, open_store
 from depthsieve.store.create import add_generation, check_spec
 from depthsieve.store.plan import PlannedShard
 from depthsieve.teachers import Teacher
@@ -25,18 +25,29 @@ BYTES_PER_PIXEL = 2.2
 """What a label takes on disk, on the large side: float16 depth and uint8 reliability after compression."""
 
 
-def label_spec(teacher: Teacher, options: LabelOptions) -> LabelSpec:
-    """What decides the labels of a run."""
-    return LabelSpec(
-        weights_digest=teacher.weights_digest,
-        quantity=teacher.quantity,
-        unit=teacher.unit,
-        dtype=teacher.dtype,
-        preprocessing=teacher.preprocessing,
-        signals=options.signal_names,
-        calibration=CALIBRATION if options.signal_names else "none",
-        encoding=schema.ENCODING,
-    )
+@dataclass(frozen=True, slots=True)
+class Workforce:
+    """Who labels: ``workers`` of ``threads`` each, on Ray or (one) in this process, sharing ``gpus``."""
+
+    on_ray: bool
+    workers: int
+    threads: int
+    gpus: int
+
+    @classmethod
+    def choose(cls, teacher: Teacher, options: LabelOptions) -> "Workforce":
+        """What the options ask for; auto is Ray for an address, more than one worker, or more than one GPU.
+
+        ``--device cuda:1`` names one GPU, and so one worker.
+        """
+        gpus = 0
+        if teacher.device.type == "cuda":
+            gpus = 1 if ":" in options.device else torch.cuda.device_count()
+        workers = options.workers or max(1, gpus)
+        on_ray = options.runner == "ray" or (options.runner == "auto" and (bool(options.address) or workers > 1))
+        if not on_ray:
+            workers = 1
+        return cls(on_ray, workers, options.threads or max(1, cores() // workers), gpus)
 
 
 def find_store(path: Path, spec: LabelSpec) -> Store | None:
@@ -53,7 +64,8 @@ def check_source(source: Source, path: Path, store: Store | None, moved: bool) -
     """Raise unless ``source`` may be labelled into the store at ``path``: apart from it, and under its own name."""
     root = Path(source.root)
     resolved = path.resolve()
-    if resolved.is_relative_to(root) or root.is_relative_to(resolved):
+    inside = resolved.is_relative_to(root) and not source.is_one_file
+    if inside or root.is_relative_to(resolved):
         raise UsageError(f"the store {path} and the images {root} may not lie inside each other; name another store")
     known = store.sources().get(source.name) if store else None
     if known is not None and known != source.root and not moved:
@@ -71,33 +83,52 @@ def known_ids(index: pa.Table, retry_failed: bool) -> set[str]:
     return set(index["id"].to_pylist())
 
 
-def add_new_images(store: Store, source: Source, scan: Scan, teacher: Teacher, options: LabelOptions) -> int:
+def add_new_images(
+    store: Store,
+    source: Source,
+    scan: Scan,
+    teacher: Teacher,
+    options: LabelOptions,
+    workforce: Workforce,
+    progress: bool,
+) -> int:
     """Plan what the scan found and the store does not know: a new generation, or none. Returns how many images.
 
-    Images that stand failed are tried again as "replace" rows where ``options.retry_failed`` asks for it.
+    Where ``options.retry_failed`` asks for it, images that stand failed are tried again as "replace" rows, and those
+    whose file is gone leave the store.
     """
     index = store.index()
     known = known_ids(index, options.retry_failed)
-    if options.retry_failed:  # what an interrupted run planned to try again is not planned twice
-        known |= {image.id for shard_id in store.pending() for image in store.planned_shard(shard_id).images}
-    held = set(index.filter(pc.equal(index["status"], "failed"))["id"].to_pylist())
+    # What an interrupted run planned is not planned twice, though it may still stand failed.
+    known |= {image.id for shard_id in store.pending() for image in store.planned_shard(shard_id).images}
+    states = dict(zip(index["id"].to_pylist(), index["status"].to_pylist(), strict=True))
     shaped, rejected = _shapes([image for image in scan.images if image.id not in known], teacher)
     rejected += [image for image in scan.rejected if image.id not in known]
+    gone = _gone(states, source, scan, known) if options.retry_failed else []
     moved = store.sources().get(source.name, source.root) != source.root
     if moved and not scan.known:
         raise SourceError(f"none of the images of source {source.name!r} lie in {source.root}; is it the right folder?")
-    if not shaped and not rejected and not moved:
+    if not (shaped or rejected or gone or moved):
         return 0
     shards = make_shards(shaped, len(store.generations()), options.shard_size)
     _check_space(store.path, shaped)
     planned = [
-        PlannedShard(shard, tuple("replace" if image.id in held else "add" for image in shard.images))
+        PlannedShard(shard, tuple("replace" if states.get(image.id) == "failed" else "add" for image in shard.images))
         for shard in shards
     ]
-    profile = _choose_profile(teacher, options, [shape for _, shape in shaped])
+    profile = _choose_profile(teacher, options, shaped, workforce.threads, progress)
     rejected.sort(key=lambda image: image.id)
-    add_generation(store, planned, rejected, dict(store.sources()) | {source.name: source.root}, profile)
+    add_generation(store, planned, rejected, dict(store.sources()) | {source.name: source.root}, profile, gone)
     return len(shaped)
+
+
+def _gone(states: Mapping[str, str], source: Source, scan: Scan, known: set[str]) -> list[str]:
+    """Ids of the source that stand failed, and whose file the scan did not find."""
+    found = {image.id for image in scan.images} | {image.id for image in scan.rejected} | known
+    if source.is_one_file:
+        return []
+    standing = (image_id for image_id, state in states.items() if state in ("failed", "rejected"))
+    return sorted(image_id for image_id in standing if image_id.startswith(f"{source.name}/") and image_id not in found)
 
 
 def _shapes(
@@ -127,16 +158,33 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _choose_profile(teacher: Teacher, options: LabelOptions, shapes: Sequence[Shape]) -> NumericsProfile:
-    threads = options.threads or max(1, cores() // (options.workers or 1))
+def _choose_profile(
+    teacher: Teacher,
+    options: LabelOptions,
+    shaped: Sequence[tuple[ImageRecord, Shape]],
+    threads: int,
+    progress: bool,
+) -> NumericsProfile:
     batch_size = options.batch_size
     if batch_size is None:
-        ((shape, count),) = Counter(sorted(shapes)).most_common(1) or [((0, 0), 0)]
-        batch_size = find_batch_size(teacher, shape, count, threads)
+        largest = max((shape for _, shape in shaped), key=lambda shape: shape[0] * shape[1], default=(0, 0))
+        batch_size = find_batch_size(teacher, largest, len(shaped), threads, progress)
     return make_profile(teacher, batch_size, threads)
 
 
-def differing_options(profile: NumericsProfile, options: LabelOptions) -> list[str]:
-    """Options that ask for something else than the profile a plan was made with; the plan's holds."""
-    asked = {"batch_size": options.batch_size, "threads": options.threads}
-    return [name for name, value in asked.items() if value is not None and value != getattr(profile, name)]
+def differences_from(profile: NumericsProfile, teacher: Teacher, options: LabelOptions) -> list[str]:
+    """What is asked for, or is true of this machine, and is not as in the profile that a plan was made with."""
+    notes = []
+    for name in ("batch_size", "threads"):
+        asked, planned = getattr(options, name), getattr(profile, name)
+        if asked is not None and asked != planned:
+            notes.append(f"was planned with --{name.replace('_', '-')} {planned} and goes on with it")
+    now = make_profile(teacher, profile.batch_size, profile.threads)
+    here = {"device": f"{now.device_kind} ({now.device_model})", **now.versions}
+    there = {"device": f"{profile.device_kind} ({profile.device_model})", **profile.versions}
+    notes += [
+        f"was planned with {name} {there.get(name)}, this is {here.get(name)}: labels may differ in their last bits"
+        for name in sorted({*here, *there})
+        if here.get(name) != there.get(name)
+    ]
+    return notes

@@ -64,7 +64,6 @@ class ShardResult:
 
     shard_id: str
     labelled: int = 0
-    failures: tuple[ImageFailure, ...] = ()
     error: str | None = None
     fatal: bool = False
 
@@ -84,13 +83,17 @@ class TeacherRequest:
 
 @dataclass(frozen=True, slots=True)
 class LabelJob:
-    """All that a worker needs to label shards of a store; it is small and can be pickled."""
+    """All that a worker needs to label shards of a store; it is small and can be pickled.
+
+    On the ``last_attempt`` of a run a file that cannot be read is its image's own failure, not the shard's.
+    """
 
     store: Path
     teacher: TeacherRequest
     fingerprint: str
     signals: tuple[str, ...]
     sources: tuple[tuple[str, str], ...]
+    last_attempt: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,31 +4,33 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 from tqdm.auto import tqdm
 
 from depthsieve.errors import DepthsieveError, RunError, SourceError, UsageError
+from depthsieve.labelling import label_spec, load_requested
 from depthsieve.options import LabelOptions, LabelSummary
 from depthsieve.planning import (
+    Workforce,
     add_new_images,
     check_source,
-    cores,
-    differing_options,
+    differences_from,
     find_store,
     known_ids,
-    label_spec,
 )
 from depthsieve.records import ImageFailure, LabelJob, TeacherRequest
 from depthsieve.runners import Runner
 from depthsieve.runners.local import local_runner
 from depthsieve.sources import Scan, Source, open_source
 from depthsieve.store import Store, files
-from depthsieve.store.create import clear_scratch, open_or_create, prepare_folder, write_index
-from depthsieve.teachers import Teacher, load_teacher
+from depthsieve.store.create import check_folder, clear_scratch, open_or_create, prepare_folder, write_index
+from depthsieve.store.schema import shard_number
+from depthsieve.teachers import EMBEDDED, Teacher, find_preset
 
 ATTEMPTS = 3
 """How often a shard is tried in one run before the run gives up on it."""
@@ -54,23 +56,29 @@ def label(source: str | Path, store: str | Path, *, progress: bool = True, **opt
         raise UsageError(str(error).replace("LabelOptions.__init__()", "label()")) from None
     images = open_source(source, chosen.name)
     path = Path(store).absolute()
-    teacher = _load(chosen)
-    spec = label_spec(teacher, chosen)
+    check_folder(path)
+    request = _request(chosen)
+    teacher = load_requested(request)
+    spec = label_spec(teacher, chosen.signal_names)
     existing = find_store(path, spec)
     check_source(images, path, existing, chosen.moved)
     scan = _scan(images, existing, chosen, progress)
+    workforce = Workforce.choose(teacher, chosen)
     prepare_folder(path)
     with _disk_errors_named(path), files.store_lock(path / "lock"):
         clear_scratch(path)
         opened = open_or_create(path, spec)
         check_source(images, path, opened, chosen.moved)
-        planned = add_new_images(opened, images, scan, teacher, chosen)
-        notes = _notes(opened, chosen)
+        planned = add_new_images(opened, images, scan, teacher, chosen, workforce, progress)
+        notes = _notes(opened, teacher, chosen)
         start = time.perf_counter()
-        labelled, errors = _label_pending(opened, teacher, chosen, progress)
-        seconds = time.perf_counter() - start
-        if planned or labelled or not (path / "index.parquet").exists():
+        request = replace(request, device=teacher.device.type) if workforce.on_ray else request
+        job = LabelJob(path, request, spec.fingerprint, spec.signals, tuple(opened.sources().items()))
+        try:
+            labelled, errors = _label_pending(opened, job, _runner_of(workforce, teacher, chosen), progress)
+        finally:
             write_index(opened)
+        seconds = time.perf_counter() - start
     return _summary(opened, scan, (labelled, planned, seconds), errors, notes)
 
 
@@ -86,15 +94,12 @@ def _disk_errors_named(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _load(options: LabelOptions) -> Teacher:
-    return load_teacher(
-        options.teacher,
-        revision=options.revision,
-        size=options.size,
-        device=options.device,
-        dtype=options.dtype,
-        max_tokens=options.max_tokens,
-        oversize=options.oversize,
+def _request(options: LabelOptions) -> TeacherRequest:
+    name = options.teacher
+    if name != EMBEDDED.name and find_preset(name) is None and Path(name).is_dir():
+        name = str(Path(name).absolute())  # a worker has another working folder
+    return TeacherRequest(
+        name, options.revision, options.size, options.device, options.dtype, options.max_tokens, options.oversize
     )
 
 
@@ -112,38 +117,33 @@ def _scan(source: Source, store: Store | None, options: LabelOptions, progress: 
     return scan
 
 
-def _notes(store: Store, options: LabelOptions) -> tuple[str, ...]:
-    pending = {shard_id[:4] for shard_id in store.pending()}
-    notes = []
-    for generation in store.generations():
-        if f"{generation.number:04d}" in pending:
-            for name in differing_options(generation.profile, options):
-                kept = getattr(generation.profile, name)
-                option = name.replace("_", "-")
-                notes.append(f"generation {generation.number} was planned with --{option} {kept} and goes on with it")
-    return tuple(notes)
+def _notes(store: Store, teacher: Teacher, options: LabelOptions) -> tuple[str, ...]:
+    pending = {shard_number(shard_id)[0] for shard_id in store.pending()}
+    return tuple(
+        f"generation {generation.number} {difference}"
+        for generation in store.generations()
+        if generation.number in pending
+        for difference in differences_from(generation.profile, teacher, options)
+    )
 
 
 def _label_pending(
-    store: Store, teacher: Teacher, options: LabelOptions, progress: bool
+    store: Store, job: LabelJob, runner_of: Callable[[Callable[[int], Any]], Runner], progress: bool
 ) -> tuple[int, tuple[str, ...]]:
     """Label every shard that is planned and not committed. Returns how many images, and why some are left."""
     todo = list(store.pending())
     if not todo:
         return 0, ()
-    job = _job(store, teacher, options)
     counts = store.count_planned(todo)
     labelled = done = 0
     errors: list[str] = []
-    interval = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs few lines
-    total = sum(counts.values())
+    in_log = not sys.stderr.isatty() and not any("notebook" in base.__module__ for base in tqdm.__mro__)
+    total, interval = sum(counts.values()), 30.0 if in_log else 0.1  # a log file needs few lines
     with tqdm(total=total, desc="label", unit=" images", disable=not progress, mininterval=interval) as bar:
-        runner = _runner(teacher, options, bar.update)
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(PAUSE_S * 2 ** (attempt - 1))
+        runner = runner_of(bar.update)
+        for attempt in range(1, ATTEMPTS + 1):
             left, errors = [], []
-            for result in runner(job, todo):
+            for result in runner(replace(job, last_attempt=attempt == ATTEMPTS), todo):
                 if result.error is None:
                     labelled += result.labelled
                     done += counts[result.shard_id]
@@ -154,30 +154,22 @@ def _label_pending(
                     errors.append(f"shard {result.shard_id}: {result.error}")
                 bar.update(done - bar.n)
             todo = left
-            if not todo:
+            if not todo or attempt == ATTEMPTS:
                 break
+            time.sleep(PAUSE_S * 2 ** (attempt - 1))
     return labelled, tuple(errors)
 
 
-def _job(store: Store, teacher: Teacher, options: LabelOptions) -> LabelJob:
-    name = str(Path(options.teacher).absolute()) if Path(options.teacher).is_dir() else options.teacher
-    request = TeacherRequest(
-        name, options.revision, options.size, teacher.device.type, options.dtype, options.max_tokens, options.oversize
-    )
-    return LabelJob(store.path, request, store.fingerprint, store.spec.signals, tuple(store.sources().items()))
-
-
-def _runner(teacher: Teacher, options: LabelOptions, on_images: Callable[[int], Any]) -> Runner:
-    """The runner that the options ask for; auto is Ray for an address, more than one worker, or more than one GPU."""
-    gpus = torch.cuda.device_count() if teacher.device.type == "cuda" else 0
-    wants_ray = bool(options.address) or (options.workers or gpus) > 1
-    if options.runner == "local" or (options.runner == "auto" and not wants_ray):
-        return local_runner(teacher, on_images)
+def _runner_of(
+    workforce: Workforce, teacher: Teacher, options: LabelOptions
+) -> Callable[[Callable[[int], Any]], Runner]:
+    """The runner, once it is told whom to tell about finished images."""
+    if not workforce.on_ray:
+        return partial(local_runner, teacher)
     from depthsieve.runners.ray import RayOptions, ray_runner  # heavy, and a laptop does without
 
-    workers = options.workers or max(1, gpus)
-    threads = options.threads or max(1, cores() // workers)
-    return ray_runner(RayOptions(workers, threads, min(1.0, gpus / workers), options.address))
+    on_ray = ray_runner(RayOptions(workforce.workers, workforce.threads, workforce.gpus, options.address))
+    return lambda on_images: on_ray  # actors tell of whole shards only
 
 
 def _summary(

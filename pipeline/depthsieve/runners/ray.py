@@ -2,10 +2,15 @@
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +18,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from depthsieve.errors import RunError
+from depthsieve.errors import DepthsieveError, RunError
 from depthsieve.labelling import ShardLabeller
 from depthsieve.records import LabelJob, ShardResult
 from depthsieve.runners import Runner
@@ -24,23 +29,41 @@ LONGEST_BASE = 24
 """Bytes of a temporary folder's path under which Ray's sockets still fit into the 107 that the kernel allows."""
 
 
+START_S = 300.0
+"""Seconds in which at least one worker must have loaded its teacher."""
+
+
 @dataclass(frozen=True, slots=True)
 class RayOptions:
-    """How many actors, and what each may use. ``address`` None starts a private Ray on this machine."""
+    """How many actors, and what they may use. ``address`` None starts a private Ray on this machine."""
 
     workers: int
     cpus_per_worker: int
-    gpus_per_worker: float = 0.0
+    gpus: int = 0
     address: str | None = None
+
+    @property
+    def gpus_per_worker(self) -> float:
+        """A whole GPU, or such a part that all workers find room: two workers, never two thirds, to a GPU."""
+        return 1 / math.ceil(self.workers / self.gpus) if self.gpus else 0.0
 
 
 class _Worker:
     """An actor's state: the labeller, with its teacher loaded once."""
 
-    def __init__(self, job: LabelJob) -> None:
-        self._labeller = ShardLabeller(job)
+    def __init__(self) -> None:
+        self._labeller: ShardLabeller | None = None
+
+    def prepare(self, job: LabelJob) -> str | None:
+        """Load the teacher. Returns what a person must mend, if it cannot be."""
+        try:
+            self._labeller = ShardLabeller(job)
+        except DepthsieveError as error:
+            return str(error)
+        return None
 
     def label(self, shard_id: str) -> ShardResult:
+        assert self._labeller is not None
         return self._labeller(shard_id)
 
 
@@ -55,31 +78,45 @@ def ray_runner(options: RayOptions) -> Runner:
 
 
 class _Actors:
-    """The actors of one run, gone after :meth:`close`."""
+    """The actors of one run, gone after :meth:`close`. Shards go to those that have loaded their teacher."""
 
     def __init__(self, options: RayOptions, job: LabelJob, shards: int) -> None:
         actor_class = ray.remote(
             num_cpus=options.cpus_per_worker, num_gpus=options.gpus_per_worker, max_restarts=0, max_concurrency=1
         )(_Worker)
-        self._actors = [actor_class.remote(job) for _ in range(min(options.workers, shards))]
+        self._actors = [actor_class.remote() for _ in range(min(options.workers, shards))]
+        self._starting = {actor.prepare.remote(job): actor for actor in self._actors}
+        self._wanted = f"{options.cpus_per_worker} CPUs and {options.gpus_per_worker:g} GPUs"
 
     def label(self, shard_ids: Sequence[str]) -> Iterator[ShardResult]:
-        """Keep a window of shards at every actor; an actor that fails gets no more."""
-        waiting = iter(shard_ids)
+        """Keep a window of shards at every actor; an actor that fails gets no more.
+
+        Raises :class:`RunError` when no actor starts within :data:`START_S`, or a teacher cannot be loaded.
+        """
+        waiting = deque(shard_ids)
         flying: dict[Any, tuple[Any, str]] = {}
+        deadline, started = time.monotonic() + START_S, False
 
         def send(actor: Any) -> None:
-            shard_id = next(waiting, None)
-            if shard_id is not None:
+            if waiting:
+                shard_id = waiting.popleft()
                 flying[actor.label.remote(shard_id)] = (actor, shard_id)
 
-        for actor in self._actors * WINDOW:
-            send(actor)
-        while flying:
-            done, _ = ray.wait(list(flying), num_returns=1)
-            actor, shard_id = flying.pop(done[0])
+        while flying or (waiting and self._starting):
+            timeout = None if started else max(0.0, deadline - time.monotonic())
+            done, _ = ray.wait([*flying, *self._starting], num_returns=1, timeout=timeout)
+            if not done:
+                raise RunError(f"Ray started no worker in {START_S:.0f} s: each wants {self._wanted}, {_offered()}")
+            (reference,) = done
+            if reference in self._starting:
+                for actor in self._ready(reference):
+                    started = True
+                    for _ in range(WINDOW):
+                        send(actor)
+                continue
+            actor, shard_id = flying.pop(reference)
             try:
-                result = ray.get(done[0])
+                result = ray.get(reference)
             except RayError as error:
                 yield ShardResult(shard_id, error=f"a Ray worker failed: {_first_line(error)}")
             else:
@@ -88,10 +125,26 @@ class _Actors:
         for shard_id in waiting:
             yield ShardResult(shard_id, error="all Ray workers have died")
 
+    def _ready(self, reference: Any) -> list[Any]:
+        """The actor that has loaded its teacher, or none if it died."""
+        actor = self._starting.pop(reference)
+        try:
+            problem = ray.get(reference)
+        except RayError:
+            return []
+        if problem:
+            raise RunError(problem)
+        return [actor]
+
     def close(self) -> None:
         """End the actors."""
         for actor in self._actors:
             ray.kill(actor)
+
+
+def _offered() -> str:
+    resources = ray.cluster_resources()
+    return f"the cluster has {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs in all"
 
 
 def _first_line(error: Exception) -> str:
@@ -112,17 +165,31 @@ def _connected(options: RayOptions) -> Iterator[None]:
             settings = {
                 "address": "local",
                 "num_cpus": options.workers * options.cpus_per_worker,
-                "num_gpus": round(options.workers * options.gpus_per_worker),
+                "num_gpus": options.gpus,
                 "include_dashboard": False,
                 "_node_ip_address": "127.0.0.1",
                 "_temp_dir": stack.enter_context(_session_folder()),
             }
         try:
-            ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
+            with _signals_kept():
+                ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError, RayError) as error:
             raise RunError(f"cannot reach Ray at {settings['address']}: {_first_line(error)}") from error
         stack.callback(ray.shutdown)
         yield
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Undo Ray's own SIGTERM handler, which would end the command without a word."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

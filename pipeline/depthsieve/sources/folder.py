@@ -45,6 +45,7 @@ class FolderSource:
         self.root = root
         self._root = os.fsencode(root)
         self._only = only
+        self.is_one_file = only is not None
 
     def __repr__(self) -> str:
         return f"FolderSource({self.name!r}, {self.root!r})"

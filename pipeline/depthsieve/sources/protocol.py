@@ -24,10 +24,12 @@ class Scan:
 
 
 class Source(Protocol):
-    """Where images come from. ``root`` is absolute and resolved; it is recorded in the store."""
+    """Where images come from. ``root`` is absolute and resolved; it is recorded in the store. ``is_one_file``: the
+    source is one image file, and ``root`` the folder it lies in."""
 
     name: str
     root: str
+    is_one_file: bool
 
     def scan(self, progress: Callable[[int], None] | None = None, known: Collection[str] = ()) -> Scan:
         """Everything that is there now, with headers read, but for the ids in ``known``: those are only counted.
