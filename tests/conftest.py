@@ -1,4 +1,7 @@
-"""For every test: no model hub, and a new home folder, so that none waits for a network or reads a user's files."""
+"""For every test: no model hub, a new home folder, and one thread.
+
+So none waits for a network or reads a user's files, and tests that run side by side do not fight for the cores.
+"""
 
 import os
 import shutil
@@ -14,7 +17,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     config.stash[HOME] = tempfile.mkdtemp(prefix="depthsieve-home-")
-    os.environ |= {"HOME": config.stash[HOME], "HF_HUB_OFFLINE": "1"}
+    os.environ |= {"HOME": config.stash[HOME], "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     for name in ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"):
         os.environ.pop(name, None)
 
