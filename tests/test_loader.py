@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from depthsieve.errors import LoaderError, StoreDamaged, StoreNotFound, UsageError
 from depthsieve.loader import PseudoLabelDataset, collate
 from depthsieve.records import RejectedImage
+from depthsieve.store import Store
 from depthsieve.store.create import add_generation
 
 SHAPES = {(28, 42): 6, (42, 28): 4, (28, 28): 3}
@@ -495,8 +496,31 @@ def test_a_damaged_label_is_named(tmp_path):
     content = bytearray(shard.read_bytes())
     content[100] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(StoreDamaged, match=r"default/a.png: its label \(shard 0000-000000, row 0"):
+    with pytest.raises(StoreDamaged, match=r"default/a.png: its label \(shard 0000-000000, row 0.*from a copy$"):
         dataset[0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (
+            StoreDamaged("x/depth: a checksum does not fit; restore it"),
+            ": x/depth: a checksum does not fit; restore it",
+        ),
+        (OSError("disk gone"), " cannot be read (disk gone); restore it from a copy"),
+    ],
+)
+def test_whatever_is_wrong_with_a_label_its_image_is_named(tmp_path, monkeypatch, fault, told):
+    dataset = PseudoLabelDataset(make_store(tmp_path, [Picture("a.png", (56, 56), (28, 28))]))
+
+    def broken(store, shard):
+        raise fault
+
+    monkeypatch.setattr(Store, "reader", broken)
+    with pytest.raises(StoreDamaged) as caught:
+        dataset[0]
+    label = f"default/a.png: its label (shard 0000-000000, row 0 of {tmp_path / 'labels'})"
+    assert str(caught.value) == label + told
 
 
 # --- arguments

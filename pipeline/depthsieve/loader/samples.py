@@ -39,16 +39,16 @@ class Reader:
 
     def label(self, entry: Entry, window: Window) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Depth and reliability of a window."""
+        label = f"{entry.id}: its label (shard {entry.shard}, row {entry.row} of {self._store.path})"
         try:
             reader = self._store.reader(entry.shard)
             return window.cut(reader.depth(entry.row)), window.cut(reader.reliability(entry.row))
+        except StoreDamaged as error:
+            raise StoreDamaged(f"{label}: {error}") from error
         except DepthsieveError:
             raise
         except (OSError, ValueError, RuntimeError, LookupError) as error:
-            raise StoreDamaged(
-                f"{entry.id}: its label (shard {entry.shard}, row {entry.row} of {self._store.path}) cannot be read "
-                f"({error}); run: depthsieve verify {self._store.path}"
-            ) from error
+            raise StoreDamaged(f"{label} cannot be read ({error}); restore it from a copy") from error
 
     def image(self, entry: Entry, window: Window) -> torch.Tensor:
         """The window of the source image, float32 [C,H,W], RGB, 0..1."""
