@@ -128,6 +128,16 @@ def test_an_empty_batch_gives_0_and_a_graph(scope: str, shape: tuple[int, ...]) 
     assert loss.grad.shape == trimmed.keep_mask(loss).shape == shape
 
 
+@pytest.mark.parametrize("loss_class", LOSS_CLASSES)
+def test_the_losses_of_an_empty_batch_are_0(loss_class: type) -> None:
+    prediction = torch.zeros(0, 9, 10, requires_grad=True)
+    value = loss_class()(prediction, torch.zeros(0, 9, 10))
+    value.backward()
+    assert value.item() == 0.0
+    assert prediction.grad is not None
+    assert loss_class(reduction="none")(prediction, torch.zeros(0, 9, 10)).shape == (0, 9, 10)
+
+
 def test_losses_that_are_all_equal_are_all_kept() -> None:
     assert TrimmedLoss(0.5)(torch.full((2, 8), 3.0)).item() == 3.0
     assert TrimmedLoss(0.5).keep_mask(torch.full((2, 8), 3.0)).all()

@@ -165,7 +165,8 @@ def _gradient_map(residual_BHW: torch.Tensor, valid_BHW: torch.Tensor, step: int
     weight = valid_BHW.sum(dim=(1, 2)) / valid.sum(dim=(1, 2)).clamp(min=1)
     height, width = residual_BHW.shape[1:]
     padding = (0, -width % step, 0, -height % step)
-    square_count = functional.avg_pool2d(functional.pad(valid_BHW.to(residual.dtype), padding), step) * step**2
+    padded_B1HW = functional.pad(valid_BHW.to(residual.dtype), padding)[:, None]  # that axis, since B may be 0
+    square_count = functional.avg_pool2d(padded_B1HW, step)[:, 0] * step**2
     share = change * weight[:, None, None].to(residual.dtype) / square_count.clamp(min=1)
     spread = share.repeat_interleave(step, dim=1).repeat_interleave(step, dim=2)[:, :height, :width]
     return spread * valid_BHW
