@@ -35,6 +35,9 @@ from depthsieve.teachers import EMBEDDED, Teacher, find_preset
 ATTEMPTS = 3
 """How often a shard is tried in one run before the run gives up on it."""
 
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+"""tqdm's own, but images a second also where one takes longer than that."""
+
 PAUSE_S = 1.0
 """Seconds before the second attempt; doubled before the third."""
 
@@ -139,7 +142,8 @@ def _label_pending(
     errors: list[str] = []
     in_log = not sys.stderr.isatty() and not any("notebook" in base.__module__ for base in tqdm.__mro__)
     total, interval = sum(counts.values()), 30.0 if in_log else 0.1  # a log file needs few lines
-    with tqdm(total=total, desc="label", unit=" images", disable=not progress, mininterval=interval) as bar:
+    look = {"unit": " images", "bar_format": BAR, "mininterval": interval}
+    with tqdm(total=total, desc="label", disable=not progress, **look) as bar:
         runner = runner_of(bar.update)
         for attempt in range(1, ATTEMPTS + 1):
             left, errors = [], []
