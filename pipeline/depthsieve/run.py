@@ -142,8 +142,8 @@ def _label_pending(
     errors: list[str] = []
     in_log = not sys.stderr.isatty() and not any("notebook" in base.__module__ for base in tqdm.__mro__)
     total, interval = sum(counts.values()), 30.0 if in_log else 0.1  # a log file needs few lines
-    look = {"unit": " images", "bar_format": BAR, "mininterval": interval}
-    with tqdm(total=total, desc="label", disable=not progress, **look) as bar:
+    bar = tqdm(total=total, desc="label", unit=" images", bar_format=BAR, mininterval=interval, disable=not progress)
+    with bar:
         runner = runner_of(bar.update)
         for attempt in range(1, ATTEMPTS + 1):
             left, errors = [], []
