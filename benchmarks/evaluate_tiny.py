@@ -7,8 +7,9 @@ disparity by least squares (scale and shift, one pair an image), held to at leas
 mean(|z' - z| / z), delta1 the share with max(z' / z, z / z') < 1.25. The baselines are aligned in the same way: a
 constant map, and the mean map (disparity over its 98th percentile) of the first training scenes.
 
-Whether flip disagreement finds the errors: sparsification after Poggi et al. (CVPR 2020), abs_rel, 50 steps, most
-uncertain first, trapezoid; AUSE = area above the oracle's curve, AURG = area under a random order's.
+Whether flip disagreement (the reliability signal of the labels) finds the errors: sparsification after Poggi et al.
+(CVPR 2020), abs_rel, 50 steps, most uncertain first, trapezoid; AUSE = area above the oracle's curve, AURG = area under
+a random order's.
 
 Array legend: N scenes; H, W pixels; P counted pixels.
 """
@@ -25,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForDepthEstimation
 
+from depthsieve.reliability import expected_error, flip_disagreement
 from depthsieve.scenes import render_scenes
 
 HELD_OUT = range(200)
@@ -80,9 +82,9 @@ def evaluate(folder: Path, height: int, width: int) -> dict[str, Any]:
     top_N11 = np.percentile(training_NHW, 98, axis=(1, 2), keepdims=True)
     mean_HW = np.minimum(training_NHW / np.maximum(top_N11, 1e-6), 1.5).mean(axis=0)
     upright_NHW = predict(model, rgb_NHW3)
-    flipped_NHW = predict(model, np.ascontiguousarray(rgb_NHW3[:, :, ::-1]))[:, :, ::-1]
-    middle_N11 = np.maximum(np.median(upright_NHW, axis=(1, 2), keepdims=True), 1e-3)
-    doubt_NHW = np.abs(upright_NHW - flipped_NHW) / (upright_NHW + middle_N11)
+    mirrored_NHW = predict(model, np.ascontiguousarray(rgb_NHW3[:, :, ::-1]))
+    upright, mirrored = torch.from_numpy(upright_NHW), torch.from_numpy(mirrored_NHW)
+    doubt_NHW = expected_error(upright, flip_disagreement(upright, mirrored, "disparity")).numpy()
     rows: dict[str, list[tuple[float, float]]] = {"tiny": [], "mean map": [], "constant map": []}
     areas = []
     for prediction_HW, doubt_HW, disparity_HW in zip(upright_NHW, doubt_NHW, disparity_NHW, strict=True):
