@@ -69,16 +69,17 @@ def time_depthsieve(photos: Path, teacher: str, threads: int, out: Path) -> floa
     """Seconds for labelling, from the loaded teacher to the committed store; batch size as found by itself."""
     import depthsieve
     from depthsieve import run
+    from depthsieve.records import TeacherRequest
 
     loaded: list[float] = []
-    genuine = run._load
+    genuine = run.load_requested
 
-    def load(options: depthsieve.LabelOptions) -> object:
-        teacher = genuine(options)
+    def load(request: TeacherRequest) -> object:
+        teacher = genuine(request)
         loaded.append(time.perf_counter())
         return teacher
 
-    run._load = load  # type: ignore[assignment]
+    run.load_requested = load  # type: ignore[assignment]
     summary = depthsieve.label(photos, out, teacher=teacher, threads=threads, signals="none", progress=False)
     assert not summary.failed and not summary.pending
     return time.perf_counter() - loaded[0]

@@ -6,8 +6,8 @@ Axes: N images of a shard, B images of a batch, C channels, H and W the label sh
 import errno
 import hashlib
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,10 +163,7 @@ def label_shard(
                 for row in span
             ]
 
-        ahead = submit(spans[0])
-        for number, span in enumerate(spans):
-            waiting = ahead
-            ahead = submit(spans[number + 1]) if number + 1 < len(spans) else []
+        for span, waiting in _decoded_in_time(spans, submit, teacher.device.type == "cpu", profile.threads):
             prepared = [future.result() for future in waiting]
             unreadable += [image for image in prepared if isinstance(image, Unreadable)]
             _label_batch(arrays, span, prepared, teacher, job.signals)
@@ -174,6 +171,29 @@ def label_shard(
     if len(unreadable) == len(shard.images):
         raise OSError(errno.EIO, f"none of {len(unreadable)} images can be read; is the disk there? {unreadable[0]}")
     return ShardArrays(arrays)
+
+
+def _decoded_in_time(
+    spans: list[range], submit: Callable[[range], list[Any]], on_cpu: bool, threads: int
+) -> Iterator[tuple[range, list[Any]]]:
+    """Each batch with its images under way: one batch ahead of a GPU.
+
+    On a CPU enough of them to keep all threads decoding are decoded first, and then none while the teacher works: its
+    threads wait for each other, so that one that shares its core with a decoder slows them all.
+    """
+    step = max(1, threads // len(spans[0])) if on_cpu else 1
+    groups = [spans[start : start + step] for start in range(0, len(spans), step)]
+    ahead = [submit(span) for span in groups[0]]
+    for number, group in enumerate(groups):
+        under_way = ahead
+        following = groups[number + 1] if number + 1 < len(groups) else []
+        if on_cpu:
+            wait([future for waiting in under_way for future in waiting])
+            yield from zip(group, under_way, strict=True)
+            ahead = [submit(span) for span in following]
+        else:
+            ahead = [submit(span) for span in following]
+            yield from zip(group, under_way, strict=True)
 
 
 def _holds_something(root: str) -> bool:
@@ -280,11 +300,11 @@ def predict_labels(
     Without a signal nothing is known of the error, and every valid pixel gets 255.
     """
     depth_BHW = _predict(teacher, image_BCHW)
-    delta_BHW = torch.zeros_like(depth_BHW)
-    if "flip" in signals:
-        flipped_BHW = _predict(teacher, image_BCHW.flip(-1))
-        delta_BHW = flip_disagreement(depth_BHW, flipped_BHW, teacher.quantity)
     valid_BHW = valid_BHW.to(depth_BHW.device)
+    if "flip" not in signals:
+        return depth_BHW, valid_BHW.to(torch.uint8) * 255
+    flipped_BHW = _predict(teacher, image_BCHW.flip(-1))
+    delta_BHW = flip_disagreement(depth_BHW, flipped_BHW, teacher.quantity)
     return depth_BHW, encode_error(expected_error(depth_BHW, delta_BHW), valid_BHW)
 
 
