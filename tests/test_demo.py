@@ -131,7 +131,7 @@ def test_label_numbers_are_right(ran: Ran) -> None:
     assert kept[0.5].oracle == pytest.approx(np.mean(half), rel=1e-2)
     for row in kept.values():
         assert row.random == pytest.approx(labels.abs_rel)
-        assert row.oracle <= row.method * (1 + 1e-9) <= 2 * row.random  # equal where nothing is dropped, but for rounding
+        assert row.oracle <= row.method * (1 + 1e-9) <= 2 * row.random  # or equal but for rounding
     assert [kept[0.0].method, kept[0.0].oracle] == pytest.approx([labels.abs_rel] * 2)
     held = ran.result.student.teacher
     assert (held.scenes, held.abs_rel) == (1, pytest.approx(errors["scenes/held-out/13.png"].mean(), rel=1e-4))
