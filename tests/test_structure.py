@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "errors": "",
     "records": "errors",
     "options": "errors records",
+    "stopping": "errors",
     # pure: none of these reaches a file, a store or a model
     "alignment": "errors",
     "masking": "errors",
@@ -52,8 +53,8 @@ MAY_IMPORT = {
     "numerics": "errors records images teachers",
     "labelling": "errors records images sources store teachers reliability numerics",
     "planning": "errors records options sources store teachers sharding numerics",
-    "runners": "errors records teachers labelling",
-    "run": "errors records options sources store teachers labelling planning runners",
+    "runners": "errors records stopping teachers labelling",
+    "run": "errors records options stopping sources store teachers labelling planning runners",
     # what looks at a finished store, and the demonstration of it all
     "student": "errors losses loader",
     "demo_settings": "errors",

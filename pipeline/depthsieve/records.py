@@ -59,13 +59,26 @@ class ImageFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardTask:
+    """One shard to be labelled. ``isolate``: it has killed those who tried, so it is labelled in processes of its own
+    that may die, until the image that does it is found."""
+
+    shard_id: str
+    isolate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ShardResult:
-    """What became of one shard. ``error`` is set when nothing was committed; ``fatal``: trying again cannot help."""
+    """What became of one shard. ``error`` is set when nothing was committed; ``fatal``: trying again cannot help.
+
+    ``notes`` are lines that a person should see, such as a batch that was split for want of memory.
+    """
 
     shard_id: str
     labelled: int = 0
     error: str | None = None
     fatal: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,11 @@ from depthsieve.planning import (
     find_store,
     known_ids,
 )
-from depthsieve.records import ImageFailure, LabelJob, TeacherRequest
+from depthsieve.records import ImageFailure, LabelJob, ShardTask, TeacherRequest
 from depthsieve.runners import Runner
 from depthsieve.runners.local import local_runner
 from depthsieve.sources import Scan, Source, open_source
+from depthsieve.stopping import Stop
 from depthsieve.store import Store, files
 from depthsieve.store.create import check_folder, clear_scratch, open_or_create, prepare_folder, write_index
 from depthsieve.store.schema import shard_number
@@ -147,7 +148,7 @@ def _label_pending(
         runner = runner_of(bar.update)
         for attempt in range(1, ATTEMPTS + 1):
             left, errors = [], []
-            for result in runner(replace(job, last_attempt=attempt == ATTEMPTS), todo):
+            for result in runner(replace(job, last_attempt=attempt == ATTEMPTS), map(ShardTask, todo), Stop()):
                 if result.error is None:
                     labelled += result.labelled
                     done += counts[result.shard_id]

@@ -1,8 +1,13 @@
-"""Runners: ways to have shards labelled. A runner takes a job and shard ids, and yields a result for each."""
+"""Runners: ways to have shards labelled. A runner takes a job and tasks, and yields a result for each."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
-from depthsieve.records import LabelJob, ShardResult
+from depthsieve.records import LabelJob, ShardResult, ShardTask
+from depthsieve.stopping import Stop
 
-Runner = Callable[[LabelJob, Sequence[str]], Iterator[ShardResult]]
-"""Yields a :class:`ShardResult` for every shard id given, in any order. Trying again is the caller's business."""
+Runner = Callable[[LabelJob, Iterator[ShardTask], Stop], Iterator[ShardResult]]
+"""Takes tasks from the iterator as it has room for them, and yields a :class:`ShardResult` for each, in any order.
+
+Once the stop is requested it takes no more, yields the results of what ends within the grace period, and abandons the
+rest without a result. Trying a shard again that came back with an error is the caller's business.
+"""

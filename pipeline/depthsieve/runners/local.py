@@ -1,17 +1,20 @@
 """The local runner: shards one after another in this process. A laptop pays for nothing else."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from depthsieve.labelling import ShardLabeller
-from depthsieve.records import LabelJob, ShardResult
+from depthsieve.records import LabelJob, ShardResult, ShardTask
 from depthsieve.runners import Runner
+from depthsieve.stopping import Stop
 from depthsieve.teachers import Teacher
 
 
 def local_runner(teacher: Teacher, on_images: Callable[[int], None]) -> Runner:
     """A runner that uses a teacher that is loaded already. ``on_images`` hears of every batch."""
 
-    def run(job: LabelJob, shard_ids: Sequence[str]) -> Iterator[ShardResult]:
-        yield from map(ShardLabeller(job, teacher, on_images), shard_ids)
+    def run(job: LabelJob, tasks: Iterator[ShardTask], stop: Stop) -> Iterator[ShardResult]:
+        labeller = ShardLabeller(job, teacher, on_images)
+        while not stop.requested and (task := next(tasks, None)) is not None:
+            yield labeller(task.shard_id)
 
     return run

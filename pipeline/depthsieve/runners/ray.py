@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,9 @@ from ray.exceptions import RayError
 
 from depthsieve.errors import DepthsieveError, RunError
 from depthsieve.labelling import ShardLabeller
-from depthsieve.records import LabelJob, ShardResult
+from depthsieve.records import LabelJob, ShardResult, ShardTask
 from depthsieve.runners import Runner
+from depthsieve.stopping import Stop
 
 WINDOW = 2
 
@@ -70,7 +71,8 @@ class _Worker:
 def ray_runner(options: RayOptions) -> Runner:
     """A runner on actors of a Ray cluster, started for the run and stopped after it unless an address is given."""
 
-    def run(job: LabelJob, shard_ids: Sequence[str]) -> Iterator[ShardResult]:
+    def run(job: LabelJob, tasks: Iterator[ShardTask], stop: Stop) -> Iterator[ShardResult]:
+        shard_ids = [task.shard_id for task in tasks]
         with _connected(options), contextlib.closing(_Actors(options, job, len(shard_ids))) as actors:
             yield from actors.label(shard_ids)
 
@@ -88,7 +90,7 @@ class _Actors:
         self._starting = {actor.prepare.remote(job): actor for actor in self._actors}
         self._wanted = f"{options.cpus_per_worker} CPUs and {options.gpus_per_worker:g} GPUs"
 
-    def label(self, shard_ids: Sequence[str]) -> Iterator[ShardResult]:
+    def label(self, shard_ids: list[str]) -> Iterator[ShardResult]:
         """Keep a window of shards at every actor; an actor that fails gets no more.
 
         Raises :class:`RunError` when no actor starts within :data:`START_S`, or a teacher cannot be loaded.

@@ -1,0 +1,37 @@
+"""Being asked to stop: finish what fits into a grace period, abandon the rest uncommitted."""
+
+import math
+import threading
+import time
+
+
+class Stop:
+    """Tells those at work that they are to end. A signal handler requests it; everyone else asks it.
+
+    ``grace_s`` is how many seconds work that is under way may go on once a stop is requested. Safe to use from a signal
+    handler and from several threads.
+    """
+
+    def __init__(self, grace_s: float = 20.0) -> None:
+        self.grace_s = grace_s
+        self._requested = threading.Event()
+        self._deadline = math.inf
+
+    def request(self) -> None:
+        """Ask for the stop. The grace period begins with the first request."""
+        if not self._requested.is_set():
+            self._deadline = time.monotonic() + self.grace_s
+            self._requested.set()
+
+    @property
+    def requested(self) -> bool:
+        """Whether no new work may be begun."""
+        return self._requested.is_set()
+
+    def seconds_left(self) -> float:
+        """Seconds in which work under way may still be finished: infinite before a request, never below 0."""
+        return max(0.0, self._deadline - time.monotonic())
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but no longer than until the request; returns whether it came."""
+        return self._requested.wait(seconds)
