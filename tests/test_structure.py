@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "records": "errors",
     "options": "errors records",
     "stopping": "errors",
+    "processes": "errors",
     # pure: none of these reaches a file, a store or a model
     "alignment": "errors",
     "masking": "errors",
@@ -42,6 +43,7 @@ MAY_IMPORT = {
     "scenes": "errors records",
     "image_headers": "errors",
     # files, images and models
+    "storage": "errors processes",
     "pillow_guard": "errors",
     "images": "errors records image_headers pillow_guard",
     "sources": "errors records image_headers images",
@@ -69,6 +71,7 @@ ONLY_IN = {
     "transformers": "depthsieve.teachers",
     "huggingface_hub": "depthsieve.teachers",
     "click": "depthsieve_cli",
+    "obstore": "depthsieve.storage",
     "depthsieve_cli": "depthsieve_cli",
 }
 

@@ -1,0 +1,205 @@
+"""A root that is a folder: flush and rename, exclusive creation by hard link, scratch below ``tmp/``."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from depthsieve.processes import Process, is_alive
+from depthsieve.storage.protocol import Entry
+
+NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+SCRATCH = "tmp"
+
+STALE_S = 24 * 3600.0
+"""Age at which scratch of another machine, whose processes cannot be seen from here, is taken for left behind."""
+
+
+class LocalRoot:
+    """See :class:`~depthsieve.storage.protocol.Root`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path: Path | None = path
+        self._path = path
+        self.location = str(path)
+
+    def __repr__(self) -> str:
+        return f"LocalRoot({self.location!r})"
+
+    def read(self, key: str) -> bytes:
+        return (self._path / key).read_bytes()
+
+    def entry(self, key: str) -> Entry | None:
+        try:
+            status = (self._path / key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Entry(key, status.st_size, status.st_mtime)
+
+    def names(self, folder: str) -> list[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(os.listdir(self._path / folder))  # noqa: PTH208 - Path objects for 250,000 names take seconds
+        return []
+
+    def entries(self, folder: str) -> Iterator[Entry]:
+        waiting = [folder]
+        while waiting:
+            below = waiting.pop()
+            try:
+                listed = os.scandir(self._path / below)
+            except FileNotFoundError:
+                continue
+            with listed:
+                for found in listed:
+                    key = f"{below}/{found.name}" if below else found.name
+                    if found.is_dir(follow_symlinks=False):
+                        waiting.append(key)
+                        continue
+                    with contextlib.suppress(FileNotFoundError):  # gone since
+                        status = found.stat(follow_symlinks=False)
+                        yield Entry(key, status.st_size, status.st_mtime)
+
+    def write(self, key: str, data: bytes) -> None:
+        target = self._target(key)
+        with self._written(target.name, data) as temporary:
+            temporary.replace(target)
+        sync(target.parent)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """A hard link of a finished file fails when the name is taken, so that no reader ever sees half a record. File
+        systems without hard links (exFAT, some network disks) get an exclusive create, which a crash can leave torn.
+        """
+        target = self._target(key)
+        with self._written(target.name, data) as temporary:
+            try:
+                target.hardlink_to(temporary)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in NO_HARD_LINKS:
+                    raise
+                if not _create_exclusive(target, data):
+                    return False
+        sync(target.parent)
+        return True
+
+    @contextlib.contextmanager
+    def scratch(self, stem: str) -> Iterator[Path]:
+        attempt = self._scratch_name(stem)
+        try:
+            yield attempt
+        finally:
+            shutil.rmtree(attempt, ignore_errors=True)
+
+    def publish(self, folder: Path, key: str, listed: Mapping[str, Mapping[str, Any]]) -> None:
+        final = self._target(key)
+        if final.is_dir():
+            if list_folder(final) == listed:
+                return
+            shutil.rmtree(final)  # a power cut tore it
+        folder.rename(final)
+        sync(final.parent)
+
+    def remove(self, key: str) -> None:
+        (self._path / key).unlink(missing_ok=True)
+
+    def remove_folder(self, folder: str) -> None:
+        shutil.rmtree(self._path / folder, ignore_errors=True)
+
+    def prepare(self) -> None:
+        self._path.mkdir(parents=True, exist_ok=True)
+        probe = self._scratch_name("probe")
+        probe.touch()
+        probe.unlink()
+
+    def clear_scratch(self) -> None:
+        """Each is renamed first: a worker that outlived its run either has moved its group away already, or fails to."""
+        for name in self.names(SCRATCH):
+            entry = self._path / SCRATCH / name
+            with contextlib.suppress(FileNotFoundError):
+                alive = is_alive(name.rpartition(".")[2])
+                if alive or (alive is None and "." in name and time.time() - entry.stat().st_mtime < STALE_S):
+                    continue
+                trash = self._scratch_name("trash")
+                entry.rename(trash)
+                if trash.is_dir():
+                    shutil.rmtree(trash, ignore_errors=True)
+                else:
+                    trash.unlink(missing_ok=True)
+
+    def zarr(self, key: str) -> Any:
+        return self._path / key
+
+    def free_bytes(self) -> int | None:
+        above = next(folder for folder in (self._path, *self._path.parents) if folder.exists())
+        return shutil.disk_usage(above).free
+
+    def _target(self, key: str) -> Path:
+        target = self._path / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+    def _scratch_name(self, stem: str) -> Path:
+        """A path below ``tmp`` that no other attempt uses and that tells whose it is."""
+        folder = self._path / SCRATCH
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{stem}-{uuid.uuid4().hex[:12]}.{Process.current().token}"
+
+    @contextlib.contextmanager
+    def _written(self, stem: str, data: bytes) -> Iterator[Path]:
+        temporary = self._scratch_name(stem)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def list_folder(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every file below a folder: its sha256 and its size in bytes, by ``/``-separated path below it."""
+    listed = {}
+    for where, _, names in sorted(os.walk(folder)):
+        for name in sorted(names):
+            path = Path(where, name)
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            listed[path.relative_to(folder).as_posix()] = {"sha256": digest, "bytes": path.stat().st_size}
+    return listed
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush every file and folder below ``folder``, and itself, to the disk."""
+    for where, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(where, name))
+        sync(Path(where))
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _create_exclusive(path: Path, data: bytes) -> bool:
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True
