@@ -6,7 +6,7 @@ a test can compute them again with :func:`made_label`.
 Axes: H row, W column, N image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from depthsieve.records import ImageRecord, LabelSpec, NumericsProfile, RejectedImage, Shape, Shard
+from depthsieve.records import (
+    ImageRecord,
+    LabelSpec,
+    NumericsProfile,
+    RejectedImage,
+    Shape,
+    Shard,
+    TeacherRequest,
+)
+from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.create import add_generation, open_or_create
-from depthsieve.store.plan import PlannedShard
+from depthsieve.store.plan import Generation, PlannedShard, rejected_table, removed_table
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard
 
 SPEC = LabelSpec(
@@ -81,7 +90,7 @@ def make_store(
         by_shape.setdefault(picture.label, []).append(number)
     path = folder / "labels"
     path.mkdir(parents=True)
-    store = open_or_create(path, spec)
+    store = open_or_create(open_root(path), spec)
     generation = len(store.generations())
     planned, numbers_of = [], []
     for shape, members in by_shape.items():
@@ -92,12 +101,26 @@ def make_store(
             planned.append(PlannedShard(shard, ("add",) * len(records)))
             numbers_of.append(numbers)
     rejects = [RejectedImage(f"default/{name}", 1, 1, "made up") for name in rejected]
-    add_generation(store, planned, rejects, {"default": str(root.resolve())}, PROFILE)
+    add_planned(store, planned, rejects, sources={"default": str(root.resolve())})
     context = CommitContext(store.fingerprint, spec.quantity, spec.unit, "0" * 64)
     for one, numbers in zip(planned, numbers_of, strict=True):
         if not any(images[number].pending for number in numbers):
-            assert commit_shard(path, one.shard, _content(one.shard, numbers, images), context)
+            assert commit_shard(store.root, one.shard, _content(one.shard, numbers, images), context)
     return open_store(path)
+
+
+def add_planned(
+    store: Store,
+    planned: Sequence[PlannedShard],
+    rejected: Sequence[RejectedImage] = (),
+    removed: Sequence[str] = (),
+    sources: Mapping[str, str] | None = None,
+    profile: NumericsProfile = PROFILE,
+) -> Generation:
+    """A new generation of these shards."""
+    tables = (one.table() for one in planned)
+    out = (rejected_table(rejected), removed_table(removed))
+    return add_generation(store, tables, *out, sources or {}, profile, TeacherRequest("made up"))
 
 
 def _record(root: Path, picture: Picture) -> ImageRecord:

@@ -16,14 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from storemaker import SPEC, Picture, made_image, made_label, make_store, pictures
+from storemaker import SPEC, Picture, add_planned, made_image, made_label, make_store, pictures
 from torch.utils.data import DataLoader
 
 from depthsieve.errors import LoaderError, StoreDamaged, StoreNotFound, UsageError
 from depthsieve.loader import PseudoLabelDataset, collate
 from depthsieve.records import RejectedImage
 from depthsieve.store import Store
-from depthsieve.store.create import add_generation
 
 SHAPES = {(28, 42): 6, (42, 28): 4, (28, 28): 3}
 IDS = sorted(f"default/{n}.png" for n in range(13))
@@ -362,8 +361,7 @@ def test_a_state_of_other_labels_is_refused(tmp_path, labels):
     shutil.copytree(labels, grown)
     before = PseudoLabelDataset(grown, images=False).loader(4)
     store = before.dataset._store
-    profile = store.generations()[0].profile
-    add_generation(store, [], [RejectedImage("default/new.png", 1, 1, "made up")], {}, profile)
+    add_planned(store, [], [RejectedImage("default/new.png", 1, 1, "made up")])
     with pytest.raises(LoaderError, match="snapshot is"):
         PseudoLabelDataset(grown, images=False).loader(4).load_state_dict(before.state_dict())
     spec = type(SPEC)(**vars(SPEC) | {"quantity": "depth", "unit": "m"})
@@ -496,7 +494,7 @@ def test_a_damaged_label_is_named(tmp_path):
     content = bytearray(shard.read_bytes())
     content[100] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(StoreDamaged, match=r"default/a.png: its label \(shard 0000-000000, row 0.*from a copy$"):
+    with pytest.raises(StoreDamaged, match=r"default/a.png: its label \(shard 0000-000000, row 0.*repair` mends it$"):
         dataset[0]
 
 
@@ -507,7 +505,7 @@ def test_a_damaged_label_is_named(tmp_path):
             StoreDamaged("x/depth: a checksum does not fit; restore it"),
             ": x/depth: a checksum does not fit; restore it",
         ),
-        (OSError("disk gone"), " cannot be read (disk gone); restore it from a copy"),
+        (OSError("disk gone"), " cannot be read (disk gone); `depthsieve verify --repair` mends it"),
     ],
 )
 def test_whatever_is_wrong_with_a_label_its_image_is_named(tmp_path, monkeypatch, fault, told):

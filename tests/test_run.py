@@ -19,7 +19,7 @@ from labelled import decided_bytes, small_teacher, write_photo, write_photos
 from PIL import Image
 
 import depthsieve
-from depthsieve import labelling, run
+from depthsieve import dispatch, labelling, run
 from depthsieve.errors import (
     RunError,
     SourceError,
@@ -32,7 +32,9 @@ from depthsieve.errors import (
 from depthsieve.records import LabelJob, TeacherRequest
 from depthsieve.reliability import encode_error, expected_error, flip_disagreement
 from depthsieve.sources import Source
-from depthsieve.store import files, open_store
+from depthsieve.storage import open_root
+from depthsieve.store import open_store
+from depthsieve.store.leases import PLAN, Leases
 from depthsieve.teachers import load_teacher
 
 
@@ -87,7 +89,7 @@ def test_a_second_run_does_nothing_and_new_photos_make_a_new_generation(tmp_path
     assert (grown.labelled_now, grown.planned_now, grown.labelled) == (2, 2, 7)
     after = decided_bytes(store)
     assert {name: after[name] for name in before} == before
-    plan = pq.read_table(store / "plan" / "generation-0001.parquet")
+    plan = pq.read_table(store / "plan" / "generation-0001.00000.parquet")
     assert sorted(plan["id"].to_pylist()) == ["default/photo 5.png", "default/photo 6.png"]
 
 
@@ -116,7 +118,8 @@ def test_a_store_reads_with_plain_zarr_and_xarray(tmp_path: Path, teacher: str) 
 
 def test_shard_size_bounds_shards(tmp_path: Path, teacher: str) -> None:
     label(write_photos(tmp_path / "photos", 6), tmp_path / "store", teacher, shard_size=3)
-    counts = open_store(tmp_path / "store").count_planned(["0000-000000", "0000-000001", "0000-000002"])
+    opened = open_store(tmp_path / "store")
+    counts = {one: len(opened.planned_shard(one).images) for one in ("0000-000000", "0000-000001", "0000-000002")}
     assert counts == {"0000-000000": 3, "0000-000001": 1, "0000-000002": 2}
 
 
@@ -188,12 +191,12 @@ def test_an_image_that_fails_costs_no_other_its_label_and_can_be_retried(tmp_pat
     assert (retried.labelled_now, retried.labelled, retried.failed) == (1, 4, ())
     after = decided_bytes(store)
     assert {name: after[name] for name in before} == before
-    assert pq.read_table(store / "plan" / "generation-0001.parquet")["action"].to_pylist() == ["replace"]
+    assert pq.read_table(store / "plan" / "generation-0001.00000.parquet")["action"].to_pylist() == ["replace"]
 
 
 def test_an_image_gone_since_the_scan_fails_by_name(tmp_path: Path, teacher: str) -> None:
     photos, store = write_photos(tmp_path / "photos", 3), tmp_path / "store"
-    kept_scan = run._scan
+    kept_scan = run._Run.scan
 
     def scan_then_lose(*arguments: object) -> object:
         found = kept_scan(*arguments)  # type: ignore[arg-type]
@@ -202,7 +205,7 @@ def test_an_image_gone_since_the_scan_fails_by_name(tmp_path: Path, teacher: str
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "_scan", scan_then_lose)
+        patch.setattr(run._Run, "scan", scan_then_lose)
         summary = label(photos, store, teacher)
     reasons = {failure.id: failure.reason for failure in summary.failed}
     assert "no such file" in reasons["default/photo 0.png"]
@@ -236,7 +239,7 @@ def test_transient_faults_are_retried_and_never_committed(
     genuine = labelling.reopen_source
     flaky = FlakySource(genuine("default", str(photos)), faults)
     with monkeypatch.context() as patch:
-        patch.setattr(run, "PAUSE_S", 0.0)
+        patch.setattr(dispatch, "PAUSE_S", 0.0)
         patch.setattr(labelling, "reopen_source", lambda name, root: flaky)
         summary = label(photos, store, teacher)
     assert (summary.labelled, summary.pending, summary.failed) == (labelled, 4 - labelled, ())
@@ -260,7 +263,7 @@ def test_one_file_on_a_bad_sector_costs_no_other_its_label(
     photos, store = write_photos(tmp_path / "photos", 4), tmp_path / "store"
     source = BadSector(labelling.reopen_source("default", str(photos)), 0)
     with monkeypatch.context() as patch:
-        patch.setattr(run, "PAUSE_S", 0.0)
+        patch.setattr(dispatch, "PAUSE_S", 0.0)
         patch.setattr(labelling, "reopen_source", lambda name, root: source)
         summary = label(photos, store, teacher)
     assert (summary.labelled, summary.pending, summary.errors) == (3, 0, ())
@@ -271,7 +274,7 @@ def test_one_file_on_a_bad_sector_costs_no_other_its_label(
 
 def test_a_disk_that_is_gone_fails_no_image(tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch) -> None:
     photos, store = write_photos(tmp_path / "photos", 4), tmp_path / "store"
-    kept_scan, away = run._scan, tmp_path / "unmounted"
+    kept_scan, away = run._Run.scan, tmp_path / "unmounted"
 
     def scan_then_unmount(*arguments: object) -> object:
         found = kept_scan(*arguments)  # type: ignore[arg-type]
@@ -279,9 +282,9 @@ def test_a_disk_that_is_gone_fails_no_image(tmp_path: Path, teacher: str, monkey
         photos.mkdir()
         return found
 
-    monkeypatch.setattr(run, "PAUSE_S", 0.0)
+    monkeypatch.setattr(dispatch, "PAUSE_S", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(run, "_scan", scan_then_unmount)
+        patch.setattr(run._Run, "scan", scan_then_unmount)
         summary = label(photos, store, teacher)
     assert (summary.labelled, summary.failed, summary.pending) == (0, (), 4)
     assert all("is the disk there?" in error for error in summary.errors)
@@ -292,7 +295,7 @@ def test_a_disk_that_is_gone_fails_no_image(tmp_path: Path, teacher: str, monkey
 
 def test_a_photo_that_became_a_link_outward_fails_by_name(tmp_path: Path, teacher: str) -> None:
     photos, store = write_photos(tmp_path / "photos", 3), tmp_path / "store"
-    kept_scan = run._scan
+    kept_scan = run._Run.scan
 
     def scan_then_link(*arguments: object) -> object:
         found = kept_scan(*arguments)  # type: ignore[arg-type]
@@ -301,7 +304,7 @@ def test_a_photo_that_became_a_link_outward_fails_by_name(tmp_path: Path, teache
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "_scan", scan_then_link)
+        patch.setattr(run._Run, "scan", scan_then_link)
         summary = label(photos, store, teacher)
     assert [failure.id for failure in summary.failed] == ["default/photo 0.png"]
     assert "leads out of the root" in summary.failed[0].reason and summary.labelled == 2
@@ -418,8 +421,11 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(tmp_path: Pa
 def test_two_runs_on_one_store(tmp_path: Path, teacher: str) -> None:
     photos, store = write_photos(tmp_path / "photos", 1), tmp_path / "store"
     label(photos, store, teacher)
-    with files.store_lock(store / "lock"), pytest.raises(StoreBusy, match=f"process {os.getpid()} on "):
-        label(photos, store, teacher)
+    with Leases(open_root(store)) as leases:
+        lease = leases.take_or_raise(PLAN)
+        with pytest.raises(StoreBusy, match=f"process {os.getpid()} on "):
+            label(photos, store, teacher)
+        leases.give_back(lease, settled=True)
     assert label(photos, store, teacher).labelled == 1
 
 

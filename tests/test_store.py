@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from storemaker import add_planned
 
 from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
 from depthsieve.records import (
@@ -22,8 +23,9 @@ from depthsieve.records import (
     unseal,
 )
 from depthsieve.sharding import MAX_SHARD_PIXELS, make_shards
-from depthsieve.store import files, open_store, schema, writer
-from depthsieve.store.create import add_generation, clear_scratch, open_or_create, prepare_folder
+from depthsieve.storage import open_root
+from depthsieve.store import open_store, schema, writer
+from depthsieve.store.create import open_or_create, prepare_root
 from depthsieve.store.plan import PlannedShard
 from depthsieve.store.reader import Store
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard
@@ -76,20 +78,20 @@ def content(shard: Shard, seed: int) -> ShardArrays:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     path = tmp_path / "a store"
-    prepare_folder(path)
-    return open_or_create(path, spec())
+    prepare_root(open_root(path))
+    return open_or_create(open_root(path), spec())
 
 
 def plan(store: Store, numbers: range, rejected: tuple[RejectedImage, ...] = ()) -> list[Shard]:
     shards = make_shards([(image(n), (14, 28)) for n in numbers], len(store.generations()), 2)
     planned = [PlannedShard(shard, ("add",) * len(shard.images)) for shard in shards]
-    add_generation(store, planned, rejected, {"default": "/photos"}, PROFILE)
+    add_planned(store, planned, rejected, sources={"default": "/photos"}, profile=PROFILE)
     return shards
 
 
 def commit(store: Store, shard: Shard, seed: int) -> bool:
     context = CommitContext(store.fingerprint, "disparity", "", "0" * 64)
-    return commit_shard(store.path, shard, content(shard, seed), context)
+    return commit_shard(store.root, shard, content(shard, seed), context)
 
 
 def tree(path: Path) -> dict[str, bytes]:
@@ -143,7 +145,7 @@ def test_a_commit_record_lists_every_file_with_its_digest(store: Store) -> None:
     group = store.path / "labels.zarr" / "shards" / record["group"]
     listed = {name: (entry["sha256"], entry["bytes"]) for name, entry in record["files"].items()}
     found = {
-        str(path.relative_to(group)): (files.sha256_of(path), path.stat().st_size)
+        str(path.relative_to(group)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
         for path in group.rglob("*")
         if path.is_file()
     }
@@ -175,7 +177,7 @@ def test_the_index_names_every_state(store: Store) -> None:
     arrays.arrays["status"][1] = schema.STATUS_FAILED
     arrays.arrays["reason"][1] = "truncated"
     context = CommitContext(store.fingerprint, "disparity", "", "0" * 64)
-    commit_shard(store.path, first, arrays, context)
+    commit_shard(store.root, first, arrays, context)
     rows = {row["id"]: row for row in open_store(store.path).index().to_pylist()}
     states = {image_id: (row["status"], row["reason"]) for image_id, row in rows.items()}
     assert states == {
@@ -203,10 +205,9 @@ def test_records_of_another_store_are_refused(store: Store, tmp_path: Path) -> N
     (shard,) = plan(store, range(2))
     commit(store, shard, seed=1)
     other = tmp_path / "other"
-    prepare_folder(other)
-    open_or_create(other, spec(dtype="bfloat16"))
+    open_or_create(open_root(other), spec(dtype="bfloat16"))
     name = "generation-0000.json"
-    (other / "commits").mkdir()
+    (other / "commits").mkdir(exist_ok=True)
     (other / "commits" / name).write_bytes((store.path / "commits" / name).read_bytes())
     with pytest.raises(StoreMismatch, match="another label spec"):
         open_store(other).generations()
@@ -238,7 +239,7 @@ def test_flipped_bits_in_a_map_are_noticed(store: Store) -> None:
 
 def test_a_plan_that_does_not_fit_its_digest_is_refused(store: Store) -> None:
     plan(store, range(2))
-    path = store.path / "plan" / "generation-0000.parquet"
+    path = store.path / "plan" / "generation-0000.00000.parquet"
     intact = path.read_bytes()
     for changed in (intact[:-1], intact.replace(b"add", b"adX"), b""):
         assert changed != intact
@@ -266,7 +267,7 @@ def test_removed_images_leave_the_store_and_may_come_back(store: Store) -> None:
     reject = RejectedImage("default/bad.png", 7, 8, "empty file")
     (shard,) = plan(store, range(2), rejected=(reject,))
     commit(store, shard, seed=1)
-    add_generation(store, [], (), {"default": "/photos"}, PROFILE, removed=["default/0.png", "default/bad.png"])
+    add_planned(store, [], removed=["default/0.png", "default/bad.png"], sources={"default": "/photos"})
     opened = open_store(store.path)
     assert opened.images == ["default/1.png"] and opened.index().num_rows == 1
     assert list(opened.pending()) == []
@@ -281,33 +282,36 @@ def test_a_store_whose_records_are_lost_is_never_emptied(store: Store) -> None:
     shutil.rmtree(store.path / "commits")
     before = tree(store.path)
     with pytest.raises(StoreMismatch, match="another label spec"):
-        open_or_create(store.path, spec(dtype="bfloat16"))
+        open_or_create(store.root, spec(dtype="bfloat16"))
     assert tree(store.path) == before
 
 
 def test_a_store_that_was_killed_while_it_was_made_can_be_made_again(tmp_path: Path) -> None:
     path = tmp_path / "store"
-    for leftover in ("tmp/labels.zarr-1/zarr.json", "lock", ".DS_Store"):
+    for leftover in ("tmp/labels.zarr-1/zarr.json", "leases/plan.0.json", ".DS_Store"):
         (path / leftover).parent.mkdir(parents=True, exist_ok=True)
         (path / leftover).write_text("")
-    prepare_folder(path)
-    clear_scratch(path)
+    root = open_root(path)
+    prepare_root(root)
+    root.clear_scratch()
     assert list((path / "tmp").iterdir()) == []
-    assert open_or_create(path, spec()).images == []
-    assert open_or_create(path, spec(dtype="bfloat16")).spec.dtype == "bfloat16"  # nothing was planned
+    assert open_or_create(root, spec()).images == []
+    assert open_or_create(root, spec(dtype="bfloat16")).spec.dtype == "bfloat16"  # nothing was planned
 
 
 def test_a_worker_that_outlived_its_run_cannot_commit_half_a_group(store: Store) -> None:
     (shard,) = plan(store, range(2))
-    genuine = writer._listing
+    genuine = writer.list_folder
 
     def listing_then_cleared(folder: Path) -> dict[str, dict[str, Any]]:
         listed = genuine(folder)
-        clear_scratch(store.path)  # the next run begins just now
+        with pytest.MonkeyPatch.context() as dead:
+            dead.setattr("depthsieve.storage.local.is_alive", lambda token: False)
+            store.root.clear_scratch()  # the next run begins just now, and takes this process for dead
         return listed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "_listing", listing_then_cleared)
+        patch.setattr(writer, "list_folder", listing_then_cleared)
         with pytest.raises(FileNotFoundError):
             commit(store, shard, seed=1)
     assert list(open_store(store.path).pending()) == [shard.id]
@@ -357,13 +361,13 @@ def test_opening_what_is_no_store(tmp_path: Path) -> None:
 
 
 def test_exclusive_and_atomic_writes(tmp_path: Path) -> None:
-    target, scratch = tmp_path / "record", tmp_path / "tmp"
-    assert files.write_exclusive(target, b"first", scratch)
-    assert not files.write_exclusive(target, b"second", scratch)
-    assert target.read_bytes() == b"first"
-    files.write_atomic(target, b"third", scratch)
-    assert target.read_bytes() == b"third"
-    assert list(scratch.iterdir()) == []
+    root = open_root(tmp_path)
+    assert root.create("a/record", b"first")
+    assert not root.create("a/record", b"second")
+    assert root.read("a/record") == b"first"
+    root.write("a/record", b"third")
+    assert root.read("a/record") == b"third"
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_the_fingerprint_knows_what_decides_a_label_and_nothing_else() -> None:

@@ -47,16 +47,18 @@ MAY_IMPORT = {
     "pillow_guard": "errors",
     "images": "errors records image_headers pillow_guard",
     "sources": "errors records image_headers images",
-    "store": "errors records",
+    "store": "errors records processes storage",
     "sharding": "errors records store.schema",
     "teachers": "errors records",
     "loader": "errors records image_headers images sources store masking",
     # labelling: one shard, then one run
     "numerics": "errors records images teachers",
     "labelling": "errors records images sources store teachers reliability numerics",
-    "planning": "errors records options sources store teachers sharding numerics",
+    "planning": "errors records options sources storage store teachers sharding numerics",
     "runners": "errors records stopping teachers labelling",
-    "run": "errors records options stopping sources store teachers labelling planning runners",
+    "dispatch": "errors records stopping processes storage store runners",
+    "run": "errors records options stopping sources storage sharding store teachers labelling planning runners "
+    "dispatch",
     # what looks at a finished store, and the demonstration of it all
     "student": "errors losses loader",
     "demo_settings": "errors",

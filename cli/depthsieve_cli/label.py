@@ -1,102 +1,45 @@
 """``depthsieve label``: the main job."""
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from depthsieve.options import SIGNALS, LabelOptions
-from depthsieve_cli.output import count, print_json
+from depthsieve.stopping import Stop
+from depthsieve_cli.choices import planning_choices
+from depthsieve_cli.output import count, print_failures, print_json
 
 if TYPE_CHECKING:
     from depthsieve.options import LabelSummary
 
-SHOWN_FAILURES = 20
-DEFAULTS = LabelOptions()
-
 
 @click.command(epilog="Example: depthsieve label photos/ labels/ --teacher tiny")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("store", type=click.Path(path_type=Path))
+@planning_choices
+@click.option("--part", metavar="I/N", help="Take the I-th of N parts of a plan that `depthsieve plan --write` wrote.")
 @click.option(
-    "--teacher",
-    default=DEFAULTS.teacher,
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=20,
     show_default=True,
-    metavar="NAME",
-    help="Preset (see `depthsieve teachers`), hub id, or local folder.",
+    metavar="SECONDS",
+    help="When interrupted, how long shards may go on that can be finished.",
 )
-@click.option("--revision", metavar="REV", help="Commit, tag or branch of a hub checkpoint.")
-@click.option(
-    "--size", type=int, metavar="PIXELS", help="Short side the teacher works at.  [default: the teacher's own]"
-)
-@click.option("--device", default=DEFAULTS.device, show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default=DEFAULTS.dtype,
-    show_default=True,
-    help="Numbers the teacher computes in; decides the labels.",
-)
-@click.option("--batch-size", type=int, metavar="N", help="Images a forward pass.  [default: found by a short trial]")
-@click.option(
-    "--threads", type=int, metavar="N", help="Threads of one worker.  [default: all cores, shared by workers]"
-)
-@click.option(
-    "--shard-size",
-    type=int,
-    default=DEFAULTS.shard_size,
-    show_default=True,
-    metavar="N",
-    help="Most images in a shard, for images added now.",
-)
-@click.option(
-    "--signals",
-    default=DEFAULTS.signals,
-    show_default=True,
-    metavar="LIST",
-    help=f"What reliability is made of: {', '.join(SIGNALS)}. With none, every pixel counts as reliable.",
-)
-@click.option(
-    "--max-tokens",
-    type=int,
-    default=DEFAULTS.max_tokens,
-    show_default=True,
-    metavar="N",
-    help="Most patches an image may take.",
-)
-@click.option(
-    "--oversize",
-    type=click.Choice(["reject", "shrink"]),
-    default=DEFAULTS.oversize,
-    show_default=True,
-    help="What to do with images above --max-tokens.",
-)
-@click.option(
-    "--runner",
-    type=click.Choice(["auto", "local", "ray"]),
-    default=DEFAULTS.runner,
-    show_default=True,
-    help="local: this process. ray: worker processes. auto: ray for an address, several workers or GPUs.",
-)
-@click.option("--workers", type=int, metavar="N", help="Ray workers.  [default: one a GPU]")
-@click.option("--address", metavar="ADDR", help="A running Ray cluster.  [default: a private one on this machine]")
-@click.option("--name", default=DEFAULTS.name, show_default=True, help="Name of this source within the store.")
-@click.option("--moved", is_flag=True, help="The images of this source have moved to SOURCE.")
-@click.option("--retry-failed", is_flag=True, help="Try the images again that stand failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; no progress bar.")
-def label(source: Path, store: Path, as_json: bool, **options: Any) -> int:
-    """Label the images of SOURCE (a folder or one file) into STORE.
+def label(source: str, store: str, grace: float, as_json: bool, **options: Any) -> int:
+    """Label the images of SOURCE (a folder, one file, or s3://bucket/prefix) into STORE (a folder, or s3:// too).
 
     Resumes by itself: run it again after a crash, or when there are new images. What is labelled stays as it is.
     """
     from depthsieve.run import label as run_label  # torch and transformers take seconds
 
-    summary = run_label(source, store, progress=not as_json, **options)
+    stop = Stop(grace)
+    summary = run_label(source, store, progress=not as_json, stop=stop, **options)
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:
         _print_summary(summary)
+    if summary.interrupted:
+        return 4
     if summary.errors:
         return 1
     return 3 if summary.failed else 0
@@ -115,13 +58,12 @@ def _print_summary(summary: "LabelSummary") -> None:
     if summary.skipped_hidden or summary.skipped_other:
         hidden, other = count(summary.skipped_hidden, "hidden file"), count(summary.skipped_other, "file")
         click.echo(f"Passed over {hidden}, and {other} of other kinds.")
-    for failure in summary.failed[:SHOWN_FAILURES]:
-        click.echo(f"  failed: {failure.id}: {failure.reason}")
-    if len(summary.failed) > SHOWN_FAILURES:
-        click.echo(f"  ... and {len(summary.failed) - SHOWN_FAILURES:,} more; --json names all of them")
+    print_failures(summary.failed)
     if summary.failed:
         click.echo(f"{count(len(summary.failed), 'image')} failed. The same command with --retry-failed tries again.")
     for error in summary.errors:
         click.echo(f"Error: {error}", err=True)
-    if summary.errors:
+    if summary.interrupted:
+        click.echo(f"Interrupted: {count(summary.pending, 'image')} left; the same command goes on.", err=True)
+    elif summary.errors:
         click.echo(f"Error: {count(summary.pending, 'image')} left; the same command goes on.", err=True)

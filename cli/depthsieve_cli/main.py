@@ -15,6 +15,7 @@ import depthsieve
 from depthsieve.errors import DepthsieveError, UsageError
 from depthsieve_cli.demo import demo
 from depthsieve_cli.label import label
+from depthsieve_cli.plan import plan
 from depthsieve_cli.teachers import teachers
 
 
@@ -32,7 +33,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, label, teachers):
+for command in (demo, label, plan, teachers):
     cli.add_command(command)
 
 

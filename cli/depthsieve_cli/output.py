@@ -2,9 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from depthsieve.records import ImageFailure
+
+SHOWN_FAILURES = 20
 
 
 def print_json(value: Any) -> None:
@@ -22,3 +27,11 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def count(number: int, noun: str) -> str:
     """``1 image``, ``2 images``, ``12,000 images``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def print_failures(failures: "Sequence[ImageFailure]") -> None:
+    """The first images that failed, a line each, and how many more there are."""
+    for failure in failures[:SHOWN_FAILURES]:
+        click.echo(f"  failed: {failure.id}: {failure.reason}")
+    if len(failures) > SHOWN_FAILURES:
+        click.echo(f"  ... and {len(failures) - SHOWN_FAILURES:,} more; --json names all of them")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from depthsieve.loader import PseudoLabelDataset
     from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
-    from depthsieve.options import LabelOptions, LabelSummary
-    from depthsieve.run import label
+    from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
+    from depthsieve.run import label, plan
+    from depthsieve.stopping import Stop
     from depthsieve.store import Label, Store, open_store
     from depthsieve.teachers import load_teacher
 
@@ -24,20 +25,24 @@ __all__ = [
     "Label",
     "LabelOptions",
     "LabelSummary",
+    "PlanSummary",
     "PseudoLabelDataset",
     "ScaleShiftInvariantLoss",
+    "Stop",
     "Store",
     "TrimmedLoss",
     "label",
     "load_teacher",
     "open_store",
+    "plan",
 ]
 
 _HOMES = {
     "loader": ("PseudoLabelDataset",),
     "losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
-    "options": ("LabelOptions", "LabelSummary"),
-    "run": ("label",),
+    "options": ("LabelOptions", "LabelSummary", "PlanSummary"),
+    "run": ("label", "plan"),
+    "stopping": ("Stop",),
     "store": ("Label", "Store", "open_store"),
     "teachers": ("load_teacher",),
 }

@@ -132,9 +132,9 @@ class ShardLabeller:
             self._store.fingerprint, self._teacher.quantity, self._teacher.unit, digest_of(actual.to_json())
         )
         try:
-            commit_shard(self._store.path, shard, content, context)
+            commit_shard(self._store.root, shard, content, context)
         except OSError as error:
-            raise StoreError(f"cannot write to {self._store.path}: {error.strerror or error}") from error
+            raise StoreError(f"cannot write to {self._store.location}: {error.strerror or error}") from error
 
 
 def label_shard(

@@ -1,7 +1,6 @@
 """Everything that can be set about a labelling run, and the summary that it ends with."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from depthsieve.errors import UsageError
@@ -16,6 +15,7 @@ class LabelOptions:
 
     ``batch_size`` None is found by a trial; ``threads`` None is all cores (Ray: the cores divided by the workers).
     ``signals`` is a comma-separated list. ``moved`` says that the images of a known source now lie under a new root.
+    ``part`` "i/n" labels the i-th of n parts of a plan that is written, and adds nothing to it.
     Raises :class:`UsageError` for a value that cannot be meant.
     """
 
@@ -36,6 +36,7 @@ class LabelOptions:
     name: str = "default"
     moved: bool = False
     retry_failed: bool = False
+    part: str | None = None
 
     def __post_init__(self) -> None:
         for option in ("batch_size", "threads", "workers", "shard_size", "max_tokens"):
@@ -51,8 +52,20 @@ class LabelOptions:
         unknown = sorted(set(self.signals.split(",")) - set(SIGNALS))
         if unknown:
             raise UsageError(f"unknown signal {unknown[0]!r}; there are: {', '.join(SIGNALS)}")
+        if self.part is not None and self.share is None:
+            raise UsageError(f"part must be I/N, the I-th of N parts counted from 1, such as '2/8', not {self.part!r}")
+        if self.part is not None and (self.retry_failed or self.moved):
+            raise UsageError("a part adds nothing to the plan: say retry_failed and moved to plan() or label() alone")
         if self.runner == "local" and (self.address or (self.workers or 1) > 1):
             raise UsageError("the local runner has one worker and no address; use --runner ray for more")
+
+    @property
+    def share(self) -> tuple[int, int] | None:
+        """``part`` as numbers (i, n) with 1 <= i <= n; None without one, or where it is none."""
+        first, slash, count = (self.part or "").partition("/")
+        if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+            return None
+        return int(first), int(count)
 
     @property
     def signal_names(self) -> tuple[str, ...]:
@@ -67,10 +80,10 @@ class LabelSummary:
     ``labelled_now`` and ``seconds`` are this run's, ``planned_now`` counts the images it added to the plan;
     ``labelled``, ``failed`` (each with its reason) and ``pending`` are the whole store's. ``skipped_hidden`` and
     ``skipped_other`` count files of the source that are hidden or do not look like images. ``errors`` says why shards
-    are still pending, ``notes`` are lines that a person should see.
+    are still pending, ``notes`` are lines that a person should see. ``interrupted``: the run was asked to stop.
     """
 
-    store: Path
+    store: str
     labelled_now: int
     planned_now: int
     seconds: float
@@ -81,3 +94,21 @@ class LabelSummary:
     skipped_other: int
     errors: tuple[str, ...]
     notes: tuple[str, ...]
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """What labelling would take: images, shards and about how many bytes are left to be labelled and written.
+
+    ``free_bytes`` is the room there is (None: no limit to be seen), ``rejected`` are the files that were refused, each
+    with its reason, ``written`` says whether the plan is fixed in the store.
+    """
+
+    store: str
+    images: int
+    shards: int
+    bytes: int
+    free_bytes: int | None
+    rejected: tuple[ImageFailure, ...]
+    written: bool

@@ -1,7 +1,6 @@
 """From a source to a generation: which images are new, their label shapes, shards and numerics profile."""
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,14 @@ import torch
 from depthsieve.errors import ImageRejected, RunError, SourceError, StoreNotFound, UsageError
 from depthsieve.numerics import find_batch_size, make_profile
 from depthsieve.options import LabelOptions
-from depthsieve.records import ImageRecord, LabelSpec, NumericsProfile, RejectedImage, Shape
+from depthsieve.records import ImageRecord, LabelSpec, NumericsProfile, RejectedImage, Shape, TeacherRequest
 from depthsieve.sharding import make_shards
 from depthsieve.sources import Scan, Source
+from depthsieve.storage import Root, is_url
 from depthsieve.store import Store, open_store
 from depthsieve.store.create import add_generation, check_spec
-from depthsieve.store.plan import PlannedShard
+from depthsieve.store.index import SCHEMA
+from depthsieve.store.plan import PlannedShard, rejected_table, removed_table
 from depthsieve.teachers import Teacher
 
 BYTES_PER_PIXEL = 2.2
@@ -50,29 +51,38 @@ class Workforce:
         return cls(on_ray, workers, options.threads or max(1, cores() // workers), gpus)
 
 
-def find_store(path: Path, spec: LabelSpec) -> Store | None:
-    """The store at ``path``, or None if there is none yet. Raises :class:`StoreMismatch` for one of another spec."""
+def find_store(root: Root, spec: LabelSpec) -> Store | None:
+    """The store at ``root``, or None if there is none yet. Raises :class:`StoreMismatch` for one of another spec."""
     try:
-        store = open_store(path)
+        store = open_store(root)
     except StoreNotFound:
         return None
     check_spec(store, spec)
     return store
 
 
-def check_source(source: Source, path: Path, store: Store | None, moved: bool) -> None:
-    """Raise unless ``source`` may be labelled into the store at ``path``: apart from it, and under its own name."""
-    root = Path(source.root)
-    resolved = path.resolve()
-    inside = resolved.is_relative_to(root) and not source.is_one_file
-    if inside or root.is_relative_to(resolved):
-        raise UsageError(f"the store {path} and the images {root} may not lie inside each other; name another store")
+def check_source(source: Source, root: Root, store: Store | None, moved: bool) -> None:
+    """Raise unless ``source`` may be labelled into the store at ``root``: apart from it, and under its own name."""
+    here, images = _parts(root.location if root.path is None else root.path.resolve()), _parts(source.root)
+    inside = here[: len(images)] == images and not source.is_one_file
+    if inside or images[: len(here)] == here:
+        raise UsageError(
+            f"the store {root.location} and the images {source.root} may not lie inside each other; name another store"
+        )
     known = store.sources().get(source.name) if store else None
     if known is not None and known != source.root and not moved:
         raise SourceError(
             f"the store knows source {source.name!r} as {known}, not {source.root}; give the new folder its own "
             "--name, or say --moved if the same images now lie there"
         )
+
+
+def _parts(location: str | Path) -> tuple[str, ...]:
+    return (
+        tuple(location.rstrip("/").split("/"))
+        if isinstance(location, str) and is_url(location)
+        else Path(location).parts
+    )
 
 
 def known_ids(index: pa.Table, retry_failed: bool) -> set[str]:
@@ -83,43 +93,66 @@ def known_ids(index: pa.Table, retry_failed: bool) -> set[str]:
     return set(index["id"].to_pylist())
 
 
-def add_new_images(
-    store: Store,
-    source: Source,
-    scan: Scan,
-    teacher: Teacher,
-    options: LabelOptions,
-    workforce: Workforce,
-    progress: bool,
-) -> int:
-    """Plan what the scan found and the store does not know: a new generation, or none. Returns how many images.
+@dataclass(frozen=True)
+class Draft:
+    """What a new generation would hold. ``retried`` are ids among ``shaped`` that stand failed; ``moved`` says that the
+    source lies under a new root."""
+
+    shaped: list[tuple[ImageRecord, Shape]]
+    rejected: list[RejectedImage]
+    gone: list[str]
+    retried: frozenset[str]
+    moved: bool
+
+    def __bool__(self) -> bool:
+        return bool(self.shaped or self.rejected or self.gone or self.moved)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of label in it."""
+        return sum(height * width for _, (height, width) in self.shaped)
+
+
+def draft_generation(store: Store | None, source: Source, scan: Scan, teacher: Teacher, options: LabelOptions) -> Draft:
+    """What the scan found and the store, if there is one yet, does not know.
 
     Where ``options.retry_failed`` asks for it, images that stand failed are tried again as "replace" rows, and those
     whose file is gone leave the store.
     """
-    index = store.index()
+    index = store.index() if store else SCHEMA.empty_table()
     known = known_ids(index, options.retry_failed)
-    # What an interrupted run planned is not planned twice, though it may still stand failed.
-    known |= {image.id for shard_id in store.pending() for image in store.planned_shard(shard_id).images}
+    if store:  # what an interrupted run planned is not planned twice, though it may still stand failed
+        known |= {image.id for shard_id in store.pending() for image in store.planned_shard(shard_id).images}
     states = dict(zip(index["id"].to_pylist(), index["status"].to_pylist(), strict=True))
     shaped, rejected = _shapes([image for image in scan.images if image.id not in known], teacher)
     rejected += [image for image in scan.rejected if image.id not in known]
+    rejected.sort(key=lambda image: image.id)
     gone = _gone(states, source, scan, known) if options.retry_failed else []
-    moved = store.sources().get(source.name, source.root) != source.root
+    retried = frozenset(image.id for image, _ in shaped if states.get(image.id) == "failed")
+    moved = store is not None and store.sources().get(source.name, source.root) != source.root
     if moved and not scan.known:
         raise SourceError(f"none of the images of source {source.name!r} lie in {source.root}; is it the right folder?")
-    if not (shaped or rejected or gone or moved):
-        return 0
-    shards = make_shards(shaped, len(store.generations()), options.shard_size)
-    _check_space(store.path, shaped)
-    planned = [
-        PlannedShard(shard, tuple("replace" if states.get(image.id) == "failed" else "add" for image in shard.images))
-        for shard in shards
-    ]
-    profile = _choose_profile(teacher, options, shaped, workforce.threads, progress)
-    rejected.sort(key=lambda image: image.id)
-    add_generation(store, planned, rejected, dict(store.sources()) | {source.name: source.root}, profile, gone)
-    return len(shaped)
+    return Draft(shaped, rejected, gone, retried, moved)
+
+
+def write_generation(
+    store: Store, source: Source, draft: Draft, profile: NumericsProfile, request: TeacherRequest, shard_size: int
+) -> None:
+    """Fix a draft in the store, as its newest generation."""
+    shards = make_shards(draft.shaped, len(store.generations()), shard_size)
+    planned = (
+        PlannedShard(one, tuple("replace" if image.id in draft.retried else "add" for image in one.images))
+        for one in shards
+    )
+    add_generation(
+        store,
+        (one.table() for one in planned),
+        rejected_table(draft.rejected),
+        removed_table(draft.gone),
+        dict(store.sources()) | {source.name: source.root},
+        profile,
+        request,
+    )
 
 
 def _gone(states: Mapping[str, str], source: Source, scan: Scan, known: set[str]) -> list[str]:
@@ -143,12 +176,12 @@ def _shapes(
     return shaped, rejected
 
 
-def _check_space(path: Path, shaped: Sequence[tuple[ImageRecord, Shape]]) -> None:
-    needed = int(sum(height * width for _, (height, width) in shaped) * BYTES_PER_PIXEL)
-    free = shutil.disk_usage(path).free
-    if needed > free:
+def check_space(root: Root, pixels: int, images: int) -> None:
+    """Raise :class:`RunError` where labels of so many pixels will not fit."""
+    needed, free = int(pixels * BYTES_PER_PIXEL), root.free_bytes()
+    if free is not None and needed > free:
         raise RunError(
-            f"{path}: {len(shaped)} labels take about {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; "
+            f"{root.location}: {images} labels take about {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; "
             "make room or name a store on another disk"
         )
 
@@ -158,13 +191,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _choose_profile(
+def choose_profile(
     teacher: Teacher,
     options: LabelOptions,
     shaped: Sequence[tuple[ImageRecord, Shape]],
     threads: int,
     progress: bool,
 ) -> NumericsProfile:
+    """The profile of a new generation: as the options say, else found by a trial."""
     batch_size = options.batch_size
     if batch_size is None:
         largest = max((shape for _, shape in shaped), key=lambda shape: shape[0] * shape[1], default=(0, 0))

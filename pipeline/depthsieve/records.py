@@ -5,7 +5,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from depthsieve.errors import StoreDamaged
@@ -96,12 +95,12 @@ class TeacherRequest:
 
 @dataclass(frozen=True, slots=True)
 class LabelJob:
-    """All that a worker needs to label shards of a store; it is small and can be pickled.
+    """All that a worker needs to label shards of the store at a path or URL; it is small and can be pickled.
 
     On the ``last_attempt`` of a run a file that cannot be read is its image's own failure, not the shard's.
     """
 
-    store: Path
+    store: str
     teacher: TeacherRequest
     fingerprint: str
     signals: tuple[str, ...]
@@ -162,6 +161,10 @@ class NumericsProfile:
         return cls(**{known.name: body[known.name] for known in dataclasses.fields(cls)})
 
 
+MEND = "`depthsieve verify --repair` mends it"
+"""What to do about a damaged file of a store."""
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text. Rejects NaN and infinities."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -187,7 +190,7 @@ def unseal(data: bytes, name: str) -> dict[str, Any]:
         body = json.loads(data)
         intact = body["digest"] == digest_of({key: value for key, value in body.items() if key != "digest"})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise StoreDamaged(f"{name}: not a readable record ({type(error).__name__}); restore it from a copy") from error
+        raise StoreDamaged(f"{name}: not a readable record ({type(error).__name__}); {MEND}") from error
     if not intact:
-        raise StoreDamaged(f"{name}: its content does not fit its own digest; restore it from a copy")
+        raise StoreDamaged(f"{name}: its content does not fit its own digest; {MEND}")
     return body  # type: ignore[no-any-return]

@@ -1,101 +1,246 @@
-"""A labelling run: scan, plan, skip what is done, retry, summary. Knows a runner only as a callable."""
+"""A labelling run: scan, plan, label what is left, summary. Knows a runner only as a callable."""
 
-import sys
+import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
-from depthsieve.errors import DepthsieveError, RunError, SourceError, UsageError
+from depthsieve.dispatch import ADVICE, MakeRunner, Outcome, dispatch
+from depthsieve.errors import DepthsieveError, RunError, SourceError, StoreError, UsageError
 from depthsieve.labelling import label_spec, load_requested
-from depthsieve.options import LabelOptions, LabelSummary
+from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
 from depthsieve.planning import (
+    BYTES_PER_PIXEL,
     Workforce,
-    add_new_images,
     check_source,
+    check_space,
+    choose_profile,
     differences_from,
+    draft_generation,
     find_store,
     known_ids,
+    write_generation,
 )
-from depthsieve.records import ImageFailure, LabelJob, ShardTask, TeacherRequest
-from depthsieve.runners import Runner
+from depthsieve.records import ImageFailure, LabelJob, LabelSpec, TeacherRequest
 from depthsieve.runners.local import local_runner
+from depthsieve.sharding import make_shards
 from depthsieve.sources import Scan, Source, open_source
 from depthsieve.stopping import Stop
-from depthsieve.store import Store, files
-from depthsieve.store.create import check_folder, clear_scratch, open_or_create, prepare_folder, write_index
-from depthsieve.store.schema import shard_number
+from depthsieve.storage import Root, open_root
+from depthsieve.store import Store, open_store
+from depthsieve.store.create import check_root, open_or_create, prepare_root, write_index
+from depthsieve.store.leases import PLAN, Leases
+from depthsieve.store.pending import Pending
 from depthsieve.teachers import EMBEDDED, Teacher, find_preset
 
-ATTEMPTS = 3
-"""How often a shard is tried in one run before the run gives up on it."""
 
-BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
-"""tqdm's own, but images a second also where one takes longer than that."""
-
-PAUSE_S = 1.0
-"""Seconds before the second attempt; doubled before the third."""
-
-
-def label(source: str | Path, store: str | Path, *, progress: bool = True, **options: Any) -> LabelSummary:
+def label(
+    source: str | Path, store: str | Path, *, progress: bool = True, stop: Stop | None = None, **options: Any
+) -> LabelSummary:
     """Label the images of a folder, or one image file, into a store; go on with what an earlier run left.
 
     ``options`` are the fields of :class:`depthsieve.options.LabelOptions`. Only images that the store does not know
-    are added; those that stand failed are tried again with ``retry_failed=True``. ``progress`` shows a bar on stderr,
-    or in the notebook.
+    are added; those that stand failed are tried again with ``retry_failed=True``. With ``part`` nothing is added: the
+    run takes its share of a plan that :func:`plan` wrote, beside other runs on the same store. ``progress`` shows a bar
+    on stderr, or in the notebook. Once ``stop`` is requested, the shards that fit into its grace period are finished;
+    without one, a :class:`KeyboardInterrupt` abandons the shard under way.
 
     Raises :class:`UsageError`, :class:`SourceError`, :class:`TeacherError`, :class:`StoreError` before anything is
     written, and :class:`RunError` when the run had to stop: what is committed stands, and the same call goes on.
     Images that fail raise nothing: they stand in the summary with their reasons.
     """
-    try:
-        chosen = LabelOptions(**options)
-    except TypeError as error:
-        raise UsageError(str(error).replace("LabelOptions.__init__()", "label()")) from None
-    images = open_source(source, chosen.name)
-    path = Path(store).absolute()
-    check_folder(path)
-    request = _request(chosen)
-    teacher = load_requested(request)
-    spec = label_spec(teacher, chosen.signal_names)
-    existing = find_store(path, spec)
-    check_source(images, path, existing, chosen.moved)
-    scan = _scan(images, existing, chosen, progress)
-    workforce = Workforce.choose(teacher, chosen)
-    prepare_folder(path)
-    with _disk_errors_named(path), files.store_lock(path / "lock"):
-        clear_scratch(path)
-        opened = open_or_create(path, spec)
-        check_source(images, path, opened, chosen.moved)
-        planned = add_new_images(opened, images, scan, teacher, chosen, workforce, progress)
-        notes = _notes(opened, teacher, chosen)
+    chosen = _options(options, "label")
+    stop = stop or Stop()
+    run = _Run.begin(source, store, chosen)
+    scan = run.scan(progress) if chosen.part is None else None
+    prepare_root(run.root)
+    with _disk_errors_named(run.root), Leases(run.root) as leases, contextlib.ExitStack() as stack:
+        planned = 0
+        if scan is not None:
+            lease = leases.take_or_raise(PLAN)
+            stack.callback(leases.give_back, lease, settled=True)
+            run.root.clear_scratch()
+            opened, planned = run.add_new(scan, progress)
+        else:
+            opened = run.planned_store()
+        todo = opened.pending(chosen.share)
+        notes = tuple(run.notes(todo))
+        check_space(run.root, todo.pixels, todo.images)
         start = time.perf_counter()
-        request = replace(request, device=teacher.device.type) if workforce.on_ray else request
-        job = LabelJob(path, request, spec.fingerprint, spec.signals, tuple(opened.sources().items()))
+        stop.armed = True
         try:
-            labelled, errors = _label_pending(opened, job, _runner_of(workforce, teacher, chosen), progress)
+            outcome = dispatch(opened, todo, run.job(opened), leases, run.make_runner(), stop, progress)
         finally:
-            write_index(opened)
+            stop.armed = False
+            if chosen.part is None:
+                with contextlib.suppress(OSError):  # it is derived, and a full disk has been told of already
+                    write_index(opened)
         seconds = time.perf_counter() - start
-    return _summary(opened, scan, (labelled, planned, seconds), errors, notes)
+    return _summary(opened, scan, outcome, (planned, seconds, stop.requested), notes)
+
+
+def plan(
+    source: str | Path, store: str | Path, *, write: bool = False, progress: bool = True, **options: Any
+) -> PlanSummary:
+    """What labelling would take: shards, images and bytes that are left. With ``write`` the plan is fixed in the store,
+    for runs with ``part`` to share; without, nothing is written. ``options`` and errors as for :func:`label`.
+    """
+    chosen = _options(options, "plan")
+    run = _Run.begin(source, store, chosen)
+    scan = run.scan(progress)
+    if not write:
+        return run.estimate(scan)
+    prepare_root(run.root)
+    with _disk_errors_named(run.root), Leases(run.root) as leases:
+        lease = leases.take_or_raise(PLAN)
+        try:
+            run.root.clear_scratch()
+            opened, _ = run.add_new(scan, progress)
+            write_index(opened)
+        finally:
+            leases.give_back(lease, settled=True)
+    return run.estimate_left(opened)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a run stands on, once all that is cheap to check was checked."""
+
+    options: LabelOptions
+    source: Source
+    root: Root
+    request: TeacherRequest
+    teacher: Teacher
+    spec: LabelSpec
+    existing: Store | None
+
+    @classmethod
+    def begin(cls, source: str | Path, store: str | Path, options: LabelOptions) -> "_Run":
+        images = open_source(source, options.name)
+        root = open_root(store)
+        check_root(root)
+        request = _request(options)
+        teacher = load_requested(request)
+        spec = label_spec(teacher, options.signal_names)
+        existing = find_store(root, spec)
+        check_source(images, root, existing, options.moved)
+        return cls(options, images, root, request, teacher, spec, existing)
+
+    @cached_property
+    def workforce(self) -> Workforce:
+        return Workforce.choose(self.teacher, self.options)
+
+    def scan(self, progress: bool) -> Scan:
+        known = known_ids(self.existing.index(), self.options.retry_failed) if self.existing else set()
+        with tqdm(desc="scan", unit=" files", disable=None if progress else True, leave=False) as bar:
+
+            def advance(count: int) -> None:
+                bar.update(count)
+
+            scan = self.source.scan(known=known, progress=advance)
+        if not (scan.images or scan.rejected or scan.known):
+            passed = f"{scan.skipped_other} other and {scan.skipped_hidden} hidden files"
+            raise SourceError(f"no images in {self.source.root} ({passed})")
+        return scan
+
+    def add_new(self, scan: Scan, progress: bool) -> tuple[Store, int]:
+        """The store, made if need be, with what is new planned; and how many images that is."""
+        store = open_or_create(self.root, self.spec)
+        check_source(self.source, self.root, store, self.options.moved)
+        draft = draft_generation(store, self.source, scan, self.teacher, self.options)
+        if draft:
+            check_space(self.root, draft.pixels, len(draft.shaped))
+            profile = choose_profile(self.teacher, self.options, draft.shaped, self.workforce.threads, progress)
+            write_generation(store, self.source, draft, profile, self.request, self.options.shard_size)
+        return store, len(draft.shaped)
+
+    def planned_store(self) -> Store:
+        """The store whose plan is to be shared."""
+        if self.existing is None or not self.existing.generations():
+            raise StoreError(
+                f"{self.root.location} has no plan to take a part of; write it first: depthsieve plan SOURCE STORE "
+                "--write, with the same teacher and options"
+            )
+        return self.existing
+
+    def job(self, store: Store) -> LabelJob:
+        request = replace(self.request, device=self.teacher.device.type) if self.workforce.on_ray else self.request
+        sources = tuple(store.sources().items())
+        return LabelJob(self.root.location, request, self.spec.fingerprint, self.spec.signals, sources)
+
+    def make_runner(self) -> MakeRunner:
+        workforce = self.workforce
+        if not workforce.on_ray:
+            return partial(local_runner, self.teacher)
+        from depthsieve.runners.ray import RayOptions, ray_runner  # heavy, and a laptop does without
+
+        options = RayOptions(workforce.workers, workforce.threads, workforce.gpus, self.options.address)
+        on_ray = ray_runner(options)
+        return lambda on_images: on_ray  # actors tell of whole shards only
+
+    def notes(self, todo: Pending) -> Iterator[str]:
+        """How this machine and these options differ from what the pending generations were planned with."""
+        store = open_store(self.root)
+        for generation in store.generations():
+            if len(todo.numbers.get(generation.number, ())):
+                for difference in differences_from(generation.profile, self.teacher, self.options):
+                    yield f"generation {generation.number} {difference}"
+
+    def estimate(self, scan: Scan) -> PlanSummary:
+        """What is left and what is new, with nothing written."""
+        draft = draft_generation(self.existing, self.source, scan, self.teacher, self.options)
+        shards = len(make_shards(draft.shaped, 0, self.options.shard_size))
+        return self._plan_summary(
+            self.existing.pending() if self.existing else Pending({}, {}),
+            (len(draft.shaped), shards, draft.pixels),
+            tuple(ImageFailure(image.id, image.reason) for image in draft.rejected),
+        )
+
+    def estimate_left(self, store: Store) -> PlanSummary:
+        """What is left of a plan that is written."""
+        index = store.index()
+        rejected = index.filter(pc.equal(index["status"], "rejected"))
+        named = zip(rejected["id"].to_pylist(), rejected["reason"].to_pylist(), strict=True)
+        return self._plan_summary(store.pending(), (0, 0, 0), tuple(ImageFailure(*one) for one in named), written=True)
+
+    def _plan_summary(
+        self, left: Pending, new: tuple[int, int, int], rejected: tuple[ImageFailure, ...], written: bool = False
+    ) -> PlanSummary:
+        images, shards, pixels = new
+        return PlanSummary(
+            store=self.root.location,
+            images=left.images + images,
+            shards=len(left) + shards,
+            bytes=int((left.pixels + pixels) * BYTES_PER_PIXEL),
+            free_bytes=self.root.free_bytes(),
+            rejected=rejected,
+            written=written,
+        )
+
+
+def _options(options: dict[str, Any], what: str) -> LabelOptions:
+    try:
+        return LabelOptions(**options)
+    except TypeError as error:
+        raise UsageError(str(error).replace("LabelOptions.__init__()", f"{what}()")) from None
 
 
 @contextmanager
-def _disk_errors_named(path: Path) -> Iterator[None]:
+def _disk_errors_named(root: Root) -> Iterator[None]:
     try:
         yield
     except DepthsieveError:
         raise
     except OSError as error:
-        raise RunError(
-            f"{path}: {error.strerror or error}; what is committed stands, and the same command goes on"
-        ) from error
+        raise RunError(f"{root.location}: {error.strerror or error}; {ADVICE}") from error
 
 
 def _request(options: LabelOptions) -> TeacherRequest:
@@ -107,94 +252,25 @@ def _request(options: LabelOptions) -> TeacherRequest:
     )
 
 
-def _scan(source: Source, store: Store | None, options: LabelOptions, progress: bool) -> Scan:
-    known = known_ids(store.index(), options.retry_failed) if store else set()
-    with tqdm(desc="scan", unit=" files", disable=None if progress else True, leave=False) as bar:
-
-        def advance(count: int) -> None:
-            bar.update(count)
-
-        scan = source.scan(known=known, progress=advance)
-    if not (scan.images or scan.rejected or scan.known):
-        passed = f"{scan.skipped_other} other and {scan.skipped_hidden} hidden files"
-        raise SourceError(f"no images in {source.root} ({passed})")
-    return scan
-
-
-def _notes(store: Store, teacher: Teacher, options: LabelOptions) -> tuple[str, ...]:
-    pending = {shard_number(shard_id)[0] for shard_id in store.pending()}
-    return tuple(
-        f"generation {generation.number} {difference}"
-        for generation in store.generations()
-        if generation.number in pending
-        for difference in differences_from(generation.profile, teacher, options)
-    )
-
-
-def _label_pending(
-    store: Store, job: LabelJob, runner_of: Callable[[Callable[[int], Any]], Runner], progress: bool
-) -> tuple[int, tuple[str, ...]]:
-    """Label every shard that is planned and not committed. Returns how many images, and why some are left."""
-    todo = list(store.pending())
-    if not todo:
-        return 0, ()
-    counts = store.count_planned(todo)
-    labelled = done = 0
-    errors: list[str] = []
-    in_log = not sys.stderr.isatty() and not any("notebook" in base.__module__ for base in tqdm.__mro__)
-    total, interval = sum(counts.values()), 30.0 if in_log else 0.1  # a log file needs few lines
-    bar = tqdm(total=total, desc="label", unit=" images", bar_format=BAR, mininterval=interval, disable=not progress)
-    with bar:
-        runner = runner_of(bar.update)
-        for attempt in range(1, ATTEMPTS + 1):
-            left, errors = [], []
-            for result in runner(replace(job, last_attempt=attempt == ATTEMPTS), map(ShardTask, todo), Stop()):
-                if result.error is None:
-                    labelled += result.labelled
-                    done += counts[result.shard_id]
-                elif result.fatal:
-                    raise RunError(f"{result.error}; what is committed stands, and the same command goes on")
-                else:
-                    left.append(result.shard_id)
-                    errors.append(f"shard {result.shard_id}: {result.error}")
-                bar.update(done - bar.n)
-            todo = left
-            if not todo or attempt == ATTEMPTS:
-                break
-            time.sleep(PAUSE_S * 2 ** (attempt - 1))
-    return labelled, tuple(errors)
-
-
-def _runner_of(
-    workforce: Workforce, teacher: Teacher, options: LabelOptions
-) -> Callable[[Callable[[int], Any]], Runner]:
-    """The runner, once it is told whom to tell about finished images."""
-    if not workforce.on_ray:
-        return partial(local_runner, teacher)
-    from depthsieve.runners.ray import RayOptions, ray_runner  # heavy, and a laptop does without
-
-    on_ray = ray_runner(RayOptions(workforce.workers, workforce.threads, workforce.gpus, options.address))
-    return lambda on_images: on_ray  # actors tell of whole shards only
-
-
 def _summary(
-    store: Store, scan: Scan, now: tuple[int, int, float], errors: tuple[str, ...], notes: tuple[str, ...]
+    store: Store, scan: Scan | None, outcome: Outcome, now: tuple[int, float, bool], notes: tuple[str, ...]
 ) -> LabelSummary:
     index: pa.Table = store.index()
     rows = zip(index["id"].to_pylist(), index["status"].to_pylist(), index["reason"].to_pylist(), strict=True)
     failed = tuple(ImageFailure(image, reason) for image, status, reason in rows if status in ("failed", "rejected"))
     statuses = index["status"].to_pylist()
-    labelled_now, planned_now, seconds = now
+    planned_now, seconds, interrupted = now
     return LabelSummary(
-        store=store.path,
-        labelled_now=labelled_now,
+        store=store.location,
+        labelled_now=outcome.labelled,
         planned_now=planned_now,
         seconds=seconds,
         labelled=statuses.count("labelled"),
         failed=failed,
         pending=statuses.count("pending"),
-        skipped_hidden=scan.skipped_hidden,
-        skipped_other=scan.skipped_other,
-        errors=errors,
-        notes=notes,
+        skipped_hidden=scan.skipped_hidden if scan else 0,
+        skipped_other=scan.skipped_other if scan else 0,
+        errors=outcome.errors,
+        notes=(*notes, *outcome.notes),
+        interrupted=interrupted,
     )

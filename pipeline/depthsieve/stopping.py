@@ -14,6 +14,8 @@ class Stop:
 
     def __init__(self, grace_s: float = 20.0) -> None:
         self.grace_s = grace_s
+        self.armed = False
+        """Whether shards are being labelled, so that there is something to finish."""
         self._requested = threading.Event()
         self._deadline = math.inf
 

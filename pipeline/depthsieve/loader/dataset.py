@@ -215,7 +215,7 @@ class PseudoLabelDataset(Dataset[Sample]):
     def _own_reader(self) -> Reader:
         """The reader of this process. A forked worker must not share its parent's open files: their position is one."""
         if self._reader is None or self._reader.process != os.getpid():
-            self._reader = Reader(open_store(self._store.path), self.image_roots or {})
+            self._reader = Reader(open_store(self._store.location), self.image_roots or {})
         return self._reader
 
 

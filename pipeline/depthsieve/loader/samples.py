@@ -13,6 +13,7 @@ from depthsieve.errors import DepthsieveError, ImageRejected, LoaderError, Sourc
 from depthsieve.images import decode
 from depthsieve.loader.crops import Window, to_label_shape
 from depthsieve.loader.selection import Entry
+from depthsieve.records import MEND
 from depthsieve.sources import Source, reopen_source
 from depthsieve.store import Store
 
@@ -39,7 +40,7 @@ class Reader:
 
     def label(self, entry: Entry, window: Window) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Depth and reliability of a window."""
-        label = f"{entry.id}: its label (shard {entry.shard}, row {entry.row} of {self._store.path})"
+        label = f"{entry.id}: its label (shard {entry.shard}, row {entry.row} of {self._store.location})"
         try:
             reader = self._store.reader(entry.shard)
             return window.cut(reader.depth(entry.row)), window.cut(reader.reliability(entry.row))
@@ -48,7 +49,7 @@ class Reader:
         except DepthsieveError:
             raise
         except (OSError, ValueError, RuntimeError, LookupError) as error:
-            raise StoreDamaged(f"{label} cannot be read ({error}); restore it from a copy") from error
+            raise StoreDamaged(f"{label} cannot be read ({error}); {MEND}") from error
 
     def image(self, entry: Entry, window: Window) -> torch.Tensor:
         """The window of the source image, float32 [C,H,W], RGB, 0..1."""

@@ -96,7 +96,7 @@ def select(store: Store, subset: Collection[str] | str | Path | None) -> Selecti
     labelled = index.filter(pc.equal(index["status"], "labelled"))
     if not len(labelled):
         states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(index["status"].to_pylist()).items()))
-        raise LoaderError(f"{store.path} has no labelled image ({states or 'it is empty'}); label into it first")
+        raise LoaderError(f"{store.location} has no labelled image ({states or 'it is empty'}); label into it first")
     if subset is None:
         return Selection(labelled, snapshot)
     wanted = _kept_ids(Path(subset), store, snapshot) if isinstance(subset, str | Path) else _checked_ids(subset)
@@ -114,7 +114,7 @@ def _settled_index(store: Store) -> tuple[pa.Table, str]:
         index = store.index()
         if store.snapshot() == snapshot:
             return index, snapshot
-    raise LoaderError(f"{store.path} changed each time it was read; wait until its labelling run is done")
+    raise LoaderError(f"{store.location} changed each time it was read; wait until its labelling run is done")
 
 
 def _checked_ids(subset: Iterable[Any]) -> list[str]:
@@ -141,8 +141,8 @@ def _kept_ids(path: Path, store: Store, snapshot: str) -> list[str]:
     for name, here in (("fingerprint", store.fingerprint), ("snapshot", snapshot)):
         if carried.get(name, here) != here:
             raise LoaderError(
-                f"subset {path} was made for another {name} of the labels ({carried[name][:12]}..., {store.path} has "
-                f"{here[:12]}...); make the subset again from this store"
+                f"subset {path} was made for another {name} of the labels ({carried[name][:12]}..., "
+                f"{store.location} has {here[:12]}...); make the subset again from this store"
             )
     repeated = [name for name, count in Counter(table["id"].to_pylist()).items() if count > 1]
     if repeated:
@@ -157,7 +157,9 @@ def _unknown(unknown: list[str], count: int, index: pa.Table, store: Store) -> s
     stands = index.filter(pc.is_in(index["id"], value_set=pa.array(unknown, pa.string())))
     states = dict(zip(stands["id"].to_pylist(), stands["status"].to_pylist(), strict=True))
     named = [f"{image_id} ({states.get(image_id, 'not in the store')})" for image_id in unknown[:_NAMED]]
-    return f"{len(unknown)} of the subset's {count} ids have no label in {store.path}: {_listed(named, len(unknown))}"
+    return (
+        f"{len(unknown)} of the subset's {count} ids have no label in {store.location}: {_listed(named, len(unknown))}"
+    )
 
 
 def _listed(names: list[str], count: int | None = None) -> str:

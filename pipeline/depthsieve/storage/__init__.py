@@ -1,4 +1,4 @@
-"""Where a store's files lie: a folder, or a prefix of an object store. Keys are ``/``-separated paths below the root."""
+"""Where a store's files lie: a folder, or a prefix of an object store. Keys are ``/``-separated, below the root."""
 
 from depthsieve.storage.opening import is_url, open_root
 from depthsieve.storage.protocol import Entry, Root

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import time
 import uuid
@@ -17,6 +18,8 @@ from depthsieve.storage.protocol import Entry
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 SCRATCH = "tmp"
+
+_OWNER = re.compile(r"\.([0-9a-f]{12}-\d+-\d+)$")
 
 STALE_S = 24 * 3600.0
 """Age at which scratch of another machine, whose processes cannot be seen from here, is taken for left behind."""
@@ -120,12 +123,13 @@ class LocalRoot:
         probe.unlink()
 
     def clear_scratch(self) -> None:
-        """Each is renamed first: a worker that outlived its run either has moved its group away already, or fails to."""
+        """Each is renamed first: a worker that outlived its run has moved its group away already, or fails to."""
         for name in self.names(SCRATCH):
             entry = self._path / SCRATCH / name
             with contextlib.suppress(FileNotFoundError):
-                alive = is_alive(name.rpartition(".")[2])
-                if alive or (alive is None and "." in name and time.time() - entry.stat().st_mtime < STALE_S):
+                owner = _OWNER.search(name)
+                alive = is_alive(owner[1]) if owner else False
+                if alive or (alive is None and time.time() - entry.stat().st_mtime < STALE_S):
                     continue
                 trash = self._scratch_name("trash")
                 entry.rename(trash)

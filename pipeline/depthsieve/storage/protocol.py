@@ -51,7 +51,7 @@ class Root(Protocol):
         """A path on a local disk, unused, from which :meth:`publish` can take a folder; removed at the end."""
 
     def publish(self, folder: Path, key: str, listed: Mapping[str, Mapping[str, Any]]) -> None:
-        """Bring a finished local folder, flushed already, to ``key``, where ``listed`` has sha256 and bytes of each file.
+        """Bring a finished local folder, flushed already, to ``key``; ``listed`` has sha256 and bytes of each file.
 
         ``key`` is named by that content, so what stands there is the same, but may be torn: it is made whole. A reader
         may see a part of it meanwhile; nothing names it before the commit record does.

@@ -38,11 +38,10 @@ def build_index(store: "Store") -> pa.Table:
     committed = store.committed()
     tables = []
     for generation in store.generations():
-        planned, rejected = store.read_plan(generation)
-        leaves = pc.equal(planned["action"], "remove")
-        tables.append(_planned_rows(store, planned.filter(pc.invert(leaves)), generation.number, committed))
-        tables.append(_rows_without_label(rejected, "rejected", generation.number))
-        tables.append(_rows_without_label(planned.filter(leaves), "removed", generation.number))
+        for planned in store.read_plan(generation):
+            tables.append(_planned_rows(store, planned, generation.number, committed))
+        for what in ("rejected", "removed"):
+            tables.append(_rows_without_label(store.read_table(generation, what), what, generation.number))
     if not tables:
         return SCHEMA.empty_table()
     table = pa.concat_tables(tables)
@@ -61,10 +60,9 @@ def build_index(store: "Store") -> pa.Table:
 def _planned_rows(store: "Store", planned: pa.Table, generation: int, committed: set[str]) -> pa.Table:
     shards = pc.unique(planned["shard"]).to_pylist()
     failed: dict[tuple[str, int], str] = {}
-    for shard_id in shards:
-        if shard_id in committed:
-            for failure in store.commit_record(shard_id)["failures"]:
-                failed[shard_id, failure["row"]] = failure["reason"]
+    for record in store.commit_records(shard_id for shard_id in shards if shard_id in committed):
+        for failure in record["failures"]:
+            failed[record["shard"], failure["row"]] = failure["reason"]
     done = pc.is_in(planned["shard"], value_set=pa.array(sorted(committed), pa.string()))
     status = pc.if_else(done, "labelled", "pending")
     reason: Any = pa.nulls(len(planned), pa.string())

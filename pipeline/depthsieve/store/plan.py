@@ -1,15 +1,24 @@
-"""Generations: the immutable plans of a store, and the records that commit them."""
+"""Generations: the immutable plans of a store, and the records that commit them.
+
+A plan's rows are spread over parts of :data:`PART_SHARDS` shards each, so that a worker reads a few megabytes to learn
+what is in a shard, however large the plan; a table beside them has a row a shard.
+"""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from depthsieve.records import ImageRecord, NumericsProfile, RejectedImage, Shard
+from depthsieve.records import ImageRecord, NumericsProfile, RejectedImage, Shard, TeacherRequest
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -26,9 +35,16 @@ PLAN_SCHEMA = pa.schema(
         ("label_width", pa.int32()),
     ]
 )
+SHARDS_SCHEMA = pa.schema([("images", pa.int32()), ("label_height", pa.int32()), ("label_width", pa.int32())])
 REJECTED_SCHEMA = pa.schema(
     [("id", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("reason", pa.string())]
 )
+REMOVED_SCHEMA = pa.schema([("id", pa.string())])
+
+PART_SHARDS = 1024
+"""Shards in a part of a plan: at 256 images each about 10 MB."""
+
+_RECORD_FIELDS = tuple(field.name for field in dataclasses.fields(ImageRecord))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +54,45 @@ class PlannedShard:
     shard: Shard
     actions: tuple[str, ...]
 
+    def table(self) -> pa.Table:
+        """Its rows of the plan."""
+        images = self.shard.images
+        height, width = self.shard.shape
+        columns = {
+            "action": list(self.actions),
+            "shard": [self.shard.id] * len(images),
+            "row": list(range(len(images))),
+            **{name: [getattr(image, name) for image in images] for name in _RECORD_FIELDS},
+            "label_height": [height] * len(images),
+            "label_width": [width] * len(images),
+        }
+        return pa.table(columns, schema=PLAN_SCHEMA)
+
 
 @dataclass(frozen=True)
 class Generation:
     """The record that commits a plan: ``commits/generation-NNNN.json``.
 
-    ``sources`` maps each source's name to its root. ``images`` counts the planned rows, ``rejected`` the refused files,
-    ``removed`` the images that are no longer in their source and leave the store.
+    ``files`` maps each file of the plan to its sha256 and bytes; ``sources`` each source's name to its root. ``images``
+    counts the planned rows, ``rejected`` the refused files, ``removed`` the images that are no longer in their source
+    and leave the store. ``teacher`` is how it was asked for, so that a repair can load it again.
     """
 
     number: int
     fingerprint: str
-    plan_sha256: str
-    rejected_sha256: str
+    files: Mapping[str, Mapping[str, Any]]
     images: int
     rejected: int
     removed: int
     shards: int
     sources: Mapping[str, str]
     profile: NumericsProfile
+    teacher: TeacherRequest
+
+    @property
+    def parts(self) -> int:
+        """How many files its rows are spread over."""
+        return -(-self.shards // PART_SHARDS)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -66,41 +102,105 @@ class Generation:
     def from_json(cls, body: Mapping[str, Any]) -> "Generation":
         """The generation that :meth:`to_json` wrote."""
         values = {known.name: body[known.name] for known in dataclasses.fields(cls)}
-        return cls(**values | {"profile": NumericsProfile.from_json(body["profile"])})
+        made = {"profile": NumericsProfile.from_json(body["profile"]), "teacher": TeacherRequest(**body["teacher"])}
+        return cls(**values | made)
 
 
-def encode_plan(shards: Sequence[PlannedShard], removed: Sequence[str]) -> bytes:
-    """The plan as Parquet, one row group a shard, for workers to read alone; then the "remove" rows."""
+@dataclass(frozen=True)
+class ShardTable:
+    """All shards of a generation, a few bytes each: S shards in order."""
+
+    images_S: NDArray[np.int64]
+    label_shapes_S2: NDArray[np.int64]
+
+    @classmethod
+    def decode(cls, table: pa.Table) -> "ShardTable":
+        """From the "shards" table."""
+        sides = [table[name].to_numpy().astype(np.int64) for name in ("label_height", "label_width")]
+        return cls(table["images"].to_numpy().astype(np.int64), np.stack(sides, axis=1))
+
+    @functools.cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        return np.concatenate([[0], np.cumsum(self.images_S)])
+
+    def rows(self, shard: int) -> tuple[int, int]:
+        """Where the rows of a shard begin in its part, and how many they are."""
+        first = shard - shard % PART_SHARDS
+        return int(self._starts[shard] - self._starts[first]), int(self.images_S[shard])
+
+
+def part_name(generation: int, part: int) -> str:
+    """The file of the ``part``-th thousand shards (1,024) of a plan."""
+    return f"generation-{generation:04d}.{part:05d}.parquet"
+
+
+def table_name(generation: int, what: str) -> str:
+    """The file of a plan's "shards", "rejected" or "removed" table."""
+    return f"generation-{generation:04d}.{what}.parquet"
+
+
+def encode_parts(tables: Iterable[pa.Table]) -> Iterator[tuple[bytes, pa.Table]]:
+    """Each part's bytes, and its rows of the table of shards.
+
+    ``tables`` are of :data:`PLAN_SCHEMA`, shards in order and never torn between two
+    tables; they may hold as few or as many shards as they like.
+    """
+    waiting: list[pa.Table] = []
+    shards = 0
+    for table in tables:
+        while len(table):
+            counts = _shard_counts(table)
+            room = PART_SHARDS - shards
+            taken = sum(counts[:room])
+            waiting.append(table[:taken])
+            shards += min(room, len(counts))
+            table = table[taken:]
+            if shards == PART_SHARDS:
+                yield _encode_part(waiting)
+                waiting, shards = [], 0
+    if waiting:
+        yield _encode_part(waiting)
+
+
+def _shard_counts(table: pa.Table) -> list[int]:
+    """Rows of each shard, in order."""
+    first = np.flatnonzero(table["row"].to_numpy() == 0)
+    return np.diff(np.append(first, len(table))).tolist()  # type: ignore[no-any-return]
+
+
+def _encode_part(tables: Sequence[pa.Table]) -> tuple[bytes, pa.Table]:
+    table = pa.concat_tables(tables)
+    first = table.filter(pc.equal(table["row"], 0))
+    shards = pa.table(
+        [pa.array(_shard_counts(table), pa.int32()), first["label_height"], first["label_width"]], SHARDS_SCHEMA.names
+    )
+    return encode_table(table, PLAN_SCHEMA), shards.cast(SHARDS_SCHEMA)
+
+
+def encode_table(table: pa.Table, schema: pa.Schema) -> bytes:
+    """A table as Parquet."""
     buffer = BytesIO()
-    with pq.ParquetWriter(buffer, PLAN_SCHEMA, compression="zstd", store_schema=False) as writer:
-        for planned in shards:
-            images = planned.shard.images
-            height, width = planned.shard.shape
-            columns = {
-                "action": list(planned.actions),
-                "shard": [planned.shard.id] * len(images),
-                "row": list(range(len(images))),
-                **{name: [getattr(image, name) for image in images] for name in ImageRecord.__dataclass_fields__},
-                "label_height": [height] * len(images),
-                "label_width": [width] * len(images),
-            }
-            writer.write_table(pa.table(columns, schema=PLAN_SCHEMA), row_group_size=len(images))
-        if removed:
-            rows = [{"action": "remove", "id": image_id} for image_id in removed]
-            writer.write_table(pa.Table.from_pylist(rows, schema=PLAN_SCHEMA), row_group_size=len(rows))
+    pq.write_table(table.cast(schema), buffer, compression="zstd", store_schema=False)
     return buffer.getvalue()
 
 
-def decode_shard(parquet: pq.ParquetFile, number: int) -> Shard:
-    """The ``number``-th shard of a plan."""
-    rows = parquet.read_row_group(number).to_pylist()
-    images = tuple(ImageRecord(**{name: row[name] for name in ImageRecord.__dataclass_fields__}) for row in rows)
-    return Shard(rows[0]["shard"], (rows[0]["label_height"], rows[0]["label_width"]), images)
+def rejected_table(rejected: Sequence[RejectedImage]) -> pa.Table:
+    """The rejects as a table."""
+    return pa.Table.from_pylist([dataclasses.asdict(image) for image in rejected], schema=REJECTED_SCHEMA)
 
 
-def encode_rejected(rejected: Sequence[RejectedImage]) -> bytes:
-    """The rejects as Parquet."""
-    table = pa.Table.from_pylist([dataclasses.asdict(image) for image in rejected], schema=REJECTED_SCHEMA)
-    buffer = BytesIO()
-    pq.write_table(table, buffer, compression="zstd", store_schema=False)
-    return buffer.getvalue()
+def removed_table(removed: Sequence[str]) -> pa.Table:
+    """Ids that leave the store as a table."""
+    return pa.table({"id": list(removed)}, schema=REMOVED_SCHEMA)
+
+
+def decode_shard(rows: pa.Table) -> Shard:
+    """The shard whose rows of a plan these are."""
+    listed = rows.to_pylist()
+    images = tuple(ImageRecord(**{name: row[name] for name in _RECORD_FIELDS}) for row in listed)
+    return Shard(listed[0]["shard"], (listed[0]["label_height"], listed[0]["label_width"]), images)
+
+
+def file_entry(data: bytes) -> dict[str, Any]:
+    """What a generation's record says of a file."""
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}

@@ -3,9 +3,12 @@
 import functools
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,17 @@ import pyarrow.parquet as pq
 import zarr
 
 from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
-from depthsieve.records import LabelSpec, Shape, Shard, canonical_json, digest_of, unseal
+from depthsieve.records import MEND, LabelSpec, Shape, Shard, canonical_json, digest_of, unseal
+from depthsieve.storage import Root, open_root
 from depthsieve.store import plan, schema
 from depthsieve.store.index import build_index
+from depthsieve.store.pending import Pending
+
+FETCHES = 16
+"""Records fetched side by side from an object store."""
+
+KEPT_PARTS = 4
+"""Parts of plans that an open store keeps in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +49,20 @@ class Label:
 class ShardReader:
     """The arrays of one committed shard, by row. Reading raises :class:`StoreDamaged` where a checksum does not fit."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, root: Root, group: str) -> None:
+        self._root = root
+        self._group = schema.group_key(group)
         self._arrays: dict[str, Any] = {}
 
     def _read(self, name: str, rows: Any) -> Any:
+        key = f"{self._group}/{name}"
         try:
             if name not in self._arrays:
-                self._arrays[name] = zarr.open_array(self._folder / name, mode="r")
+                self._arrays[name] = zarr.open_array(self._root.zarr(key), mode="r")
             return self._arrays[name][rows]
         except (OSError, ValueError, RuntimeError, KeyError) as error:  # what zarr and its codecs raise
             reason = "a checksum does not fit" if "checksum" in str(error) else str(error)
-            raise StoreDamaged(f"{self._folder / name} cannot be read: {reason}; restore it from a copy") from error
+            raise StoreDamaged(f"{self._root.location}/{key} cannot be read: {reason}; {MEND}") from error
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
         """A whole one-dimensional array, or ``histogram`` [N,K]."""
@@ -66,14 +79,28 @@ class ShardReader:
 
 @dataclass(frozen=True)
 class Store:
-    """A label store on disk, for reading. Make one with :func:`open_store`; it can be pickled (it is its path)."""
+    """A label store, for reading. Make one with :func:`open_store`; it can be pickled (it is its location)."""
 
-    path: Path
+    root: Root
     spec: LabelSpec
     _readers: dict[str, ShardReader] = field(default_factory=dict, repr=False, compare=False)
+    _shards: dict[int, plan.ShardTable] = field(default_factory=dict, repr=False, compare=False)
+    _parts: "OrderedDict[str, pa.Table]" = field(default_factory=OrderedDict, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_store, (self.path,)
+        return open_store, (self.location,)
+
+    @property
+    def location(self) -> str:
+        """Its absolute path, or its URL."""
+        return self.root.location
+
+    @property
+    def path(self) -> Path:
+        """Its folder. Raises :class:`StoreError` where it lies in an object store."""
+        if self.root.path is None:
+            raise StoreError(f"{self.location} is not on this machine's disks; copy it to a folder for this")
+        return self.root.path
 
     @property
     def fingerprint(self) -> str:
@@ -82,74 +109,86 @@ class Store:
 
     def generations(self) -> list[plan.Generation]:
         """All committed generations, oldest first."""
-        records = sorted((self.path / "commits").glob("generation-*.json"))
-        found = [plan.Generation.from_json(self._record(path)) for path in records]
+        names = [name for name in self.root.names(schema.COMMITS) if name.startswith("generation-")]
+        found = [plan.Generation.from_json(self._record(f"{schema.COMMITS}/{name}")) for name in names]
         for number, generation in enumerate(found):
             if generation.number != number:
-                missing = self.path / "commits" / f"generation-{number:04d}.json"
-                raise StoreDamaged(f"{missing} is missing, and later ones are there; restore it from a copy")
+                missing = f"{self.location}/{schema.generation_key(number)}"
+                raise StoreDamaged(f"{missing} is missing, and later ones are there; {MEND}")
         return found
 
-    def read_plan(self, generation: plan.Generation) -> tuple[pa.Table, pa.Table]:
-        """The plan and the rejects of a generation. Raises :class:`StoreDamaged` unless both have their digests."""
-        path = self.plan_path(generation.number)
-        digests = {path: generation.plan_sha256, path.with_suffix(".rejected.parquet"): generation.rejected_sha256}
-        planned, rejected = (pq.read_table(BytesIO(_checked(file, digest))) for file, digest in digests.items())
-        return planned, rejected
+    def read_plan(self, generation: plan.Generation) -> Iterator[pa.Table]:
+        """The plan of a generation, part by part. Raises :class:`StoreDamaged` where one does not have its digest."""
+        for part in range(generation.parts):
+            yield self._table(generation, plan.part_name(generation.number, part))
+
+    def read_table(self, generation: plan.Generation, what: str) -> pa.Table:
+        """The "shards", "rejected" or "removed" table of a generation. Raises :class:`StoreDamaged` likewise."""
+        return self._table(generation, plan.table_name(generation.number, what))
+
+    def _table(self, generation: plan.Generation, name: str) -> pa.Table:
+        key = schema.plan_key(name)
+        try:
+            data = self.root.read(key)
+        except FileNotFoundError:
+            raise StoreDamaged(f"{self.location}/{key} is missing; {MEND}") from None
+        if hashlib.sha256(data).hexdigest() != generation.files[name]["sha256"]:
+            raise StoreDamaged(f"{self.location}/{key} does not fit the digest in its record; {MEND}")
+        return pq.read_table(BytesIO(data))
 
     def commit_record(self, shard_id: str) -> dict[str, Any]:
         """The record that commits a shard, its own digest checked."""
-        return self._record(self.path / "commits" / f"{shard_id}.json")
+        return self._record(schema.commit_key(shard_id))
 
-    def _record(self, path: Path) -> dict[str, Any]:
-        body = unseal(path.read_bytes(), str(path))
+    def commit_records(self, shard_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """The records of many shards, in order; those of an object store are fetched side by side."""
+        if self.root.path is not None:
+            yield from map(self.commit_record, shard_ids)
+            return
+        waiting = iter(shard_ids)
+        with ThreadPoolExecutor(FETCHES) as pool:
+            while some := list(islice(waiting, 16 * FETCHES)):
+                yield from pool.map(self.commit_record, some)
+
+    def _record(self, key: str) -> dict[str, Any]:
+        body = unseal(self.root.read(key), f"{self.location}/{key}")
         if body["fingerprint"] != self.fingerprint:
             raise StoreMismatch(
-                f"{path} belongs to another label spec than the store; it was copied here from elsewhere"
+                f"{self.location}/{key} belongs to another label spec than the store; it was copied here from elsewhere"
             )
         return body
 
     def committed(self) -> set[str]:
         """Ids of all committed shards."""
-        names = {path.stem for path in (self.path / "commits").glob("*.json")}
+        names = (name.removesuffix(".json") for name in self.root.names(schema.COMMITS))
         return {name for name in names if not name.startswith("generation-")}
 
-    def pending(self) -> Iterator[str]:
-        """Ids of the shards that are planned and not committed, in order."""
-        committed = self.committed()
-        for generation in self.generations():
-            for number in range(generation.shards):
-                shard_id = schema.shard_name(generation.number, number)
-                if shard_id not in committed:
-                    yield shard_id
+    def is_committed(self, shard_id: str) -> bool:
+        """Whether one shard is committed now."""
+        return self.root.entry(schema.commit_key(shard_id)) is not None
 
-    def plan_path(self, generation: int) -> Path:
-        """The plan of a generation; the rejects lie beside it as ``.rejected.parquet``."""
-        return self.path / "plan" / f"generation-{generation:04d}.parquet"
+    def pending(self, part: tuple[int, int] | None = None) -> Pending:
+        """The shards that are planned and not committed; of a ``part`` (i, n), counted from 1, every n-th of them."""
+        generations = self.generations()
+        return Pending.of({one.number: self.shard_table(one) for one in generations}, self.committed(), part)
 
-    @functools.cached_property
-    def _plans(self) -> dict[int, pq.ParquetFile]:
-        return {}
-
-    def _plan_file(self, number: int) -> pq.ParquetFile:
-        """The plan of a generation for reading shard by shard; its digest is checked when it is opened."""
-        if number not in self._plans:
-            (digest,) = (found.plan_sha256 for found in self.generations() if found.number == number)
-            self._plans[number] = pq.ParquetFile(BytesIO(_checked(self.plan_path(number), digest)))
-        return self._plans[number]
+    def shard_table(self, generation: plan.Generation) -> plan.ShardTable:
+        """Images and label shape of each shard of a generation."""
+        if generation.number not in self._shards:
+            self._shards[generation.number] = plan.ShardTable.decode(self.read_table(generation, "shards"))
+        return self._shards[generation.number]
 
     def planned_shard(self, shard_id: str) -> Shard:
         """A shard as its plan has it."""
-        generation, number = schema.shard_number(shard_id)
-        return plan.decode_shard(self._plan_file(generation), number)
-
-    def count_planned(self, shard_ids: Iterable[str]) -> dict[str, int]:
-        """How many images each of these shards has, from the plans' row groups."""
-        counts = {}
-        for shard_id in shard_ids:
-            generation, number = schema.shard_number(shard_id)
-            counts[shard_id] = self._plan_file(generation).metadata.row_group(number).num_rows
-        return counts
+        number, shard = schema.shard_number(shard_id)
+        (generation,) = (found for found in self.generations() if found.number == number)
+        name = plan.part_name(number, shard // plan.PART_SHARDS)
+        if name not in self._parts:
+            self._parts[name] = self._table(generation, name)
+            while len(self._parts) > KEPT_PARTS:
+                self._parts.popitem(last=False)
+        start, count = self.shard_table(generation).rows(shard)
+        return plan.decode_shard(self._parts[name][start : start + count])
 
     def index(self) -> pa.Table:
         """One row an image: where its label is, or why it has none. Columns in :mod:`depthsieve.store.index`."""
@@ -164,7 +203,8 @@ class Store:
 
     def snapshot(self) -> str:
         """A digest of what is committed now: generations and shards."""
-        return digest_of([sorted(self.committed()), [generation.plan_sha256 for generation in self.generations()]])
+        plans = [digest_of(generation.files) for generation in self.generations()]
+        return digest_of([sorted(self.committed()), plans])
 
     def reader(self, shard_id: str) -> ShardReader:
         """The arrays of a committed shard; opened once a store object.
@@ -173,14 +213,15 @@ class Store:
         """
         if shard_id not in self._readers:
             record = self.commit_record(shard_id)
-            folder = self.path / "labels.zarr" / "shards" / record["group"]
-            for name, entry in record["files"].items():
-                path = folder / name
-                size = path.stat().st_size if path.is_file() else None
-                if size != entry["bytes"]:
-                    found = "is missing" if size is None else f"has {size} bytes instead of {entry['bytes']}"
-                    raise StoreDamaged(f"{path} {found}; restore it from a copy")
-            self._readers[shard_id] = ShardReader(folder)
+            folder = schema.group_key(record["group"])
+            sizes = {entry.key: entry.size for entry in self.root.entries(folder)}
+            for name, listed in record["files"].items():
+                key = f"{folder}/{name}"
+                size = sizes.get(key)
+                if size != listed["bytes"]:
+                    found = "is missing" if size is None else f"has {size} bytes instead of {listed['bytes']}"
+                    raise StoreDamaged(f"{self.location}/{key} {found}; {MEND}")
+            self._readers[shard_id] = ShardReader(self.root, record["group"])
         return self._readers[shard_id]
 
     @functools.cached_property
@@ -204,43 +245,40 @@ class Store:
         return len(self._places)
 
 
-def open_store(path: str | Path) -> Store:
-    """Open a label store for reading.
+def open_store(location: str | Path | Root) -> Store:
+    """Open a label store for reading: a folder, or the URL of one in an object store (``s3://bucket/prefix``).
 
     Raises :class:`StoreNotFound` when there is none, :class:`StoreMismatch` for another format version,
     :class:`StoreDamaged` when the root record does not fit its digest.
     """
-    path = Path(path).absolute()
-    root = path / "labels.zarr" / "zarr.json"
+    root = open_root(location) if isinstance(location, str | Path) else location
+    shown = f"{root.location}/{schema.ROOT_DOCUMENT}"
     try:
-        attributes = json.loads(root.read_bytes())["attributes"]
+        attributes = json.loads(root.read(schema.ROOT_DOCUMENT))["attributes"]
     except (FileNotFoundError, NotADirectoryError):
-        raise StoreNotFound(f"{path} is not a label store (it has no labels.zarr)") from None
+        raise StoreNotFound(f"{root.location} is not a label store (it has no labels.zarr)") from None
     except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+        raise StoreError(f"cannot read {root.location}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreDamaged(f"{root} is not readable as JSON; restore it from a copy") from error
+        raise StoreDamaged(f"{shown} is not readable as JSON; {MEND}") from error
     if not isinstance(attributes, dict) or attributes.get("format") != schema.FORMAT:
-        raise StoreNotFound(f"{path} holds a labels.zarr that depthsieve did not make")
+        raise StoreNotFound(f"{root.location} holds a labels.zarr that depthsieve did not make")
     if attributes.get("format_version") != schema.FORMAT_VERSION:
         version = attributes.get("format_version")
         raise StoreMismatch(
-            f"{path} has store format {version}, this depthsieve reads {schema.FORMAT_VERSION}; update depthsieve"
+            f"{root.location} has store format {version}, this depthsieve reads {schema.FORMAT_VERSION}; use the "
+            "release that made it"
         )
-    body = unseal(canonical_json(attributes).encode(), str(root))
-    spec = body["label_spec"]
+    body = unseal(canonical_json(attributes).encode(), shown)
+    return Store(root, spec_of(body, root.location))
+
+
+def spec_of(attributes: Mapping[str, Any], location: str) -> LabelSpec:
+    """The label spec in a root's attributes. Raises :class:`StoreMismatch` for one of a later release."""
+    spec = attributes["label_spec"]
     try:
-        tuples = {name: tuple(spec[name]) for name in ("signals", "parents")}
-        return Store(path, LabelSpec(**spec | tuples))
+        return LabelSpec(**spec | {name: tuple(spec[name]) for name in ("signals", "parents")})
     except (KeyError, TypeError) as error:
-        raise StoreMismatch(f"{path} has a label spec that this depthsieve does not know; update depthsieve") from error
-
-
-def _checked(path: Path, sha256: str) -> bytes:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise StoreDamaged(f"{path} is missing; restore it from a copy") from None
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise StoreDamaged(f"{path} does not fit the digest in its record; restore it from a copy")
-    return data
+        raise StoreMismatch(
+            f"{location} has a label spec that this depthsieve does not know; update depthsieve"
+        ) from error

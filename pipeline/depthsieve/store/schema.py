@@ -3,6 +3,8 @@
 Axes: N images of a shard, H and W the label shape, K the 256 reliability codes.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,12 @@ FORMAT = "depthsieve-labels"
 FORMAT_VERSION = 1
 ENCODING = "float16+uint8,blosc-zstd3-shuffle,crc32c"
 """The one encoding there is so far; part of the label spec."""
+
+ROOT_DOCUMENT = "labels.zarr/zarr.json"
+SHARDS = "labels.zarr/shards"
+SHARDS_DOCUMENT = "labels.zarr/shards/zarr.json"
+COMMITS = "commits"
+INDEX = "index.parquet"
 
 MAX_DEPTH = 65504.0
 """The largest float16: a label that exceeds it fails its image by name."""
@@ -53,6 +61,37 @@ def shard_number(shard_id: str) -> tuple[int, int]:
     """(generation, number) of a shard's id."""
     generation, number = shard_id.split("-")
     return int(generation), int(number)
+
+
+def commit_key(shard_id: str) -> str:
+    """Where the record lies that commits a shard."""
+    return f"{COMMITS}/{shard_id}.json"
+
+
+def generation_key(number: int) -> str:
+    """Where the record lies that commits a generation."""
+    return f"{COMMITS}/generation-{number:04d}.json"
+
+
+def plan_key(name: str) -> str:
+    """Where a file of a plan lies."""
+    return f"plan/{name}"
+
+
+def copy_key(key: str) -> str:
+    """Where the second copy lies of a file that cannot be made again."""
+    return f"copies/{key}"
+
+
+def group_key(group: str) -> str:
+    """Where a shard's group lies."""
+    return f"{SHARDS}/{group}"
+
+
+def group_document(attributes: Mapping[str, Any]) -> bytes:
+    """The ``zarr.json`` of a group: the one way in which it is written."""
+    body = {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}
+    return (json.dumps(body, indent=2, ensure_ascii=True) + "\n").encode()
 
 
 def array_attributes(name: str, quantity: str, unit: str) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """Write one shard, whole and once, and commit it. Axes: N images, H and W the label shape, K the 256 codes."""
 
 import hashlib
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,10 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from depthsieve.records import ImageFailure, Shard, seal
-from depthsieve.store import files, schema
+from depthsieve.records import ImageFailure, Shard, seal, unseal
+from depthsieve.storage import Root
+from depthsieve.storage.local import list_folder, sync_folder
+from depthsieve.store import schema
 
 
 @dataclass(frozen=True)
@@ -54,25 +54,34 @@ class CommitContext:
     profile_digest: str
 
 
-def commit_shard(store: Path, shard: Shard, content: ShardArrays, context: CommitContext) -> bool:
+def commit_shard(root: Root, shard: Shard, content: ShardArrays, context: CommitContext) -> bool:
     """Write the shard's group under a name made of its content, then its commit record, exclusively and last.
 
     False when the shard was committed already, by an earlier or a faster attempt: then nothing was changed.
     Raises :class:`OSError` when the disk is full or cannot be written; then nothing was committed.
     """
-    record = store / "commits" / f"{shard.id}.json"
-    if record.exists():
+    key = schema.commit_key(shard.id)
+    if root.entry(key) is not None:
         return False
-    scratch = store / "tmp"
-    attempt = files.scratch_name(scratch, shard.id)
-    try:
+    with root.scratch(shard.id) as attempt:
         _write_group(attempt, content, context)
-        listed = _listing(attempt)
-        group = f"{shard.id}-{_listing_digest(listed)[:12]}"
-        _move_into_place(attempt, store / "labels.zarr" / "shards" / group, listed)
-    finally:
-        shutil.rmtree(attempt, ignore_errors=True)
-    body = {
+        sync_folder(attempt)
+        listed = list_folder(attempt)
+        group = group_name(shard.id, listed)
+        root.publish(attempt, schema.group_key(group), listed)
+    body = commit_body(shard, content, context, group, listed)
+    if root.create(key, seal(body)):
+        return True
+    if unseal(root.read(key), key)["group"] != group:
+        root.remove_folder(schema.group_key(group))  # somebody else was faster, with other bits
+    return False
+
+
+def commit_body(
+    shard: Shard, content: ShardArrays, context: CommitContext, group: str, listed: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What the commit record of a shard says, before it is sealed. ``listed`` are the files of its group."""
+    return {
         "format_version": schema.FORMAT_VERSION,
         "shard": shard.id,
         "group": group,
@@ -84,7 +93,6 @@ def commit_shard(store: Path, shard: Shard, content: ShardArrays, context: Commi
         "failures": _failures(content),
         "histogram": content.arrays["histogram"].sum(axis=0, dtype=np.int64).tolist(),
     }
-    return files.write_exclusive(record, seal(body), scratch)
 
 
 def _failures(content: ShardArrays) -> list[dict[str, Any]]:
@@ -125,30 +133,7 @@ def _write_array(
     array[...] = values
 
 
-def _listing(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every file of a group, flushed to the disk: its sha256 and its size in bytes, by path below the group."""
-    listed = {}
-    for where, _, names in sorted(os.walk(folder)):
-        for name in sorted(names):
-            path = Path(where, name)
-            files.sync(path)
-            key = path.relative_to(folder).as_posix()
-            listed[key] = {"sha256": files.sha256_of(path), "bytes": path.stat().st_size}
-        files.sync(Path(where))
-    return listed
-
-
-def _listing_digest(listed: Mapping[str, Mapping[str, Any]]) -> str:
+def group_name(shard_id: str, listed: Mapping[str, Mapping[str, Any]]) -> str:
+    """The name of a shard's group: its id, and 12 digits of a digest over the files in it."""
     lines = "".join(f"{entry['sha256']} {path}\n" for path, entry in sorted(listed.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _move_into_place(attempt: Path, final: Path, listed: Mapping[str, Any]) -> None:
-    """Rename the finished attempt. A group of that name is the same content from an attempt that was not committed;
-    it is kept if it is whole, and replaced if a power cut tore it."""
-    if final.is_dir():
-        if _listing(final) == listed:
-            return
-        shutil.rmtree(final)
-    attempt.rename(final)
-    files.sync(final.parent)
+    return f"{shard_id}-{hashlib.sha256(lines.encode()).hexdigest()[:12]}"

@@ -1,0 +1,89 @@
+"""What `label` and `plan` have in common: the arguments SOURCE and STORE, and an option for every setting."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from depthsieve.options import SIGNALS, LabelOptions
+
+DEFAULTS = LabelOptions()
+
+PLANNING = (
+    click.argument("source"),
+    click.argument("store"),
+    click.option(
+        "--teacher",
+        default=DEFAULTS.teacher,
+        show_default=True,
+        metavar="NAME",
+        help="Preset (see `depthsieve teachers`), hub id, or local folder.",
+    ),
+    click.option("--revision", metavar="REV", help="Commit, tag or branch of a hub checkpoint."),
+    click.option(
+        "--size", type=int, metavar="PIXELS", help="Short side the teacher works at.  [default: the teacher's own]"
+    ),
+    click.option("--device", default=DEFAULTS.device, show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        default=DEFAULTS.dtype,
+        show_default=True,
+        help="Numbers the teacher computes in; decides the labels.",
+    ),
+    click.option(
+        "--batch-size", type=int, metavar="N", help="Images a forward pass.  [default: found by a short trial]"
+    ),
+    click.option(
+        "--threads", type=int, metavar="N", help="Threads of one worker.  [default: all cores, shared by workers]"
+    ),
+    click.option(
+        "--shard-size",
+        type=int,
+        default=DEFAULTS.shard_size,
+        show_default=True,
+        metavar="N",
+        help="Most images in a shard, for images added now.",
+    ),
+    click.option(
+        "--signals",
+        default=DEFAULTS.signals,
+        show_default=True,
+        metavar="LIST",
+        help=f"What reliability is made of: {', '.join(SIGNALS)}. With none, every pixel counts as reliable.",
+    ),
+    click.option(
+        "--max-tokens",
+        type=int,
+        default=DEFAULTS.max_tokens,
+        show_default=True,
+        metavar="N",
+        help="Most patches an image may take.",
+    ),
+    click.option(
+        "--oversize",
+        type=click.Choice(["reject", "shrink"]),
+        default=DEFAULTS.oversize,
+        show_default=True,
+        help="What to do with images above --max-tokens.",
+    ),
+    click.option(
+        "--runner",
+        type=click.Choice(["auto", "local", "ray"]),
+        default=DEFAULTS.runner,
+        show_default=True,
+        help="local: this process. ray: worker processes. auto: ray for an address, several workers or GPUs.",
+    ),
+    click.option("--workers", type=int, metavar="N", help="Ray workers.  [default: one a GPU]"),
+    click.option("--address", metavar="ADDR", help="A running Ray cluster.  [default: a private one on this machine]"),
+    click.option("--name", default=DEFAULTS.name, show_default=True, help="Name of this source within the store."),
+    click.option("--moved", is_flag=True, help="The images of this source have moved to SOURCE."),
+    click.option("--retry-failed", is_flag=True, help="Try the images again that stand failed."),
+)
+
+
+def planning_choices(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command all of them."""
+    for choice in reversed(PLANNING):
+        command = choice(command)
+    return command

@@ -1,0 +1,116 @@
+"""Hand the pending shards of a store to a runner: leases, tries, and what came of it."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from depthsieve.errors import RunError
+from depthsieve.processes import Process
+from depthsieve.records import LabelJob, ShardTask
+from depthsieve.runners import Runner
+from depthsieve.stopping import Stop
+from depthsieve.store import Store
+from depthsieve.store.leases import Lease, Leases
+from depthsieve.store.pending import Pending
+
+ATTEMPTS = 3
+"""How often a shard is tried in one run before the run gives up on it."""
+
+POISON_DEATHS = 2
+"""Holders of a shard's lease that died, after which it is labelled in processes of its own."""
+
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+"""tqdm's own, but images a second also where one takes longer than that."""
+
+PAUSE_S = 1.0
+"""Seconds before the second attempt; doubled before the third."""
+
+ADVICE = "what is committed stands, and the same command goes on"
+
+MakeRunner = Callable[[Callable[[int], Any]], Runner]
+"""Makes the runner, once it is told whom to tell about finished images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run did: images labelled, why shards are left, and what a person should see besides."""
+
+    labelled: int = 0
+    errors: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Hand:
+    """The shards in hand: taken when a runner asks for one, given back when it has answered."""
+
+    store: Store
+    leases: Leases
+    taken: dict[str, Lease] = field(default_factory=dict)
+    busy: dict[Process, int] = field(default_factory=dict)
+
+    def tasks(self, shard_ids: Iterable[str]) -> Iterator[ShardTask]:
+        for shard_id in shard_ids:
+            lease = self.leases.take(shard_id)
+            if isinstance(lease, Process):
+                self.busy[lease] = self.busy.get(lease, 0) + 1
+                continue
+            self.taken[shard_id] = lease
+            if self.store.is_committed(shard_id):  # by another process, since the list was made
+                self.give_back(shard_id, settled=True)
+                continue
+            yield ShardTask(shard_id, isolate=lease.deaths >= POISON_DEATHS)
+
+    def give_back(self, shard_id: str, settled: bool) -> None:
+        self.leases.give_back(self.taken.pop(shard_id), settled)
+
+    def give_all_back(self) -> None:
+        for shard_id in list(self.taken):
+            with contextlib.suppress(OSError):
+                self.give_back(shard_id, settled=False)
+
+
+def dispatch(
+    store: Store, todo: Pending, job: LabelJob, leases: Leases, make_runner: MakeRunner, stop: Stop, progress: bool
+) -> Outcome:
+    """Have every shard of ``todo`` labelled that nobody else has in hand, trying each up to :data:`ATTEMPTS` times.
+
+    Raises :class:`RunError` when the run had to stop; what is committed stands.
+    """
+    if not len(todo):
+        return Outcome()
+    labelled = done = 0
+    notes: list[str] = []
+    errors: list[str] = []
+    hand = _Hand(store, leases)
+    in_log = not sys.stderr.isatty() and not any("notebook" in base.__module__ for base in tqdm.__mro__)
+    interval = 30.0 if in_log else 0.1  # a log file needs few lines
+    bar = tqdm(
+        total=todo.images, desc="label", unit=" images", bar_format=BAR, mininterval=interval, disable=not progress
+    )
+    left: Iterable[str] = todo
+    with bar, contextlib.ExitStack() as stack:
+        stack.callback(hand.give_all_back)
+        runner = make_runner(bar.update)
+        for attempt in range(1, ATTEMPTS + 1):
+            tried, left, errors = left, [], []
+            for result in runner(replace(job, last_attempt=attempt == ATTEMPTS), hand.tasks(tried), stop):
+                notes += result.notes
+                hand.give_back(result.shard_id, settled=result.error is None)
+                if result.error is None:
+                    labelled += result.labelled
+                    done += todo.images_of(result.shard_id)
+                elif result.fatal:
+                    raise RunError(f"{result.error}; {ADVICE}")
+                else:
+                    left.append(result.shard_id)
+                    errors.append(f"shard {result.shard_id}: {result.error}")
+                bar.update(done - bar.n)
+            if not left or attempt == ATTEMPTS or stop.wait(PAUSE_S * 2 ** (attempt - 1)):
+                break
+    errors += [f"{holder} has {shards} of the shards in hand" for holder, shards in hand.busy.items()]
+    return Outcome(labelled, tuple(errors), tuple(notes))

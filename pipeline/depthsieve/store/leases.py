@@ -1,0 +1,109 @@
+"""Leases: who is at work on what in a store. Advice, not safety: what is committed is safe without them.
+
+A lease is a file ``leases/<name>.<k>.json`` that is created exclusively and names its holder. It is taken over from a
+holder that has died by creating the one of ``k + 1``, so of several that try just one gets it, and ``k`` counts the
+holders that died with the thing in hand. A holder on this machine is seen to be dead at once; one on another machine is
+when its sign of life, ``leases/alive-<process>``, has not been renewed for :data:`STALE_S`, by the clock of the store's
+own disk or server.
+"""
+
+import contextlib
+import dataclasses
+import json
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+
+from depthsieve.errors import StoreBusy
+from depthsieve.processes import Process, is_alive
+from depthsieve.records import canonical_json
+from depthsieve.storage import Root
+
+FOLDER = "leases"
+RENEW_S = 15.0
+STALE_S = 120.0
+
+PLAN = "plan"
+"""Held by the one process that may add generations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Something that this process holds. ``deaths`` counts the holders before it that died."""
+
+    name: str
+    deaths: int
+
+
+class Leases:
+    """The leases that this process takes of one store. A context manager: its sign of life is renewed within it."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._me = Process.current()
+        self._sign = _sign_key(self._me.token)
+        self._ended = threading.Event()
+        self._renewing: threading.Thread | None = None
+
+    def __enter__(self) -> "Leases":
+        self._root.write(self._sign, b"")
+        self._renewing = threading.Thread(target=self._renew, name="depthsieve-leases", daemon=True)
+        self._renewing.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._renewing is not None:
+            self._renewing.join()
+        with contextlib.suppress(OSError):
+            self._root.remove(self._sign)
+
+    def _renew(self) -> None:
+        while not self._ended.wait(RENEW_S):
+            with contextlib.suppress(OSError):  # a full disk: others may take us for dead, and do work twice
+                self._root.write(self._sign, b"")
+
+    def take(self, name: str) -> Lease | Process:
+        """The lease, or the process that holds it. Raises :class:`OSError` where the store cannot be written."""
+        body = canonical_json({"holder": dataclasses.asdict(self._me)}).encode()
+        deaths = 0
+        while not self._root.create(_key(name, deaths), body):
+            try:
+                holder = Process.from_json(json.loads(self._root.read(_key(name, deaths)))["holder"])
+            except FileNotFoundError:  # let go just now
+                continue
+            except (ValueError, KeyError, TypeError):  # damaged: nobody can be asked to wait
+                holder = None
+            if holder is not None and not self._is_gone(holder):
+                return holder
+            deaths += 1
+        return Lease(name, deaths)
+
+    def take_or_raise(self, name: str) -> Lease:
+        """The lease. Raises :class:`StoreBusy` naming its holder."""
+        taken = self.take(name)
+        if isinstance(taken, Process):
+            raise StoreBusy(f"{self._root.location} is being labelled by {taken}; wait until it has ended")
+        return taken
+
+    def give_back(self, lease: Lease, settled: bool) -> None:
+        """Let go of a lease. ``settled``: nobody will want it again, so that the deaths before it are forgotten too."""
+        for number in range(lease.deaths, -1 if settled else lease.deaths - 1, -1):
+            self._root.remove(_key(lease.name, number))
+
+    def _is_gone(self, holder: Process) -> bool:
+        alive = is_alive(holder.token)
+        if alive is not None:
+            return not alive
+        sign, mine = self._root.entry(_sign_key(holder.token)), self._root.entry(self._sign)
+        return sign is None or (mine is not None and mine.modified - sign.modified > STALE_S)
+
+
+def _key(name: str, number: int) -> str:
+    return f"{FOLDER}/{name}.{number}.json"
+
+
+def _sign_key(token: str) -> str:
+    return f"{FOLDER}/alive-{token}"
