@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +30,13 @@ from depthsieve.errors import (
     TeacherError,
     UsageError,
 )
+from depthsieve.processes import Process
 from depthsieve.records import LabelJob, TeacherRequest
 from depthsieve.reliability import encode_error, expected_error, flip_disagreement
 from depthsieve.sources import Source
 from depthsieve.storage import open_root
-from depthsieve.store import open_store
-from depthsieve.store.leases import PLAN, Leases
+from depthsieve.store import Store, open_store
+from depthsieve.store.leases import PLAN, Lease, Leases
 from depthsieve.teachers import load_teacher
 
 
@@ -520,3 +522,57 @@ def test_an_interrupted_retry_is_not_planned_twice(tmp_path: Path, teacher: str)
     (store / "commits" / "0001-000000.json").unlink()  # as if the retry had been killed before its commit
     assert label(photos, store, teacher, retry_failed=True).labelled == 2
     assert decided_bytes(store) == after
+
+
+def test_parts_share_a_written_plan(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 12), tmp_path / "store"
+    settings = {"progress": False, "batch_size": 2, "threads": 1, "shard_size": 2, "teacher": teacher}
+    with pytest.raises(StoreError, match="no plan to take a part of"):
+        label(photos, store, teacher, part="1/2")
+    assert not store.exists()
+    left = depthsieve.plan(photos, store, **settings)
+    assert (left.images, left.shards, left.written) == (12, 6, False) and not store.exists()
+    fixed = depthsieve.plan(photos, store, write=True, **settings)
+    assert replace(fixed, free_bytes=0) == replace(left, written=True, free_bytes=0)
+    first = label(photos, store, teacher, part="1/2", shard_size=9)
+    committed = sorted(path.stem for path in store.glob("commits/0000-*.json"))
+    assert committed == ["0000-000000", "0000-000002", "0000-000004"]
+    assert (first.labelled_now, first.pending, first.errors, first.planned_now) == (6, 6, (), 0)
+    write_photo(photos / "later.png", 120, 90, seed=99)
+    assert label(photos, store, teacher, part="1/2").labelled_now == 0
+    assert label(photos, store, teacher, part="2/2").pending == 0
+    (photos / "later.png").unlink()
+    label(photos, tmp_path / "whole", teacher, shard_size=2)
+    assert decided_bytes(store) == decided_bytes(tmp_path / "whole")
+    assert list((store / "leases").iterdir()) == []
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "1", "x/y", "1/2/3", "-1/2", ""])
+def test_a_part_that_is_none_is_refused(tmp_path: Path, teacher: str, part: str) -> None:
+    with pytest.raises(UsageError, match="part must be I/N"):
+        label(write_photos(tmp_path / "photos", 1), tmp_path / "store", teacher, part=part)
+
+
+def test_a_shard_that_another_process_has_in_hand_is_left_to_it(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 4), tmp_path / "store"
+    depthsieve.plan(photos, store, write=True, progress=False, batch_size=2, threads=1, shard_size=2, teacher=teacher)
+    with Leases(open_root(store)) as others:
+        lease = others.take("0000-000000")
+        assert isinstance(lease, Lease)
+        summary = label(photos, store, teacher, part="1/1")
+        assert (summary.labelled_now, summary.pending) == (2, 2)
+        assert summary.errors == (f"{Process.current()} has 1 of the shards in hand",)
+        others.give_back(lease, settled=False)
+    assert label(photos, store, teacher, part="1/1").pending == 0
+
+
+def test_a_shard_that_was_committed_meanwhile_is_not_labelled_again(
+    tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, store = write_photos(tmp_path / "photos", 4), tmp_path / "store"
+    settings = {"progress": False, "batch_size": 2, "threads": 1, "shard_size": 2, "teacher": teacher}
+    depthsieve.plan(photos, store, write=True, **settings)
+    kept = open_store(store).pending((1, 1))
+    label(photos, store, teacher, part="1/1")
+    monkeypatch.setattr(Store, "pending", lambda self, part=None: kept)
+    assert label(photos, store, teacher, part="1/1").labelled_now == 0

@@ -60,17 +60,18 @@ def label(
     chosen = _options(options, "label")
     stop = stop or Stop()
     run = _Run.begin(source, store, chosen)
-    scan = run.scan(progress) if chosen.part is None else None
+    scan, planned = None, 0
+    if chosen.part is None:
+        scan = run.scan(progress)
+    else:
+        opened = run.planned_store()
     prepare_root(run.root)
     with _disk_errors_named(run.root), Leases(run.root) as leases, contextlib.ExitStack() as stack:
-        planned = 0
         if scan is not None:
             lease = leases.take_or_raise(PLAN)
             stack.callback(leases.give_back, lease, settled=True)
             run.root.clear_scratch()
             opened, planned = run.add_new(scan, progress)
-        else:
-            opened = run.planned_store()
         todo = opened.pending(chosen.share)
         notes = tuple(run.notes(todo))
         check_space(run.root, todo.pixels, todo.images)

@@ -76,8 +76,10 @@ class Leases:
                 continue
             except (ValueError, KeyError, TypeError):  # damaged: nobody can be asked to wait
                 holder = None
-            if holder is not None and not self._is_gone(holder):
-                return holder
+            if holder is not None:
+                if not self._is_gone(holder):
+                    return holder
+                self._root.remove(_sign_key(holder.token))
             deaths += 1
         return Lease(name, deaths)
 

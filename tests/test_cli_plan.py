@@ -1,0 +1,57 @@
+"""`depthsieve plan` as a user meets it."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from labelled import small_teacher, write_photos
+
+from depthsieve_cli.main import main
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(small_teacher(tmp_path_factory.mktemp("teacher") / "t"))
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["depthsieve", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    assert isinstance(exit_info.value.code, int)
+    return exit_info.value.code
+
+
+def test_a_plan_says_what_is_left_and_writes_nothing_unless_told_to(
+    tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, store = write_photos(tmp_path / "it's photos", 6), tmp_path / "a store"
+    arguments = ("plan", photos, store, "--teacher", teacher, "--batch-size", 2, "--shard-size", 2)
+    assert command(monkeypatch, *arguments) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{store}: 6 images to label in 3 shards, about ") and first.endswith(" GB are free.")
+    assert second.startswith("Nothing was written.")
+    assert not store.exists()
+    assert command(monkeypatch, *arguments, "--write") == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("The plan is written.")
+    assert len(list((store / "plan").iterdir())) == 4
+    assert list(store.glob("commits/0000-*")) == []
+    assert command(monkeypatch, "label", photos, store, "--teacher", teacher, "--part", "2/3") == 0
+    assert f"{store}: 2 of 6 images labelled." in capsys.readouterr().out
+    (photos / "empty.jpg").write_bytes(b"")
+    assert command(monkeypatch, *arguments, "--json") == 3
+    body = json.loads(capsys.readouterr().out)
+    assert (body["images"], body["shards"], body["written"]) == (4, 2, False)
+    assert body["rejected"] == [{"id": "default/empty.jpg", "reason": "empty file"}]
+    assert body["bytes"] == int(2 * (98 * 70 * 2.2) * 2)
+
+
+def test_a_part_without_a_plan_is_one_line(
+    tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = write_photos(tmp_path / "photos", 1)
+    assert command(monkeypatch, "label", photos, tmp_path / "store", "--teacher", teacher, "--part", "1/2") == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error")]
+    assert "depthsieve plan SOURCE STORE --write" in line
+    assert command(monkeypatch, "label", photos, tmp_path / "store", "--teacher", teacher, "--part", "2") == 2

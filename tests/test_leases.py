@@ -1,0 +1,152 @@
+"""Leases: one holder at a time, the dead are seen to be dead, and nothing depends on clocks of two machines."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from depthsieve.errors import StoreBusy
+from depthsieve.processes import Process, is_alive, started_at
+from depthsieve.storage import open_root
+from depthsieve.store import leases as leases_module
+from depthsieve.store.leases import Lease, Leases
+
+ELSEWHERE = Process("node7", "0123456789ab", 4242, 99)
+
+
+def hold(folder: Path, name: str, holder: Process, number: int = 0, sign: bool = True) -> Path:
+    """A lease as another process would have it; returns its sign of life."""
+    root = open_root(folder)
+    root.write(f"leases/{name}.{number}.json", json.dumps({"holder": asdict(holder)}).encode())
+    if sign:
+        root.write(f"leases/alive-{holder.token}", b"")
+    return folder / "leases" / f"alive-{holder.token}"
+
+
+def ended_process() -> Process:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    started = started_at(child.pid)
+    child.wait()
+    return replace(Process.current(), pid=child.pid, started=started or 0)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "leases").iterdir() if not path.name.startswith("alive-"))
+
+
+def test_only_one_holder_and_the_other_is_told_who(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        holder = replace(Process.current(), pid=child.pid, started=started_at(child.pid) or 0)
+        hold(tmp_path, "plan", holder)
+        with Leases(open_root(tmp_path)) as mine:
+            assert mine.take("plan") == holder
+            with pytest.raises(StoreBusy, match=f"process {child.pid} on "):
+                mine.take_or_raise("plan")
+            assert mine.take("other") == Lease("other", 0)
+    finally:
+        child.communicate(b"\n")
+    with Leases(open_root(tmp_path)) as mine:
+        assert mine.take("plan") == Lease("plan", 1)
+
+
+def test_a_dead_holder_is_taken_over_and_its_death_counted_until_the_thing_is_settled(tmp_path: Path) -> None:
+    for number in range(2):
+        hold(tmp_path, "0000-000001", ended_process(), number)
+    with Leases(open_root(tmp_path)) as mine:
+        lease = mine.take("0000-000001")
+        assert lease == Lease("0000-000001", 2)
+        mine.give_back(lease, settled=False)
+        assert names(tmp_path) == ["0000-000001.0.json", "0000-000001.1.json"]
+        again = mine.take("0000-000001")
+        assert again == lease
+        mine.give_back(lease, settled=True)
+        assert names(tmp_path) == []
+    assert list((tmp_path / "leases").iterdir()) == []
+
+
+def test_a_number_used_again_is_not_taken_for_the_holder(tmp_path: Path) -> None:
+    hold(tmp_path, "plan", replace(Process.current(), started=1))
+    with Leases(open_root(tmp_path)) as mine:
+        assert mine.take("plan") == Lease("plan", 1)
+
+
+def test_a_holder_on_another_machine_lives_as_long_as_its_sign_is_renewed(tmp_path: Path) -> None:
+    sign = hold(tmp_path, "plan", ELSEWHERE)
+    with Leases(open_root(tmp_path)) as mine:
+        assert mine.take("plan") == ELSEWHERE
+        now = sign.stat().st_mtime
+        os.utime(sign, (now - leases_module.STALE_S + 20, now - leases_module.STALE_S + 20))
+        assert mine.take("plan") == ELSEWHERE
+        os.utime(sign, (now - leases_module.STALE_S - 5, now - leases_module.STALE_S - 5))
+        assert mine.take("plan") == Lease("plan", 1)
+
+
+def test_a_holder_on_another_machine_without_a_sign_is_gone(tmp_path: Path) -> None:
+    hold(tmp_path, "plan", ELSEWHERE, sign=False)
+    with Leases(open_root(tmp_path)) as mine:
+        assert mine.take("plan") == Lease("plan", 1)
+
+
+def test_the_sign_is_renewed_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases_module, "RENEW_S", 0.01)
+    with Leases(open_root(tmp_path)):
+        (sign,) = (tmp_path / "leases").glob("alive-*")
+        os.utime(sign, (1, 1))
+        for _ in range(1000):
+            if sign.stat().st_mtime > 1:
+                break
+            threading.Event().wait(0.01)
+        assert sign.stat().st_mtime > 1
+    assert list((tmp_path / "leases").iterdir()) == []
+
+
+def test_a_torn_lease_holds_nobody_up(tmp_path: Path) -> None:
+    open_root(tmp_path).write("leases/plan.0.json", b'{"hol')
+    with Leases(open_root(tmp_path)) as mine:
+        assert mine.take("plan") == Lease("plan", 1)
+
+
+def test_of_many_that_take_over_from_the_dead_one_gets_it(tmp_path: Path) -> None:
+    hold(tmp_path, "plan", ended_process())
+    took: list[Lease | Process] = []
+    start = threading.Barrier(8)
+
+    def take() -> None:
+        start.wait()
+        took.append(leases.take("plan"))
+
+    with Leases(open_root(tmp_path)) as leases:
+        threads = [threading.Thread(target=take) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert took.count(Lease("plan", 1)) == 1
+    assert took.count(Process.current()) == 7  # type: ignore[arg-type]
+
+
+def test_processes_are_told_apart() -> None:
+    me = Process.current()
+    assert is_alive(me.token) is True
+    assert is_alive(replace(me, started=me.started + 1).token) is False
+    assert is_alive(ELSEWHERE.token) is None
+    assert is_alive(f"{me.machine}-x") is None
+    assert str(me) == f"process {os.getpid()} on {me.host}"
+    assert Process.from_json(asdict(me)) == me
+
+
+def test_a_process_that_ended_and_was_not_waited_for_is_dead() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    started = started_at(child.pid)
+    for _ in range(1000):
+        if started_at(child.pid) is None:
+            break
+        threading.Event().wait(0.01)
+    assert is_alive(replace(Process.current(), pid=child.pid, started=started or 0).token) is False
+    child.wait()
