@@ -81,6 +81,7 @@ def label(
             outcome = dispatch(opened, todo, run.job(opened), leases, run.make_runner(), stop, progress)
         finally:
             stop.armed = False
+            run.root.clear_scratch()  # of workers that died
             if chosen.part is None:
                 with contextlib.suppress(OSError):  # it is derived, and a full disk has been told of already
                     write_index(opened)

@@ -1,0 +1,30 @@
+"""Run the campaign and print its table. Exit code 1 if a fault was not survived or an image lost."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from faults import campaign
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
+    parser.add_argument("--faults", type=int, default=200, help="how many in all (default: 200)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="only kinds whose name has this in it, such as 'ray' or 'killed'")
+    parser.add_argument("--json", type=Path, help="write the table here, too")
+    chosen = parser.parse_args()
+    os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    print(campaign.HEAD)
+    rows = campaign.run(chosen.faults, chosen.seed, chosen.only, say=lambda text: print(text, flush=True))
+    whole = campaign.total(rows)
+    print(campaign.line(whole))
+    print("lost: images committed before and gone or changed after; again: committed images that were labelled again.")
+    if chosen.json:
+        campaign.write_json(rows, chosen.json)
+    return int(whole.survived != whole.faults or whole.lost > 0)
+
+
+sys.exit(main())
