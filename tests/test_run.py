@@ -20,7 +20,7 @@ from labelled import decided_bytes, small_teacher, write_photo, write_photos
 from PIL import Image
 
 import depthsieve
-from depthsieve import dispatch, labelling, run
+from depthsieve import dispatch, forward, labelling, run
 from depthsieve.errors import (
     RunError,
     SourceError,
@@ -356,11 +356,11 @@ def test_a_folder_called_tiny_is_not_the_teacher(tmp_path: Path, teacher: str, m
 def test_enormous_values_fail_by_name() -> None:
     depth_HW = torch.zeros(4, 4)
     depth_HW[0, 0] = -1e5
-    assert "more than float16 holds" in str(labelling._fault_of(depth_HW))
+    assert "more than float16 holds" in str(forward._fault_of(depth_HW))
     depth_HW[0, 0] = float("nan")
-    assert "not finite at 1 of 16 pixels" in str(labelling._fault_of(depth_HW))
-    assert "is 2 at every pixel" in str(labelling._fault_of(torch.full((4, 4), 2.0)))
-    assert labelling._fault_of(torch.arange(16.0).reshape(4, 4)) is None
+    assert "not finite at 1 of 16 pixels" in str(forward._fault_of(depth_HW))
+    assert "is 2 at every pixel" in str(forward._fault_of(torch.full((4, 4), 2.0)))
+    assert forward._fault_of(torch.arange(16.0).reshape(4, 4)) is None
 
 
 def test_sources_keep_their_names_and_roots(tmp_path: Path, teacher: str) -> None:

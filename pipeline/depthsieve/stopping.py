@@ -5,17 +5,21 @@ import threading
 import time
 
 
+class Abandoned(Exception):  # no DepthsieveError: nobody is told of it
+    """The shard under way was given up, uncommitted, because a stop was requested. A runner yields nothing for it."""
+
+
 class Stop:
     """Tells those at work that they are to end. A signal handler requests it; everyone else asks it.
 
     ``grace_s`` is how many seconds work that is under way may go on once a stop is requested. Safe to use from a signal
-    handler and from several threads.
+    handler and from several threads. ``armed`` is set once there is work that may be finished; before, there is nothing
+    to wait for and an interruption ends the run at once.
     """
 
     def __init__(self, grace_s: float = 20.0) -> None:
         self.grace_s = grace_s
         self.armed = False
-        """Whether shards are being labelled, so that there is something to finish."""
         self._requested = threading.Event()
         self._deadline = math.inf
 
