@@ -23,10 +23,11 @@ def die_with_parent(parent: int, lifeline: int) -> None:
     ``lifeline`` is the reading end of a pipe that the parent alone holds open and writes nothing to; it is for systems
     that do not tell a child of its parent's death.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    told = sys.platform == "linux" and ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) == 0
     if os.getppid() != parent:
         os._exit(1)  # it went before we asked
+    if told:
+        return
 
     def watch() -> None:
         with contextlib.suppress(OSError):

@@ -1,8 +1,9 @@
 """Being asked to stop: finish what fits into a grace period, abandon the rest uncommitted."""
 
 import math
-import threading
 import time
+
+POLL_S = 0.1
 
 
 class Abandoned(Exception):  # no DepthsieveError: nobody is told of it
@@ -20,24 +21,27 @@ class Stop:
     def __init__(self, grace_s: float = 20.0) -> None:
         self.grace_s = grace_s
         self.armed = False
-        self._requested = threading.Event()
+        self._requested = False  # no Event: a handler that sets one can wait for a lock that its own thread holds
         self._deadline = math.inf
 
     def request(self) -> None:
         """Ask for the stop. The grace period begins with the first request."""
-        if not self._requested.is_set():
+        if not self._requested:
             self._deadline = time.monotonic() + self.grace_s
-            self._requested.set()
+            self._requested = True
 
     @property
     def requested(self) -> bool:
         """Whether no new work may be begun."""
-        return self._requested.is_set()
+        return self._requested
 
     def seconds_left(self) -> float:
         """Seconds in which work under way may still be finished: infinite before a request, never below 0."""
         return max(0.0, self._deadline - time.monotonic())
 
     def wait(self, seconds: float) -> bool:
-        """Sleep, but no longer than until the request; returns whether it came."""
-        return self._requested.wait(seconds)
+        """Sleep, but hardly longer than until the request; returns whether it came."""
+        end = time.monotonic() + seconds
+        while not self._requested and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_S))
+        return self._requested
