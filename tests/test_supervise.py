@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from depthsieve_cli.supervise import TOGETHER_S
+
 PROLOGUE = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
@@ -153,6 +155,17 @@ def test_one_signal_is_one_however_it_comes(tmp_path: Path, number: signal.Signa
     assert state(worker) == "Z"
 
 
+def test_two_in_one_moment_are_one_order(tmp_path: Path) -> None:
+    """As timeout(1) sends them: to the process that it started, then to the whole group."""
+    process = start(tmp_path, WORKS.replace("ARMED", "True"), start_new_session=True)
+    number_in(tmp_path / "pid")
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.03)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (4, "ended well\n", FINISHING + "\n")
+
+
 @pytest.mark.parametrize("to_group", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_before_there_is_work_one_signal_ends_it_at_once(
@@ -170,7 +183,7 @@ def test_a_second_signal_ends_all_at_once_whatever_they_do(tmp_path: Path) -> No
     process = start(tmp_path, DEAF)
     worker, below = number_in(tmp_path / "pid"), number_in(tmp_path / "below")
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
+    time.sleep(2 * TOGETHER_S)
     assert process.poll() is None and state(worker) == "S"
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
@@ -243,7 +256,7 @@ def test_ctrl_c_twice_in_a_terminal_ends_at_once(tmp_path: Path) -> None:
     worker, below = number_in(tmp_path / "pid"), number_in(tmp_path / "below")
     os.kill(below, signal.SIGSTOP)  # or Ctrl-C ends this one by itself
     terminal.press(b"\x03")
-    time.sleep(0.5)
+    time.sleep(2 * TOGETHER_S)
     assert state(worker) == "S" and state(terminal.pid) == "S"
     terminal.press(b"\x03")
     code, shown = terminal.end()

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -24,6 +25,9 @@ ORDERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
 
 DEATHS = 5
 """Deaths in a row, with nothing committed in between, before the supervisor gives up."""
+
+TOGETHER_S = 0.25
+"""Signals that come closer than this are one order: timeout(1) and closing terminals send theirs twice."""
 
 _supervised = False
 
@@ -78,6 +82,7 @@ class _Keeper:
 
     def __init__(self) -> None:
         self.orders = 0
+        self._last = -TOGETHER_S
         self._child = 0
         self._heard = [number for number in ORDERS if signal.getsignal(number) is not signal.SIG_IGN]
 
@@ -107,6 +112,9 @@ class _Keeper:
         return os.waitstatus_to_exitcode(status)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        before, self._last = self._last, time.monotonic()
+        if self._last - before < TOGETHER_S:
+            return
         self.orders += 1
         if not self._child:
             return  # between two: seen before the next is forked
