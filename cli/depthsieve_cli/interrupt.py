@@ -27,7 +27,7 @@ def graceful(stop: Stop) -> Iterator[None]:
         if again and supervise.supervised():
             return
         if again or not stop.armed:
-            raise KeyboardInterrupt
+            supervise.leave()
         stop.request()
         line = (
             f"Interrupted: finishing the shards that fit into {stop.grace_s:g} s; interrupt again to leave at once.\n"
@@ -44,8 +44,9 @@ def graceful(stop: Stop) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not (heard and supervise.supervised()):
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _say(line: str) -> None:

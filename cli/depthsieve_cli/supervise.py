@@ -37,10 +37,10 @@ def supervised() -> bool:
     return _supervised
 
 
-def commits_in(store: Path) -> int:
-    """How many commit records lie in a store on this machine; 0 where there is none."""
+def commits_in(store: str) -> int:
+    """How many commit records lie in a store on this machine; 0 where there is none, and for object stores."""
     with contextlib.suppress(OSError):
-        return sum(1 for _ in (store / "commits").iterdir())
+        return sum(1 for _ in Path(store, "commits").iterdir())
     return 0
 
 
@@ -69,11 +69,11 @@ def supervise(commits: Callable[[], int]) -> None:
             _give_up(how)
         if deaths == DEATHS:
             _give_up(f"{how}, {DEATHS} times in a row without finishing a shard")
-        click.echo(f"Warning: {how}; going on", err=True)
+        click.echo(f"\nWarning: {how}; going on", err=True)
 
 
 def _give_up(what: str) -> NoReturn:
-    click.echo(f"Error: {what}; what is committed stands, and the same command goes on", err=True)
+    click.echo(f"\nError: {what}; what is committed stands, and the same command goes on", err=True)
     sys.exit(1)
 
 
@@ -96,6 +96,7 @@ class _Keeper:
             if self.orders:
                 raise KeyboardInterrupt
             self._child = os.fork()
+            _supervised = self._child == 0
             for number in self._heard:
                 signal.signal(number, self._pass_on if self._child else _leave_once)
         finally:
@@ -103,7 +104,6 @@ class _Keeper:
         if not self._child:
             os.close(writing)
             die_with_parent(parent, reading)
-            _supervised = True
             return None
         os.close(reading)
         _, status = os.waitpid(self._child, 0)
@@ -126,7 +126,13 @@ class _Keeper:
 
 
 def _leave_once(number: int, frame: FrameType | None) -> NoReturn:
-    for each in ORDERS:
-        if signal.getsignal(each) is not signal.SIG_IGN:
-            signal.signal(each, lambda number, frame: None)
+    leave()
+
+
+def leave() -> NoReturn:
+    """Raise :class:`KeyboardInterrupt`. In a supervised process the signal's double, which may come while Python ends
+    and when handlers are gone, is ignored from here on."""
+    if _supervised:
+        for number in ORDERS:
+            signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
