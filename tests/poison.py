@@ -40,7 +40,7 @@ decode = depthsieve.images.decode
 
 
 def poisoned_decode(data):
-    what = POISON.get(hashlib.sha256(data).hexdigest())
+    what = POISON.get(hashlib.sha256(data).hexdigest()) or POISON.get("any")
     if what and what["where"] == "decode":
         swallow(what)
     return decode(data)
@@ -54,16 +54,18 @@ if any(what["where"] == "predict" for what in POISON.values()):
 
     def poisoned_predict(self, image_BCHW):
         white = (image_BCHW[:, 0] > 2).flatten(1).all(1)
-        if white.any():
-            swallow(next(what for what in POISON.values() if what["where"] == "predict"))
+        what = next(what for what in POISON.values() if what["where"] == "predict")
+        if white.any() or what["name"] == "any":
+            swallow(what)
         return predict(self, image_BCHW)
 
     Teacher.predict = poisoned_predict
 '''
 
 
-def poison(folder: Path, image: Path, does: str, where: str = "decode", times: int | None = None) -> None:
+def poison(folder: Path, image: Path | None, does: str, where: str = "decode", times: int | None = None) -> None:
     """Make ``image`` do something to each process that decodes it, or whose teacher sees it (then it must be white).
+    Without one, all images do.
 
     ``does``: the name of a signal, "exit", "raise" or "hang". ``times``: how often it does so, before it is well.
     """
@@ -71,7 +73,7 @@ def poison(folder: Path, image: Path, does: str, where: str = "decode", times: i
     (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
     known = folder / "poison.json"
     entries = json.loads(known.read_text()) if known.exists() else {}
-    digest = hashlib.sha256(image.read_bytes()).hexdigest()
+    digest = hashlib.sha256(image.read_bytes()).hexdigest() if image else "any"
     entries[digest] = {"does": does, "where": where, "times": times, "name": digest}
     known.write_text(json.dumps(entries))
 

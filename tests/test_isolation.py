@@ -103,7 +103,8 @@ def test_several_images_that_end_their_process_are_named_and_cost_the_others_not
         5: "ends the process that decodes it (exit code 7)",
     }
     check_labels(store, undisturbed, reasons)
-    # Decoded in the shard once, alone once to confirm. The teacher's needs one run more, to tell it from its batch.
+    # Decoded in the shard once, alone once to confirm. The teacher's needs one run more, to tell it from its batch; the
+    # run that shows it an empty picture instead meets no bug.
     assert [met(bugs, photos / f"{number}.png") for number in (1, 3, 5)] == [2, 3, 2]
 
 
@@ -161,6 +162,23 @@ def test_an_exception_of_the_teacher_is_named_by_its_type_alone(
     check_labels(
         store, undisturbed, {3: "ends the process that has the teacher look at it (exit code 1, RuntimeError)"}
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("decode", "the first 3 images fail alike: each ends the process that decodes it (signal 4, SIGILL); is this"),
+        ("predict", "4 processes of its own died and no image alone does that; the last at predict of rows 0..2 (si"),
+    ],
+)
+def test_a_machine_that_can_label_nothing_fails_no_image(
+    bugs: Path, store: Path, photos: Path, teacher: str, where: str, error: str
+) -> None:
+    poison(bugs, None, "SIGILL", where)
+    result = label_isolated(job_for(store, photos, teacher), SHARD)
+    assert not result.fatal and result.error and result.error.startswith(error)
+    assert not (store / "commits" / f"{SHARD}.json").exists()
 
 
 def test_a_teacher_that_does_not_load_is_the_shard_s_fault(store: Path, photos: Path, tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ START_S = 3600.0
 DEATHS = 4
 """Deaths that no image is to blame for, before the shard is given up for this run."""
 
+UNSOUND = 3
+"""Images of a shard that end the process that decodes them, with none yet that does not: then it is not the images."""
+
 OFTEN = 2
 """Deaths at one batch, none of whose images dies alone, before it goes through the teacher one image at a time."""
 
@@ -58,6 +61,7 @@ class End:
     """How a child ended: with a result, or dead at a step that was about ``rows``; all empty when it tried its rows.
 
     ``own``: it is no order from outside. ``hard``: it may have been the machine all the same, as it was out of memory.
+    ``decoded``: it came through the decoding of at least one image.
     """
 
     result: ShardResult | None = None
@@ -66,6 +70,7 @@ class End:
     how: str = ""
     own: bool = False
     hard: bool = False
+    decoded: bool = False
 
 
 def label_isolated(job: LabelJob, shard_id: str, stop: Stop | None = None, step_s: float = STEP_S) -> ShardResult:
@@ -76,15 +81,20 @@ def label_isolated(job: LabelJob, shard_id: str, stop: Stop | None = None, step_
     """
     quarantined: dict[int, str] = {}
     at_batch: Counter[int] = Counter()
-    deaths = 0
+    deaths, decoded = 0, False
     while True:
         singly = frozenset(first for first, count in at_batch.items() if count >= OFTEN)
         end = _run_child(job, shard_id, Attempt(quarantined, singly), stop, step_s)
         if end.result:
             return end.result
+        decoded = decoded or end.decoded
         culprit = _culprit(job, shard_id, end, stop, step_s) if end.own else None
         if culprit:
             quarantined |= culprit
+            if len(quarantined) == UNSOUND and not decoded:
+                (reason,) = culprit.values()
+                error = f"the first {UNSOUND} images fail alike: each {reason}; is this machine sound?"
+                return ShardResult(shard_id, error=error)
             continue
         if end.step == "predict":
             at_batch[end.rows[0]] += 1
@@ -108,7 +118,13 @@ def _culprit(job: LabelJob, shard_id: str, end: End, stop: Stop | None, step_s: 
             return None
         suspects, seen, alone = again.rows, again, alone + 1
         if alone == (3 if seen.hard else 2):
-            return {suspects[0]: _reason(seen)}
+            culprit = {suspects[0]: _reason(seen)}
+            if (
+                seen.step == "predict"
+                and _run_child(job, shard_id, Attempt(culprit, try_rows=suspects), stop, step_s).own
+            ):
+                return None  # the teacher cannot even look at an empty picture: it is not the image
+            return culprit
     return None
 
 
@@ -152,7 +168,7 @@ def _follow(
 ) -> End:
     """Hear what a child tells until it is done, dies, takes too long, or is not wanted any more."""
     rows: tuple[int, ...] = ()
-    step, raised, limit = "the start", "", START_S
+    step, raised, limit, decoded = "the start", "", START_S, False
     deadline = time.monotonic() + limit
     while True:
         try:
@@ -161,11 +177,14 @@ def _follow(
             if stop and stop.seconds_left() == 0 and step != "commit":
                 raise Abandoned from None
             if time.monotonic() > deadline:
-                return End(step=step, rows=rows, how=f"takes more than {limit:g} s", own=True, hard=True)
+                return End(
+                    step=step, rows=rows, how=f"takes more than {limit:g} s", own=True, hard=True, decoded=decoded
+                )
             continue
         if line is None:
             break
         if "step" in line:
+            decoded = decoded or step == "decode"
             step, rows = line["step"], tuple(line["rows"])
             limit = step_s * len(rows) if rows else START_S
             deadline = time.monotonic() + limit
@@ -178,7 +197,8 @@ def _follow(
             return End(ShardResult(**result | {"notes": tuple(result["notes"])}))
     code = child.wait()
     own = code >= 0 or -code in (*FAULTS, signal.SIGKILL)
-    return End(step=step, rows=rows, how=how_it_died(code) + raised, own=own, hard=code == -signal.SIGKILL)
+    hard = code == -signal.SIGKILL
+    return End(step=step, rows=rows, how=how_it_died(code) + raised, own=own, hard=hard, decoded=decoded)
 
 
 def _listen(pipe: IO[bytes], told: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
