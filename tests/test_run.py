@@ -18,9 +18,10 @@ import zarr
 from hostile import DEPENDS_ON_SHAPE, SKIPPED, make_hostile_folder
 from labelled import decided_bytes, small_teacher, write_photo, write_photos
 from PIL import Image
+from poison import poison, poisoned
 
 import depthsieve
-from depthsieve import dispatch, labelling, run
+from depthsieve import dispatch, forward, labelling, run
 from depthsieve.errors import (
     RunError,
     SourceError,
@@ -356,11 +357,11 @@ def test_a_folder_called_tiny_is_not_the_teacher(tmp_path: Path, teacher: str, m
 def test_enormous_values_fail_by_name() -> None:
     depth_HW = torch.zeros(4, 4)
     depth_HW[0, 0] = -1e5
-    assert "more than float16 holds" in str(labelling._fault_of(depth_HW))
+    assert "more than float16 holds" in str(forward._fault_of(depth_HW))
     depth_HW[0, 0] = float("nan")
-    assert "not finite at 1 of 16 pixels" in str(labelling._fault_of(depth_HW))
-    assert "is 2 at every pixel" in str(labelling._fault_of(torch.full((4, 4), 2.0)))
-    assert labelling._fault_of(torch.arange(16.0).reshape(4, 4)) is None
+    assert "not finite at 1 of 16 pixels" in str(forward._fault_of(depth_HW))
+    assert "is 2 at every pixel" in str(forward._fault_of(torch.full((4, 4), 2.0)))
+    assert forward._fault_of(torch.arange(16.0).reshape(4, 4)) is None
 
 
 def test_sources_keep_their_names_and_roots(tmp_path: Path, teacher: str) -> None:
@@ -480,6 +481,42 @@ def test_an_interrupted_command_exits_with_4_and_can_go_on(tmp_path: Path, teach
     assert process.returncode == 4
     assert "the same command goes on" in stderr and "Traceback" not in stderr
     assert label(photos, store, teacher).labelled == 60
+
+
+@pytest.mark.slow
+def test_images_that_kill_the_command_are_named_and_cost_the_others_nothing(tmp_path: Path, teacher: str) -> None:
+    photos, store, bugs = write_photos(tmp_path / "photos", 9), tmp_path / "store", tmp_path / "bugs"
+    label(photos, tmp_path / "undisturbed", teacher)
+    poison(bugs, photos / "photo 1.png", "SIGSEGV")
+    poison(bugs, photos / "photo 4.png", "SIGABRT")
+    done = subprocess.run(
+        command(photos, store, teacher), env=poisoned(bugs), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 3, done.stderr
+    assert "  failed: default/photo 1.png: ends the process that decodes it (signal 11, SIGSEGV)\n" in done.stdout
+    assert "  failed: default/photo 4.png: ends the process that decodes it (signal 6, SIGABRT)\n" in done.stdout
+    assert done.stderr.count("Warning: the labelling process died (signal 11, SIGSEGV); going on") == 2
+    found, expected = open_store(store), open_store(tmp_path / "undisturbed")
+    assert found.images == [image for image in expected.images if "photo 1" not in image and "photo 4" not in image]
+    for image in found.images:
+        np.testing.assert_array_equal(found.label(image).depth_HW, expected.label(image).depth_HW)
+    assert label(photos, store, teacher, retry_failed=True).labelled == 9
+
+
+def test_what_was_planned_but_never_begun_is_not_planned_again(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 3), tmp_path / "store"
+    depthsieve.plan(photos, store, teacher=teacher, write=True, batch_size=2, threads=1, progress=False)
+    summary = label(photos, store, teacher)
+    assert (summary.planned_now, summary.labelled_now) == (0, 3)
+
+
+def test_a_teacher_that_cannot_load_fails_before_anything_is_written(tmp_path: Path) -> None:
+    photos, broken = write_photos(tmp_path / "photos", 1), small_teacher(tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(TeacherError):
+        label(photos, tmp_path / "store", str(broken))
+    assert not (tmp_path / "store").exists()
 
 
 def test_every_record_carries_a_digest_that_is_checked(tmp_path: Path, teacher: str) -> None:

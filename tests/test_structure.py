@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "options": "errors records",
     "stopping": "errors",
     "processes": "errors",
+    "lifelines": "errors",
     # pure: none of these reaches a file, a store or a model
     "alignment": "errors",
     "masking": "errors",
@@ -53,9 +54,11 @@ MAY_IMPORT = {
     "loader": "errors records image_headers images sources store masking",
     # labelling: one shard, then one run
     "numerics": "errors records images teachers",
-    "labelling": "errors records images sources store teachers reliability numerics",
+    "forward": "errors store.schema teachers reliability",
+    "labelling": "errors records stopping images sources store teachers reliability numerics forward",
+    "isolation": "errors records stopping lifelines labelling",
     "planning": "errors records options sources storage store teachers sharding numerics",
-    "runners": "errors records stopping teachers labelling",
+    "runners": "errors records stopping teachers labelling isolation",
     "dispatch": "errors records stopping processes storage store runners",
     "run": "errors records options stopping sources storage sharding store teachers labelling planning runners "
     "dispatch",

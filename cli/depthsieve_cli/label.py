@@ -7,7 +7,9 @@ import click
 
 from depthsieve.stopping import Stop
 from depthsieve_cli.choices import planning_choices
+from depthsieve_cli.interrupt import graceful
 from depthsieve_cli.output import count, print_failures, print_json
+from depthsieve_cli.supervise import commits_in, supervise
 
 if TYPE_CHECKING:
     from depthsieve.options import LabelSummary
@@ -30,10 +32,12 @@ def label(source: str, store: str, grace: float, as_json: bool, **options: Any) 
 
     Resumes by itself: run it again after a crash, or when there are new images. What is labelled stays as it is.
     """
-    from depthsieve.run import label as run_label  # torch and transformers take seconds
-
+    supervise(lambda: commits_in(store))  # from here on in a process of its own
     stop = Stop(grace)
-    summary = run_label(source, store, progress=not as_json, stop=stop, **options)
+    with graceful(stop):
+        from depthsieve.run import label as run_label  # torch and transformers take seconds
+
+        summary = run_label(source, store, progress=not as_json, stop=stop, **options)
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:

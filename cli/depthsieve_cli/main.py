@@ -46,7 +46,7 @@ def main() -> NoReturn:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("\nInterrupted; what is committed stands, and the same command goes on.", err=True)
+        click.echo("Interrupted; what is committed stands, and the same command goes on.", err=True)
         code = 4
     except DepthsieveError as error:
         click.echo(f"Error: {error}", err=True)

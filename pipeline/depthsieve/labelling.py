@@ -1,21 +1,23 @@
 """Label one shard: decode -> teacher -> reliability -> encode -> write. Knows neither Ray nor the whole run.
 
-Axes: N images of a shard, B images of a batch, C channels, H and W the label shape, K the 256 reliability codes.
+Axes: C channels, H and W the label shape; batches are rows [kB, (k+1)B) of the shard.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 from depthsieve.errors import DepthsieveError, ImageRejected, SourceError, StoreError, TeacherError
+from depthsieve.forward import PreparedImage, is_out_of_memory, label_batch
 from depthsieve.images import decode
 from depthsieve.numerics import make_profile, torch_threads
 from depthsieve.records import (
@@ -29,27 +31,20 @@ from depthsieve.records import (
     TeacherRequest,
     digest_of,
 )
-from depthsieve.reliability import CALIBRATION, encode_error, expected_error, flip_disagreement, histogram
+from depthsieve.reliability import CALIBRATION
 from depthsieve.sources import Source, reopen_source
+from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import open_store, schema
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard
 from depthsieve.teachers import Teacher, load_teacher
+
+Prepared = PreparedImage | ImageRejected
 
 IMAGE_FAULTS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 """File errors that are the image's own: trying again at once cannot help. All others are transient at first."""
 
 DECODED_PIXELS = 100_000_000
 """Pixels that may be decoded and resized at a time, at about 20 bytes each; one larger image goes alone."""
-
-
-@dataclass(frozen=True)
-class PreparedImage:
-    """An image ready for the teacher. ``hole_HW`` is True where the source is transparent."""
-
-    image_CHW: np.ndarray[Any, np.dtype[np.float32]]
-    hole_HW: np.ndarray[Any, np.dtype[np.bool_]] | None
-    focal_px: float
-    content_sha256: str
 
 
 class Unreadable(ImageRejected):
@@ -83,15 +78,45 @@ def label_spec(teacher: Teacher, signals: tuple[str, ...]) -> LabelSpec:
     )
 
 
+@dataclass(frozen=True)
+class Care:
+    """How a shard is labelled whose images may end the process: decoded one by one, and each step told beforehand.
+
+    ``tell`` hears of the steps "decode", "predict" and "commit", with the rows that each is about. Rows that are
+    ``quarantined`` fail with the reason given. Batches that begin with a row in ``singly`` go through the teacher one
+    image at a time. With ``only``, that row alone is taken through, in its place, and the others are left out.
+    """
+
+    tell: Callable[[str, Sequence[int]], None]
+    quarantined: Mapping[int, str] = field(default_factory=dict)
+    singly: frozenset[int] = frozenset()
+    only: int | None = None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told of progress, and who may stop it. ``images`` hears how many images were done after each batch."""
+
+    images: Callable[[int], None] = lambda count: None
+    stop: Stop | None = None
+    care: Care | None = None
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The content of a shard, and the batches that went in parts: (first row, rows, images at a time)."""
+
+    content: ShardArrays
+    split_batches: tuple[tuple[int, int, int], ...] = ()
+
+
 class ShardLabeller:
     """Labels and commits the shards of a job, one call a shard, in this process.
 
-    ``on_images`` is told how many images were done after each batch. ``teacher`` may be one that is loaded already.
+    ``teacher`` may be one that is loaded already.
     """
 
-    def __init__(
-        self, job: LabelJob, teacher: Teacher | None = None, on_images: Callable[[int], None] | None = None
-    ) -> None:
+    def __init__(self, job: LabelJob, teacher: Teacher | None = None, watch: Watch | None = None) -> None:
         self._job = job
         self._teacher = teacher or load_requested(job.teacher)
         found = label_spec(self._teacher, job.signals).fingerprint
@@ -100,7 +125,7 @@ class ShardLabeller:
                 f"a worker found other weights or settings for teacher {job.teacher.name!r} than the run was planned "
                 "with; give every worker the same checkpoint"
             )
-        self._on_images = on_images or (lambda count: None)
+        self._watch = watch or Watch()
         self._store = open_store(job.store)
         if self._store.fingerprint != job.fingerprint:
             raise StoreError(f"{job.store} is another store than when the run began; run the same command again")
@@ -108,31 +133,56 @@ class ShardLabeller:
         self._profiles = {generation.number: generation.profile for generation in self._store.generations()}
 
     def __call__(self, shard_id: str) -> ShardResult:
-        """Label one shard. A transient fault comes back as ``error``; the caller may try again."""
+        """Label one shard. A transient fault comes back as ``error``; the caller may try again.
+
+        Raises :class:`Abandoned` when it was stopped before it began to commit.
+        """
         try:
-            shard = self._store.planned_shard(shard_id)
-            planned = self._profiles[schema.shard_number(shard_id)[0]]
-            with torch_threads(planned.threads):
-                content = label_shard(shard, self._teacher, self._sources, self._job, planned, self._on_images)
-            self._commit(shard, content, planned)
+            shard, planned = self._planned(shard_id)
+            done = self._label(shard, planned, self._watch)
+            self._commit(shard, done, planned)
         except DepthsieveError as error:
             return ShardResult(shard_id, error=str(error), fatal=True)
         except OSError as error:
             return ShardResult(shard_id, error=f"{type(error).__name__}: {error}")
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            hint = f"out of memory at batch size {planned.batch_size}; use a smaller --batch-size in a new store"
+            hint = "out of memory with one image at a time; free memory, or use a smaller --size in a new store"
             return ShardResult(shard_id, error=hint, fatal=True)
-        return ShardResult(shard_id, len(shard.images) - len(content.failures))
-
-    def _commit(self, shard: Shard, content: ShardArrays, planned: NumericsProfile) -> None:
-        actual = make_profile(self._teacher, planned.batch_size, planned.threads)
-        context = CommitContext(
-            self._store.fingerprint, self._teacher.quantity, self._teacher.unit, digest_of(actual.to_json())
+        notes = tuple(
+            f"shard {shard_id}: batch of rows {first}..{first + rows - 1} did not fit into memory and was labelled in "
+            f"parts of {part}; its labels may differ in the last bits"
+            for first, rows, part in done.split_batches
         )
+        return ShardResult(shard_id, len(shard.images) - len(done.content.failures), notes=notes)
+
+    def try_rows(self, shard_id: str, rows: Sequence[int]) -> None:
+        """Take each of the rows from file to label, alone in its place, and commit nothing. Needs care."""
+        assert self._watch.care
+        shard, planned = self._planned(shard_id)
+        for row in rows:
+            with contextlib.suppress(OSError):
+                self._label(shard, planned, replace(self._watch, care=replace(self._watch.care, only=row)))
+
+    def _planned(self, shard_id: str) -> tuple[Shard, NumericsProfile]:
+        return self._store.planned_shard(shard_id), self._profiles[schema.shard_number(shard_id)[0]]
+
+    def _label(self, shard: Shard, planned: NumericsProfile, watch: Watch) -> Labelled:
+        with torch_threads(planned.threads):
+            return label_shard(shard, self._teacher, self._sources, self._job, planned, watch)
+
+    def _commit(self, shard: Shard, done: Labelled, planned: NumericsProfile) -> None:
+        actual = make_profile(self._teacher, planned.batch_size, planned.threads).to_json()
+        if done.split_batches:
+            actual["split_batches"] = done.split_batches
+        context = CommitContext(
+            self._store.fingerprint, self._teacher.quantity, self._teacher.unit, digest_of(actual), done.split_batches
+        )
+        if self._watch.care:
+            self._watch.care.tell("commit", ())
         try:
-            commit_shard(self._store.root, shard, content, context)
+            commit_shard(self._store.root, shard, done.content, context)
         except OSError as error:
             raise StoreError(f"cannot write to {self._store.location}: {error.strerror or error}") from error
 
@@ -143,57 +193,98 @@ def label_shard(
     sources: dict[str, Source],
     job: LabelJob,
     profile: NumericsProfile,
-    on_images: Callable[[int], None],
-) -> ShardArrays:
+    watch: Watch,
+) -> Labelled:
     """The arrays of a shard. A failed image keeps its row and its place in the batch, all zero.
 
-    Batches are rows [kB, (k+1)B) of the plan, so that no label depends on what failed or came before. Raises
-    :class:`OSError` for a transient fault of the file system.
+    Batches are rows [kB, (k+1)B) of the plan, so that no label depends on what failed or came before; one that does not
+    fit into memory goes in parts. Raises :class:`OSError` for a transient fault of the file system, and
+    :class:`Abandoned` when it was stopped and the rest would take longer than the stop allows.
     """
     arrays = _empty_arrays(shard)
-    size = profile.batch_size
+    size, care = profile.batch_size, watch.care
     spans = [range(start, min(start + size, len(shard.images))) for start in range(0, len(shard.images), size)]
-    largest = max(image.width * image.height for image in shard.images)
     unreadable: list[Unreadable] = []
-    with ThreadPoolExecutor(max_workers=max(1, min(profile.threads, DECODED_PIXELS // largest))) as decoders:
+    split: list[tuple[int, int, int]] = []
 
-        def submit(span: range) -> list[Any]:
-            return [
-                decoders.submit(_prepare, shard.images[row], shard.shape, teacher, sources, job.last_attempt)
-                for row in span
-            ]
+    def prepare(row: int) -> Prepared:
+        return _prepare(shard.images[row], shard.shape, teacher, sources, job.last_attempt)
 
-        for span, waiting in _decoded_in_time(spans, submit, teacher.device.type == "cpu", profile.threads):
-            prepared = [future.result() for future in waiting]
+    if care:
+        batches = _one_by_one(spans, prepare, care)
+    else:
+        largest = max(image.width * image.height for image in shard.images)
+        decoders = max(1, min(profile.threads, DECODED_PIXELS // largest))
+        batches = _in_threads(spans, prepare, decoders, profile.threads if teacher.device.type == "cpu" else None)
+    began = time.monotonic()
+    with contextlib.closing(batches):
+        for done, (span, prepared) in enumerate(batches):
+            _check_stop(watch.stop, time.monotonic() - began, done, len(spans))
             unreadable += [image for image in prepared if isinstance(image, Unreadable)]
-            _label_batch(arrays, span, prepared, teacher, job.signals)
-            on_images(len(span))
+            most = 1 if care and span.start in care.singly else size
+            part = label_batch(arrays, span, prepared, teacher, job.signals, most)
+            if part < len(span):
+                split.append((span.start, len(span), part))
+            watch.images(len(span))
     if len(unreadable) == len(shard.images):
         raise OSError(errno.EIO, f"none of {len(unreadable)} images can be read; is the disk there? {unreadable[0]}")
-    return ShardArrays(arrays)
+    return Labelled(ShardArrays(arrays), tuple(split))
 
 
-def _decoded_in_time(
-    spans: list[range], submit: Callable[[range], list[Any]], on_cpu: bool, threads: int
-) -> Iterator[tuple[range, list[Any]]]:
-    """Each batch with its images under way: one batch ahead of a GPU.
+def _check_stop(stop: Stop | None, seconds: float, done: int, batches: int) -> None:
+    """Raise :class:`Abandoned` if a stop is requested and the batches left, at the pace so far, end after its grace."""
+    if stop and stop.requested and (not done or seconds / done * (batches - done) > stop.seconds_left()):
+        raise Abandoned
 
-    On a CPU enough of them to keep all threads decoding are decoded first, and then none while the teacher works: its
-    threads wait for each other, so that one that shares its core with a decoder slows them all.
+
+def _in_threads(
+    spans: list[range], prepare: Callable[[int], Prepared], decoders: int, cpu_threads: int | None
+) -> Generator[tuple[range, list[Prepared]], None, None]:
+    """Each batch with its images, decoded in threads: one batch ahead of a GPU.
+
+    On a CPU enough of them to keep ``cpu_threads`` decoding are decoded first, and then none while the teacher works:
+    its threads wait for each other, so that one that shares its core with a decoder slows them all.
     """
-    step = max(1, threads // len(spans[0])) if on_cpu else 1
+    step = max(1, cpu_threads // len(spans[0])) if cpu_threads else 1
     groups = [spans[start : start + step] for start in range(0, len(spans), step)]
-    ahead = [submit(span) for span in groups[0]]
-    for number, group in enumerate(groups):
-        under_way = ahead
-        following = groups[number + 1] if number + 1 < len(groups) else []
-        if on_cpu:
-            wait([future for waiting in under_way for future in waiting])
-            yield from zip(group, under_way, strict=True)
-            ahead = [submit(span) for span in following]
-        else:
-            ahead = [submit(span) for span in following]
-            yield from zip(group, under_way, strict=True)
+    pool = ThreadPoolExecutor(max_workers=decoders)
+
+    def submit(group: list[range]) -> list[list[Future[Prepared]]]:
+        return [[pool.submit(prepare, row) for row in span] for span in group]
+
+    try:
+        ahead = submit(groups[0])
+        for number, group in enumerate(groups):
+            under_way = ahead
+            following = groups[number + 1] if number + 1 < len(groups) else []
+            if cpu_threads:
+                wait([future for waiting in under_way for future in waiting])
+            else:
+                ahead = submit(following)
+            for span, waiting in zip(group, under_way, strict=True):
+                yield span, [future.result() for future in waiting]
+            if cpu_threads:
+                ahead = submit(following)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one_by_one(
+    spans: list[range], prepare: Callable[[int], Prepared], care: Care
+) -> Generator[tuple[range, list[Prepared]], None, None]:
+    """Each batch with its images, decoded here and one at a time, after telling so."""
+    for span in spans if care.only is None else [span for span in spans if care.only in span]:
+        prepared: list[Prepared] = []
+        for row in span:
+            if care.only not in (None, row):
+                prepared.append(ImageRejected("left out"))
+            elif row in care.quarantined:
+                prepared.append(ImageRejected(care.quarantined[row]))
+            else:
+                care.tell("decode", (row,))
+                prepared.append(prepare(row))
+        care.tell("predict", span if care.only is None else (care.only,))
+        yield span, prepared
 
 
 def _holds_something(root: str) -> bool:
@@ -203,10 +294,6 @@ def _holds_something(root: str) -> bool:
             return any(True for _ in entries)
     except OSError:
         return False
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _empty_arrays(shard: Shard) -> dict[str, np.ndarray[Any, Any]]:
@@ -226,7 +313,7 @@ def _empty_arrays(shard: Shard) -> dict[str, np.ndarray[Any, Any]]:
 
 def _prepare(
     image: ImageRecord, shape: Shape, teacher: Teacher, sources: dict[str, Source], last_attempt: bool
-) -> PreparedImage | ImageRejected:
+) -> Prepared:
     """Read, decode and resize one image; what is wrong with the image itself comes back as a value."""
     source = sources[image.id.partition("/")[0]]
     try:
@@ -252,75 +339,3 @@ def _prepare(
         covered = cv2.resize(decoded.hole_HW.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
         hole_HW = np.asarray(covered > 0)
     return PreparedImage(prepared_CHW, hole_HW, decoded.header.focal_px, hashlib.sha256(data).hexdigest())
-
-
-def _label_batch(
-    arrays: dict[str, np.ndarray[Any, Any]],
-    span: range,
-    prepared: list[PreparedImage | ImageRejected],
-    teacher: Teacher,
-    signals: tuple[str, ...],
-) -> None:
-    shape = arrays["depth"].shape[1:]
-    image_BCHW = np.zeros((len(span), 3, *shape), np.float32)
-    valid_BHW = np.ones((len(span), *shape), np.bool_)
-    for place, image in enumerate(prepared):
-        if isinstance(image, PreparedImage):
-            image_BCHW[place] = image.image_CHW
-            if image.hole_HW is not None:
-                valid_BHW[place] = ~image.hole_HW
-    depth_BHW, code_BHW = predict_labels(
-        torch.from_numpy(image_BCHW).to(teacher.device),
-        torch.from_numpy(valid_BHW).to(teacher.device),
-        teacher,
-        signals,
-    )
-    count_BK = histogram(code_BHW).cpu().numpy()
-    code_BHW, depth_BHW = code_BHW.cpu(), depth_BHW.cpu()
-    for place, (row, image) in enumerate(zip(span, prepared, strict=True)):
-        fault = image if isinstance(image, ImageRejected) else _fault_of(depth_BHW[place])
-        if fault is not None:
-            arrays["status"][row] = schema.STATUS_FAILED
-            arrays["reason"][row] = str(fault)
-            arrays["histogram"][row, 0] = depth_BHW[place].numel()
-            continue
-        assert isinstance(image, PreparedImage)
-        arrays["depth"][row] = depth_BHW[place].half().numpy()
-        arrays["reliability"][row] = code_BHW[place].numpy()
-        arrays["histogram"][row] = count_BK[place]
-        arrays["focal_px"][row] = image.focal_px
-        arrays["content_sha256"][row] = image.content_sha256
-
-
-def predict_labels(
-    image_BCHW: torch.Tensor, valid_BHW: torch.Tensor, teacher: Teacher, signals: tuple[str, ...]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Depth (float32 [B,H,W]) and reliability codes (uint8 [B,H,W]; 0 where not ``valid_BHW``).
-
-    Without a signal nothing is known of the error, and every valid pixel gets 255.
-    """
-    depth_BHW = _predict(teacher, image_BCHW)
-    valid_BHW = valid_BHW.to(depth_BHW.device)
-    if "flip" not in signals:
-        return depth_BHW, valid_BHW.to(torch.uint8) * 255
-    flipped_BHW = _predict(teacher, image_BCHW.flip(-1))
-    delta_BHW = flip_disagreement(depth_BHW, flipped_BHW, teacher.quantity)
-    return depth_BHW, encode_error(expected_error(depth_BHW, delta_BHW), valid_BHW)
-
-
-def _predict(teacher: Teacher, image_BCHW: torch.Tensor) -> torch.Tensor:
-    depth_BHW = teacher.predict(image_BCHW)
-    return depth_BHW.cpu() if depth_BHW.device.type == "mps" else depth_BHW  # MPS has no float64, which alignment needs
-
-
-def _fault_of(depth_HW: torch.Tensor) -> ImageRejected | None:
-    """Why a prediction is no label, if it is none."""
-    wild = int((~torch.isfinite(depth_HW)).sum())
-    if wild:
-        return ImageRejected(f"the teacher's output is not finite at {wild} of {depth_HW.numel()} pixels")
-    low, high = float(depth_HW.min()), float(depth_HW.abs().max())
-    if low == float(depth_HW.max()):
-        return ImageRejected(f"the teacher's output is {low:g} at every pixel")
-    if high > schema.MAX_DEPTH:
-        return ImageRejected(f"the teacher's output reaches {high:g}, more than float16 holds ({schema.MAX_DEPTH:g})")
-    return None

@@ -69,7 +69,7 @@ def check_source(source: Source, root: Root, store: Store | None, moved: bool) -
         raise UsageError(
             f"the store {root.location} and the images {source.root} may not lie inside each other; name another store"
         )
-    known = store.sources().get(source.name) if store else None
+    known = store.sources().get(source.name) if store is not None else None
     if known is not None and known != source.root and not moved:
         raise SourceError(
             f"the store knows source {source.name!r} as {known}, not {source.root}; give the new folder its own "
@@ -119,9 +119,9 @@ def draft_generation(store: Store | None, source: Source, scan: Scan, teacher: T
     Where ``options.retry_failed`` asks for it, images that stand failed are tried again as "replace" rows, and those
     whose file is gone leave the store.
     """
-    index = store.index() if store else SCHEMA.empty_table()
+    index = store.index() if store is not None else SCHEMA.empty_table()
     known = known_ids(index, options.retry_failed)
-    if store:  # what an interrupted run planned is not planned twice, though it may still stand failed
+    if store is not None:  # what an interrupted run planned is not planned twice, though it may still stand failed
         known |= {image.id for shard_id in store.pending() for image in store.planned_shard(shard_id).images}
     states = dict(zip(index["id"].to_pylist(), index["status"].to_pylist(), strict=True))
     shaped, rejected = _shapes([image for image in scan.images if image.id not in known], teacher)

@@ -141,7 +141,7 @@ class _Run:
         return Workforce.choose(self.teacher, self.options)
 
     def scan(self, progress: bool) -> Scan:
-        known = known_ids(self.existing.index(), self.options.retry_failed) if self.existing else set()
+        known = known_ids(self.existing.index(), self.options.retry_failed) if self.existing is not None else set()
         with tqdm(desc="scan", unit=" files", disable=None if progress else True, leave=False) as bar:
 
             def advance(count: int) -> None:
@@ -201,7 +201,7 @@ class _Run:
         draft = draft_generation(self.existing, self.source, scan, self.teacher, self.options)
         shards = len(make_shards(draft.shaped, 0, self.options.shard_size))
         return self._plan_summary(
-            self.existing.pending() if self.existing else Pending({}, {}),
+            self.existing.pending() if self.existing is not None else Pending({}, {}),
             (len(draft.shaped), shards, draft.pixels),
             tuple(ImageFailure(image.id, image.reason) for image in draft.rejected),
         )

@@ -1,39 +1,47 @@
 """Being asked to stop: finish what fits into a grace period, abandon the rest uncommitted."""
 
 import math
-import threading
 import time
+
+POLL_S = 0.1
+
+
+class Abandoned(Exception):  # no DepthsieveError: nobody is told of it
+    """The shard under way was given up, uncommitted, because a stop was requested. A runner yields nothing for it."""
 
 
 class Stop:
     """Tells those at work that they are to end. A signal handler requests it; everyone else asks it.
 
     ``grace_s`` is how many seconds work that is under way may go on once a stop is requested. Safe to use from a signal
-    handler and from several threads.
+    handler and from several threads. ``armed`` is set once there is work that may be finished; before, there is nothing
+    to wait for and an interruption ends the run at once.
     """
 
     def __init__(self, grace_s: float = 20.0) -> None:
         self.grace_s = grace_s
         self.armed = False
-        """Whether shards are being labelled, so that there is something to finish."""
-        self._requested = threading.Event()
+        self._requested = False  # no Event: a handler that sets one can wait for a lock that its own thread holds
         self._deadline = math.inf
 
     def request(self) -> None:
         """Ask for the stop. The grace period begins with the first request."""
-        if not self._requested.is_set():
+        if not self._requested:
             self._deadline = time.monotonic() + self.grace_s
-            self._requested.set()
+            self._requested = True
 
     @property
     def requested(self) -> bool:
         """Whether no new work may be begun."""
-        return self._requested.is_set()
+        return self._requested
 
     def seconds_left(self) -> float:
         """Seconds in which work under way may still be finished: infinite before a request, never below 0."""
         return max(0.0, self._deadline - time.monotonic())
 
     def wait(self, seconds: float) -> bool:
-        """Sleep, but no longer than until the request; returns whether it came."""
-        return self._requested.wait(seconds)
+        """Sleep, but hardly longer than until the request; returns whether it came."""
+        end = time.monotonic() + seconds
+        while not self._requested and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_S))
+        return self._requested

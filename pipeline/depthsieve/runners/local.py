@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 
-from depthsieve.labelling import ShardLabeller
+from depthsieve.isolation import label_isolated
+from depthsieve.labelling import ShardLabeller, Watch
 from depthsieve.records import LabelJob, ShardResult, ShardTask
 from depthsieve.runners import Runner
-from depthsieve.stopping import Stop
+from depthsieve.stopping import Abandoned, Stop
 from depthsieve.teachers import Teacher
 
 
@@ -13,8 +14,12 @@ def local_runner(teacher: Teacher, on_images: Callable[[int], None]) -> Runner:
     """A runner that uses a teacher that is loaded already. ``on_images`` hears of every batch."""
 
     def run(job: LabelJob, tasks: Iterator[ShardTask], stop: Stop) -> Iterator[ShardResult]:
-        labeller = ShardLabeller(job, teacher, on_images)
+        labeller = ShardLabeller(job, teacher, Watch(on_images, stop))
         while not stop.requested and (task := next(tasks, None)) is not None:
-            yield labeller(task.shard_id)
+            try:
+                result = label_isolated(job, task.shard_id, stop) if task.isolate else labeller(task.shard_id)
+            except Abandoned:
+                continue
+            yield result
 
     return run

@@ -46,12 +46,16 @@ class ShardArrays:
 
 @dataclass(frozen=True, slots=True)
 class CommitContext:
-    """What a commit record says beside the shard's own content."""
+    """What a commit record says beside the shard's own content.
+
+    ``split_batches`` are those that did not fit into memory: (first row, rows, images at a time).
+    """
 
     fingerprint: str
     quantity: str
     unit: str
     profile_digest: str
+    split_batches: tuple[tuple[int, int, int], ...] = ()
 
 
 def commit_shard(root: Root, shard: Shard, content: ShardArrays, context: CommitContext) -> bool:
@@ -81,7 +85,7 @@ def commit_body(
     shard: Shard, content: ShardArrays, context: CommitContext, group: str, listed: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """What the commit record of a shard says, before it is sealed. ``listed`` are the files of its group."""
-    return {
+    body = {
         "format_version": schema.FORMAT_VERSION,
         "shard": shard.id,
         "group": group,
@@ -93,6 +97,7 @@ def commit_body(
         "failures": _failures(content),
         "histogram": content.arrays["histogram"].sum(axis=0, dtype=np.int64).tolist(),
     }
+    return body | ({"split_batches": context.split_batches} if context.split_batches else {})
 
 
 def _failures(content: ShardArrays) -> list[dict[str, Any]]:

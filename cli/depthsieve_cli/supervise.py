@@ -1,0 +1,138 @@
+"""A small process that waits for the one that labels: it restarts it when it dies, and ends it at once when told twice.
+
+Both are in one process group, so that a terminal stops, continues and interrupts them as one command. The supervisor
+passes on every signal that it gets, also those that the terminal sent to both: for the labelling process a first signal
+and its double are the same. Only the supervisor counts, and while torch is in a long computation only it can listen.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from depthsieve.lifelines import FAULTS, die_with_parent, how_it_died, kill_tree
+
+ORDERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that ask for an end."""
+
+DEATHS = 5
+"""Deaths in a row, with nothing committed in between, before the supervisor gives up."""
+
+TOGETHER_S = 0.25
+"""Signals that come closer than this are one order: timeout(1) and closing terminals send theirs twice."""
+
+_supervised = False
+
+
+def supervised() -> bool:
+    """Whether this is the process that does the work, and another waits for it."""
+    return _supervised
+
+
+def commits_in(store: str) -> int:
+    """How many commit records lie in a store on this machine; 0 where there is none, and for object stores."""
+    with contextlib.suppress(OSError):
+        return sum(1 for _ in Path(store, "commits").iterdir())
+    return 0
+
+
+def supervise(commits: Callable[[], int]) -> None:
+    """Go on in a child process. The caller's own stays, and exits with the child's exit code when that is done.
+
+    To be called first of all: a process that has threads, as torch makes them, is not forked and goes on alone, as one
+    does where there is no ``fork``. ``commits`` counts what is committed. In the supervisor :class:`KeyboardInterrupt`
+    is raised when a second signal came, after the child and all that descends from it are killed.
+    """
+    if not hasattr(os, "fork") or "torch" in sys.modules or threading.active_count() > 1:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    keeper = _Keeper()
+    deaths, before = 0, commits()
+    while (code := keeper.run()) is not None:
+        if code >= 0:
+            sys.exit(code)
+        if keeper.orders or -code in ORDERS:
+            raise KeyboardInterrupt
+        how = f"the labelling process died ({how_it_died(code)})"
+        now = commits()
+        deaths, before = (0 if now > before else deaths + 1), now
+        if -code not in (*FAULTS, signal.SIGKILL):
+            _give_up(how)
+        if deaths == DEATHS:
+            _give_up(f"{how}, {DEATHS} times in a row without finishing a shard")
+        click.echo(f"\nWarning: {how}; going on", err=True)
+
+
+def _give_up(what: str) -> NoReturn:
+    click.echo(f"\nError: {what}; what is committed stands, and the same command goes on", err=True)
+    sys.exit(1)
+
+
+class _Keeper:
+    """Runs one child after another, and passes signals on. ``orders`` counts those that it got."""
+
+    def __init__(self) -> None:
+        self.orders = 0
+        self._last = -TOGETHER_S
+        self._child = 0
+        self._heard = [number for number in ORDERS if signal.getsignal(number) is not signal.SIG_IGN]
+
+    def run(self) -> int | None:
+        """Fork. In the child None; in the parent, once that has ended, its exit code or minus its signal."""
+        global _supervised
+        parent = os.getpid()
+        reading, writing = os.pipe()
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._heard)
+        try:
+            if self.orders:
+                raise KeyboardInterrupt
+            self._child = os.fork()
+            _supervised = self._child == 0
+            for number in self._heard:
+                signal.signal(number, self._pass_on if self._child else _leave_once)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._heard)
+        if not self._child:
+            os.close(writing)
+            die_with_parent(parent, reading)
+            return None
+        os.close(reading)
+        _, status = os.waitpid(self._child, 0)
+        self._child = 0
+        os.close(writing)
+        return os.waitstatus_to_exitcode(status)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        before, self._last = self._last, time.monotonic()
+        if self._last - before < TOGETHER_S:
+            return
+        self.orders += 1
+        if not self._child:
+            return  # between two: seen before the next is forked
+        if self.orders == 1:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child, number)
+        else:
+            kill_tree(self._child)
+
+
+def _leave_once(number: int, frame: FrameType | None) -> NoReturn:
+    leave()
+
+
+def leave() -> NoReturn:
+    """Raise :class:`KeyboardInterrupt`. In a supervised process the signal's double, which may come while Python ends
+    and when handlers are gone, is ignored from here on."""
+    if _supervised:
+        for number in ORDERS:
+            signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt

@@ -1,0 +1,258 @@
+"""Label a shard in processes that may die, and find the images that end them.
+
+A child process loads the teacher and labels the shard as any other would, but tells each step before it takes it.
+When it dies, or a step takes too long, the images of that step are suspects: each goes alone, in a fresh process, and
+one that ends it again is quarantined: it fails by name. Then the whole shard is labelled anew, without it.
+"""
+
+import contextlib
+import json
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from depthsieve.errors import DepthsieveError
+from depthsieve.lifelines import FAULTS, die_with_parent, how_it_died
+from depthsieve.records import LabelJob, ShardResult
+from depthsieve.stopping import Abandoned, Stop
+
+STEP_S = 600.0
+"""Seconds that one image may take to decode, or to pass through the teacher."""
+
+START_S = 3600.0
+"""Seconds for what is about no image: loading the teacher, committing the shard."""
+
+DEATHS = 4
+"""Deaths that no image is to blame for, before the shard is given up for this run."""
+
+UNSOUND = 3
+"""Images of a shard that end the process that decodes them, with none yet that does not: then it is not the images."""
+
+OFTEN = 2
+"""Deaths at one batch, none of whose images dies alone, before it goes through the teacher one image at a time."""
+
+POLL_S = 0.2
+
+COMMAND = "import sys; sys.path[:] = {path!r}; from depthsieve.isolation import _child; _child({parent})"
+"""Not ``-m``: the child imports what its parent would, and nothing from the folder that it happens to run in."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a child is to do: label and commit the shard, or only ``try_rows``, each alone. As in labelling.Care."""
+
+    quarantined: dict[int, str]
+    singly: frozenset[int] = frozenset()
+    try_rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class End:
+    """How a child ended: with a result, or dead at a step that was about ``rows``; all empty when it tried its rows.
+
+    ``own``: it is no order from outside. ``hard``: it may have been the machine all the same, as it was out of memory.
+    ``decoded``: it came through the decoding of at least one image.
+    """
+
+    result: ShardResult | None = None
+    step: str = ""
+    rows: tuple[int, ...] = ()
+    how: str = ""
+    own: bool = False
+    hard: bool = False
+    decoded: bool = False
+
+
+def label_isolated(job: LabelJob, shard_id: str, stop: Stop | None = None, step_s: float = STEP_S) -> ShardResult:
+    """Label and commit one shard whose images may end the process that labels it, or take more than ``step_s`` seconds.
+
+    All other images get the labels they would get anywhere else. The result has an ``error`` when no child came through
+    and no image was to blame. Raises :class:`Abandoned` when a stop was requested and its grace was over.
+    """
+    quarantined: dict[int, str] = {}
+    at_batch: Counter[int] = Counter()
+    deaths, decoded = 0, False
+    while True:
+        singly = frozenset(first for first, count in at_batch.items() if count >= OFTEN)
+        end = _run_child(job, shard_id, Attempt(quarantined, singly), stop, step_s)
+        if end.result:
+            return end.result
+        decoded = decoded or end.decoded
+        culprit = _culprit(job, shard_id, end, stop, step_s) if end.own else None
+        if culprit:
+            quarantined |= culprit
+            if len(quarantined) == UNSOUND and not decoded:
+                (reason,) = culprit.values()
+                error = f"the first {UNSOUND} images fail alike: each {reason}; is this machine sound?"
+                return ShardResult(shard_id, error=error)
+            continue
+        if end.step == "predict":
+            at_batch[end.rows[0]] += 1
+        deaths += 1
+        if deaths == DEATHS:
+            where = f"at {end.step} of rows {end.rows[0]}..{end.rows[-1]}" if end.rows else f"at {end.step}"
+            reason = f"{deaths} processes of its own died and no image alone does that; the last {where} ({end.how})"
+            return ShardResult(shard_id, error=reason)
+
+
+def _culprit(job: LabelJob, shard_id: str, end: End, stop: Stop | None, step_s: float) -> dict[int, str] | None:
+    """The image among the suspects that ends a process when it goes alone, with the reason it fails for.
+
+    It must have been alone at two deaths of one kind, or at three if that may as well have been the machine.
+    """
+    suspects, seen = end.rows, end
+    alone = 1 if len(suspects) == 1 else 0
+    while suspects:
+        again = _run_child(job, shard_id, Attempt({}, try_rows=suspects), stop, step_s)
+        if not again.own or (alone and (again.step, again.how) != (seen.step, seen.how)):
+            return None
+        suspects, seen, alone = again.rows, again, alone + 1
+        if alone == (3 if seen.hard else 2):
+            culprit = {suspects[0]: _reason(seen)}
+            if (
+                seen.step == "predict"
+                and _run_child(job, shard_id, Attempt(culprit, try_rows=suspects), stop, step_s).own
+            ):
+                return None  # the teacher cannot even look at an empty picture: it is not the image
+            return culprit
+    return None
+
+
+def _reason(end: End) -> str:
+    if end.how.startswith("takes"):
+        return f"{end.how} to decode" if end.step == "decode" else f"{end.how} in the teacher"
+    doing = "decodes it" if end.step == "decode" else "has the teacher look at it"
+    return f"ends the process that {doing} ({end.how})"
+
+
+def _run_child(job: LabelJob, shard_id: str, attempt: Attempt, stop: Stop | None, step_s: float) -> End:
+    if stop and stop.requested:
+        raise Abandoned  # a child takes longer to start than what is left is worth
+    code = COMMAND.format(path=[place or str(Path.cwd()) for place in sys.path], parent=os.getpid())
+    pipe = subprocess.PIPE
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+    assert child.stdin and child.stdout
+    told: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    listener = threading.Thread(target=_listen, args=(child.stdout, told), daemon=True)
+    listener.start()
+    try:
+        request = pickle.dumps((job, shard_id, attempt))
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(len(request).to_bytes(8, "little") + request)
+            child.stdin.flush()  # and left open: its end is this process's end
+        return _follow(child, told, stop, step_s)
+    finally:
+        child.kill()
+        child.wait()
+        listener.join()
+        child.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
+
+
+def _follow(
+    child: "subprocess.Popen[bytes]",
+    told: "queue.SimpleQueue[dict[str, Any] | None]",
+    stop: Stop | None,
+    step_s: float,
+) -> End:
+    """Hear what a child tells until it is done, dies, takes too long, or is not wanted any more."""
+    rows: tuple[int, ...] = ()
+    step, raised, limit, decoded = "the start", "", START_S, False
+    deadline = time.monotonic() + limit
+    while True:
+        try:
+            line = told.get(timeout=POLL_S)
+        except queue.Empty:
+            if stop and stop.seconds_left() == 0 and step != "commit":
+                raise Abandoned from None
+            if time.monotonic() > deadline:
+                return End(
+                    step=step, rows=rows, how=f"takes more than {limit:g} s", own=True, hard=True, decoded=decoded
+                )
+            continue
+        if line is None:
+            break
+        if "step" in line:
+            decoded = decoded or step == "decode"
+            step, rows = line["step"], tuple(line["rows"])
+            limit = step_s * len(rows) if rows else START_S
+            deadline = time.monotonic() + limit
+        elif "raised" in line:
+            raised = f", {line['raised']}"
+        elif line.get("tried"):
+            return End()
+        else:
+            result = line["result"]
+            return End(ShardResult(**result | {"notes": tuple(result["notes"])}))
+    code = child.wait()
+    own = code >= 0 or -code in (*FAULTS, signal.SIGKILL)
+    hard = code == -signal.SIGKILL
+    return End(step=step, rows=rows, how=how_it_died(code) + raised, own=own, hard=hard, decoded=decoded)
+
+
+def _listen(pipe: IO[bytes], told: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
+    with contextlib.suppress(OSError, ValueError):  # a line that death cut short
+        for line in pipe:
+            told.put(json.loads(line))
+    told.put(None)
+
+
+def _child(parent: int) -> NoReturn:
+    """The child process. It speaks JSON lines on what was its standard output, and nothing else does."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a terminal's, or a scheduler's to all: the parent decides
+    request = _read(int.from_bytes(_read(8), "little"))
+    die_with_parent(parent, lifeline=0)
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    begun = False
+
+    def tell(step: str, rows: Sequence[int]) -> None:
+        nonlocal begun
+        begun = True
+        out.write(json.dumps({"step": step, "rows": list(rows)}) + "\n")
+
+    job, shard_id, attempt = pickle.loads(request)
+    try:
+        from depthsieve.labelling import Care, ShardLabeller, Watch  # heavy, and the parent may die meanwhile
+
+        watch = Watch(care=Care(tell, attempt.quarantined, attempt.singly))
+        labeller = ShardLabeller(job, watch=watch)
+        if attempt.try_rows:
+            labeller.try_rows(shard_id, attempt.try_rows)
+            answer: dict[str, Any] = {"tried": True}
+        else:
+            answer = {"result": asdict(labeller(shard_id))}
+    except Exception as error:
+        name = type(error).__name__
+        if begun:
+            answer = {"raised": name}
+        else:  # no image is to blame
+            fatal = isinstance(error, DepthsieveError)
+            text = str(error) if fatal else f"{name}: {(str(error).splitlines() or [''])[0]}"
+            answer = {"result": asdict(ShardResult(shard_id, error=text, fatal=fatal))}
+    out.write(json.dumps(answer) + "\n")
+    out.flush()
+    os._exit(1 if "raised" in answer else 0)
+
+
+def _read(count: int) -> bytes:
+    """So many bytes of standard input, and not one more: then it is the parent's lifeline."""
+    data = b""
+    while len(data) < count:
+        piece = os.read(0, count - len(data))
+        if not piece:
+            os._exit(1)
+        data += piece
+    return data
