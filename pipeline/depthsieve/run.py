@@ -82,7 +82,7 @@ def label(
         finally:
             stop.armed = False
             if chosen.part is None:
-                with contextlib.suppress(OSError):  # it is derived, and a full disk has been told of already
+                with contextlib.suppress(OSError, RunError):  # it is derived, and a full disk has been told of already
                     write_index(opened)
         seconds = time.perf_counter() - start
     return _summary(opened, scan, outcome, (planned, seconds, stop.requested), notes)
