@@ -6,7 +6,7 @@ a test can compute them again with :func:`made_label`.
 Axes: H row, W column, N image.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from depthsieve.records import (
     Shard,
     TeacherRequest,
 )
+from depthsieve.sharding import MAX_SHARD_PIXELS
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.create import add_generation, open_or_create
@@ -107,6 +108,21 @@ def make_store(
         if not any(images[number].pending for number in numbers):
             assert commit_shard(store.root, one.shard, _content(one.shard, numbers, images), context)
     return open_store(path)
+
+
+def make_shards(images: Iterable[tuple[ImageRecord, Shape]], generation: int, shard_size: int) -> list[Shard]:
+    """The shards that a generation of these images has, in the plainest way: what planning is held to."""
+    buckets: dict[Shape, list[ImageRecord]] = {}
+    for image, shape in images:
+        buckets.setdefault(shape, []).append(image)
+    shards: list[Shard] = []
+    for shape in sorted(buckets):
+        members = sorted(buckets[shape], key=lambda image: image.id)
+        count = max(1, min(shard_size, MAX_SHARD_PIXELS // (shape[0] * shape[1])))
+        for start in range(0, len(members), count):
+            name = schema.shard_name(generation, len(shards))
+            shards.append(Shard(name, shape, tuple(members[start : start + count])))
+    return shards
 
 
 def add_planned(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from storemaker import add_planned
+from storemaker import add_planned, make_shards
 
 from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
 from depthsieve.records import (
@@ -22,7 +22,7 @@ from depthsieve.records import (
     seal,
     unseal,
 )
-from depthsieve.sharding import MAX_SHARD_PIXELS, make_shards
+from depthsieve.sharding import MAX_SHARD_PIXELS
 from depthsieve.storage import open_root
 from depthsieve.store import open_store, schema, writer
 from depthsieve.store.create import open_or_create, prepare_root

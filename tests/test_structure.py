@@ -57,10 +57,11 @@ MAY_IMPORT = {
     "forward": "errors store.schema teachers reliability",
     "labelling": "errors records stopping images sources store teachers reliability numerics forward",
     "isolation": "errors records stopping lifelines labelling",
-    "planning": "errors records options sources storage store teachers sharding numerics",
+    "drafting": "errors records store sharding",
+    "planning": "errors records options sources storage store teachers numerics drafting",
     "runners": "errors records stopping teachers labelling isolation",
     "dispatch": "errors records stopping processes storage store runners",
-    "run": "errors records options stopping sources storage sharding store teachers labelling planning runners "
+    "run": "errors records options stopping sources storage store teachers labelling drafting planning runners "
     "dispatch",
     # what looks at a finished store, and the demonstration of it all
     "student": "errors losses loader",
@@ -77,10 +78,11 @@ ONLY_IN = {
     "huggingface_hub": "depthsieve.teachers",
     "click": "depthsieve_cli",
     "obstore": "depthsieve.storage",
+    "duckdb": "depthsieve.store.spill",
     "depthsieve_cli": "depthsieve_cli",
 }
 
-HEAVY = ("PIL", "cv2", "h5py", "huggingface_hub", "numpy", "pyarrow", "ray", "torch", "transformers", "zarr")
+HEAVY = ("PIL", "cv2", "duckdb", "h5py", "huggingface_hub", "numpy", "pyarrow", "ray", "torch", "transformers", "zarr")
 
 
 def imports_in(source: str) -> Iterator[str]:

@@ -1,25 +1,27 @@
 """From a source to a generation: which images are new, their label shapes, shards and numerics profile."""
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
-from depthsieve.errors import ImageRejected, RunError, SourceError, StoreNotFound, UsageError
+from depthsieve.drafting import IMAGES_SCHEMA, Draft, draft_batches
+from depthsieve.errors import RunError, SourceError, StoreNotFound, UsageError
 from depthsieve.numerics import find_batch_size, make_profile
 from depthsieve.options import LabelOptions
-from depthsieve.records import ImageRecord, LabelSpec, NumericsProfile, RejectedImage, Shape, TeacherRequest
-from depthsieve.sharding import make_shards
+from depthsieve.records import LabelSpec, NumericsProfile, TeacherRequest
 from depthsieve.sources import Scan, Source
 from depthsieve.storage import Root, is_url
 from depthsieve.store import Store, open_store
 from depthsieve.store.create import add_generation, check_spec
-from depthsieve.store.index import SCHEMA
-from depthsieve.store.plan import PlannedShard, rejected_table, removed_table
+from depthsieve.store.plan import REJECTED_SCHEMA, removed_table
+from depthsieve.store.spill import BATCH_ROWS
+from depthsieve.store.standing import Again
 from depthsieve.teachers import Teacher
 
 BYTES_PER_PIXEL = 2.2
@@ -85,95 +87,63 @@ def _parts(location: str | Path) -> tuple[str, ...]:
     )
 
 
-def known_ids(index: pa.Table, retry_failed: bool) -> set[str]:
-    """Ids that a scan need not look at again."""
-    if retry_failed:
-        standing = pc.is_in(index["status"], value_set=pa.array(["failed", "rejected"]))
-        index = index.filter(pc.invert(standing))
-    return set(index["id"].to_pylist())
+def has_moved(store: Store, source: Source, scan: Scan) -> bool:
+    """Whether the source lies under another root than the store knows.
+
+    Raises :class:`SourceError` where none of the images that the store knows are there.
+    """
+    moved = store.sources().get(source.name, source.root) != source.root
+    if moved and not scan.known:
+        raise SourceError(f"none of the images of source {source.name!r} lie in {source.root}; is it the right folder?")
+    return moved
 
 
-@dataclass(frozen=True)
-class Draft:
-    """What a new generation would hold. ``retried`` are ids among ``shaped`` that stand failed; ``moved`` says that the
-    source lies under a new root."""
-
-    shaped: list[tuple[ImageRecord, Shape]]
-    rejected: list[RejectedImage]
-    gone: list[str]
-    retried: frozenset[str]
-    moved: bool
-
-    def __bool__(self) -> bool:
-        return bool(self.shaped or self.rejected or self.gone or self.moved)
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of label in it."""
-        return sum(height * width for _, (height, width) in self.shaped)
-
-
-def draft_generation(store: Store | None, source: Source, scan: Scan, teacher: Teacher, options: LabelOptions) -> Draft:
-    """What the scan found and the store, if there is one yet, does not know.
+@contextlib.contextmanager
+def draft_generation(
+    store: Store | None, source: Source, scan: Scan, teacher: Teacher, options: LabelOptions, folder: Path
+) -> Iterator[Draft]:
+    """What the scan found and the store, if there is one yet, does not know. ``folder`` is made and used until the end.
 
     Where ``options.retry_failed`` asks for it, images that stand failed are tried again as "replace" rows, and those
     whose file is gone leave the store.
     """
-    index = store.index() if store is not None else SCHEMA.empty_table()
-    known = known_ids(index, options.retry_failed)
-    if store is not None:  # what an interrupted run planned is not planned twice, though it may still stand failed
-        known |= {image.id for shard_id in store.pending() for image in store.planned_shard(shard_id).images}
-    states = dict(zip(index["id"].to_pylist(), index["status"].to_pylist(), strict=True))
-    shaped, rejected = _shapes([image for image in scan.images if image.id not in known], teacher)
-    rejected += [image for image in scan.rejected if image.id not in known]
-    rejected.sort(key=lambda image: image.id)
-    gone = _gone(states, source, scan, known) if options.retry_failed else []
-    retried = frozenset(image.id for image, _ in shaped if states.get(image.id) == "failed")
-    moved = store is not None and store.sources().get(source.name, source.root) != source.root
-    if moved and not scan.known:
-        raise SourceError(f"none of the images of source {source.name!r} lie in {source.root}; is it the right folder?")
-    return Draft(shaped, rejected, gone, retried, moved)
+
+    def leaves(image: str) -> bool:
+        return image.startswith(f"{source.name}/") and not source.is_one_file
+
+    again = Again.of(store, options.retry_failed) if store is not None else Again()
+    images = (_table(some, IMAGES_SCHEMA) for some in _batched(scan.images))
+    rejected = (_table(some, REJECTED_SCHEMA) for some in _batched(scan.rejected))
+    with draft_batches(images, rejected, teacher.label_shape, folder, store, again, leaves) as draft:
+        yield draft
+
+
+def _batched(records: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (records[start : start + BATCH_ROWS] for start in range(0, len(records), BATCH_ROWS))
+
+
+def _table(records: Sequence[Any], schema: pa.Schema) -> pa.Table:
+    return pa.table({name: [getattr(one, name) for one in records] for name in schema.names}, schema=schema)
 
 
 def write_generation(
-    store: Store, source: Source, draft: Draft, profile: NumericsProfile, request: TeacherRequest, shard_size: int
+    store: Store,
+    draft: Draft,
+    sources: Mapping[str, str],
+    profile: NumericsProfile,
+    request: TeacherRequest,
+    shard_size: int,
 ) -> None:
-    """Fix a draft in the store, as its newest generation."""
-    shards = make_shards(draft.shaped, len(store.generations()), shard_size)
-    planned = (
-        PlannedShard(one, tuple("replace" if image.id in draft.retried else "add" for image in one.images))
-        for one in shards
-    )
+    """Fix a draft in the store, as its newest generation. ``sources`` are the names and roots that it adds."""
     add_generation(
         store,
-        (one.table() for one in planned),
-        rejected_table(draft.rejected),
+        draft.tables(len(store.generations()), shard_size),
+        draft.rejected,
         removed_table(draft.gone),
-        dict(store.sources()) | {source.name: source.root},
+        dict(store.sources()) | dict(sources),
         profile,
         request,
     )
-
-
-def _gone(states: Mapping[str, str], source: Source, scan: Scan, known: set[str]) -> list[str]:
-    """Ids of the source that stand failed, and whose file the scan did not find."""
-    found = {image.id for image in scan.images} | {image.id for image in scan.rejected} | known
-    if source.is_one_file:
-        return []
-    standing = (image_id for image_id, state in states.items() if state in ("failed", "rejected"))
-    return sorted(image_id for image_id in standing if image_id.startswith(f"{source.name}/") and image_id not in found)
-
-
-def _shapes(
-    images: Sequence[ImageRecord], teacher: Teacher
-) -> tuple[list[tuple[ImageRecord, Shape]], list[RejectedImage]]:
-    shaped, rejected = [], []
-    for image in images:
-        try:
-            shaped.append((image, teacher.label_shape(image.height, image.width)))
-        except ImageRejected as error:
-            rejected.append(RejectedImage(image.id, image.size, image.mtime_ns, str(error)))
-    return shaped, rejected
 
 
 def check_space(root: Root, pixels: int, images: int) -> None:
@@ -192,17 +162,12 @@ def cores() -> int:
 
 
 def choose_profile(
-    teacher: Teacher,
-    options: LabelOptions,
-    shaped: Sequence[tuple[ImageRecord, Shape]],
-    threads: int,
-    progress: bool,
+    teacher: Teacher, options: LabelOptions, draft: Draft, threads: int, progress: bool
 ) -> NumericsProfile:
     """The profile of a new generation: as the options say, else found by a trial."""
     batch_size = options.batch_size
     if batch_size is None:
-        largest = max((shape for _, shape in shaped), key=lambda shape: shape[0] * shape[1], default=(0, 0))
-        batch_size = find_batch_size(teacher, largest, len(shaped), threads, progress)
+        batch_size = find_batch_size(teacher, draft.largest, draft.images, threads, progress)
     return make_profile(teacher, batch_size, threads)
 
 

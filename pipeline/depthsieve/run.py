@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
 from depthsieve.dispatch import ADVICE, MakeRunner, Outcome, dispatch
+from depthsieve.drafting import Draft
 from depthsieve.errors import DepthsieveError, RunError, SourceError, StoreError, UsageError
 from depthsieve.labelling import label_spec, load_requested
 from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
@@ -26,12 +26,11 @@ from depthsieve.planning import (
     differences_from,
     draft_generation,
     find_store,
-    known_ids,
+    has_moved,
     write_generation,
 )
 from depthsieve.records import ImageFailure, LabelJob, LabelSpec, TeacherRequest
 from depthsieve.runners.local import local_runner
-from depthsieve.sharding import make_shards
 from depthsieve.sources import Scan, Source, open_source
 from depthsieve.stopping import Stop
 from depthsieve.storage import Root, open_root
@@ -39,6 +38,7 @@ from depthsieve.store import Store, open_store
 from depthsieve.store.create import check_root, open_or_create, prepare_root, write_index
 from depthsieve.store.leases import PLAN, Leases
 from depthsieve.store.pending import Pending
+from depthsieve.store.standing import Again, known_ids, standing
 from depthsieve.teachers import EMBEDDED, Teacher, find_preset
 
 
@@ -83,7 +83,7 @@ def label(
             stop.armed = False
             run.root.clear_scratch()  # of workers that died
             if chosen.part is None:
-                with contextlib.suppress(OSError):  # it is derived, and a full disk has been told of already
+                with contextlib.suppress(OSError, RunError):  # it is derived, and a full disk has been told of already
                     write_index(opened)
         seconds = time.perf_counter() - start
     return _summary(opened, scan, outcome, (planned, seconds, stop.requested), notes)
@@ -141,7 +141,11 @@ class _Run:
         return Workforce.choose(self.teacher, self.options)
 
     def scan(self, progress: bool) -> Scan:
-        known = known_ids(self.existing.index(), self.options.retry_failed) if self.existing is not None else set()
+        known: set[str] = set()
+        if self.existing is not None:
+            again = Again.of(self.existing, self.options.retry_failed)
+            for table in known_ids(self.existing, again):
+                known.update(table["id"].to_pylist())
         with tqdm(desc="scan", unit=" files", disable=None if progress else True, leave=False) as bar:
 
             def advance(count: int) -> None:
@@ -157,12 +161,17 @@ class _Run:
         """The store, made if need be, with what is new planned; and how many images that is."""
         store = open_or_create(self.root, self.spec)
         check_source(self.source, self.root, store, self.options.moved)
-        draft = draft_generation(store, self.source, scan, self.teacher, self.options)
-        if draft:
-            check_space(self.root, draft.pixels, len(draft.shaped))
-            profile = choose_profile(self.teacher, self.options, draft.shaped, self.workforce.threads, progress)
-            write_generation(store, self.source, draft, profile, self.request, self.options.shard_size)
-        return store, len(draft.shaped)
+        moved = has_moved(store, self.source, scan)
+        with self.root.scratch("plan") as folder, self._draft(store, scan, folder) as draft:
+            if draft or moved:
+                check_space(self.root, draft.pixels, draft.images)
+                profile = choose_profile(self.teacher, self.options, draft, self.workforce.threads, progress)
+                sources = {self.source.name: self.source.root}
+                write_generation(store, draft, sources, profile, self.request, self.options.shard_size)
+            return store, draft.images
+
+    def _draft(self, store: Store | None, scan: Scan, folder: Path) -> contextlib.AbstractContextManager[Draft]:
+        return draft_generation(store, self.source, scan, self.teacher, self.options, folder)
 
     def planned_store(self) -> Store:
         """The store whose plan is to be shared."""
@@ -198,20 +207,24 @@ class _Run:
 
     def estimate(self, scan: Scan) -> PlanSummary:
         """What is left and what is new, with nothing written."""
-        draft = draft_generation(self.existing, self.source, scan, self.teacher, self.options)
-        shards = len(make_shards(draft.shaped, 0, self.options.shard_size))
-        return self._plan_summary(
-            self.existing.pending() if self.existing is not None else Pending({}, {}),
-            (len(draft.shaped), shards, draft.pixels),
-            tuple(ImageFailure(image.id, image.reason) for image in draft.rejected),
-        )
+        left = Pending({}, {})
+        if self.existing is not None:
+            has_moved(self.existing, self.source, scan)
+            left = self.existing.pending()
+        with (
+            TemporaryDirectory(prefix="depthsieve-") as folder,
+            self._draft(self.existing, scan, Path(folder)) as draft,
+        ):
+            new = (draft.images, draft.shards(self.options.shard_size), draft.pixels)
+            named = zip(draft.rejected["id"].to_pylist(), draft.rejected["reason"].to_pylist(), strict=True)
+            return self._plan_summary(left, new, tuple(ImageFailure(*one) for one in named))
 
     def estimate_left(self, store: Store) -> PlanSummary:
         """What is left of a plan that is written."""
-        index = store.index()
-        rejected = index.filter(pc.equal(index["status"], "rejected"))
-        named = zip(rejected["id"].to_pylist(), rejected["reason"].to_pylist(), strict=True)
-        return self._plan_summary(store.pending(), (0, 0, 0), tuple(ImageFailure(*one) for one in named), written=True)
+        rejected = sorted(standing(store).rejected.items())
+        return self._plan_summary(
+            store.pending(), (0, 0, 0), tuple(ImageFailure(*one) for one in rejected), written=True
+        )
 
     def _plan_summary(
         self, left: Pending, new: tuple[int, int, int], rejected: tuple[ImageFailure, ...], written: bool = False
@@ -257,19 +270,16 @@ def _request(options: LabelOptions) -> TeacherRequest:
 def _summary(
     store: Store, scan: Scan | None, outcome: Outcome, now: tuple[int, float, bool], notes: tuple[str, ...]
 ) -> LabelSummary:
-    index: pa.Table = store.index()
-    rows = zip(index["id"].to_pylist(), index["status"].to_pylist(), index["reason"].to_pylist(), strict=True)
-    failed = tuple(ImageFailure(image, reason) for image, status, reason in rows if status in ("failed", "rejected"))
-    statuses = index["status"].to_pylist()
+    stands = standing(store)
     planned_now, seconds, interrupted = now
     return LabelSummary(
         store=store.location,
         labelled_now=outcome.labelled,
         planned_now=planned_now,
         seconds=seconds,
-        labelled=statuses.count("labelled"),
-        failed=failed,
-        pending=statuses.count("pending"),
+        labelled=stands.labelled,
+        failed=stands.unlabelled,
+        pending=stands.pending,
         skipped_hidden=scan.skipped_hidden if scan else 0,
         skipped_other=scan.skipped_other if scan else 0,
         errors=outcome.errors,

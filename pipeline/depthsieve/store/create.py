@@ -13,12 +13,16 @@ import pyarrow.parquet as pq
 from depthsieve.errors import StoreError, StoreMismatch, StoreNotFound
 from depthsieve.records import LabelSpec, NumericsProfile, TeacherRequest, seal
 from depthsieve.storage import Root
-from depthsieve.store import plan, schema
-from depthsieve.store.index import build_index
+from depthsieve.storage.local import sync
+from depthsieve.store import index, plan, schema
 from depthsieve.store.reader import Store, open_store
+from depthsieve.store.spill import spill_database
 
 HARMLESS = {"leases", "tmp", "copies", ".DS_Store"}
 """What a run that was killed before it made the store, or a file browser, may have left in a store's folder."""
+
+_SNAPSHOT, _ROWS = "depthsieve.snapshot", "depthsieve.rows"
+"""Where the footer of ``index.parquet`` says what it was written of, and how many rows that made."""
 
 
 def check_root(root: Root) -> None:
@@ -171,11 +175,34 @@ def _write_twice(root: Root, key: str, data: bytes) -> None:
 
 
 def write_index(store: Store) -> None:
-    """Bring ``index.parquet``, which is for other tools, up to date. It is derived and can be deleted at any time."""
-    table = build_index(store)
+    """Bring ``index.parquet``, which is for other tools, up to date. It is derived and can be deleted at any time.
+
+    It is sorted on the disk, so memory does not grow with it, and it is left alone if nothing was committed since it
+    was written. Raises :class:`OSError` or :class:`RunError` where there is no room.
+    """
+    snapshot = store.snapshot()  # of before the rows: what is committed meanwhile makes it out of date again
+    if _index_is_of(store.root, snapshot):
+        return
+    with store.root.scratch("index") as folder, spill_database(folder) as database:
+        path = folder / schema.INDEX
+        rows = 0
+        with pq.ParquetWriter(path, index.SCHEMA, compression="zstd") as writer:
+            for table in index.stream_index(store, database):
+                writer.write_table(table)
+                rows += len(table)
+            writer.add_key_value_metadata({_SNAPSHOT: snapshot, _ROWS: str(rows)})
+        if store.root.path is None:
+            store.root.write(schema.INDEX, path.read_bytes())
+        else:
+            sync(path)
+            path.replace(store.root.path / schema.INDEX)
+
+
+def _index_is_of(root: Root, snapshot: str) -> bool:
+    """Whether the index file is whole, as far as its footer tells, and was written of this snapshot."""
     with contextlib.suppress(OSError, pa.ArrowException):
-        if pq.read_table(BytesIO(store.root.read(schema.INDEX))).equals(table):
-            return
-    buffer = BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    store.root.write(schema.INDEX, buffer.getvalue())
+        file = pq.read_metadata(BytesIO(root.read(schema.INDEX)) if root.path is None else root.path / schema.INDEX)
+        noted = file.metadata or {}
+        said = (noted.get(_SNAPSHOT.encode()), noted.get(_ROWS.encode()))
+        return said == (snapshot.encode(), str(file.num_rows).encode())
+    return False

@@ -6,10 +6,13 @@ Columns: ``id``; ``status`` ("labelled", "failed", "rejected", "pending"); ``rea
 that is still pending does not hide an older label. Images that a generation removed have no row.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from depthsieve.store.spill import SpillDatabase
 
 if TYPE_CHECKING:
     from depthsieve.store.reader import Store
@@ -32,38 +35,59 @@ SCHEMA = pa.schema(
     ]
 )
 
+_SQL_TYPES = {pa.string(): "VARCHAR", pa.int8(): "TINYINT", pa.int32(): "INTEGER", pa.int64(): "BIGINT"}
+
 
 def build_index(store: "Store") -> pa.Table:
-    """The index of the store as it stands now, sorted by id."""
+    """The index of the store as it stands now, sorted by id, in memory."""
+    table = pa.concat_tables([SCHEMA.empty_table(), *_all_rows(store)])
+    pending = pc.equal(table["status"], "pending").cast(pa.int8())
+    table = table.append_column("pending", pending).sort_by(
+        [("id", "ascending"), ("pending", "ascending"), ("generation", "descending")]
+    )
+    return pa.concat_tables([SCHEMA.empty_table(), *_first_of_each([table.drop_columns(["pending"])])]).combine_chunks()
+
+
+def stream_index(store: "Store", database: SpillDatabase) -> Iterator[pa.Table]:
+    """The rows of :func:`build_index`, some at a time. ``database`` is an empty one, which holds what is sorted."""
+    columns = ", ".join(f"{field.name} {_SQL_TYPES[field.type]}" for field in SCHEMA)
+    database.run(f"CREATE TABLE places ({columns})")
+    database.append("places", _all_rows(store))
+    rows = database.read("SELECT * FROM places ORDER BY id, status = 'pending', generation DESC")
+    yield from _first_of_each(table.cast(SCHEMA) for table in rows)
+
+
+def _first_of_each(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The row of each image that counts: the first, among rows where what is pending comes after all that is settled,
+    and within those the newest generation comes first. Images that were removed have none."""
+    before: str | None = None
+    for table in tables:
+        if not len(table):
+            continue
+        ids = table["id"].combine_chunks()
+        first = pa.concat_arrays([pa.array([ids[0].as_py() != before]), pc.not_equal(ids[1:], ids[:-1])])
+        before = ids[-1].as_py()
+        yield table.filter(pc.and_(first, pc.not_equal(table["status"], "removed")))
+
+
+def _all_rows(store: "Store") -> Iterator[pa.Table]:
+    """Every place where an image stands or stood."""
     committed = store.committed()
-    tables = []
+    shards = pa.array(committed, pa.string())
     for generation in store.generations():
         for planned in store.read_plan(generation):
-            tables.append(_planned_rows(store, planned, generation.number, committed))
+            yield _planned_rows(store, planned, generation.number, shards)
         for what in ("rejected", "removed"):
-            tables.append(_rows_without_label(store.read_table(generation, what), what, generation.number))
-    if not tables:
-        return SCHEMA.empty_table()
-    table = pa.concat_tables(tables)
-    # What is pending ranks below everything that is committed; within a rank the newest generation wins.
-    settled = pc.if_else(pc.equal(table["status"], "pending"), 0, 1).cast(pa.int32())
-    table = table.append_column("settled", settled)
-    table = table.sort_by([("id", "ascending"), ("settled", "descending"), ("generation", "descending")])
-    ids = table["id"].combine_chunks()
-    if len(ids) > 1:
-        first = pa.concat_arrays([pa.array([True]), pc.not_equal(ids[1:], ids[:-1])])
-        table = table.filter(first)
-    table = table.filter(pc.not_equal(table["status"], "removed"))
-    return table.drop_columns(["settled"]).combine_chunks()
+            yield _rows_without_label(store.read_table(generation, what), what, generation.number)
 
 
-def _planned_rows(store: "Store", planned: pa.Table, generation: int, committed: set[str]) -> pa.Table:
-    shards = pc.unique(planned["shard"]).to_pylist()
+def _planned_rows(store: "Store", planned: pa.Table, generation: int, committed: pa.Array) -> pa.Table:
+    shards = pc.unique(planned["shard"])
     failed: dict[tuple[str, int], str] = {}
-    for record in store.commit_records(shard_id for shard_id in shards if shard_id in committed):
+    for record in store.commit_records(shards.filter(pc.is_in(shards, value_set=committed)).to_pylist()):
         for failure in record["failures"]:
             failed[record["shard"], failure["row"]] = failure["reason"]
-    done = pc.is_in(planned["shard"], value_set=pa.array(sorted(committed), pa.string()))
+    done = pc.is_in(planned["shard"], value_set=committed)
     status = pc.if_else(done, "labelled", "pending")
     reason: Any = pa.nulls(len(planned), pa.string())
     if failed:

@@ -178,9 +178,10 @@ def _encode_part(tables: Sequence[pa.Table]) -> tuple[bytes, pa.Table]:
 
 
 def encode_table(table: pa.Table, schema: pa.Schema) -> bytes:
-    """A table as Parquet."""
+    """A table as Parquet: equal tables give equal bytes, however they are chunked."""
     buffer = BytesIO()
-    pq.write_table(table.cast(schema), buffer, compression="zstd", store_schema=False)
+    whole = table.select(schema.names).cast(schema).combine_chunks()
+    pq.write_table(whole, buffer, compression="zstd", store_schema=False)
     return buffer.getvalue()
 
 

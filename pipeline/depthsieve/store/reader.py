@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -117,16 +117,16 @@ class Store:
                 raise StoreDamaged(f"{missing} is missing, and later ones are there; {MEND}")
         return found
 
-    def read_plan(self, generation: plan.Generation) -> Iterator[pa.Table]:
+    def read_plan(self, generation: plan.Generation, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The plan of a generation, part by part. Raises :class:`StoreDamaged` where one does not have its digest."""
         for part in range(generation.parts):
-            yield self._table(generation, plan.part_name(generation.number, part))
+            yield self._table(generation, plan.part_name(generation.number, part), columns)
 
     def read_table(self, generation: plan.Generation, what: str) -> pa.Table:
         """The "shards", "rejected" or "removed" table of a generation. Raises :class:`StoreDamaged` likewise."""
         return self._table(generation, plan.table_name(generation.number, what))
 
-    def _table(self, generation: plan.Generation, name: str) -> pa.Table:
+    def _table(self, generation: plan.Generation, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         key = schema.plan_key(name)
         try:
             data = self.root.read(key)
@@ -134,7 +134,7 @@ class Store:
             raise StoreDamaged(f"{self.location}/{key} is missing; {MEND}") from None
         if hashlib.sha256(data).hexdigest() != generation.files[name]["sha256"]:
             raise StoreDamaged(f"{self.location}/{key} does not fit the digest in its record; {MEND}")
-        return pq.read_table(BytesIO(data))
+        return pq.read_table(BytesIO(data), columns=columns)
 
     def commit_record(self, shard_id: str) -> dict[str, Any]:
         """The record that commits a shard, its own digest checked."""

@@ -1,0 +1,104 @@
+"""Tables that are larger than memory: a DuckDB database in a folder of its own, bounded in memory."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from depthsieve.errors import RunError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+MEMORY = "1500MB"
+"""What DuckDB may keep in memory; the rest of what it holds lies in its folder."""
+
+BATCH_ROWS = 1 << 17
+"""Rows that are handed over at a time."""
+
+
+class SpillDatabase:
+    """A database in ``folder``, which is made, and is the caller's to remove. Close it at the end.
+
+    Every method raises :class:`RunError` where the folder's disk is full or cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import duckdb  # heavy, and only planning and the index need it
+
+        self._folder = folder
+        with self._named():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._connection: DuckDBPyConnection = duckdb.connect(
+                folder / "spill.duckdb",
+                config={
+                    "memory_limit": MEMORY,
+                    "temp_directory": str(folder / "spill"),
+                    "preserve_insertion_order": False,  # every order that counts is asked for
+                    "autoinstall_known_extensions": False,
+                    "autoload_known_extensions": False,
+                },
+            )
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        import duckdb
+
+        try:
+            yield
+        except (duckdb.Error, OSError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise RunError(f"cannot sort the images of a plan in {self._folder}: {reason}") from error
+
+    def run(self, sql: str) -> None:
+        """Execute a statement."""
+        with self._named():
+            self._connection.execute(sql)
+
+    def insert(self, table: str, rows: pa.Table) -> None:
+        """Append rows to a table; columns go by name."""
+        if not len(rows):
+            return
+        with self._named():
+            self._connection.register("appended", rows)
+            self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM appended")
+            self._connection.unregister("appended")
+
+    def append(self, table: str, many: Iterable[pa.Table]) -> None:
+        """Append many rows to a table, in one transaction. What ``many`` raises passes through."""
+        self.run("BEGIN")
+        for rows in many:
+            self.insert(table, rows)
+        self.run("COMMIT")
+
+    def read(self, sql: str) -> Iterator[pa.Table]:
+        """The rows of a query, some at a time, in its order. Text is ordered by its UTF-8 bytes: by code points."""
+        with self._named():
+            batches = iter(self._connection.sql(sql).to_arrow_reader(BATCH_ROWS))
+        while True:
+            with self._named():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield pa.Table.from_batches([batch])
+
+    def all(self, sql: str) -> pa.Table:
+        """The rows of a query, at once."""
+        with self._named():
+            return self._connection.sql(sql).to_arrow_table()
+
+
+@contextlib.contextmanager
+def spill_database(folder: Path) -> Iterator[SpillDatabase]:
+    """A database in ``folder`` that is closed at the end."""
+    database = SpillDatabase(folder)
+    try:
+        yield database
+    finally:
+        database.close()

@@ -1,0 +1,174 @@
+"""How a store stands: what is labelled, failed and pending, without a row for every image.
+
+Only images that some generation refused, removed or replaced, or that failed, can stand in two places. Those are looked
+at one by one; all others are counted by the shard. The rules are those of :mod:`depthsieve.store.index`.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from depthsieve.records import ImageFailure
+from depthsieve.store.schema import shard_name, shard_number
+
+if TYPE_CHECKING:
+    from depthsieve.store.plan import Generation
+    from depthsieve.store.reader import Store
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A store as it stands. ``labelled`` and ``pending`` count images; ``failed`` (in a committed shard) and
+    ``rejected`` (before) have each image's reason. ``removed`` are ids that left the store. ``waiting`` are those of
+    the failed, rejected and removed that a shard will label which is still pending."""
+
+    labelled: int = 0
+    pending: int = 0
+    failed: Mapping[str, str] = field(default_factory=dict)
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    removed: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
+
+    @property
+    def unlabelled(self) -> tuple[ImageFailure, ...]:
+        """All that failed or were rejected, by id."""
+        both = {**self.failed, **self.rejected}
+        return tuple(ImageFailure(image, both[image]) for image in sorted(both))
+
+
+@dataclass(frozen=True)
+class Again:
+    """Images that a store knows and that are planned again if they are found: each failed, rejected or removed."""
+
+    failed: frozenset[str] = frozenset()
+    rejected: frozenset[str] = frozenset()
+    removed: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, store: "Store", retry_failed: bool) -> "Again":
+        """Those of a store. What failed or was rejected only counts where it is to be retried, and is not waiting for
+        its retry already."""
+        if not retry_failed and not any(generation.removed for generation in store.generations()):
+            return cls()
+        stands = standing(store)
+        removed = stands.removed - stands.waiting
+        if not retry_failed:
+            return cls(removed=removed)
+        return cls(frozenset(stands.failed) - stands.waiting, frozenset(stands.rejected) - stands.waiting, removed)
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """All of them."""
+        return self.failed | self.rejected | self.removed
+
+
+def known_ids(store: "Store", again: Again) -> Iterator[pa.Table]:
+    """The ids, in a column ``id``, that no new generation adds; an id may come twice."""
+    without = pa.array(sorted(again.ids), pa.string())
+    for generation in store.generations():
+        for table in _id_tables(store, generation):
+            yield table.filter(pc.invert(pc.is_in(table["id"], value_set=without))) if len(without) else table
+
+
+def _id_tables(store: "Store", generation: "Generation") -> Iterator[pa.Table]:
+    yield from store.read_plan(generation, ["id"])
+    yield store.read_table(generation, "rejected").select(["id"])
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Row:
+    """One place where an image stands; the greatest counts."""
+
+    settled: bool
+    generation: int
+    status: str
+    reason: str = ""
+
+
+def standing(store: "Store") -> Standing:
+    """How a store stands now. Memory grows with the images that have no label, not with the others.
+
+    Raises :class:`StoreDamaged` where a record or a table does not fit its digest.
+    """
+    committed = store.committed()
+    generations = store.generations()
+    counts = _planned_counts(store, generations, committed)
+    places: dict[str, list[_Row]] = defaultdict(list)
+    for generation in generations:
+        for what in ("rejected", "removed"):
+            _add_listed(places, store.read_table(generation, what), what, generation.number)
+    planned = {shard_name(one.number, number) for one in generations for number in range(one.shards)}
+    for record in store.commit_records(sorted(planned & committed)):
+        for failure in record["failures"]:
+            row = _Row(True, shard_number(record["shard"])[0], "failed", failure["reason"])
+            places[failure["id"]].append(row)
+            counts["labelled"] -= 1
+    if len(generations) > 1:
+        _add_planned(places, store, generations, committed)
+        counts["labelled"] -= _count(places, "labelled")
+        counts["pending"] -= _count(places, "pending")
+    winners = {image: max(rows) for image, rows in places.items()}
+    for row in winners.values():
+        counts[row.status] += 1
+    reasons = {
+        status: {image: row.reason for image, row in winners.items() if row.status == status}
+        for status in ("failed", "rejected", "removed")
+    }
+    waiting = (image for image, rows in places.items() if any(row.status == "pending" for row in rows))
+    return Standing(
+        counts["labelled"],
+        counts["pending"],
+        reasons["failed"],
+        reasons["rejected"],
+        frozenset(reasons["removed"]),
+        frozenset(image for image in waiting if winners[image].status in reasons),
+    )
+
+
+def _planned_counts(store: "Store", generations: Iterable["Generation"], committed: set[str]) -> dict[str, int]:
+    """Images in committed and in pending shards, every row of every plan counted."""
+    counts: dict[str, int] = defaultdict(int)
+    for generation in generations:
+        for number, images in enumerate(store.shard_table(generation).images_S.tolist()):
+            counts["labelled" if shard_name(generation.number, number) in committed else "pending"] += images
+    return counts
+
+
+def _count(places: Mapping[str, list[_Row]], status: str) -> int:
+    return sum(row.status == status for rows in places.values() for row in rows)
+
+
+def _add_listed(places: dict[str, list[_Row]], listed: pa.Table, status: str, generation: int) -> None:
+    reasons = listed["reason"].to_pylist() if status == "rejected" else [""] * len(listed)
+    for image, reason in zip(listed["id"].to_pylist(), reasons, strict=True):
+        places[image].append(_Row(True, generation, status, reason))
+
+
+def _add_planned(
+    places: dict[str, list[_Row]], store: "Store", generations: list["Generation"], committed: set[str]
+) -> None:
+    """Add the rows of plans that belong to images which stand in two places: those there are, and those replaced."""
+    for generation in generations[1:]:
+        for table in store.read_plan(generation, ["id", "action"]):
+            for image in table.filter(pc.equal(table["action"], "replace"))["id"].to_pylist():
+                places.setdefault(image, [])
+    if not places:
+        return
+    wanted = pa.array(list(places), pa.string())
+    for generation in generations:
+        failed = {image for image, rows in places.items() if _failed_in(rows, generation.number)}
+        for table in store.read_plan(generation, ["id", "shard"]):
+            table = table.filter(pc.is_in(table["id"], value_set=wanted))
+            for image, shard in zip(table["id"].to_pylist(), table["shard"].to_pylist(), strict=True):
+                if shard not in committed:
+                    places[image].append(_Row(False, generation.number, "pending"))
+                elif image not in failed:
+                    places[image].append(_Row(True, generation.number, "labelled"))
+
+
+def _failed_in(rows: list[_Row], generation: int) -> bool:
+    return any(row.status == "failed" and row.generation == generation for row in rows)
