@@ -346,7 +346,7 @@ def test_opening_what_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "labels.zarr").mkdir()
     root = tmp_path / "labels.zarr" / "zarr.json"
     root.write_text('{"attributes": {"made": "by hand"}}')
-    with pytest.raises(StoreNotFound, match="did not make"):
+    with pytest.raises(StoreNotFound, match="was not made by depthsieve"):
         open_store(tmp_path)
     root.write_text('{"attributes": {"format": "depthsieve-labels", "format_version": 99}}')
     with pytest.raises(StoreMismatch, match="format 99"):

@@ -17,6 +17,7 @@ from depthsieve_cli.demo import demo
 from depthsieve_cli.label import label
 from depthsieve_cli.plan import plan
 from depthsieve_cli.teachers import teachers
+from depthsieve_cli.verify import verify
 
 
 @click.group(
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, label, plan, teachers):
+for command in (demo, label, plan, teachers, verify):
     cli.add_command(command)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from depthsieve.loader import PseudoLabelDataset
     from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
     from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
+    from depthsieve.repair import VerifyReport, verify
     from depthsieve.run import label, plan
     from depthsieve.stopping import Stop
     from depthsieve.store import Label, Store, open_store
@@ -31,16 +32,19 @@ __all__ = [
     "Stop",
     "Store",
     "TrimmedLoss",
+    "VerifyReport",
     "label",
     "load_teacher",
     "open_store",
     "plan",
+    "verify",
 ]
 
 _HOMES = {
     "loader": ("PseudoLabelDataset",),
     "losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
     "options": ("LabelOptions", "LabelSummary", "PlanSummary"),
+    "repair": ("VerifyReport", "verify"),
     "run": ("label", "plan"),
     "stopping": ("Stop",),
     "store": ("Label", "Store", "open_store"),

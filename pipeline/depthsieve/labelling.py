@@ -165,6 +165,12 @@ class ShardLabeller:
             with contextlib.suppress(OSError):
                 self._label(shard, planned, replace(self._watch, care=replace(self._watch.care, only=row)))
 
+    def label_only(self, shard_id: str) -> tuple[Shard, ShardArrays, CommitContext]:
+        """A shard, its labels, and what its commit record would say besides; nothing is committed."""
+        shard, planned = self._planned(shard_id)
+        done = self._label(shard, planned, self._watch)
+        return shard, done.content, self._context(done, planned)
+
     def _planned(self, shard_id: str) -> tuple[Shard, NumericsProfile]:
         return self._store.planned_shard(shard_id), self._profiles[schema.shard_number(shard_id)[0]]
 
@@ -172,13 +178,16 @@ class ShardLabeller:
         with torch_threads(planned.threads):
             return label_shard(shard, self._teacher, self._sources, self._job, planned, watch)
 
-    def _commit(self, shard: Shard, done: Labelled, planned: NumericsProfile) -> None:
+    def _context(self, done: Labelled, planned: NumericsProfile) -> CommitContext:
         actual = make_profile(self._teacher, planned.batch_size, planned.threads).to_json()
         if done.split_batches:
             actual["split_batches"] = done.split_batches
-        context = CommitContext(
+        return CommitContext(
             self._store.fingerprint, self._teacher.quantity, self._teacher.unit, digest_of(actual), done.split_batches
         )
+
+    def _commit(self, shard: Shard, done: Labelled, planned: NumericsProfile) -> None:
+        context = self._context(done, planned)
         if self._watch.care:
             self._watch.care.tell("commit", ())
         try:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -44,7 +45,7 @@ class LocalRoot:
             status = (self._path / key).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return Entry(key, status.st_size, status.st_mtime)
+        return Entry(key, status.st_size, status.st_mtime) if stat.S_ISREG(status.st_mode) else None
 
     def names(self, folder: str) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
@@ -124,19 +125,25 @@ class LocalRoot:
 
     def clear_scratch(self) -> None:
         """Each is renamed first: a worker that outlived its run has moved its group away already, or fails to."""
-        for name in self.names(SCRATCH):
-            entry = self._path / SCRATCH / name
+        for name in self.left_scratch():
             with contextlib.suppress(FileNotFoundError):
-                owner = _OWNER.search(name)
-                alive = is_alive(owner[1]) if owner else False
-                if alive or (alive is None and time.time() - entry.stat().st_mtime < STALE_S):
-                    continue
                 trash = self._scratch_name("trash")
-                entry.rename(trash)
+                (self._path / SCRATCH / name).rename(trash)
                 if trash.is_dir():
                     shutil.rmtree(trash, ignore_errors=True)
                 else:
                     trash.unlink(missing_ok=True)
+
+    def left_scratch(self) -> list[str]:
+        left = []
+        for name in self.names(SCRATCH):
+            owner = _OWNER.search(name)
+            alive = is_alive(owner[1]) if owner else False
+            with contextlib.suppress(FileNotFoundError):
+                age = time.time() - (self._path / SCRATCH / name).stat().st_mtime
+                if alive is False or (alive is None and age > STALE_S):
+                    left.append(name)
+        return left
 
     def zarr(self, key: str) -> Any:
         return self._path / key

@@ -69,6 +69,9 @@ class Root(Protocol):
     def clear_scratch(self) -> None:
         """Remove what attempts of dead processes left, and nothing else."""
 
+    def left_scratch(self) -> list[str]:
+        """Names, below ``tmp``, of what attempts of dead processes left."""
+
     def zarr(self, key: str) -> Any:
         """What ``zarr.open_array`` takes to read the array at ``key``."""
 

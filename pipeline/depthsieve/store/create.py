@@ -1,17 +1,16 @@
 """Make a store and add generations to it. Only the holder of the store's plan lease calls these."""
 
-import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from io import BytesIO
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from depthsieve.errors import StoreError, StoreMismatch, StoreNotFound
-from depthsieve.records import LabelSpec, NumericsProfile, TeacherRequest, seal
+from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
+from depthsieve.records import LabelSpec, NumericsProfile, TeacherRequest, seal, unseal
 from depthsieve.storage import Root
 from depthsieve.storage.local import sync
 from depthsieve.store import index, plan, schema
@@ -20,9 +19,6 @@ from depthsieve.store.spill import spill_database
 
 HARMLESS = {"leases", "tmp", "copies", ".DS_Store"}
 """What a run that was killed before it made the store, or a file browser, may have left in a store's folder."""
-
-_SNAPSHOT, _ROWS = "depthsieve.snapshot", "depthsieve.rows"
-"""Where the footer of ``index.parquet`` says what it was written of, and how many rows that made."""
 
 
 def check_root(root: Root) -> None:
@@ -181,28 +177,46 @@ def write_index(store: Store) -> None:
     was written. Raises :class:`OSError` or :class:`RunError` where there is no room.
     """
     snapshot = store.snapshot()  # of before the rows: what is committed meanwhile makes it out of date again
-    if _index_is_of(store.root, snapshot):
+    if index_fault(store, snapshot, thorough=False)[0] is None:
         return
     with store.root.scratch("index") as folder, spill_database(folder) as database:
         path = folder / schema.INDEX
-        rows = 0
         with pq.ParquetWriter(path, index.SCHEMA, compression="zstd") as writer:
             for table in index.stream_index(store, database):
                 writer.write_table(table)
-                rows += len(table)
-            writer.add_key_value_metadata({_SNAPSHOT: snapshot, _ROWS: str(rows)})
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        record = {"snapshot": snapshot, "sha256": digest, "bytes": path.stat().st_size}
         if store.root.path is None:
             store.root.write(schema.INDEX, path.read_bytes())
         else:
             sync(path)
             path.replace(store.root.path / schema.INDEX)
+    store.root.write(schema.INDEX_RECORD, seal(record))
 
 
-def _index_is_of(root: Root, snapshot: str) -> bool:
-    """Whether the index file is whole, as far as its footer tells, and was written of this snapshot."""
-    with contextlib.suppress(OSError, pa.ArrowException):
-        file = pq.read_metadata(BytesIO(root.read(schema.INDEX)) if root.path is None else root.path / schema.INDEX)
-        noted = file.metadata or {}
-        said = (noted.get(_SNAPSHOT.encode()), noted.get(_ROWS.encode()))
-        return said == (snapshot.encode(), str(file.num_rows).encode())
-    return False
+def index_fault(
+    store: Store, snapshot: str | None = None, thorough: bool = True
+) -> tuple[tuple[str, str] | None, bool]:
+    """What is wrong with the index, as a file and words, or None; and whether it is no more than behind or not there.
+
+    ``thorough`` reads all of it; else its size must do.
+    """
+    try:
+        data = store.root.read(schema.INDEX_RECORD)
+        record = unseal(data, schema.INDEX_RECORD)
+    except FileNotFoundError:
+        return (schema.INDEX_RECORD, "is missing"), True
+    except StoreDamaged:
+        return (schema.INDEX_RECORD, "does not fit its digest"), False
+    if seal(record) != data:
+        return (schema.INDEX_RECORD, "does not fit its digest"), False
+    entry = store.root.entry(schema.INDEX)
+    if entry is None:
+        return (schema.INDEX, "is missing"), True
+    if record["snapshot"] != (snapshot or store.snapshot()):
+        return (schema.INDEX, "is older than what is committed"), True
+    whole = entry.size == record["bytes"]
+    if whole and thorough:
+        whole = hashlib.sha256(store.root.read(schema.INDEX)).hexdigest() == record["sha256"]
+    return (None if whole else (schema.INDEX, "does not fit its digest")), False

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import threading
+import time
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -101,6 +102,44 @@ class Leases:
             return not alive
         sign, mine = self._root.entry(_sign_key(holder.token)), self._root.entry(self._sign)
         return sign is None or (mine is not None and mine.modified - sign.modified > STALE_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A lease that stands in a store: of what, by whom if that can be read, and whether its holder lives."""
+
+    key: str
+    name: str
+    holder: Process | None
+    alive: bool
+
+
+def left_leases(root: Root) -> list[Left]:
+    """All leases that stand, and signs of life of the dead. Nothing is written: the age of another machine's sign is
+    taken by this machine's clock."""
+    found = []
+    for name in root.names(FOLDER):
+        key = f"{FOLDER}/{name}"
+        if name.startswith("alive-"):
+            continue
+        holder = None
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            holder = Process.from_json(json.loads(root.read(key))["holder"])
+        alive = holder is not None and _seems_alive(root, holder.token)
+        found.append(Left(key, name.rsplit(".", 2)[0], holder, alive))
+    for name in root.names(FOLDER):
+        token = name.removeprefix("alive-")
+        if token != name and not _seems_alive(root, token):
+            found.append(Left(f"{FOLDER}/{name}", "", None, False))
+    return found
+
+
+def _seems_alive(root: Root, token: str) -> bool:
+    alive = is_alive(token)
+    if alive is None:
+        sign = root.entry(_sign_key(token))
+        return sign is not None and time.time() - sign.modified < STALE_S
+    return alive
 
 
 def _key(name: str, number: int) -> str:

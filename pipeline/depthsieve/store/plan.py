@@ -202,6 +202,23 @@ def decode_shard(rows: pa.Table) -> Shard:
     return Shard(listed[0]["shard"], (listed[0]["label_height"], listed[0]["label_width"]), images)
 
 
+def plan_fault(generation: Generation, tables: Mapping[str, pa.Table]) -> str | None:
+    """How the files of a plan, each sound in itself, contradict each other or their record; None if they do not."""
+    number = generation.number
+    shards = ShardTable.decode(tables[table_name(number, "shards")])
+    sizes = {"images": int(shards.images_S.sum()), "shards": len(shards.images_S)}
+    sizes |= {what: len(tables[table_name(number, what)]) for what in ("rejected", "removed")}
+    wrong = next((what for what, count in sizes.items() if getattr(generation, what) != count), None)
+    if wrong:
+        return f"the plan has {sizes[wrong]} {wrong} and its record says {getattr(generation, wrong)}"
+    for part in range(generation.parts):
+        table, first = tables[part_name(number, part)], part * PART_SHARDS
+        counts = shards.images_S[first : first + PART_SHARDS]
+        if table["row"].to_pylist() != [row for count in counts for row in range(count)]:
+            return f"the rows of part {part} are not those of its shards"
+    return None
+
+
 def file_entry(data: bytes) -> dict[str, Any]:
     """What a generation's record says of a file."""
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}

@@ -68,6 +68,11 @@ class ShardReader:
         """A whole one-dimensional array, or ``histogram`` [N,K]."""
         return np.asarray(self._read(name, ...))
 
+    def whole(self, spec: schema.ArraySpec) -> np.ndarray[Any, Any]:
+        """A whole array, in the type it was written from."""
+        values = self.column(spec.name)
+        return values.astype(object) if spec.dtype == "str" else values
+
     def depth(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Depth of one image, float32 [H,W]."""
         return np.asarray(self._read("depth", row), dtype=np.float32)
@@ -254,23 +259,29 @@ def open_store(location: str | Path | Root) -> Store:
     root = open_root(location) if isinstance(location, str | Path) else location
     shown = f"{root.location}/{schema.ROOT_DOCUMENT}"
     try:
-        attributes = json.loads(root.read(schema.ROOT_DOCUMENT))["attributes"]
+        data = root.read(schema.ROOT_DOCUMENT)
     except (FileNotFoundError, NotADirectoryError):
         raise StoreNotFound(f"{root.location} is not a label store (it has no labels.zarr)") from None
     except OSError as error:
         raise StoreError(f"cannot read {root.location}: {error.strerror or error}") from error
+    return Store(root, spec_in(data, shown)[1])
+
+
+def spec_in(data: bytes, shown: str) -> tuple[dict[str, Any], LabelSpec]:
+    """The attributes in a root's document, which is called ``shown``, and the label spec in them. Raises likewise."""
+    try:
+        attributes = json.loads(data)["attributes"]
     except (ValueError, KeyError, TypeError) as error:
         raise StoreDamaged(f"{shown} is not readable as JSON; {MEND}") from error
     if not isinstance(attributes, dict) or attributes.get("format") != schema.FORMAT:
-        raise StoreNotFound(f"{root.location} holds a labels.zarr that depthsieve did not make")
+        raise StoreNotFound(f"{shown} was not made by depthsieve; name a label store")
     if attributes.get("format_version") != schema.FORMAT_VERSION:
         version = attributes.get("format_version")
         raise StoreMismatch(
-            f"{root.location} has store format {version}, this depthsieve reads {schema.FORMAT_VERSION}; use the "
-            "release that made it"
+            f"{shown} has store format {version}, this depthsieve reads {schema.FORMAT_VERSION}; use the release that "
+            "made it"
         )
-    body = unseal(canonical_json(attributes).encode(), shown)
-    return Store(root, spec_of(body, root.location))
+    return attributes, spec_of(unseal(canonical_json(attributes).encode(), shown), shown)
 
 
 def spec_of(attributes: Mapping[str, Any], location: str) -> LabelSpec:

@@ -18,6 +18,7 @@ SHARDS = "labels.zarr/shards"
 SHARDS_DOCUMENT = "labels.zarr/shards/zarr.json"
 COMMITS = "commits"
 INDEX = "index.parquet"
+INDEX_RECORD = "index.json"
 
 MAX_DEPTH = 65504.0
 """The largest float16: a label that exceeds it fails its image by name."""

@@ -67,18 +67,23 @@ def commit_shard(root: Root, shard: Shard, content: ShardArrays, context: Commit
     key = schema.commit_key(shard.id)
     if root.entry(key) is not None:
         return False
+    body = publish_group(root, shard, content, context)
+    if root.create(key, seal(body)):
+        return True
+    if unseal(root.read(key), key)["group"] != body["group"]:
+        root.remove_folder(schema.group_key(body["group"]))  # somebody else was faster, with other bits
+    return False
+
+
+def publish_group(root: Root, shard: Shard, content: ShardArrays, context: CommitContext) -> dict[str, Any]:
+    """Write the shard's group, and return what the record says that would commit it."""
     with root.scratch(shard.id) as attempt:
         _write_group(attempt, content, context)
         sync_folder(attempt)
         listed = list_folder(attempt)
         group = group_name(shard.id, listed)
         root.publish(attempt, schema.group_key(group), listed)
-    body = commit_body(shard, content, context, group, listed)
-    if root.create(key, seal(body)):
-        return True
-    if unseal(root.read(key), key)["group"] != group:
-        root.remove_folder(schema.group_key(group))  # somebody else was faster, with other bits
-    return False
+    return commit_body(shard, content, context, group, listed)
 
 
 def commit_body(

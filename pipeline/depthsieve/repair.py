@@ -1,0 +1,231 @@
+"""Verify a store, and mend what is damaged: copies, records, shards that are labelled again, the index."""
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+from tqdm.auto import tqdm
+
+from depthsieve.errors import DepthsieveError, RunError, StoreDamaged
+from depthsieve.labelling import Care, ShardLabeller, Watch
+from depthsieve.records import ImageFailure, LabelJob, Shard, digest_of, seal, unseal
+from depthsieve.storage import Root, open_root
+from depthsieve.store import Store, open_store, plan, schema
+from depthsieve.store.create import add_generation, write_index
+from depthsieve.store.inspect import Finding, Inspection, inspect_store
+from depthsieve.store.leases import PLAN, Leases
+from depthsieve.store.reader import ShardReader
+from depthsieve.store.standing import standing
+from depthsieve.store.writer import CommitContext, ShardArrays, commit_body, group_name, publish_group
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What :func:`verify` looked at and found. ``findings`` are those of the store as it was met, ``left`` those that
+    stand after a repair (the same, where none was asked for), ``failed`` the images that stand failed."""
+
+    store: str
+    shards: int
+    images: int
+    files: int
+    bytes: int
+    findings: tuple[Finding, ...]
+    left: tuple[Finding, ...]
+    relabelled: int
+    failed: tuple[ImageFailure, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is left that costs a label."""
+        return all(finding.harmless for finding in self.left)
+
+
+def verify(store: str | Path, *, repair: bool = False, progress: bool = True) -> VerifyReport:
+    """Read every byte of a store and say what is damaged, missing or left over; with ``repair``, mend it.
+
+    A repair puts the sound one of two copies in place, writes records and index anew, removes what dead processes left,
+    and labels again just the shards that are damaged, with the teacher that the plan names. Files of a shard are only
+    replaced by ones of equal decoded content; where that cannot be had, the images whose labels are damaged are
+    planned and labelled in a new generation. Raises :class:`StoreNotFound`, :class:`StoreBusy` for a repair while a run
+    is at work, and :class:`RunError` where labelling again is not possible.
+    """
+    root = open_root(store)
+    first = _inspect(root, progress, "verify")
+    if not repair or not first.findings:
+        return _report(root, first, first, 0)
+    relabelled = 0
+    with Leases(root) as leases:
+        lease = leases.take_or_raise(PLAN)
+        try:
+            root.clear_scratch()
+            relabelled = _mend(root, first.findings, progress)
+        except OSError as error:
+            raise RunError(f"{root.location}: {error.strerror or error}; what is mended stays mended") from error
+        finally:
+            leases.give_back(lease, settled=True)
+    return _report(root, first, _inspect(root, progress, "verify again"), relabelled)
+
+
+def _inspect(root: Root, progress: bool, what: str) -> Inspection:
+    with tqdm(desc=what, unit=" shards", disable=None if progress else True, leave=False) as bar:
+        return inspect_store(root, bar.update)
+
+
+def _report(root: Root, first: Inspection, last: Inspection, relabelled: int) -> VerifyReport:
+    failed: tuple[ImageFailure, ...] = ()
+    with contextlib.suppress(DepthsieveError, OSError):  # of a damaged store, whose damage is named
+        failed = standing(open_store(root)).unlabelled
+    size = (first.shards, first.images, first.files, first.bytes)
+    left = [_superseded(root, finding) for finding in last.findings]
+    found = left if first is last else first.findings
+    return VerifyReport(root.location, *size, tuple(found), tuple(left), relabelled, failed)
+
+
+def _mend(root: Root, findings: list[Finding], progress: bool) -> int:
+    """Mend what can be, the foundations first; returns how many images were labelled again."""
+    for finding in findings:
+        if finding.remedy == "restore":
+            _restore(root, finding.key)
+        elif finding.remedy == "index":
+            root.remove(schema.INDEX_RECORD)  # so that it counts as out of date
+        elif finding.remedy == "remove":
+            root.remove_folder(finding.key) if root.entry(finding.key) is None else root.remove(finding.key)
+    store = open_store(root)
+    again = {finding.shard for finding in findings if finding.shard and finding.remedy == "relabel"}
+    for finding in findings:
+        if finding.remedy == "record" and finding.shard and not _write_record(store, finding.shard):
+            root.remove(finding.key)  # no group that it could have named is whole: the shard is pending again
+            again.add(finding.shard)
+    done = _label_again(store, sorted(again), progress)
+    write_index(open_store(root))
+    return done
+
+
+def _restore(root: Root, key: str) -> None:
+    """Put the other one of two copies in the place of one that is damaged."""
+    original = key.removeprefix(schema.copy_key(""))
+    other = schema.copy_key(key) if key == original else original
+    root.write(key, root.read(other))
+
+
+def _write_record(store: Store, shard_id: str) -> bool:
+    """Write the commit record of a shard anew, from the one group whose files have the digest in its name."""
+    for group in store.root.names(schema.SHARDS):
+        if not group.startswith(f"{shard_id}-"):
+            continue
+        folder = schema.group_key(group)
+        listed = {}
+        for entry in sorted(store.root.entries(folder), key=lambda entry: entry.key):
+            data = store.root.read(entry.key)
+            digest = hashlib.sha256(data).hexdigest()
+            listed[entry.key.removeprefix(f"{folder}/")] = {"sha256": digest, "bytes": len(data)}
+        if group_name(shard_id, listed) != group:
+            continue
+        (generation,) = (one for one in store.generations() if one.number == schema.shard_number(shard_id)[0])
+        reader = ShardReader(store.root, group)
+        content = ShardArrays({spec.name: reader.whole(spec) for spec in (*schema.MAPS, *schema.ROWS)})
+        profile = digest_of(generation.profile.to_json())
+        context = CommitContext(store.fingerprint, store.spec.quantity, store.spec.unit, profile)
+        body = commit_body(store.planned_shard(shard_id), content, context, group, listed)
+        store.root.write(schema.commit_key(shard_id), seal(body))
+        return True
+    return False
+
+
+def _label_again(store: Store, shard_ids: list[str], progress: bool) -> int:
+    """Label shards again, each to the content that was committed, or else under a new generation."""
+    done = 0
+    with tqdm(total=len(shard_ids), desc="label again", unit=" shards", disable=not progress, leave=False) as bar:
+        for shard_id in shard_ids:
+            if store.is_committed(shard_id):
+                done += _replace_files(store, shard_id)
+            else:
+                done += _label(store, shard_id)
+            bar.update()
+    return done
+
+
+def _labeller(store: Store, shard_id: str, kept_failures: dict[int, str]) -> ShardLabeller:
+    (generation,) = (one for one in store.generations() if one.number == schema.shard_number(shard_id)[0])
+    sources = tuple(store.sources().items())
+    job = LabelJob(store.location, generation.teacher, store.fingerprint, store.spec.signals, sources)
+    # An image that failed keeps its failure: it may be one that ends the process that decodes it.
+    care = Care(lambda step, rows: None, kept_failures) if kept_failures else None
+    return ShardLabeller(job, watch=Watch(care=care))
+
+
+def _label(store: Store, shard_id: str) -> int:
+    result = _labeller(store, shard_id, {})(shard_id)
+    if result.error:
+        raise RunError(f"shard {shard_id} cannot be labelled again: {result.error}")
+    return result.labelled
+
+
+def _replace_files(store: Store, shard_id: str) -> int:
+    """Replace the files of a damaged group by ones of equal content; where labels come out otherwise, plan the damaged
+    ones anew."""
+    record = store.commit_record(shard_id)
+    failures = {failure["row"]: failure["reason"] for failure in record["failures"]}
+    try:
+        shard, content, context = _labeller(store, shard_id, failures).label_only(shard_id)
+    except OSError as error:  # of the images' disk
+        raise RunError(f"shard {shard_id} cannot be labelled again: {error.strerror or error}") from error
+    if content.content_digest() != record["content_sha256"]:
+        return _plan_anew(store, shard, record["group"])
+    body = publish_group(store.root, shard, content, context)
+    if body["group"] != record["group"]:  # packed by another release of the codecs
+        store.root.write(schema.commit_key(shard_id), seal(body))
+        store.root.remove_folder(schema.group_key(record["group"]))
+    return len(shard.images) - len(failures)
+
+
+def _plan_anew(store: Store, shard: Shard, group: str) -> int:
+    """Plan the images of a shard whose labels cannot be read as "replace" rows of a new generation, and label them."""
+    rows = _unreadable_rows(store, shard, group)
+    generations = store.generations()
+    (before,) = (one for one in generations if one.number == schema.shard_number(shard.id)[0])
+    name = schema.shard_name(len(generations), 0)
+    images = tuple(shard.images[row] for row in rows)
+    tables = [plan.PlannedShard(Shard(name, shard.shape, images), ("replace",) * len(images)).table()]
+    nothing = (plan.rejected_table([]), plan.removed_table([]))
+    add_generation(store, tables, *nothing, store.sources(), before.profile, before.teacher)
+    return _label(store, name)
+
+
+def _unreadable_rows(store: Store, shard: Shard, group: str) -> list[int]:
+    """Rows whose maps do not pass their own checksums; all of them where it is not one map alone that is damaged."""
+    everything = list(range(len(shard.images)))
+    try:
+        reader = store.reader(shard.id)
+        for spec in schema.ROWS:
+            reader.column(spec.name)
+    except (DepthsieveError, OSError):
+        return everything
+    rows = [row for row in everything if not _reads(reader, row)]
+    return rows or everything
+
+
+def _reads(reader: ShardReader, row: int) -> bool:
+    try:
+        reader.depth(row), reader.reliability(row)
+    except StoreDamaged:
+        return False
+    return True
+
+
+def _superseded(root: Root, finding: Finding) -> Finding:
+    """A finding about a shard, harmless if newer labels stand for all that it damaged."""
+    if finding.harmless or finding.remedy != "relabel" or finding.shard is None:
+        return finding
+    with contextlib.suppress(DepthsieveError, OSError):
+        store = open_store(root)
+        record = unseal(root.read(schema.commit_key(finding.shard)), finding.key)
+        shard = store.planned_shard(finding.shard)
+        damaged = [shard.images[row].id for row in _unreadable_rows(store, shard, record["group"])]
+        index = store.index()
+        standing_here = index.filter(pc.equal(index["shard"], finding.shard))["id"].to_pylist()
+        if not set(damaged) & set(standing_here):
+            return Finding(finding.key, f"{finding.problem}; newer labels stand for it", "none", True, finding.shard)
+    return finding
