@@ -15,5 +15,12 @@ def is_url(location: str | Path) -> bool:
 
 
 def open_root(location: str | Path) -> Root:
-    """The root at a path or URL; nothing is looked at or made yet."""
+    """The root at a path or URL; nothing is looked at or made yet.
+
+    Raises :class:`UsageError` for a URL that cannot be meant.
+    """
+    if is_url(location):
+        from depthsieve.storage.bucket import BucketRoot  # a library that a folder needs not
+
+        return BucketRoot(str(location))
     return LocalRoot(Path(location).absolute())
