@@ -4,6 +4,7 @@ What goes wrong becomes an :class:`OSError` of one line, in words of our own: th
 and so may hold what signs them. Credentials come from the environment alone.
 """
 
+import errno
 import os
 import random
 import re
@@ -106,9 +107,16 @@ class Objects:
         """The objects of a folder."""
         return Objects(self.address.below(key), self._known)
 
-    def read(self, key: str) -> bytes:
-        """A whole object."""
-        return self._call(key, lambda store: obstore.get(store, key).bytes().to_bytes())
+    def read(self, key: str, most: int | None = None) -> bytes:
+        """A whole object. Raises :class:`OSError` with ``EFBIG`` for one of more than ``most`` bytes, unread."""
+
+        def read(store: Any) -> bytes:
+            found = obstore.get(store, key)
+            if most is not None and found.meta["size"] > most:
+                raise OSError(errno.EFBIG, f"{found.meta['size']:,} bytes")
+            return found.bytes().to_bytes()
+
+        return self._call(key, read)
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """``length`` bytes (at least one, all within the object) from ``start`` on."""

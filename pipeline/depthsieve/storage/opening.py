@@ -2,9 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from depthsieve.storage.local import LocalRoot
 from depthsieve.storage.protocol import Root
+
+if TYPE_CHECKING:
+    from depthsieve.storage.objects import Objects
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
@@ -24,3 +28,10 @@ def open_root(location: str | Path) -> Root:
 
         return BucketRoot(str(location))
     return LocalRoot(Path(location).absolute())
+
+
+def open_objects(url: str) -> "Objects":
+    """The objects below a URL; nothing is looked at yet. Raises :class:`UsageError` for one that cannot be meant."""
+    from depthsieve.storage.objects import Objects, parse_url
+
+    return Objects(parse_url(url))
