@@ -187,10 +187,11 @@ class Objects:
         once, and what is there after one that was lost is compared.
         """
         self.store()
+        once = self._open(0.0)
         unsure, until, pause = False, time.monotonic() + PATIENCE_S, 0.1
         while True:
             try:
-                obstore.put(self._open(0.0), key, data, mode="create", use_multipart=False)
+                obstore.put(once, key, data, mode="create", use_multipart=False)
                 return True
             except AlreadyExistsError as error:
                 under_way = "409 Conflict" in str(error)  # another one's write, which may yet fail
@@ -218,8 +219,9 @@ class Objects:
     def store(self) -> Any:
         """The patient obstore object, once the server has answered an impatient call. Raises :class:`OSError`."""
         if not self._known:
+            impatient = self._open(FIRST_CONTACT_S)
             try:
-                next(iter(obstore.list(self._open(FIRST_CONTACT_S), chunk_size=PAGE)), None)
+                next(iter(obstore.list(impatient, chunk_size=PAGE)), None)
             except (BaseError, OSError, ValueError) as error:
                 fault = self.fault(error, "")
                 if fault.errno != IN_KEY:
@@ -243,15 +245,15 @@ class Objects:
         _check_fork()
         with self._opening:
             if patience not in self._stores:
+                http = _endpoint(self.address.scheme)[0].lower().startswith("http://")
                 try:
-                    self._stores[patience] = _make_store(self.address, patience)
+                    self._stores[patience] = _make_store(self.address, patience, http)
                 except (BaseError, OSError, ValueError) as error:
                     raise self.fault(error, "") from None
             return self._stores[patience]
 
 
-def _make_store(address: Address, patience: float) -> Any:
-    http = _endpoint(address.scheme)[0].lower().startswith("http://")
+def _make_store(address: Address, patience: float, http: bool) -> Any:
     pause = min(LONGEST_PAUSE_S, patience / 10)
     options: dict[str, Any] = {
         "prefix": address.prefix or None,
