@@ -115,7 +115,7 @@ def with_environment(**values: str) -> Callable[[S3Server, pytest.MonkeyPatch], 
     [
         (with_environment(AWS_ENDPOINT_URL=NOWHERE), "cannot reach http://127.0.0.1:9", errno.ECONNREFUSED),
         (
-            with_environment(AWS_ENDPOINT_URL=f"http://u:{quote(SECRET, safe=str())}@127.0.0.1:9"),
+            with_environment(AWS_ENDPOINT_URL=f"http://u:{quote(SECRET, safe='')}@127.0.0.1:9"),
             "cannot reach",
             errno.ECONNREFUSED,
         ),
