@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import signal
 import threading
 import time
 import traceback
@@ -204,6 +205,7 @@ def test_a_forked_child_is_told_and_does_not_hang(s3: S3Server, root: Root) -> N
     told, tell = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.alarm(60)
         try:
             open_root(root.location).read("there")
             os.write(tell, b"read")
