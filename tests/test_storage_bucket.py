@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import zarr
 from s3server import KEY_ID, NOWHERE, SECRET, S3Server, every, some_calls
 
 from depthsieve.errors import UsageError
@@ -218,3 +219,38 @@ def test_a_forked_child_is_told_and_does_not_hang(s3: S3Server, root: Root) -> N
         said = pipe.read().decode()
     os.waitpid(child, 0)
     assert said.startswith("UsageError: this process was forked") and "forkserver" in said
+
+
+def is_completion(environ: dict[str, str]) -> bool:
+    return environ["REQUEST_METHOD"] == "POST" and "uploadId" in environ["QUERY_STRING"]
+
+
+def test_parts_put_together_by_a_call_whose_answer_is_lost_count(s3: S3Server, root: Root, tmp_path: Path) -> None:
+    """The server knows the upload no more, and says that there is none."""
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group" / "large").write_bytes(os.urandom(objects.PART_BYTES + 1))
+    answers = iter(["lost", "404"])
+    with s3.failing(lambda environ: next(answers, None) if is_completion(environ) else None):
+        root.publish(tmp_path / "group", "group", list_folder(tmp_path / "group"))
+    assert root.read("group/large") == (tmp_path / "group" / "large").read_bytes()
+
+
+def test_a_bucket_that_goes_away_is_not_an_object_that_is_missing(s3: S3Server, root: Root) -> None:
+    bucket = root.location.split("/")[2]
+    root.remove_folder("")
+    s3.call("DELETE", f"/{bucket}")
+    with pytest.raises(OSError, match="there is no bucket") as caught:
+        root.read("there")
+    assert caught.value.errno == errno.ENODEV
+
+
+def test_zarr_reads_raise_as_files_do(
+    s3: S3Server, root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "PATIENCE_S", 1.0)
+    zarr.create_array(tmp_path / "group", shape=(4,), chunks=(2,), dtype="u1", fill_value=0)[...] = [1, 2, 3, 4]
+    root.publish(tmp_path / "group", "group", list_folder(tmp_path / "group"))
+    array = zarr.open_array(root.zarr("group"), mode="r")
+    with s3.failing(lambda _: "503"), pytest.raises(OSError, match="answered 503"):
+        array[...]
+    assert array[...].tolist() == [1, 2, 3, 4]
