@@ -6,8 +6,13 @@ So none waits for a network or reads a user's files, and tests that run side by 
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from s3server import S3Server
 
 HOME = pytest.StashKey[str]()
 
@@ -26,3 +31,25 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Leave nothing behind."""
     if HOME in config.stash:
         shutil.rmtree(config.stash[HOME], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> "Iterator[S3Server]":
+    """One server for the session; it is up and fails nothing at the start of each test."""
+    from s3server import S3Server
+
+    server = S3Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: "S3Server", monkeypatch: pytest.MonkeyPatch) -> "S3Server":
+    """The server, with an environment that leads to it and holds no other credentials."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
+            monkeypatch.delenv(name)
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    s3_server.calls.clear()
+    return s3_server

@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "storage": "errors processes",
     "pillow_guard": "errors",
     "images": "errors records image_headers pillow_guard",
-    "sources": "errors records image_headers images",
+    "sources": "errors records image_headers images storage",
     "store": "errors records processes storage",
     "sharding": "errors records store.schema",
     "teachers": "errors records",

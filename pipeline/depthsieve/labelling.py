@@ -6,7 +6,6 @@ Axes: C channels, H and W the label shape; batches are rows [kB, (k+1)B) of the 
 import contextlib
 import errno
 import hashlib
-import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -296,15 +295,6 @@ def _one_by_one(
         yield span, prepared
 
 
-def _holds_something(root: str) -> bool:
-    """False where a disk that is not mounted leaves no folder, or an empty one."""
-    try:
-        with os.scandir(root) as entries:
-            return any(True for _ in entries)
-    except OSError:
-        return False
-
-
 def _empty_arrays(shard: Shard) -> dict[str, np.ndarray[Any, Any]]:
     count = len(shard.images)
     sizes = {"image": count, "y": shard.shape[0], "x": shard.shape[1], "code": 256}
@@ -338,7 +328,7 @@ def _prepare(
         return ImageRejected(str(error))
     except OSError as error:
         reason = f"cannot be read any more: {(error.strerror or str(error)).lower()}"
-        if error.errno in IMAGE_FAULTS and _holds_something(source.root):
+        if error.errno in IMAGE_FAULTS and source.is_there():
             return ImageRejected(reason)
         if last_attempt:
             return Unreadable(reason)

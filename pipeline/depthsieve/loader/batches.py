@@ -98,6 +98,8 @@ class BatchLoader:
                 f"no batch is left: {len(dataset)} images in {int(self._buckets_N.max()) + 1} label shapes do not fill "
                 f"one for {ranks.world_size} ranks (drop_last={self.drop_last}); use a crop, so that shapes mix"
             )
+        if options.get("num_workers") and dataset.is_remote:  # which a forked process could not read
+            options.setdefault("multiprocessing_context", "forkserver")
         self._batches = DataLoader(
             dataset,
             batch_sampler=_RestOfEpoch(self),

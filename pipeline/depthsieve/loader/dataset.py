@@ -23,6 +23,7 @@ from depthsieve.loader.epoch import shuffled
 from depthsieve.loader.samples import Reader, Sample, SampleKey
 from depthsieve.loader.selection import Selection, select
 from depthsieve.masking import drop_count, scope_histogram, threshold_code, train_mask
+from depthsieve.sources import is_remote, reopen_source, root_of
 from depthsieve.store import Store, open_store
 
 Scope = Literal["image", "batch", "dataset"]
@@ -98,6 +99,12 @@ class PseudoLabelDataset(Dataset[Sample]):
     def ids(self) -> list[str]:
         """Ids of the images served, sorted."""
         return self.selection.ids
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether labels or images lie in an object store."""
+        roots = [self._store.location, *(self.image_roots or {}).values()]
+        return any(map(is_remote, roots))
 
     @property
     def quantity(self) -> str:
@@ -236,9 +243,9 @@ def _image_roots(store: Store, selection: Selection, images: Any) -> dict[str, s
     unknown = sorted(set(moved) - set(recorded))
     if unknown:
         raise UsageError(f"images names the source {unknown[0]!r}; this store has {', '.join(sorted(recorded))}")
-    roots = {name: os.path.realpath(moved[name]) if name in moved else recorded[name] for name in used}
+    roots = {name: root_of(moved[name]) if name in moved else recorded[name] for name in used}
     for name, root in roots.items():
-        if not Path(root).exists():
+        if not (reopen_source(name, root).is_there() if is_remote(root) else Path(root).exists()):
             raise LoaderError(
                 f"the images of the source {name!r} are not at {root}; if they moved, pass images={{{name!r}: PATH}}, "
                 "for labels without images pass images=False"

@@ -63,6 +63,14 @@ class FolderSource:
             progress(waiting)
         return walk.result()
 
+    def is_there(self) -> bool:
+        """See :class:`~depthsieve.sources.protocol.Source`."""
+        try:
+            with os.scandir(self._root) as entries:
+                return any(True for _ in entries)
+        except OSError:
+            return False
+
     def read(self, image_id: str) -> bytes:
         """See :class:`~depthsieve.sources.protocol.Source`."""
         path = decode_path(split_id(image_id, self.name))

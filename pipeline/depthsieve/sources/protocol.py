@@ -24,8 +24,8 @@ class Scan:
 
 
 class Source(Protocol):
-    """Where images come from. ``root`` is absolute and resolved; it is recorded in the store. ``is_one_file``: the
-    source is one image file, and ``root`` the folder it lies in."""
+    """Where images come from. ``root`` is an absolute, resolved path, or a URL; it is recorded in the store.
+    ``is_one_file``: the source is one image file, and ``root`` the folder it lies in."""
 
     name: str
     root: str
@@ -36,6 +36,9 @@ class Source(Protocol):
 
         ``progress`` is called now and then with the number of files looked at since its last call.
         """
+
+    def is_there(self) -> bool:
+        """Whether the root can be listed and holds anything: not where a disk is not mounted, or a server away."""
 
     def read(self, image_id: str) -> bytes:
         """One image's bytes. ``OSError`` passes through; :class:`SourceError` for an id that is not this source's, or

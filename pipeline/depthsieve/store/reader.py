@@ -186,7 +186,7 @@ class Store:
     def planned_shard(self, shard_id: str) -> Shard:
         """A shard as its plan has it."""
         number, shard = schema.shard_number(shard_id)
-        (generation,) = (found for found in self.generations() if found.number == number)
+        generation = plan.Generation.from_json(self._record(schema.generation_key(number)))  # with no listing
         name = plan.part_name(number, shard // plan.PART_SHARDS)
         if name not in self._parts:
             self._parts[name] = self._table(generation, name)

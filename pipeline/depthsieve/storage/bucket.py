@@ -1,0 +1,119 @@
+"""A root that is a prefix of an object store: uploads and conditional puts in the place of renames and hard links."""
+
+import contextlib
+import errno
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from depthsieve.processes import Process, is_alive
+from depthsieve.storage.local import STALE_S
+from depthsieve.storage.objects import Objects, parse_url
+from depthsieve.storage.protocol import Entry
+
+UPLOADS = 8
+"""Files of a folder that are uploaded at a time."""
+PROBES = "tmp"
+_SCRATCH_PREFIX = "depthsieve-"
+
+
+class BucketRoot:
+    """See :class:`~depthsieve.storage.protocol.Root`. Nothing is sent before the first use, and :class:`UsageError` is
+    raised for a URL that cannot be meant."""
+
+    def __init__(self, url: str) -> None:
+        self._objects = Objects(parse_url(url))
+        self.path: Path | None = None
+        self.location = str(self._objects.address)
+
+    def __repr__(self) -> str:
+        return f"BucketRoot({self.location!r})"
+
+    def read(self, key: str) -> bytes:
+        return self._objects.read(key)
+
+    def entry(self, key: str) -> Entry | None:
+        return self._objects.entry(key)
+
+    def names(self, folder: str) -> list[str]:
+        folders, objects = self._objects.children(folder)
+        return sorted({key.rpartition("/")[2] for key in (*folders, *(entry.key for entry in objects))})
+
+    def entries(self, folder: str) -> Iterator[Entry]:
+        for page in self._objects.walk(folder):
+            yield from page
+
+    def write(self, key: str, data: bytes) -> None:
+        self._objects.put(key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        return self._objects.put_new(key, data)
+
+    @contextlib.contextmanager
+    def scratch(self, stem: str) -> Iterator[Path]:
+        folder = Path(tempfile.mkdtemp(f".{Process.current().token}", f"{_SCRATCH_PREFIX}{stem}-"))
+        try:
+            yield folder / stem
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, folder: Path, key: str, listed: Mapping[str, Mapping[str, Any]]) -> None:
+        """An object is there whole or not at all, so only sizes are compared with what stands there. That the bytes
+        arrived unchanged is seen to by S3 servers: the sha256 of a body is part of each request's signature."""
+        sizes = {f"{key}/{name}": int(file["bytes"]) for name, file in listed.items()}
+        there = {entry.key: entry.size for entry in self.entries(key)}
+        missing = [name for name in listed if there.get(f"{key}/{name}") != sizes[f"{key}/{name}"]]
+        with ThreadPoolExecutor(max_workers=UPLOADS) as uploads:
+
+            def upload(name: str) -> None:
+                self._objects.put_file(f"{key}/{name}", folder / name, sizes[f"{key}/{name}"])
+
+            for _ in uploads.map(upload, missing):
+                pass
+        there = {entry.key: entry.size for entry in self.entries(key)}
+        if there != sizes:
+            wrong = sorted(name for name in {*there, *sizes} if there.get(name) != sizes.get(name))
+            raise OSError(errno.EIO, f"{len(wrong)} objects are not as they were sent", f"{self.location}/{wrong[0]}")
+
+    def remove(self, key: str) -> None:
+        self._objects.delete([key])
+
+    def remove_folder(self, folder: str) -> None:
+        for page in self._objects.walk(folder):
+            self._objects.delete([entry.key for entry in page])
+
+    def prepare(self) -> None:
+        """Also sees that the server refuses to create an object twice: all commits rest on that."""
+        probe = f"{PROBES}/probe-{uuid.uuid4().hex[:12]}.{Process.current().token}"
+        first = self.create(probe, b"first")
+        second = self.create(probe, b"second")
+        self.remove(probe)
+        if not first or second:
+            raise OSError(
+                errno.ENOTSUP, "the server ignores conditional puts, which commits need; use another", self.location
+            )
+
+    def clear_scratch(self) -> None:
+        for path in Path(tempfile.gettempdir()).glob(f"{_SCRATCH_PREFIX}*.*"):
+            if is_alive(path.suffix[1:]) is False:
+                shutil.rmtree(path, ignore_errors=True)
+        old = time.time() - STALE_S
+        left = []
+        for entry in self.entries(PROBES):
+            alive = is_alive(entry.key.rpartition(".")[2])
+            if alive is False or (alive is None and entry.modified < old):
+                left.append(entry.key)
+        self._objects.delete(left)
+
+    def zarr(self, key: str) -> Any:
+        from depthsieve.storage.zarr_objects import ZarrObjects  # zarr takes a second
+
+        return ZarrObjects(self._objects.below(key))
+
+    def free_bytes(self) -> int | None:
+        return None

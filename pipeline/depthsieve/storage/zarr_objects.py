@@ -1,0 +1,21 @@
+"""A Zarr store over objects, to read from: the only file of storage that knows zarr."""
+
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import ObjectStore
+
+from depthsieve.storage.objects import Objects
+
+
+class ZarrObjects(ObjectStore):  # type: ignore[type-arg]
+    """Reads the array or group at the root of ``objects``. What goes wrong is an :class:`OSError`, as with a file."""
+
+    def __init__(self, objects: Objects) -> None:
+        super().__init__(objects.store(), read_only=True)
+        self._objects = objects
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        try:
+            return await super().get(key, prototype, byte_range)
+        except Exception as error:
+            raise self._objects.fault(error, key) from None
