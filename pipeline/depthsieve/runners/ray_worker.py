@@ -1,0 +1,116 @@
+"""The far end of the Ray runner: an actor's class, and what its death tells about the shard that it was at."""
+
+import os
+import pickle
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray.exceptions import ActorDiedError, RayError, WorkerCrashedError
+
+from depthsieve import __version__
+from depthsieve.errors import DepthsieveError
+from depthsieve.isolation import label_isolated
+from depthsieve.labelling import ShardLabeller
+from depthsieve.records import LabelJob, ShardResult
+from depthsieve.runners.ledger import Death
+from depthsieve.runners.ray_session import one_line
+from depthsieve.store import open_store
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What a worker says when it is asked to get ready: where it is, and what a person must mend, if anything."""
+
+    where: str
+    problem: str | None = None
+
+
+class RayWorker:
+    """An actor: the labeller with its teacher, loaded once; or, to isolate, none, as it starts processes of its own.
+
+    Shards are labelled one at a time, in a thread; :meth:`stop` and :meth:`images_done` are answered meanwhile.
+    """
+
+    def __init__(self) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which says what becomes of us
+        self._job: LabelJob | None = None
+        self._labeller: ShardLabeller | None = None
+        self._images = 0
+        self._stopped = False
+
+    def prepare(self, version: str, pickled_job: bytes, roots: tuple[str, ...], isolates: bool) -> Readiness:
+        """Check that this process can do the job, and load the teacher unless it only isolates.
+
+        ``version`` is the driver's; the job is pickled, since another version might not be able to read it. ``roots``
+        are those of sources that the driver sees.
+        """
+        where = f"node {ray.util.get_node_ip_address()}, process {os.getpid()}"
+        if version != __version__:
+            return Readiness(where, f"it has depthsieve {__version__}, this run {version}; give every node the same")
+        job: LabelJob = pickle.loads(pickled_job)
+        try:
+            if open_store(job.store).fingerprint != job.fingerprint:
+                return Readiness(where, f"{job.store} is another store there than here; share one between all nodes")
+            for root in roots:
+                if not holds_something(root):
+                    return Readiness(where, f"it does not see the images in {root}; mount them there, at the same path")
+            if not isolates:
+                self._labeller = ShardLabeller(job, on_images=self._count)
+        except DepthsieveError as error:
+            return Readiness(where, str(error))
+        self._job = job
+        return Readiness(where)
+
+    def label(self, shard_id: str) -> ShardResult | None:
+        """Label one shard, or None if it was told to stop before it began."""
+        assert self._labeller is not None
+        return None if self._stopped else self._labeller(shard_id)
+
+    def isolate(self, shard_id: str) -> ShardResult | None:
+        """Label one shard in processes of its own that may die."""
+        assert self._job is not None
+        return None if self._stopped else label_isolated(self._job, shard_id)
+
+    def stop(self) -> None:
+        """Begin no other shard."""
+        self._stopped = True
+
+    def images_done(self) -> int:
+        """Images labelled so far: a worker at which it moves is alive, however slow."""
+        return self._images
+
+    def _count(self, images: int) -> None:
+        self._images += images
+
+
+def holds_something(root: str) -> bool:
+    """Whether a source's root is there; False also for the empty folder that a disk leaves which is not mounted."""
+    path = Path(root)
+    try:
+        return any(path.iterdir()) if path.is_dir() else path.exists()
+    except OSError:
+        return False
+
+
+def death_of(error: RayError) -> Death:
+    """What the error of an actor's call says about its end.
+
+    A process that ends by a signal or an exit code may have been killed by what it was at. Innocent: the node is gone,
+    was pre-empted or drained, the machine ran out of memory and Ray chose this worker to end, or someone ended it by
+    SIGTERM, as schedulers do.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, WorkerCrashedError):
+        return Death(one_line(error), blames=True)
+    if not isinstance(error, ActorDiedError):
+        return Death(one_line(error), blames=False)
+    where = "".join(f" {part}" for part in text.split(" ip: ")[1:2]).split(" The actor")[0].strip()
+    reason = text.partition(" Worker exit detail: ")[2] or text.partition(" The actor")[2] or text
+    reason = reason.partition(" Some common causes")[0]
+    innocent = ("NODE_OUT_OF_MEMORY", "INTENDED_SYSTEM_EXIT", "receives a SIGTERM", "signal. SIGTERM")
+    blames = (
+        "its worker process has died" in text and not error.preempted and not any(word in text for word in innocent)
+    )
+    return Death(f"{reason.strip()}{f' (node {where})' if where else ''}", blames)
