@@ -85,9 +85,9 @@ def ray_runner(options: RayOptions, worker: type[RayWorker] = RayWorker) -> Runn
     return run
 
 
-def _control(method: Any) -> Any:
+def _control(method: Any, *arguments: Any) -> Any:
     """Call a method that is answered while the actor is at a shard."""
-    return method.options(concurrency_group="control").remote()
+    return method.options(concurrency_group="control").remote(*arguments)
 
 
 def _misfit(error: RayError) -> Death:
@@ -170,7 +170,7 @@ class _Driver:
             self._stopping = True
             for slot in self._slots:
                 if slot.window:
-                    _control(slot.actor.stop)
+                    _control(slot.actor.stop, self._stop.seconds_left())
                 else:
                     self._vacate(slot)
         return under_way and self._stop.seconds_left() > 0
@@ -237,15 +237,15 @@ class _Driver:
                     continue
                 if slot.isolates:
                     if poison and not size:
-                        self._send(slot, poison.popleft(), slot.actor.isolate)
+                        self._send(slot, poison.popleft())
                 elif makes_room:
                     makes_room = False  # it runs dry, and then gives its place to an isolating actor
                 elif len(queue) >= (len(self._slots) if size else 1):
-                    self._send(slot, queue.popleft(), slot.actor.label)
+                    self._send(slot, queue.popleft())
                     self._refill()
 
-    def _send(self, slot: _Slot, task: ShardTask, method: Any) -> None:
-        call = method.remote(task.shard_id)
+    def _send(self, slot: _Slot, task: ShardTask) -> None:
+        call = slot.actor.label.remote(task.shard_id)
         slot.window.append((call, task))
         self._calls[call] = (slot, "label")
 

@@ -1,9 +1,12 @@
 """The far end of the Ray runner: an actor's class, and what its death tells about the shard that it was at."""
 
+import contextlib
 import os
 import pickle
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -12,10 +15,11 @@ from ray.exceptions import ActorDiedError, RayError, WorkerCrashedError
 from depthsieve import __version__
 from depthsieve.errors import DepthsieveError
 from depthsieve.isolation import label_isolated
-from depthsieve.labelling import ShardLabeller
+from depthsieve.labelling import ShardLabeller, Watch
 from depthsieve.records import LabelJob, ShardResult
 from depthsieve.runners.ledger import Death
 from depthsieve.runners.ray_session import one_line
+from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import open_store
 
 
@@ -35,10 +39,9 @@ class RayWorker:
 
     def __init__(self) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which says what becomes of us
-        self._job: LabelJob | None = None
-        self._labeller: ShardLabeller | None = None
+        self._work: Callable[[str], ShardResult] | None = None
         self._images = 0
-        self._stopped = False
+        self._stop = Stop()
 
     def prepare(self, version: str, pickled_job: bytes, roots: tuple[str, ...], isolates: bool) -> Readiness:
         """Check that this process can do the job, and load the teacher unless it only isolates.
@@ -56,26 +59,25 @@ class RayWorker:
             for root in roots:
                 if not holds_something(root):
                     return Readiness(where, f"it does not see the images in {root}; mount them there, at the same path")
-            if not isolates:
-                self._labeller = ShardLabeller(job, on_images=self._count)
+            if isolates:
+                self._work = partial(label_isolated, job, stop=self._stop)
+            else:
+                self._work = ShardLabeller(job, watch=Watch(self._count, self._stop))
         except DepthsieveError as error:
             return Readiness(where, str(error))
-        self._job = job
         return Readiness(where)
 
     def label(self, shard_id: str) -> ShardResult | None:
-        """Label one shard, or None if it was told to stop before it began."""
-        assert self._labeller is not None
-        return None if self._stopped else self._labeller(shard_id)
+        """Label one shard; None if a stop came before it was begun, or its grace was over."""
+        assert self._work is not None
+        with contextlib.suppress(Abandoned):
+            return None if self._stop.requested else self._work(shard_id)
+        return None
 
-    def isolate(self, shard_id: str) -> ShardResult | None:
-        """Label one shard in processes of its own that may die."""
-        assert self._job is not None
-        return None if self._stopped else label_isolated(self._job, shard_id)
-
-    def stop(self) -> None:
-        """Begin no other shard."""
-        self._stopped = True
+    def stop(self, seconds: float) -> None:
+        """Begin no other shard, and go on with the one that was begun for so long."""
+        self._stop.grace_s = seconds
+        self._stop.request()
 
     def images_done(self) -> int:
         """Images labelled so far: a worker at which it moves is alive, however slow."""
