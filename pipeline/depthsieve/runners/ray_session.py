@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import worker as ray_internals
 from ray.exceptions import RayError
 
 from depthsieve.errors import RunError
@@ -100,6 +101,7 @@ def connected(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
             check_address(address)
             settings = {"address": address}
         try:
+            stack.enter_context(_quiet())
             with _signals_kept():
                 ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError, RayError, ImportError) as error:
@@ -147,6 +149,17 @@ def _why(error: BaseException) -> str:
             "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
         )
     return one_line(error)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray from printing each worker's death to our stdout, which --json has; we tell of them ourselves."""
+    before = getattr(ray_internals, "_worker_logs_enabled", True)
+    ray_internals._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        ray_internals._worker_logs_enabled = before
 
 
 @contextlib.contextmanager

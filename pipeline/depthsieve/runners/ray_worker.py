@@ -22,6 +22,9 @@ from depthsieve.runners.ray_session import one_line
 from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import open_store
 
+INNOCENT = ("NODE_OUT_OF_MEMORY", "INTENDED_SYSTEM_EXIT", "SIGTERM")
+"""What Ray says of the end of a worker process that was no fault of what it was doing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
@@ -103,16 +106,13 @@ def death_of(error: RayError) -> Death:
     was pre-empted or drained, the machine ran out of memory and Ray chose this worker to end, or someone ended it by
     SIGTERM, as schedulers do.
     """
-    text = " ".join(str(error).split())
     if isinstance(error, WorkerCrashedError):
         return Death(one_line(error), blames=True)
     if not isinstance(error, ActorDiedError):
         return Death(one_line(error), blames=False)
-    where = "".join(f" {part}" for part in text.split(" ip: ")[1:2]).split(" The actor")[0].strip()
-    reason = text.partition(" Worker exit detail: ")[2] or text.partition(" The actor")[2] or text
-    reason = reason.partition(" Some common causes")[0]
-    innocent = ("NODE_OUT_OF_MEMORY", "INTENDED_SYSTEM_EXIT", "receives a SIGTERM", "signal. SIGTERM")
-    blames = (
-        "its worker process has died" in text and not error.preempted and not any(word in text for word in innocent)
-    )
-    return Death(f"{reason.strip()}{f' (node {where})' if where else ''}", blames)
+    text = " ".join(str(error).split()).partition(" Some common causes")[0]
+    head, _, cause = text.partition(" The actor ")  # the first words are "The actor died unexpectedly"
+    ip = head.rpartition(" ip: ")[2] if " ip: " in head else "unknown"
+    reason = cause.partition(" Worker exit detail: ")[2] or f"The actor {cause}"
+    innocent = error.preempted or any(word in cause for word in INNOCENT)
+    return Death(f"{reason} (node {ip})", blames="its worker process has died" in cause and not innocent)
