@@ -56,4 +56,4 @@ def unlabelled_copy(store: Path, copy: Path) -> Path:
 def job_of(store: Path, photos: Path, teacher: Path) -> LabelJob:
     """The job of labelling what is planned in ``store``."""
     fingerprint = open_store(store).fingerprint
-    return LabelJob(store, TeacherRequest(str(teacher)), fingerprint, ("flip",), (("default", str(photos)),))
+    return LabelJob(str(store), TeacherRequest(str(teacher)), fingerprint, ("flip",), (("default", str(photos)),))

@@ -280,7 +280,7 @@ def test_workers_that_see_neither_store_nor_images_are_named(
     (tmp_path / "photos").symlink_to(photos)
     mine = Path("/proc/self/cwd") / hidden
     if hidden == "store":
-        unseen, says = replace(job, store=mine), f"{mine} is not a label store"
+        unseen, says = replace(job, store=str(mine)), f"{mine} is not a label store"
     else:
         unseen, says = replace(job, sources=(("default", str(mine)),)), f"it does not see the images in {mine}; mount"
     tasks = iter([ShardTask(shard_id) for shard_id in shards_of(job)])

@@ -66,8 +66,8 @@ class RayWorker:
                 self._work = partial(label_isolated, job, stop=self._stop)
             else:
                 self._work = ShardLabeller(job, watch=Watch(self._count, self._stop))
-        except DepthsieveError as error:
-            return Readiness(where, str(error))
+        except (DepthsieveError, OSError) as error:
+            return Readiness(where, one_line(error))
         return Readiness(where)
 
     def label(self, shard_id: str) -> ShardResult | None:
