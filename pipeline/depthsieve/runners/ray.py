@@ -7,9 +7,8 @@ import contextlib
 import math
 import pickle
 import time
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -21,7 +20,8 @@ from depthsieve.records import LabelJob, ShardResult, ShardTask
 from depthsieve.runners import Runner
 from depthsieve.runners.ledger import Death, Ledger
 from depthsieve.runners.ray_session import connected, current_offer, one_line
-from depthsieve.runners.ray_worker import RayWorker, Readiness, death_of, holds_something
+from depthsieve.runners.ray_worker import RayWorker, Readiness, death_of, holds_something, misfit
+from depthsieve.runners.slots import Slot
 from depthsieve.stopping import Stop
 
 WINDOW = 2
@@ -90,38 +90,6 @@ def _control(method: Any, *arguments: Any) -> Any:
     return method.options(concurrency_group="control").remote(*arguments)
 
 
-def _misfit(error: RayError) -> Death:
-    """A worker in which depthsieve could not even be asked what is wrong."""
-    reason = f"a Ray worker cannot load depthsieve {__version__}: {one_line(error)}; give every node the same version"
-    return Death(reason, blames=False)
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """The place of one worker; actors in it come and go."""
-
-    actor: Any = None
-    isolates: bool = False
-    ready: bool = False
-    where: str = ""
-    window: deque[tuple[Any, ShardTask]] = field(default_factory=deque)
-    doubt: RayError | None = None  # it was unavailable, and has been asked whether it lives
-    deaths: int = 0  # since its last result
-    not_before: float = 0.0
-    images: int = 0
-
-    @property
-    def free(self) -> bool:
-        """Whether a shard would be begun at once."""
-        return self.ready and not self.window and self.doubt is None
-
-    def take(self, call: Any) -> ShardTask:
-        """The task of a call, which leaves the window."""
-        task = next(task for sent, task in self.window if sent == call)
-        self.window = deque(entry for entry in self.window if entry[0] != call)
-        return task
-
-
 class _Driver:
     """The driver of one run. It holds a few tasks a worker, and nothing that grows with the number of shards."""
 
@@ -137,8 +105,8 @@ class _Driver:
             max_concurrency=1,
             concurrency_groups={"control": 1},
         )(worker)
-        self._slots: list[_Slot] = []
-        self._calls: dict[Any, tuple[_Slot, str]] = {}
+        self._slots: list[Slot] = []
+        self._calls: dict[Any, tuple[Slot, str]] = {}
         self._staffed = self._heard = self._asked = self._counted = time.monotonic()
         self._stopping = False
 
@@ -180,7 +148,7 @@ class _Driver:
     def _staff(self) -> None:
         """Fill vacant places as far as there is work, and see to it that poison finds one."""
         while len(self._slots) < self._wanted():
-            self._slots.append(_Slot())
+            self._slots.append(Slot())
         self._refill()
         queue, poison = self._ledger.queue, self._ledger.poison
         isolating = [slot for slot in self._slots if slot.actor is not None and slot.isolates]
@@ -216,11 +184,11 @@ class _Driver:
         if not self._stop.requested:
             self._ledger.refill(len(self._slots))
 
-    def _open(self, slot: _Slot, isolates: bool) -> None:
+    def _open(self, slot: Slot, isolates: bool) -> None:
         slot.actor, slot.isolates, slot.images = self._actor_class.remote(), isolates, 0
         self._calls[slot.actor.prepare.remote(*self._job, isolates)] = (slot, "prepare")
 
-    def _vacate(self, slot: _Slot) -> None:
+    def _vacate(self, slot: Slot) -> None:
         actor, slot.actor, slot.ready, slot.doubt = slot.actor, None, False, None
         slot.window.clear()
         self._calls = {call: at for call, at in self._calls.items() if at[0] is not slot}
@@ -244,7 +212,7 @@ class _Driver:
                     self._send(slot, queue.popleft())
                     self._refill()
 
-    def _send(self, slot: _Slot, task: ShardTask) -> None:
+    def _send(self, slot: Slot, task: ShardTask) -> None:
         call = slot.actor.label.remote(task.shard_id)
         slot.window.append((call, task))
         self._calls[call] = (slot, "label")
@@ -265,7 +233,7 @@ class _Driver:
             answer = ray.get(call)
         except RayTaskError as error:
             if kind != "label":
-                yield from self._bury(slot, _misfit(error), unfit=True)
+                yield from self._bury(slot, misfit(error), unfit=True)
                 return
             yield self._ledger.finish(ShardResult(slot.take(call).shard_id, error=one_line(error)))
         except RayError as error:
@@ -273,7 +241,7 @@ class _Driver:
         else:
             yield from self._heard_of(slot, kind, call, answer)
 
-    def _heard_of(self, slot: _Slot, kind: str, call: Any, answer: Any) -> Iterator[ShardResult]:
+    def _heard_of(self, slot: Slot, kind: str, call: Any, answer: Any) -> Iterator[ShardResult]:
         if isinstance(answer, Readiness):
             slot.where, slot.ready = answer.where, answer.problem is None
             if answer.problem is not None:
@@ -289,16 +257,16 @@ class _Driver:
         elif answer != slot.images:
             slot.images, self._heard = answer, time.monotonic()
 
-    def _failed(self, slot: _Slot, kind: str, error: RayError) -> Iterator[ShardResult]:
+    def _failed(self, slot: Slot, kind: str, error: RayError) -> Iterator[ShardResult]:
         """A call came back without an answer: its actor is gone, or cannot be reached, and Ray may know more soon."""
         if slot.doubt is None and isinstance(error, ActorUnavailableError):
             slot.doubt = error
             self._calls[_control(slot.actor.images_done)] = (slot, "doubt")
         elif slot.doubt is None or kind == "doubt":
             unfit = getattr(error, "actor_init_failed", False)
-            yield from self._bury(slot, _misfit(error) if unfit else death_of(error), unfit)
+            yield from self._bury(slot, misfit(error) if unfit else death_of(error), unfit)
 
-    def _bury(self, slot: _Slot, death: Death, unfit: bool = False) -> Iterator[ShardResult]:
+    def _bury(self, slot: Slot, death: Death, unfit: bool = False) -> Iterator[ShardResult]:
         """Take up what a dead actor leaves, and vacate its place for a while that grows with each death.
 
         ``unfit`` is one that cannot do the job. Before there is any result that is true of the run, which ends.
@@ -314,7 +282,7 @@ class _Driver:
         if given_up is not None:
             yield given_up
 
-    def _drained(self, slot: _Slot) -> tuple[list[ShardResult], list[ShardTask]]:
+    def _drained(self, slot: Slot) -> tuple[list[ShardResult], list[ShardTask]]:
         """What an actor had answered before it died, and its other tasks in their order."""
         calls = [call for call, _ in slot.window]
         if calls:

@@ -116,3 +116,9 @@ def death_of(error: RayError) -> Death:
     reason = cause.partition(" Worker exit detail: ")[2] or f"The actor {cause}"
     innocent = error.preempted or any(word in cause for word in INNOCENT)
     return Death(f"{reason} (node {ip})", blames="its worker process has died" in cause and not innocent)
+
+
+def misfit(error: RayError) -> Death:
+    """A worker in which depthsieve could not even be asked what is wrong."""
+    reason = f"a Ray worker cannot load depthsieve {__version__}: {one_line(error)}; give every node the same version"
+    return Death(reason, blames=False)
