@@ -142,7 +142,7 @@ def test_poison_is_labelled_in_isolation_after_two_deaths_or_at_once_where_it_is
     tasks = [ShardTask(poison), ShardTask(known, isolate=True), *map(ShardTask, others)]
     results = {result.shard_id: result for result in ray_runner(TWO, OrderedWorker)(job, iter(tasks), Stop())}
     check_whole(results, store, undisturbed)
-    assert (times_begun(orders, poison), times_begun(orders, known)) == (3, 1)
+    assert (times_begun(orders, poison), times_begun(orders, known)) == (3, 1), notes_of(results)
     assert any(f"died at shard {poison}, which is labelled in isolation now" in note for note in notes_of(results))
 
 

@@ -36,6 +36,9 @@ START_S = 300.0
 DRAIN_S = 2.0
 """Seconds to wait for what a dead actor had answered before its end."""
 
+DOUBT_S = 15.0
+"""Seconds in which Ray may find out what became of an actor that does not answer, before it is given up as lost."""
+
 COUNT_S = 10.0
 """Seconds between two looks at how many workers a cluster has room for."""
 
@@ -259,9 +262,12 @@ class _Driver:
 
     def _failed(self, slot: Slot, kind: str, error: RayError) -> Iterator[ShardResult]:
         """A call came back without an answer: its actor is gone, or cannot be reached, and Ray may know more soon."""
-        if slot.doubt is None and isinstance(error, ActorUnavailableError):
-            slot.doubt = error
-            self._calls[_control(slot.actor.images_done)] = (slot, "doubt")
+        now = time.monotonic()
+        unclear = isinstance(error, ActorUnavailableError)
+        if slot.doubt is None and unclear:
+            slot.doubt, slot.doubted, slot.ask_at = error, now, now
+        elif kind == "doubt" and unclear and now - slot.doubted < DOUBT_S:
+            slot.ask_at = now + POLL_S
         elif slot.doubt is None or kind == "doubt":
             unfit = getattr(error, "actor_init_failed", False)
             yield from self._bury(slot, misfit(error) if unfit else death_of(error), unfit)
@@ -269,6 +275,7 @@ class _Driver:
     def _bury(self, slot: Slot, death: Death, unfit: bool = False) -> Iterator[ShardResult]:
         """Take up what a dead actor leaves, and vacate its place for a while that grows with each death.
 
+        An answer that was lost with it makes a wrong suspect, which costs another try: it takes two deaths to convict.
         ``unfit`` is one that cannot do the job. Before there is any result that is true of the run, which ends.
         """
         if unfit and not self._ledger.proven:
@@ -309,6 +316,10 @@ class _Driver:
         elif now - self._staffed > START_S:
             wanted = f"{self._options.cpus_per_worker} CPUs and {self._options.gpus_per_worker:g} GPUs"
             raise RunError(f"no Ray worker has started in {START_S:.0f} s: each wants {wanted}, {current_offer()}")
+        for slot in self._slots:
+            if slot.doubt is not None and slot.ask_at <= now:
+                slot.ask_at = math.inf
+                self._calls[_control(slot.actor.images_done)] = (slot, "doubt")
         working = [slot for slot in self._slots if slot.window]
         if not working:
             self._heard = now

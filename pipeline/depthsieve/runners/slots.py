@@ -1,5 +1,6 @@
 """The places of workers in a Ray run, as the driver sees them."""
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,9 @@ class Slot:
     ready: bool = False
     where: str = ""
     window: deque[tuple[Any, ShardTask]] = field(default_factory=deque)
-    doubt: Exception | None = None  # it was unavailable, and has been asked whether it lives
+    doubt: Exception | None = None  # it was unavailable, and is asked until Ray knows whether it lives
+    doubted: float = 0.0  # since when
+    ask_at: float = math.inf
     deaths: int = 0  # since its last result
     not_before: float = 0.0
     images: int = 0
