@@ -1,11 +1,15 @@
 """What the tests of labelling share: a small teacher of the real class, photos made here, and a store's bytes."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from test_teachers_builders import DEPTH_ANYTHING_PROCESSOR, depth_anything_config, save
+
+from depthsieve.records import LabelJob, TeacherRequest
+from depthsieve.store import open_store
 
 DECIDED = ("labels.zarr", "plan", "commits")
 """What two runs of one profile must agree on to the byte."""
@@ -37,3 +41,19 @@ def decided_bytes(store: Path) -> dict[str, str]:
     """sha256 of every file that labels decide, by its path in the store."""
     files = [path for part in DECIDED for path in sorted((store / part).rglob("*")) if path.is_file()]
     return {str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def unlabelled_copy(store: Path, copy: Path) -> Path:
+    """A store as it was when it was planned, and nothing of it labelled."""
+    shutil.copytree(store, copy)
+    for record in (copy / "commits").glob("[0-9]*.json"):
+        record.unlink()
+    for group in (copy / "labels.zarr" / "shards").glob("[0-9]*-*"):
+        shutil.rmtree(group)
+    return copy
+
+
+def job_of(store: Path, photos: Path, teacher: Path) -> LabelJob:
+    """The job of labelling what is planned in ``store``."""
+    fingerprint = open_store(store).fingerprint
+    return LabelJob(str(store), TeacherRequest(str(teacher)), fingerprint, ("flip",), (("default", str(photos)),))

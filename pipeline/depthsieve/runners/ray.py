@@ -1,225 +1,334 @@
-"""The Ray runner: one actor a worker, a window of two shards an actor. The only file that imports ray."""
+"""The Ray runner: actors with a window of two shards each, and a driver that answers for every shard itself.
+
+Ray restarts nothing and repeats nothing: with its own retries a run hangs when a node goes and is not replaced.
+"""
 
 import contextlib
-import logging
 import math
-import os
-import secrets
-import shutil
-import signal
-import tempfile
-import threading
+import pickle
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
-from depthsieve.errors import DepthsieveError, RunError
-from depthsieve.labelling import ShardLabeller
+from depthsieve import __version__
+from depthsieve.errors import RunError
 from depthsieve.records import LabelJob, ShardResult, ShardTask
 from depthsieve.runners import Runner
+from depthsieve.runners.ledger import Death, Ledger
+from depthsieve.runners.ray_session import connected, current_offer, one_line
+from depthsieve.runners.ray_worker import RayWorker, Readiness, death_of, holds_something, misfit
+from depthsieve.runners.slots import Slot
 from depthsieve.stopping import Stop
 
 WINDOW = 2
+"""Shards at an actor: the one it is at, and the next, so that it need not wait for the driver."""
 
-LONGEST_BASE = 24
-"""Bytes of a temporary folder's path under which Ray's sockets still fit into the 107 that the kernel allows."""
-
+POLL_S = 0.25
+"""Seconds in which a stop is noticed."""
 
 START_S = 300.0
-"""Seconds in which at least one worker must have loaded its teacher."""
+"""Seconds that a run may be without any worker that has loaded its teacher."""
+
+DRAIN_S = 2.0
+"""Seconds to wait for what a dead actor had answered before its end."""
+
+DOUBT_S = 15.0
+"""Seconds in which Ray may find out what became of an actor that does not answer, before it is given up as lost."""
+
+COUNT_S = 10.0
+"""Seconds between two looks at how many workers a cluster has room for."""
+
+LONGEST_PAUSE_S = 60.0
+"""Seconds to wait, at most, before an actor is replaced whose predecessors all died without a result."""
+
+ISOLATION_PATIENCE = 8
+"""How many times longer than others a shard in isolation may give no sign of life: it is labelled piece by piece."""
 
 
 @dataclass(frozen=True, slots=True)
 class RayOptions:
-    """How many actors, and what they may use. ``address`` None starts a private Ray on this machine."""
+    """How many actors, and what they may use.
 
-    workers: int
+    ``address`` None starts a private Ray on this machine; ``workers`` None, with an address, is as many as the cluster
+    has room for, also later, when it has grown. With an address each worker takes a whole GPU if ``gpus`` is not 0. A
+    run in which no worker gives a sign of life for ``watchdog_s`` seconds ends.
+    """
+
+    workers: int | None
     cpus_per_worker: int
     gpus: int = 0
     address: str | None = None
+    watchdog_s: float = 1800.0
 
     @property
     def gpus_per_worker(self) -> float:
         """A whole GPU, or such a part that all workers find room: two workers, never two thirds, to a GPU."""
-        return 1 / math.ceil(self.workers / self.gpus) if self.gpus else 0.0
+        if not self.gpus or self.address or not self.workers:
+            return float(bool(self.gpus))
+        return 1 / math.ceil(self.workers / self.gpus)
 
 
-class _Worker:
-    """An actor's state: the labeller, with its teacher loaded once."""
-
-    def __init__(self) -> None:
-        self._labeller: ShardLabeller | None = None
-
-    def prepare(self, job: LabelJob) -> str | None:
-        """Load the teacher. Returns what a person must mend, if it cannot be."""
-        try:
-            self._labeller = ShardLabeller(job)
-        except DepthsieveError as error:
-            return str(error)
-        return None
-
-    def label(self, shard_id: str) -> ShardResult:
-        assert self._labeller is not None
-        return self._labeller(shard_id)
-
-
-def ray_runner(options: RayOptions) -> Runner:
+def ray_runner(options: RayOptions, worker: type[RayWorker] = RayWorker) -> Runner:
     """A runner on actors of a Ray cluster, started for the run and stopped after it unless an address is given."""
 
     def run(job: LabelJob, tasks: Iterator[ShardTask], stop: Stop) -> Iterator[ShardResult]:
-        shard_ids = [task.shard_id for task in tasks]
-        with _connected(options), contextlib.closing(_Actors(options, job, len(shard_ids))) as actors:
-            yield from actors.label(shard_ids)
+        with connected(options.address, (options.workers or 1) * options.cpus_per_worker, options.gpus):
+            driver = _Driver(options, job, worker, Ledger(tasks), stop)
+            try:
+                yield from driver.results()
+            except RayError as error:
+                raise RunError(f"Ray has failed: {one_line(error)}") from error
+            finally:
+                driver.close()
 
     return run
 
 
-class _Actors:
-    """The actors of one run, gone after :meth:`close`. Shards go to those that have loaded their teacher."""
+def _control(method: Any, *arguments: Any) -> Any:
+    """Call a method that is answered while the actor is at a shard."""
+    return method.options(concurrency_group="control").remote(*arguments)
 
-    def __init__(self, options: RayOptions, job: LabelJob, shards: int) -> None:
-        actor_class = ray.remote(
-            num_cpus=options.cpus_per_worker, num_gpus=options.gpus_per_worker, max_restarts=0, max_concurrency=1
-        )(_Worker)
-        self._actors = [actor_class.remote() for _ in range(min(options.workers, shards))]
-        self._starting = {actor.prepare.remote(job): actor for actor in self._actors}
-        self._wanted = f"{options.cpus_per_worker} CPUs and {options.gpus_per_worker:g} GPUs"
 
-    def label(self, shard_ids: list[str]) -> Iterator[ShardResult]:
-        """Keep a window of shards at every actor; an actor that fails gets no more.
+class _Driver:
+    """The driver of one run. It holds a few tasks a worker, and nothing that grows with the number of shards."""
 
-        Raises :class:`RunError` when no actor starts within :data:`START_S`, or a teacher cannot be loaded.
+    def __init__(self, options: RayOptions, job: LabelJob, worker: type[RayWorker], ledger: Ledger, stop: Stop) -> None:
+        self._options, self._ledger, self._stop = options, ledger, stop
+        roots = (root for _, root in job.sources if "://" not in root)
+        self._job = (__version__, pickle.dumps(job), tuple(root for root in roots if holds_something(root)))
+        self._actor_class = ray.remote(
+            num_cpus=options.cpus_per_worker,
+            num_gpus=options.gpus_per_worker,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=1,
+            concurrency_groups={"control": 1},
+        )(worker)
+        self._slots: list[Slot] = []
+        self._calls: dict[Any, tuple[Slot, str]] = {}
+        self._staffed = self._heard = self._asked = self._counted = time.monotonic()
+        self._stopping = False
+
+    def results(self) -> Iterator[ShardResult]:
+        """A result for each task, until there are no more or the stop's grace is over.
+
+        Raises :class:`RunError` when a worker cannot do the job, none starts within :data:`START_S`, they die one
+        after another, or none gives a sign of life.
         """
-        waiting = deque(shard_ids)
-        flying: dict[Any, tuple[Any, str]] = {}
-        deadline, started = time.monotonic() + START_S, False
-
-        def send(actor: Any) -> None:
-            if waiting:
-                shard_id = waiting.popleft()
-                flying[actor.label.remote(shard_id)] = (actor, shard_id)
-
-        while flying or (waiting and self._starting):
-            timeout = None if started else max(0.0, deadline - time.monotonic())
-            done, _ = ray.wait([*flying, *self._starting], num_returns=1, timeout=timeout)
-            if not done:
-                raise RunError(f"Ray started no worker in {START_S:.0f} s: each wants {self._wanted}, {_offered()}")
-            (reference,) = done
-            if reference in self._starting:
-                for actor in self._ready(reference):
-                    started = True
-                    for _ in range(WINDOW):
-                        send(actor)
-                continue
-            actor, shard_id = flying.pop(reference)
-            try:
-                result = ray.get(reference)
-            except RayError as error:
-                yield ShardResult(shard_id, error=f"a Ray worker failed: {_first_line(error)}")
-            else:
-                send(actor)
-                yield result
-        for shard_id in waiting:
-            yield ShardResult(shard_id, error="all Ray workers have died")
-
-    def _ready(self, reference: Any) -> list[Any]:
-        """The actor that has loaded its teacher, or none if it died."""
-        actor = self._starting.pop(reference)
-        try:
-            problem = ray.get(reference)
-        except RayError:
-            return []
-        if problem:
-            raise RunError(problem)
-        return [actor]
+        while self._goes_on():
+            if not self._stopping:
+                self._staff()
+                self._hand_out()
+            for call in self._answered():
+                yield from self._take(call)
+            self._watch()
 
     def close(self) -> None:
         """End the actors."""
-        for actor in self._actors:
+        for slot in self._slots:
+            with contextlib.suppress(RayError):
+                self._vacate(slot)
+
+    def _goes_on(self) -> bool:
+        under_way = any(slot.window for slot in self._slots)
+        if not self._stop.requested:
+            return under_way or self._ledger.waiting
+        if not self._stopping:
+            self._stopping = True
+            for slot in self._slots:
+                if slot.window:
+                    _control(slot.actor.stop, self._stop.seconds_left())
+                else:
+                    self._vacate(slot)
+        return under_way and self._stop.seconds_left() > 0
+
+    # who works
+
+    def _staff(self) -> None:
+        """Fill vacant places as far as there is work, and see to it that poison finds one."""
+        while len(self._slots) < self._wanted():
+            self._slots.append(Slot())
+        self._refill()
+        queue, poison = self._ledger.queue, self._ledger.poison
+        isolating = [slot for slot in self._slots if slot.actor is not None and slot.isolates]
+        labelling = [slot for slot in self._slots if slot.actor is not None and not slot.isolates]
+        isolators_wanted = min(len(poison), 1 if queue else len(self._slots)) - len(isolating)
+        if isolators_wanted > 0 and len(isolating) + len(labelling) == len(self._slots):
+            makes_room = next((slot for slot in labelling if slot.free), None)
+        else:
+            makes_room = next((slot for slot in isolating if slot.free and queue and not poison), None)
+        if makes_room is not None:
+            self._vacate(makes_room)
+        idle = sum(not slot.window for slot in labelling if slot.actor is not None)
+        for slot in self._slots:
+            if slot.actor is not None or slot.not_before > time.monotonic():
+                continue
+            if isolators_wanted > 0:
+                self._open(slot, isolates=True)
+                isolators_wanted -= 1
+            elif len(queue) > idle:
+                self._open(slot, isolates=False)
+                idle += 1
+
+    def _wanted(self) -> int:
+        """How many places there should be. Where the cluster decides it is looked at anew every few seconds."""
+        if self._options.workers is not None:
+            return self._options.workers
+        if self._slots and time.monotonic() - self._counted < COUNT_S:
+            return len(self._slots)
+        self._counted = time.monotonic()
+        return current_offer().workers(self._options.cpus_per_worker, bool(self._options.gpus))
+
+    def _refill(self) -> None:
+        if not self._stop.requested:
+            self._ledger.refill(len(self._slots))
+
+    def _open(self, slot: Slot, isolates: bool) -> None:
+        slot.actor, slot.isolates, slot.images = self._actor_class.remote(), isolates, 0
+        self._calls[slot.actor.prepare.remote(*self._job, isolates)] = (slot, "prepare")
+
+    def _vacate(self, slot: Slot) -> None:
+        actor, slot.actor, slot.ready, slot.doubt = slot.actor, None, False, None
+        slot.window.clear()
+        self._calls = {call: at for call, at in self._calls.items() if at[0] is not slot}
+        if actor is not None:
             ray.kill(actor)
 
+    def _hand_out(self) -> None:
+        """Keep workers busy: first those that have nothing; then a second shard for each, while there are plenty."""
+        queue, poison = self._ledger.queue, self._ledger.poison
+        makes_room = poison and not any(slot.isolates and slot.actor is not None for slot in self._slots)
+        for size in range(WINDOW):
+            for slot in self._slots:
+                if not slot.ready or slot.doubt is not None or len(slot.window) != size:
+                    continue
+                if slot.isolates:
+                    if poison and not size:
+                        self._send(slot, poison.popleft())
+                elif makes_room:
+                    makes_room = False  # it runs dry, and then gives its place to an isolating actor
+                elif len(queue) >= (len(self._slots) if size else 1):
+                    self._send(slot, queue.popleft())
+                    self._refill()
 
-def _offered() -> str:
-    resources = ray.cluster_resources()
-    return f"the cluster has {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs in all"
+    def _send(self, slot: Slot, task: ShardTask) -> None:
+        call = slot.actor.label.remote(task.shard_id)
+        slot.window.append((call, task))
+        self._calls[call] = (slot, "label")
 
+    # what comes back
 
-def _first_line(error: Exception) -> str:
-    cause = getattr(error, "cause", None) or error
-    lines = str(cause).strip().splitlines()
-    return lines[0] if lines else type(cause).__name__
+    def _answered(self) -> list[Any]:
+        timeout = min(POLL_S, self._stop.seconds_left())
+        if not self._calls:
+            self._stop.wait(timeout)
+            return []
+        done, _ = ray.wait([*self._calls], num_returns=1, timeout=timeout)
+        return list(done)
 
-
-@contextlib.contextmanager
-def _connected(options: RayOptions) -> Iterator[None]:
-    if ray.is_initialized():
-        yield  # the caller's own session, from a notebook
-        return
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment(private=options.address is None))
-        settings: dict[str, Any] = {"address": options.address}
-        if options.address is None:
-            settings = {
-                "address": "local",
-                "num_cpus": options.workers * options.cpus_per_worker,
-                "num_gpus": options.gpus,
-                "include_dashboard": False,
-                "_node_ip_address": "127.0.0.1",
-                "_temp_dir": stack.enter_context(_session_folder()),
-            }
+    def _take(self, call: Any) -> Iterator[ShardResult]:
+        slot, kind = self._calls.pop(call)
         try:
-            with _signals_kept():
-                ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, ValueError, RuntimeError, RayError) as error:
-            raise RunError(f"cannot reach Ray at {settings['address']}: {_first_line(error)}") from error
-        stack.callback(ray.shutdown)
-        yield
+            answer = ray.get(call)
+        except RayTaskError as error:
+            if kind != "label":
+                yield from self._bury(slot, misfit(error), unfit=True)
+                return
+            yield self._ledger.finish(ShardResult(slot.take(call).shard_id, error=one_line(error)))
+        except RayError as error:
+            yield from self._failed(slot, kind, error)
+        else:
+            yield from self._heard_of(slot, kind, call, answer)
 
+    def _heard_of(self, slot: Slot, kind: str, call: Any, answer: Any) -> Iterator[ShardResult]:
+        if isinstance(answer, Readiness):
+            slot.where, slot.ready = answer.where, answer.problem is None
+            if answer.problem is not None:
+                death = Death(f"the Ray worker on {answer.where}: {answer.problem}", blames=False)
+                yield from self._bury(slot, death, unfit=True)
+        elif kind == "label":
+            self._heard, slot.deaths = time.monotonic(), 0
+            slot.take(call)
+            if answer is not None:  # else the stop came before it was begun
+                yield self._ledger.finish(answer)
+        elif slot.doubt is not None:
+            yield from self._bury(slot, death_of(slot.doubt))  # it lives, but what it was told is lost
+        elif answer != slot.images:
+            slot.images, self._heard = answer, time.monotonic()
 
-@contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Undo Ray's own SIGTERM handler, which would end the command without a word."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def _failed(self, slot: Slot, kind: str, error: RayError) -> Iterator[ShardResult]:
+        """A call came back without an answer: its actor is gone, or cannot be reached, and Ray may know more soon."""
+        now = time.monotonic()
+        unclear = isinstance(error, ActorUnavailableError)
+        if slot.doubt is None and unclear:
+            slot.doubt, slot.doubted, slot.ask_at = error, now, now
+        elif kind == "doubt" and unclear and now - slot.doubted < DOUBT_S:
+            slot.ask_at = now + POLL_S
+        elif slot.doubt is None or kind == "doubt":
+            unfit = getattr(error, "actor_init_failed", False)
+            yield from self._bury(slot, misfit(error) if unfit else death_of(error), unfit)
 
+    def _bury(self, slot: Slot, death: Death, unfit: bool = False) -> Iterator[ShardResult]:
+        """Take up what a dead actor leaves, and vacate its place for a while that grows with each death.
 
-@contextlib.contextmanager
-def _session_folder() -> Iterator[str]:
-    """Where a private Ray keeps its logs and sockets."""
-    base = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="dsray-", dir=base if len(os.fsencode(base)) <= LONGEST_BASE else "/tmp")
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        An answer that was lost with it makes a wrong suspect, which costs another try: it takes two deaths to convict.
+        ``unfit`` is one that cannot do the job. Before there is any result that is true of the run, which ends.
+        """
+        if unfit and not self._ledger.proven:
+            raise RunError(death.reason)
+        answered, left = self._drained(slot)
+        self._vacate(slot)
+        slot.deaths += 1
+        slot.not_before = time.monotonic() + min(LONGEST_PAUSE_S, 2.0 ** (slot.deaths - 1) - 1)
+        yield from map(self._ledger.finish, answered)
+        given_up = self._ledger.bury(death, left, len(self._slots))
+        if given_up is not None:
+            yield given_up
 
+    def _drained(self, slot: Slot) -> tuple[list[ShardResult], list[ShardTask]]:
+        """What an actor had answered before it died, and its other tasks in their order."""
+        calls = [call for call, _ in slot.window]
+        if calls:
+            ray.wait(calls, num_returns=len(calls), timeout=DRAIN_S)
+        answered, left = [], []
+        for call, task in slot.window:
+            try:
+                result = ray.get(call, timeout=0)
+            except RayError:
+                result = None
+            if result is None:
+                left.append(task)
+            else:
+                answered.append(result)
+        return answered, left
 
-@contextlib.contextmanager
-def _environment(private: bool) -> Iterator[None]:
-    """Keep a private Ray private: a token of its own, made here and never written to HOME; no usage reports.
+    # who is silent
 
-    Ray turns token authentication on for local sessions by itself (and sets RAY_AUTH_MODE), from 2.59 on.
-    """
-    wanted = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    if private:
-        wanted["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    before = {name: os.environ.get(name) for name in (*wanted, "RAY_AUTH_MODE")}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+    def _watch(self) -> None:
+        """Raise :class:`RunError` when there has been no worker, or none that is heard of, for too long."""
+        now = time.monotonic()
+        if self._stopping or any(slot.ready for slot in self._slots):
+            self._staffed = now
+        elif now - self._staffed > START_S:
+            wanted = f"{self._options.cpus_per_worker} CPUs and {self._options.gpus_per_worker:g} GPUs"
+            raise RunError(f"no Ray worker has started in {START_S:.0f} s: each wants {wanted}, {current_offer()}")
+        for slot in self._slots:
+            if slot.doubt is not None and slot.ask_at <= now:
+                slot.ask_at = math.inf
+                self._calls[_control(slot.actor.images_done)] = (slot, "doubt")
+        working = [slot for slot in self._slots if slot.window]
+        if not working:
+            self._heard = now
+        patience = self._options.watchdog_s * (ISOLATION_PATIENCE if any(slot.isolates for slot in working) else 1)
+        if now - self._heard > patience:
+            where = ", ".join(f"shard {slot.window[0][1].shard_id} on {slot.where}" for slot in working[:20])
+            raise RunError(f"no Ray worker has done anything for {patience:.0f} s; look at {where}")
+        pause = self._options.watchdog_s / 4
+        if now - self._heard > pause and now - self._asked > pause:
+            self._asked = now
+            for slot in working:
+                self._calls[_control(slot.actor.images_done)] = (slot, "images")

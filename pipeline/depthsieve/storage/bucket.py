@@ -102,13 +102,17 @@ class BucketRoot:
         for path in Path(tempfile.gettempdir()).glob(f"{_SCRATCH_PREFIX}*.*"):
             if is_alive(path.suffix[1:]) is False:
                 shutil.rmtree(path, ignore_errors=True)
+        self._objects.delete([f"{PROBES}/{name}" for name in self.left_scratch()])
+
+    def left_scratch(self) -> list[str]:
+        """Probes alone: attempts lie on this machine's disk."""
         old = time.time() - STALE_S
         left = []
         for entry in self.entries(PROBES):
             alive = is_alive(entry.key.rpartition(".")[2])
             if alive is False or (alive is None and entry.modified < old):
-                left.append(entry.key)
-        self._objects.delete(left)
+                left.append(entry.key.removeprefix(f"{PROBES}/"))
+        return left
 
     def zarr(self, key: str) -> Any:
         from depthsieve.storage.zarr_objects import ZarrObjects  # zarr takes a second

@@ -1,0 +1,226 @@
+"""A connection to Ray: a private one on this machine, or somebody's cluster after what can be checked has been."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private import worker as ray_internals
+from ray.exceptions import RayError
+
+from depthsieve.errors import RunError
+
+LONGEST_BASE = 16
+"""Bytes of a temporary folder's path under which Ray's sockets still fit into the 107 that the kernel allows."""
+
+PREFIX = "dsray-"
+
+CONNECT_S = 5.0
+"""Seconds in which a cluster must take a connection."""
+
+LONGEST_REASON = 300
+"""Characters of an error of Ray's that a person is shown."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of Ray's says, without line breaks, advice and tracebacks."""
+    cause = getattr(error, "cause", None) or error
+    text = " ".join(str(cause).split()) or type(cause).__name__
+    text = text.partition(" Some common causes include")[0]
+    return text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON] + " ..."
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOffer:
+    """What the nodes of a cluster have: (CPUs, GPUs) of each."""
+
+    nodes: tuple[tuple[int, int], ...]
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all nodes."""
+        return sum(gpus for _, gpus in self.nodes)
+
+    def workers(self, cpus_per_worker: int, gpu: bool) -> int:
+        """How many workers find room, at least 1: one a GPU, or as many as there are CPUs for."""
+        return max(
+            1, sum(min(gpus, cpus // cpus_per_worker) if gpu else cpus // cpus_per_worker for cpus, gpus in self.nodes)
+        )
+
+    def __str__(self) -> str:
+        cpus = sum(cpus for cpus, _ in self.nodes)
+        return f"the cluster has {len(self.nodes)} nodes with {cpus} CPUs and {self.gpus} GPUs in all"
+
+
+def current_offer() -> ClusterOffer:
+    """What the connected cluster has to offer now."""
+    offered = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return ClusterOffer(tuple((int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in offered))
+
+
+def cluster_offer(address: str) -> ClusterOffer:
+    """What the cluster at ``address`` has to offer now; raises as :func:`connected`."""
+    with connected(address, 0, 0):
+        return current_offer()
+
+
+@contextlib.contextmanager
+def connected(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
+    """Within it Ray is there: the caller's own session if there is one, the cluster at ``address``, or a private one.
+
+    ``cpus`` and ``gpus`` are what a private session has to offer. Raises :class:`RunError` in one line, within seconds,
+    when the cluster cannot be reached or takes no connection from here.
+    """
+    if ray.is_initialized():
+        yield  # the caller's own session, from a notebook
+        return
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            stack.enter_context(_environment(RAY_AUTH_TOKEN=secrets.token_hex(32)))
+            settings: dict[str, Any] = {
+                "address": "local",
+                "num_cpus": cpus,
+                "num_gpus": gpus,
+                "include_dashboard": False,
+                "_node_ip_address": "127.0.0.1",
+                "_temp_dir": stack.enter_context(_session_folder()),
+            }
+        else:
+            stack.enter_context(_environment(RAY_gcs_server_port_wait_time_s=f"{CONNECT_S:.0f}"))
+            check_address(address)
+            settings = {"address": address}
+        try:
+            stack.enter_context(_quiet())
+            with _signals_kept():
+                ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, ValueError, RuntimeError, RayError, ImportError) as error:
+            raise RunError(f"cannot reach Ray at {settings['address']}: {_why(error)}") from error
+        stack.callback(ray.shutdown)
+        yield
+
+
+def check_address(address: str) -> None:
+    """Raise :class:`RunError` for an address that nobody answers at, or that is not ours and has no token."""
+    if address == "auto":
+        return
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and separator and port.isdigit()):
+        raise RunError(f"cannot reach Ray at {address}: an address is HOST:PORT, ray://HOST:PORT, or auto")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S) as probe:
+            peer = probe.getpeername()[0]
+    except (OSError, OverflowError) as error:
+        raise RunError(f"cannot reach Ray at {address}: {getattr(error, 'strerror', None) or error}") from error
+    if not _is_here(peer) and os.environ.get("RAY_AUTH_MODE", "").lower() not in ("token", "k8s"):
+        raise RunError(
+            f"the Ray cluster at {address} is not on this machine, so it must ask for a token: start it with "
+            "RAY_AUTH_MODE=token, and set that here too, with its RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+        )
+
+
+def _is_here(ip: str) -> bool:
+    """Whether an IP address is one of this machine's own: only those can be bound."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.bind((ip, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _why(error: BaseException) -> str:
+    """The reason that a person can act on; Ray puts that of a wrong token into the error behind the error."""
+    behind = f"{error} {error.__cause__}"
+    if "AuthenticationError" in behind or "AuthToken" in behind or "authentication token" in behind:
+        return (
+            "it asks for a token, and none or another one is set here; set RAY_AUTH_MODE=token and the cluster's "
+            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+        )
+    return one_line(error)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray from printing each worker's death to our stdout, which --json has; we tell of them ourselves."""
+    before = getattr(ray_internals, "_worker_logs_enabled", True)
+    ray_internals._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        ray_internals._worker_logs_enabled = before
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Undo Ray's own SIGTERM handler, which would end the command without a word."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _session_folder() -> Iterator[str]:
+    """Where a private Ray keeps its logs and sockets. Those of runs that were killed are removed first.
+
+    A run holds a lock in its folder for as long as it lives, so that no other process has to guess from a number
+    whether it does.
+    """
+    base = Path(tempfile.gettempdir())
+    if len(os.fsencode(base)) > LONGEST_BASE:
+        base = Path("/tmp")
+    for old in base.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError), _locked(old / "lock"):
+            shutil.rmtree(old, ignore_errors=True)
+    new = Path(tempfile.mkdtemp(prefix="new-dsray-", dir=base))
+    try:
+        with (new / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            folder = new.rename(base / f"{PREFIX}{os.getpid()}-{secrets.token_hex(2)}")
+            new = folder
+            yield str(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file that is there; :class:`OSError` if someone else does, or there is none."""
+    with path.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+@contextlib.contextmanager
+def _environment(**settings: str) -> Iterator[None]:
+    """Ray's settings for a session: no usage reports, and CPU workers that see no GPU.
+
+    A private session also gets a token of its own, made for it and never written to HOME. Ray turns token
+    authentication on for local sessions by itself (and sets RAY_AUTH_MODE), from 2.59 on.
+    """
+    wanted = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"} | settings
+    before = {name: os.environ.get(name) for name in (*wanted, "RAY_AUTH_MODE")}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

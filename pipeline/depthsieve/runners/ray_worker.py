@@ -1,0 +1,124 @@
+"""The far end of the Ray runner: an actor's class, and what its death tells about the shard that it was at."""
+
+import contextlib
+import os
+import pickle
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import ray
+from ray.exceptions import ActorDiedError, RayError, WorkerCrashedError
+
+from depthsieve import __version__
+from depthsieve.errors import DepthsieveError
+from depthsieve.isolation import label_isolated
+from depthsieve.labelling import ShardLabeller, Watch
+from depthsieve.records import LabelJob, ShardResult
+from depthsieve.runners.ledger import Death
+from depthsieve.runners.ray_session import one_line
+from depthsieve.stopping import Abandoned, Stop
+from depthsieve.store import open_store
+
+INNOCENT = ("NODE_OUT_OF_MEMORY", "INTENDED_SYSTEM_EXIT", "SIGTERM")
+"""What Ray says of the end of a worker process that was no fault of what it was doing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What a worker says when it is asked to get ready: where it is, and what a person must mend, if anything."""
+
+    where: str
+    problem: str | None = None
+
+
+class RayWorker:
+    """An actor: the labeller with its teacher, loaded once; or, to isolate, none, as it starts processes of its own.
+
+    Shards are labelled one at a time, in a thread; :meth:`stop` and :meth:`images_done` are answered meanwhile.
+    """
+
+    def __init__(self) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which says what becomes of us
+        self._work: Callable[[str], ShardResult] | None = None
+        self._images = 0
+        self._stop = Stop()
+
+    def prepare(self, version: str, pickled_job: bytes, roots: tuple[str, ...], isolates: bool) -> Readiness:
+        """Check that this process can do the job, and load the teacher unless it only isolates.
+
+        ``version`` is the driver's; the job is pickled, since another version might not be able to read it. ``roots``
+        are those of sources that the driver sees.
+        """
+        where = f"node {ray.util.get_node_ip_address()}, process {os.getpid()}"
+        if version != __version__:
+            return Readiness(where, f"it has depthsieve {__version__}, this run {version}; give every node the same")
+        job: LabelJob = pickle.loads(pickled_job)
+        try:
+            if open_store(job.store).fingerprint != job.fingerprint:
+                return Readiness(where, f"{job.store} is another store there than here; share one between all nodes")
+            for root in roots:
+                if not holds_something(root):
+                    return Readiness(where, f"it does not see the images in {root}; mount them there, at the same path")
+            if isolates:
+                self._work = partial(label_isolated, job, stop=self._stop)
+            else:
+                self._work = ShardLabeller(job, watch=Watch(self._count, self._stop))
+        except (DepthsieveError, OSError) as error:
+            return Readiness(where, one_line(error))
+        return Readiness(where)
+
+    def label(self, shard_id: str) -> ShardResult | None:
+        """Label one shard; None if a stop came before it was begun, or its grace was over."""
+        assert self._work is not None
+        with contextlib.suppress(Abandoned):
+            return None if self._stop.requested else self._work(shard_id)
+        return None
+
+    def stop(self, seconds: float) -> None:
+        """Begin no other shard, and go on with the one that was begun for so long."""
+        self._stop.grace_s = seconds
+        self._stop.request()
+
+    def images_done(self) -> int:
+        """Images labelled so far: a worker at which it moves is alive, however slow."""
+        return self._images
+
+    def _count(self, images: int) -> None:
+        self._images += images
+
+
+def holds_something(root: str) -> bool:
+    """Whether a source's root is there; False also for the empty folder that a disk leaves which is not mounted."""
+    path = Path(root)
+    try:
+        return any(path.iterdir()) if path.is_dir() else path.exists()
+    except OSError:
+        return False
+
+
+def death_of(error: RayError) -> Death:
+    """What the error of an actor's call says about its end.
+
+    A process that ends by a signal or an exit code may have been killed by what it was at. Innocent: the node is gone,
+    was pre-empted or drained, the machine ran out of memory and Ray chose this worker to end, or someone ended it by
+    SIGTERM, as schedulers do.
+    """
+    if isinstance(error, WorkerCrashedError):
+        return Death(one_line(error), blames=True)
+    if not isinstance(error, ActorDiedError):
+        return Death(one_line(error), blames=False)
+    text = " ".join(str(error).split()).partition(" Some common causes")[0]
+    head, _, cause = text.partition(" The actor ")  # the first words are "The actor died unexpectedly"
+    ip = head.rpartition(" ip: ")[2] if " ip: " in head else "unknown"
+    reason = cause.partition(" Worker exit detail: ")[2] or f"The actor {cause}"
+    innocent = error.preempted or any(word in cause for word in INNOCENT)
+    return Death(f"{reason} (node {ip})", blames="its worker process has died" in cause and not innocent)
+
+
+def misfit(error: RayError) -> Death:
+    """A worker in which depthsieve could not even be asked what is wrong."""
+    reason = f"a Ray worker cannot load depthsieve {__version__}: {one_line(error)}; give every node the same version"
+    return Death(reason, blames=False)

@@ -1,0 +1,36 @@
+"""The places of workers in a Ray run, as the driver sees them."""
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from depthsieve.records import ShardTask
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """The place of one worker; actors in it come and go."""
+
+    actor: Any = None
+    isolates: bool = False
+    ready: bool = False
+    where: str = ""
+    window: deque[tuple[Any, ShardTask]] = field(default_factory=deque)
+    doubt: Exception | None = None  # it was unavailable, and is asked until Ray knows whether it lives
+    doubted: float = 0.0  # since when
+    ask_at: float = math.inf
+    deaths: int = 0  # since its last result
+    not_before: float = 0.0
+    images: int = 0
+
+    @property
+    def free(self) -> bool:
+        """Whether a shard would be begun at once."""
+        return self.ready and not self.window and self.doubt is None
+
+    def take(self, call: Any) -> ShardTask:
+        """The task of a call, which leaves the window."""
+        task = next(task for sent, task in self.window if sent == call)
+        self.window = deque(entry for entry in self.window if entry[0] != call)
+        return task

@@ -1,0 +1,275 @@
+"""Reaching a Ray cluster, or one clear line within seconds; and private sessions that leave nothing behind."""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from labelled import decided_bytes, small_teacher, write_photos
+from poison import poison, poisoned
+from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayError
+
+import depthsieve
+from depthsieve.errors import RunError
+from depthsieve.runners import ray_session
+from depthsieve.runners.ray_session import ClusterOffer, check_address
+from depthsieve.runners.ray_worker import death_of
+
+SCRIPT = """
+import json, sys
+import depthsieve
+from depthsieve.errors import DepthsieveError
+source, store, options = *sys.argv[1:3], json.loads(sys.argv[3])
+options |= {"batch_size": 1, "threads": 1, "progress": False}
+try:
+    summary = depthsieve.label(source, store, **options)
+except DepthsieveError as error:
+    print(json.dumps(f"{type(error).__name__}: {error}"))
+else:
+    print(json.dumps([summary.labelled_now, {f.id: f.reason for f in summary.failed}, list(summary.errors)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_teacher(tmp_path_factory.mktemp("teacher") / "t")
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(photos: Path, store: Path, environment: dict[str, str], **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SCRIPT, str(photos), str(store), json.dumps(options)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+    )
+
+
+def answer(process: subprocess.Popen[str], timeout: float = 120) -> object:
+    """What the script printed. The time-out is many times what it should take, and minutes less than Ray's own."""
+    with process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    assert process.returncode == 0, err
+    return json.loads(out)  # one line, whatever died
+
+
+def sessions_of(pid: int) -> list[Path]:
+    return list(Path("/tmp").glob(f"dsray-{pid}-*"))
+
+
+def processes_mentioning(text: str) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if text in command:
+                found.append(f"{folder.name}: {command}")
+    return found
+
+
+def wait_for(what: str, reached: object) -> None:
+    assert callable(reached)
+    deadline = time.monotonic() + 120
+    while not reached():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+# addresses
+
+
+@pytest.mark.parametrize("address", ["nonsense", "host:", ":6379", "ray://", "host:port", "http://host"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(RunError, match=rf"^cannot reach Ray at {address}: an address is HOST:PORT, ray://HOST:PORT"):
+        check_address(address)
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_at_which_nobody_answers_is_refused_at_once(free_port: int, scheme: str) -> None:
+    with pytest.raises(RunError, match=rf"^cannot reach Ray at {scheme}127.0.0.1:{free_port}: Connection refused$"):
+        check_address(f"{scheme}127.0.0.1:{free_port}")
+
+
+def test_a_host_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(RunError, match=r"^cannot reach Ray at no-such-host\.invalid:6379: "):
+        check_address("no-such-host.invalid:6379")
+
+
+@pytest.mark.parametrize(("mode", "refused"), [(None, True), ("disabled", True), ("token", False), ("k8s", False)])
+def test_a_cluster_elsewhere_must_ask_for_a_token(
+    monkeypatch: pytest.MonkeyPatch, mode: str | None, refused: bool
+) -> None:
+    """The server stands here, so whether it does is turned round."""
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        check_address(address)  # ours
+        monkeypatch.setattr(ray_session, "_is_here", lambda ip: not real(ip))
+        with pytest.raises(RunError, match=r"must ask for a token.*RAY_AUTH_MODE=token") if refused else nothing():
+            check_address(address)
+
+
+real = ray_session._is_here
+
+
+@contextlib.contextmanager
+def nothing() -> Iterator[None]:
+    yield
+
+
+def test_what_is_here_and_what_is_not() -> None:
+    assert real("127.0.0.1")
+    assert not real("198.51.100.1")  # a block for documentation (RFC 5737)
+
+
+@pytest.mark.slow
+def test_clusters_that_do_not_let_one_in_are_one_line_in_seconds(tmp_path: Path, teacher: Path, free_port: int) -> None:
+    """One that asks for a token, with none, another and the right one; and none at all, for "auto"."""
+    photos = write_photos(tmp_path / "photos", 2)
+    token = secrets.token_hex(32)
+    base = {"HOME": str(tmp_path / "home"), "RAY_USAGE_STATS_ENABLED": "0"}
+    Path(base["HOME"]).mkdir()
+    with_token = base | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    folder = tempfile.mkdtemp(prefix="r-", dir="/tmp")
+    head = ["ray", "start", "--head", "--block", f"--port={free_port}", "--num-cpus=1", f"--temp-dir={folder}"]
+    head += ["--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+    head[0] = str(Path(sys.executable).parent / "ray")
+    options = {"teacher": str(teacher), "runner": "ray", "workers": 1}
+    asks = "it asks for a token, and none or another one is set here; set RAY_AUTH_MODE=token and the cluster's"
+    refused = f"RunError: cannot reach Ray at 127.0.0.1:{free_port}: {asks} RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+    auto = answer(start(photos, tmp_path / "auto", base, address="auto", **options))
+    assert isinstance(auto, str)
+    assert auto.startswith("RunError: cannot reach Ray at auto: Could not find any running Ray instance")
+    with subprocess.Popen(head, env=os.environ | with_token, stdout=subprocess.DEVNULL, start_new_session=True) as ray:
+        try:
+            wait_for("the cluster is up", lambda: list(Path(folder).glob("session_2*/sockets/raylet*")))
+            address = f"127.0.0.1:{free_port}"
+            for number, wrong in enumerate((base, base | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64})):
+                process = start(photos, tmp_path / f"refused {number}", wrong, address=address, **options)
+                assert answer(process, timeout=60) == refused
+            let_in = start(photos, tmp_path / "let in", with_token, address=address, **options)
+            assert answer(let_in) == [2, {}, []]
+        finally:
+            ray.terminate()
+            ray.wait(timeout=60)
+            wait_for("the cluster is down", lambda: not processes_mentioning(folder))
+            subprocess.run(["rm", "-rf", folder], check=True)
+
+
+# private sessions
+
+
+@pytest.mark.slow
+def test_a_driver_killed_with_9_leaves_no_process_and_the_next_run_removes_its_folder(
+    tmp_path: Path, teacher: Path
+) -> None:
+    photos = write_photos(tmp_path / "photos", 40)
+    options = {"teacher": str(teacher), "runner": "ray", "workers": 2, "shard_size": 1}
+    process = start(photos, tmp_path / "store", {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}, **options)
+    with process:
+        wait_for("a shard is committed", lambda: list((tmp_path / "store" / "commits").glob("0000-*.json")))
+        process.send_signal(signal.SIGKILL)
+    (folder,) = sessions_of(process.pid)
+    wait_for("all is gone", lambda: not processes_mentioning(folder.name))
+    assert len(list((tmp_path / "store" / "commits").glob("0000-*.json"))) < 40
+    depthsieve.label(
+        photos, tmp_path / "local", teacher=str(teacher), batch_size=1, threads=1, shard_size=1, progress=False
+    )
+    again = start(photos, tmp_path / "store", {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}, **options)
+    result = answer(again)
+    assert isinstance(result, list)
+    assert result[1:] == [{}, []]
+    assert not folder.exists()
+    assert decided_bytes(tmp_path / "store") == decided_bytes(tmp_path / "local")
+
+
+def test_a_session_of_a_run_that_lives_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="b") as base:
+        monkeypatch.setattr(ray_session.tempfile, "gettempdir", lambda: base)
+        stale, strange = Path(base) / "dsray-1-ab", Path(base) / "dsray-2-cd"
+        stale.mkdir()
+        (stale / "lock").touch()
+        strange.mkdir()
+        with ray_session._session_folder() as first, ray_session._session_folder() as second:
+            assert re.fullmatch(rf"{base}/dsray-{os.getpid()}-[0-9a-f]{{4}}", first)
+            assert {path.name for path in Path(base).iterdir()} == {Path(first).name, Path(second).name, strange.name}
+        assert list(Path(base).iterdir()) == [strange]
+
+
+@pytest.mark.slow
+def test_an_image_that_ends_workers_is_named_and_all_others_are_labelled(tmp_path: Path, teacher: Path) -> None:
+    """The real thing: a decoder that crashes at one image, in two workers and then in isolation."""
+    photos = write_photos(tmp_path / "photos", 4)
+    poison(tmp_path / "bugs", photos / "photo 3.png", "SIGSEGV")
+    options = {"teacher": str(teacher), "runner": "ray", "workers": 2, "shard_size": 2}
+    environment = poisoned(tmp_path / "bugs") | {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    labelled = answer(start(photos, tmp_path / "store", environment, **options), timeout=300)
+    reason = "ends the process that decodes it (signal 11, SIGSEGV)"
+    assert labelled == [3, {"default/photo 3.png": reason}, []]
+
+
+# deaths
+
+
+def died(cause: str, preempted: bool = False) -> ActorDiedError:
+    error = ActorDiedError()
+    error.error_msg = f"The actor died unexpectedly before finishing this task.\n\tpid: 5\n\tip: 10.0.0.2\n{cause}"
+    error._preempted = preempted
+    return error
+
+
+DIED = "The actor is dead because its worker process has died. Worker exit type:"
+END = "Worker unexpectedly exits with a connection error code 2. End of file."
+KILLED = f"{DIED} SYSTEM_ERROR Worker exit detail: {END} Some common causes include: (1) the OOM killer, (2)"
+EXITED = f"{DIED} SYSTEM_ERROR Worker exit detail: Worker exits with an exit code 2."
+TERMINATED = f"{DIED} SYSTEM_ERROR Worker exit detail: exit code 1. The process receives a SIGTERM."
+FULL = f"{DIED} NODE_OUT_OF_MEMORY Worker exit detail: low on memory."
+OF_ITS_NODE = "The actor died because its node has died. Node Id: ab"
+OF_ITS_OWNER = "The actor is dead because its owner has died."
+
+
+@pytest.mark.parametrize(
+    ("error", "blames", "reason"),
+    [
+        (died(KILLED), True, f"{END} (node 10.0.0.2)"),
+        (died(EXITED), True, "Worker exits with an exit code 2. (node 10.0.0.2)"),
+        (died(TERMINATED), False, "exit code 1. The process receives a SIGTERM. (node 10.0.0.2)"),
+        (died(FULL), False, "low on memory. (node 10.0.0.2)"),
+        (died(KILLED, preempted=True), False, f"{END} (node 10.0.0.2)"),
+        (died(OF_ITS_NODE), False, f"{OF_ITS_NODE} (node 10.0.0.2)"),
+        (died(OF_ITS_OWNER), False, f"{OF_ITS_OWNER} (node 10.0.0.2)"),
+        (OutOfMemoryError("1 worker(s) were killed, low on memory."), False, "1 worker(s) were killed, low on memory."),
+        (NodeDiedError("the node\nis gone"), False, "the node is gone"),
+    ],
+)
+def test_deaths_are_told_apart(error: RayError, blames: bool, reason: str) -> None:
+    death = death_of(error)
+    assert (death.reason, death.blames) == (reason, blames)
+
+
+def test_what_a_cluster_has_room_for() -> None:
+    offer = ClusterOffer(((8, 0), (16, 4), (2, 1)))
+    assert offer.workers(4, gpu=False) == 2 + 4
+    assert offer.workers(2, gpu=True) == 4 + 1
+    assert offer.workers(64, gpu=False) == 1
+    assert str(offer) == "the cluster has 3 nodes with 26 CPUs and 5 GPUs in all"
