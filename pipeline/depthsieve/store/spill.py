@@ -71,11 +71,12 @@ class SpillDatabase:
             self._connection.unregister("appended")
 
     def append(self, table: str, many: Iterable[pa.Table]) -> None:
-        """Append many rows to a table, in one transaction. What ``many`` raises passes through."""
-        self.run("BEGIN")
+        """Append many rows to a table. What ``many`` raises passes through.
+
+        Each insertion is its own transaction: what one has not committed yet stays in memory.
+        """
         for rows in many:
             self.insert(table, rows)
-        self.run("COMMIT")
 
     def read(self, sql: str) -> Iterator[pa.Table]:
         """The rows of a query, some at a time, in its order. Text is ordered by its UTF-8 bytes: by code points."""
