@@ -143,3 +143,23 @@ def test_a_fault_of_the_database_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot sort"), spill.spill_database(tmp_path / "file" / "draft"):
         pass
+
+
+def test_shards_come_out_before_the_last_row_is_in() -> None:
+    read = 0
+
+    def rows() -> Iterator[pa.Table]:
+        nonlocal read
+        for read in range(1, 10):
+            sides = pa.array([14] * 5, pa.int32())
+            yield pa.table({"id": [f"{read}{n}" for n in range(5)], "label_height": sides, "label_width": sides})
+
+    counts = [(read, len(table)) for table in cut_shards(rows(), 0, 4)]
+    assert counts == [(1, 4), (2, 4), (3, 4), (4, 4), (5, 8), (6, 4), (7, 4), (8, 4), (9, 8), (9, 1)]
+
+
+def test_a_file_of_a_plan_has_the_same_bytes_however_its_rows_came() -> None:
+    ids = [f"default/{n * 7919 % 100_003:06}-with-a-longer-name-so-that-pages-fill.jpg" for n in range(60_000)]
+    table = pa.table({"id": ids}, plan.REMOVED_SCHEMA)
+    torn = pa.concat_tables([table[start : start + 777] for start in range(0, len(table), 777)])
+    assert plan.encode_table(torn, plan.REMOVED_SCHEMA) == plan.encode_table(table, plan.REMOVED_SCHEMA)

@@ -115,12 +115,15 @@ class Store:
     def generations(self) -> list[plan.Generation]:
         """All committed generations, oldest first."""
         names = [name for name in self.root.names(schema.COMMITS) if name.startswith("generation-")]
-        found = [plan.Generation.from_json(self._record(f"{schema.COMMITS}/{name}")) for name in names]
+        found = [self._generation(f"{schema.COMMITS}/{name}") for name in names]
         for number, generation in enumerate(found):
             if generation.number != number:
                 missing = f"{self.location}/{schema.generation_key(number)}"
                 raise StoreDamaged(f"{missing} is missing, and later ones are there; {MEND}")
         return found
+
+    def _generation(self, key: str) -> plan.Generation:
+        return plan.Generation.from_json(self._record(key))
 
     def read_plan(self, generation: plan.Generation, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The plan of a generation, part by part. Raises :class:`StoreDamaged` where one does not have its digest."""
@@ -186,7 +189,7 @@ class Store:
     def planned_shard(self, shard_id: str) -> Shard:
         """A shard as its plan has it."""
         number, shard = schema.shard_number(shard_id)
-        generation = plan.Generation.from_json(self._record(schema.generation_key(number)))  # with no listing
+        generation = self._generation(schema.generation_key(number))  # listing them all takes long in a large store
         name = plan.part_name(number, shard // plan.PART_SHARDS)
         if name not in self._parts:
             self._parts[name] = self._table(generation, name)

@@ -1,6 +1,7 @@
 """Tables that are larger than memory: a DuckDB database in a folder of its own, bounded in memory."""
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 MEMORY = "1500MB"
 """What DuckDB may keep in memory; the rest of what it holds lies in its folder."""
+
+THREADS = 4
+"""At most so many sort: each wants memory of its own."""
 
 BATCH_ROWS = 1 << 17
 """Rows that are handed over at a time."""
@@ -35,6 +39,7 @@ class SpillDatabase:
                 folder / "spill.duckdb",
                 config={
                     "memory_limit": MEMORY,
+                    "threads": min(THREADS, os.cpu_count() or 1),
                     "temp_directory": str(folder / "spill"),
                     "preserve_insertion_order": False,  # every order that counts is asked for
                     "autoinstall_known_extensions": False,
@@ -71,11 +76,12 @@ class SpillDatabase:
             self._connection.unregister("appended")
 
     def append(self, table: str, many: Iterable[pa.Table]) -> None:
-        """Append many rows to a table, in one transaction. What ``many`` raises passes through."""
-        self.run("BEGIN")
+        """Append many rows to a table. What ``many`` raises passes through.
+
+        Each insertion is its own transaction: what one has not committed yet stays in memory.
+        """
         for rows in many:
             self.insert(table, rows)
-        self.run("COMMIT")
 
     def read(self, sql: str) -> Iterator[pa.Table]:
         """The rows of a query, some at a time, in its order. Text is ordered by its UTF-8 bytes: by code points."""
