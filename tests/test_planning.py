@@ -9,17 +9,20 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled import small_teacher
 from storemaker import PROFILE, SPEC, make_shards
 
 from depthsieve.drafting import IMAGES_SCHEMA, draft_batches
 from depthsieve.errors import ImageRejected, RunError
-from depthsieve.planning import write_generation
+from depthsieve.options import LabelOptions
+from depthsieve.planning import Workforce, write_generation
 from depthsieve.records import ImageRecord, Shape, TeacherRequest
 from depthsieve.sharding import cut_shards
 from depthsieve.storage import open_root
 from depthsieve.store import plan, spill
 from depthsieve.store.create import open_or_create
 from depthsieve.store.plan import PLAN_SCHEMA, REJECTED_SCHEMA, PlannedShard
+from depthsieve.teachers import load_teacher
 
 
 def label_shape(height: int, width: int) -> Shape:
@@ -163,3 +166,34 @@ def test_a_file_of_a_plan_has_the_same_bytes_however_its_rows_came() -> None:
     table = pa.table({"id": ids}, plan.REMOVED_SCHEMA)
     torn = pa.concat_tables([table[start : start + 777] for start in range(0, len(table), 777)])
     assert plan.encode_table(torn, plan.REMOVED_SCHEMA) == plan.encode_table(table, plan.REMOVED_SCHEMA)
+
+
+NODES = ((0, 0), (16, 4), (6, 2))
+"""A head that labels nothing, and two nodes."""
+
+
+@pytest.mark.parametrize(
+    ("options", "workforce", "kind"),
+    [
+        ({}, Workforce(True, None, 3, 6, on_cluster=True), "cuda"),
+        ({"device": "cuda", "workers": 2}, Workforce(True, 2, 3, 6, on_cluster=True), "cuda"),
+        ({"device": "cpu"}, Workforce(True, None, 6, 0, on_cluster=True), "cpu"),
+        ({"device": "cpu", "threads": 2}, Workforce(True, None, 2, 0, on_cluster=True), "cpu"),
+    ],
+)
+def test_on_a_cluster_its_nodes_say_what_there_is_and_not_this_machine(
+    tmp_path: Path, options: dict[str, object], workforce: Workforce, kind: str
+) -> None:
+    teacher = load_teacher(str(small_teacher(tmp_path / "teacher")), device="cpu")
+    found = Workforce.choose(teacher, LabelOptions(address="10.0.0.1:6379", **options), NODES)  # type: ignore[arg-type]
+    assert found == workforce
+    profile = found.profile(teacher, 4, found.threads)
+    assert (profile.device_kind, profile.threads, profile.batch_size) == (kind, workforce.threads, 4)
+    assert (profile.device_model == "the cluster's") == (kind == "cuda")
+
+
+def test_without_an_address_this_machine_says_what_there_is(tmp_path: Path) -> None:
+    teacher = load_teacher(str(small_teacher(tmp_path / "teacher")), device="cpu")
+    assert Workforce.choose(teacher, LabelOptions(threads=2)) == Workforce(False, 1, 2, 0)
+    assert Workforce.choose(teacher, LabelOptions(workers=2, threads=1)) == Workforce(True, 2, 1, 0)
+    assert Workforce.choose(teacher, LabelOptions(threads=1)).device is None

@@ -74,7 +74,12 @@ PLANNING = (
         show_default=True,
         help="local: this process. ray: worker processes. auto: ray for an address, several workers or GPUs.",
     ),
-    click.option("--workers", type=int, metavar="N", help="Ray workers.  [default: one a GPU]"),
+    click.option(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="Ray workers.  [default: one a GPU; on a cluster as many as it has room for]",
+    ),
     click.option("--address", metavar="ADDR", help="A running Ray cluster.  [default: a private one on this machine]"),
     click.option("--name", default=DEFAULTS.name, show_default=True, help="Name of this source within the store."),
     click.option("--moved", is_flag=True, help="The images of this source have moved to SOURCE."),

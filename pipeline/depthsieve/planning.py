@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +28,61 @@ BYTES_PER_PIXEL = 2.2
 """What a label takes on disk, on the large side: float16 depth and uint8 reliability after compression."""
 
 
+CLUSTER_BATCH = 16
+"""Images a forward pass where the GPUs are a cluster's and the driver has none to try on; a larger one is split."""
+
+
 @dataclass(frozen=True, slots=True)
 class Workforce:
-    """Who labels: ``workers`` of ``threads`` each, on Ray or (one) in this process, sharing ``gpus``."""
+    """Who labels: ``workers`` of ``threads`` each, on Ray or (one) in this process, sharing ``gpus``.
+
+    On a cluster ``workers`` None is as many as find room, and what is in this machine says nothing.
+    """
 
     on_ray: bool
-    workers: int
+    workers: int | None
     threads: int
     gpus: int
+    on_cluster: bool = False
 
     @classmethod
-    def choose(cls, teacher: Teacher, options: LabelOptions) -> "Workforce":
+    def choose(
+        cls, teacher: Teacher, options: LabelOptions, cluster: Sequence[tuple[int, int]] | None = None
+    ) -> "Workforce":
         """What the options ask for; auto is Ray for an address, more than one worker, or more than one GPU.
 
-        ``--device cuda:1`` names one GPU, and so one worker.
+        ``cluster`` has the (CPUs, GPUs) of each node at the address. ``--device cuda:1`` names one GPU, and so one
+        worker.
         """
+        if cluster is not None:
+            return cls._of_cluster(options, cluster)
         gpus = 0
         if teacher.device.type == "cuda":
             gpus = 1 if ":" in options.device else torch.cuda.device_count()
         workers = options.workers or max(1, gpus)
-        on_ray = options.runner == "ray" or (options.runner == "auto" and (bool(options.address) or workers > 1))
+        on_ray = options.runner == "ray" or (options.runner == "auto" and workers > 1)
         if not on_ray:
             workers = 1
         return cls(on_ray, workers, options.threads or max(1, cores() // workers), gpus)
+
+    @classmethod
+    def _of_cluster(cls, options: LabelOptions, cluster: Sequence[tuple[int, int]]) -> "Workforce":
+        wanted = options.device == "auto" or options.device.startswith("cuda")
+        gpus = sum(each for _, each in cluster) if wanted else 0
+        fair = [cpus // each for cpus, each in cluster if each] if gpus else [cpus for cpus, _ in cluster if cpus]
+        return cls(True, options.workers, options.threads or max(1, min(fair, default=1)), gpus, on_cluster=True)
+
+    @property
+    def device(self) -> str | None:
+        """The kind of device that a cluster's workers use; None where this process is asked."""
+        return ("cuda" if self.gpus else "cpu") if self.on_cluster else None
+
+    def profile(self, teacher: Teacher, batch_size: int, threads: int) -> NumericsProfile:
+        """The profile of these workers and these versions."""
+        profile = make_profile(teacher, batch_size, threads)
+        if self.device in (None, profile.device_kind):
+            return profile
+        return replace(profile, device_kind=self.device or "", device_model="the cluster's")
 
 
 def find_store(root: Root, spec: LabelSpec) -> Store | None:
@@ -162,23 +194,25 @@ def cores() -> int:
 
 
 def choose_profile(
-    teacher: Teacher, options: LabelOptions, draft: Draft, threads: int, progress: bool
+    teacher: Teacher, options: LabelOptions, draft: Draft, workforce: Workforce, progress: bool
 ) -> NumericsProfile:
     """The profile of a new generation: as the options say, else found by a trial."""
     batch_size = options.batch_size
-    if batch_size is None:
-        batch_size = find_batch_size(teacher, draft.largest, draft.images, threads, progress)
-    return make_profile(teacher, batch_size, threads)
+    if batch_size is None and workforce.device in (None, teacher.device.type):
+        batch_size = find_batch_size(teacher, draft.largest, draft.images, workforce.threads, progress)
+    return workforce.profile(teacher, batch_size or CLUSTER_BATCH, workforce.threads)
 
 
-def differences_from(profile: NumericsProfile, teacher: Teacher, options: LabelOptions) -> list[str]:
+def differences_from(
+    profile: NumericsProfile, teacher: Teacher, options: LabelOptions, workforce: Workforce
+) -> list[str]:
     """What is asked for, or is true of this machine, and is not as in the profile that a plan was made with."""
     notes = []
     for name in ("batch_size", "threads"):
         asked, planned = getattr(options, name), getattr(profile, name)
         if asked is not None and asked != planned:
             notes.append(f"was planned with --{name.replace('_', '-')} {planned} and goes on with it")
-    now = make_profile(teacher, profile.batch_size, profile.threads)
+    now = workforce.profile(teacher, profile.batch_size, profile.threads)
     here = {"device": f"{now.device_kind} ({now.device_model})", **now.versions}
     there = {"device": f"{profile.device_kind} ({profile.device_model})", **profile.versions}
     notes += [

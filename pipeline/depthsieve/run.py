@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -123,6 +123,7 @@ class _Run:
     teacher: Teacher
     spec: LabelSpec
     existing: Store | None
+    workforce: Workforce
 
     @classmethod
     def begin(cls, source: str | Path, store: str | Path, options: LabelOptions) -> "_Run":
@@ -130,15 +131,19 @@ class _Run:
         root = open_root(store)
         check_root(root)
         request = _request(options)
-        teacher = load_requested(request)
+        on_cluster = options.address is not None and options.runner != "local"
+        # On a cluster the workers have the device that is asked for, and this process need not have it.
+        teacher = load_requested(replace(request, device="auto") if on_cluster else request)
         spec = label_spec(teacher, options.signal_names)
         existing = find_store(root, spec)
         check_source(images, root, existing, options.moved)
-        return cls(options, images, root, request, teacher, spec, existing)
+        cluster = None
+        if on_cluster and options.address is not None:
+            from depthsieve.runners.ray_session import cluster_offer  # heavy, and a laptop does without
 
-    @cached_property
-    def workforce(self) -> Workforce:
-        return Workforce.choose(self.teacher, self.options)
+            cluster = cluster_offer(options.address).nodes
+        workforce = Workforce.choose(teacher, options, cluster)
+        return cls(options, images, root, request, teacher, spec, existing, workforce)
 
     def scan(self, progress: bool) -> Scan:
         known: set[str] = set()
@@ -165,7 +170,7 @@ class _Run:
         with self.root.scratch("plan") as folder, self._draft(store, scan, folder) as draft:
             if draft or moved:
                 check_space(self.root, draft.pixels, draft.images)
-                profile = choose_profile(self.teacher, self.options, draft, self.workforce.threads, progress)
+                profile = choose_profile(self.teacher, self.options, draft, self.workforce, progress)
                 sources = {self.source.name: self.source.root}
                 write_generation(store, draft, sources, profile, self.request, self.options.shard_size)
             return store, draft.images
@@ -183,7 +188,8 @@ class _Run:
         return self.existing
 
     def job(self, store: Store) -> LabelJob:
-        request = replace(self.request, device=self.teacher.device.type) if self.workforce.on_ray else self.request
+        device = self.workforce.device or (self.teacher.device.type if self.workforce.on_ray else self.request.device)
+        request = replace(self.request, device=device)
         sources = tuple(store.sources().items())
         return LabelJob(self.root.location, request, self.spec.fingerprint, self.spec.signals, sources)
 
@@ -202,7 +208,7 @@ class _Run:
         store = open_store(self.root)
         for generation in store.generations():
             if len(todo.numbers.get(generation.number, ())):
-                for difference in differences_from(generation.profile, self.teacher, self.options):
+                for difference in differences_from(generation.profile, self.teacher, self.options, self.workforce):
                     yield f"generation {generation.number} {difference}"
 
     def estimate(self, scan: Scan) -> PlanSummary:
