@@ -11,7 +11,7 @@ override export IMAGES := $(value IMAGES)
 override export STORE := $(value STORE)
 override export TEACHER := $(value TEACHER)
 
-.PHONY: help setup demo label test lint check bench clean label-arguments
+.PHONY: help setup demo label test lint check bench faults clean label-arguments
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make test [ARGS="-k store"]         run the tests'
 	@echo 'make check                          linters, types and tests: the gate that CI runs'
 	@echo 'make bench [IMAGES=photos]          measure speed; needs no GPU and no network'
+	@echo 'make faults [ARGS="--faults 200 --seed 0"]   kill, starve and damage real runs, and compare every byte'
 	@echo 'make clean                          remove .venv, demo/, dist/ and caches; never your own stores'
 
 setup: $(INSTALLED)
@@ -56,6 +57,9 @@ check: lint test
 
 bench: setup
 	$(BIN)/python benchmarks/label_speed.py $${IMAGES:+"$$IMAGES"} $(ARGS)
+
+faults: setup
+	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
 clean:
 	rm -rf .venv build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

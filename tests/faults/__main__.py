@@ -13,9 +13,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
     parser.add_argument("--faults", type=int, default=200, help="how many in all (default: 200)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="only kinds whose name has this in it, such as 'ray' or 'killed'")
+    parser.add_argument("--only", default="", help="only kinds whose name this regular expression finds, such as ^ray")
     parser.add_argument("--json", type=Path, help="write the table here, too")
     chosen = parser.parse_args()
+    if not campaign.kinds_of(chosen.only):
+        names = "; ".join(kind.name for kind in campaign.KINDS)
+        parser.error(f"no kind of fault matches {chosen.only!r}; there are: {names}")
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     print(campaign.HEAD)
     rows = campaign.run(chosen.faults, chosen.seed, chosen.only, say=lambda text: print(text, flush=True))

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import tempfile
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from faults import local, onray, poisonous
+from faults import buckets, damage, local, onray, poisonous
 from faults.world import NotSurvived, Tally, World
 
 Fault = Callable[[World, random.Random, Tally], None]
@@ -26,7 +27,7 @@ class Kind:
 
 
 KINDS = (
-    Kind("local: run killed (-9) at any moment", local.driver_killed, 50),
+    Kind("local: run killed (-9) at any moment", local.driver_killed, 44),
     Kind("local: command killed (-9)", local.command_killed, 6),
     Kind("local: labelling process killed (-9)", local.labelling_process_killed, 6),
     Kind("local: SIGTERM or SIGINT, with and without grace", local.interrupted, 10),
@@ -36,11 +37,16 @@ KINDS = (
     Kind("local: file system that runs full", local.disk_really_full, 8),
     Kind("local: late duplicate of a worker taken for dead", local.late_duplicate, 12),
     Kind("local: images that kill their decoder", poisonous.by_the_local_runner, 8),
+    Kind("disk: flipped, torn, lost files of a whole store", damage.of_a_finished_store, 30),
+    Kind("disk: run killed, then a file damaged", damage.of_a_store_left_half_way, 16),
     Kind("ray: command killed (-9)", onray.driver_killed, 6),
     Kind("ray: worker killed (-9)", onray.worker_killed, 10),
     Kind("ray: SIGTERM, then on with the local runner", onray.interrupted, 4),
     Kind("ray: one of three nodes killed, not replaced", onray.node_killed, 4),
     Kind("ray: images that kill their decoder", poisonous.on_ray, 2),
+    Kind("s3: 5% of all calls fail", buckets.calls_fail, 4),
+    Kind("s3: server dies once and comes back", buckets.server_dies_once, 3),
+    Kind("s3: run killed (-9) while calls fail", buckets.run_killed, 3),
 )
 
 
@@ -59,8 +65,8 @@ class Row:
 
 
 def run(faults: int, seed: int, only: str, say: Callable[[str], None]) -> list[Row]:
-    """Do ``faults`` faults, spread by share over the kinds that have ``only`` in their name, at least one each."""
-    kinds = [kind for kind in KINDS if only in kind.name]
+    """Do ``faults`` faults, spread by their shares over the kinds that ``only`` finds, at least one of each."""
+    kinds = kinds_of(only)
     home = Path(tempfile.mkdtemp(prefix="depthsieve-faults-"))
     try:
         world = World(home)
@@ -68,6 +74,11 @@ def run(faults: int, seed: int, only: str, say: Callable[[str], None]) -> list[R
         return [_do_kind(kind, count, seed, world, say) for kind, count in counts]
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def kinds_of(only: str) -> list[Kind]:
+    """The kinds of fault whose names the regular expression finds."""
+    return [kind for kind in KINDS if re.search(only, kind.name)]
 
 
 def _counts(kinds: Sequence[Kind], faults: int) -> list[int]:

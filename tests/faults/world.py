@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from labelled import DECIDED as DECIDED
 from labelled import decided_bytes, write_photos
 
 TESTS = Path(__file__).parents[1]

@@ -59,7 +59,8 @@ class SpillDatabase:
             yield
         except (duckdb.Error, OSError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0].rstrip(".")
-            raise RunError(f"cannot sort the images of a plan in {self._folder}: {reason}") from error
+            advice = "make room there, and the same command goes on"
+            raise RunError(f"cannot sort images in {self._folder}: {reason}; {advice}") from error
 
     def run(self, sql: str) -> None:
         """Execute a statement."""
