@@ -10,7 +10,7 @@ step runs in a process of its own; its seconds count from before its imports, it
 * manifest: makes up the rows and drops them, to know what of the next step is our making;
 * plan: label shapes, the sort, shards, the plan's files and the record that commits it, each file flushed;
 * (records): commit records for all shards but the last ten, written without depthsieve's flushing. Each is sealed like
-  a real one and as long: 23 files with digests, 256 counts; every fiftieth shard has a failed image. Not timed;
+  a real one and as long, 6 KB: 23 files with digests, 256 counts; every fiftieth shard has a failed image;
 * resume: opens the store, lists what is pending, takes a lease and hands the first shard to a runner that does nothing;
 * status: counts what is labelled, failed and pending, with every record's digest checked;
 * index: writes index.parquet;
