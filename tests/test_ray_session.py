@@ -20,6 +20,7 @@ from poison import poison, poisoned
 from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayError
 
 import depthsieve
+from depthsieve import lifelines
 from depthsieve.errors import RunError
 from depthsieve.runners import ray_session
 from depthsieve.runners.ray_session import ClusterOffer, check_address
@@ -28,6 +29,7 @@ from depthsieve.runners.ray_worker import death_of
 SCRIPT = """
 import json, sys
 import depthsieve
+from depthsieve import lifelines
 from depthsieve.errors import DepthsieveError
 source, store, options = *sys.argv[1:3], json.loads(sys.argv[3])
 options |= {"batch_size": 1, "threads": 1, "progress": False}
@@ -273,3 +275,36 @@ def test_what_a_cluster_has_room_for() -> None:
     assert offer.workers(2, gpu=True) == 4 + 1
     assert offer.workers(64, gpu=False) == 1
     assert str(offer) == "the cluster has 3 nodes with 26 CPUs and 5 GPUs in all"
+
+
+def test_users_of_a_folder_end_with_the_process_that_asked_for_it_even_by_sigkill(tmp_path: Path) -> None:
+    """As Ray's agents do not: they have left the process tree, and their names and environments are overwritten."""
+    code = f"""
+import subprocess, sys, time
+from depthsieve.lifelines import ending_users_of
+with ending_users_of({str(tmp_path / "session")!r}):
+    user = "import sys, time; file = open(sys.argv[1] + '/log', 'w'); print('open', flush=True); time.sleep(600)"
+    stays = subprocess.Popen([sys.executable, "-c", user, sys.argv[1]], start_new_session=True)
+    time.sleep(600)
+"""
+    (tmp_path / "session").mkdir()
+    (tmp_path / "session two").mkdir()
+    users = [
+        subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
+        for folder in (tmp_path / "session", tmp_path / "session two")
+    ]
+    try:
+        for user in users:
+            assert user.stdout is not None and user.stdout.readline() == "open\n"
+        assert len(lifelines._users_of(str(tmp_path / "session"))) == 1
+        for user in users:
+            user.kill()
+            user.wait()
+        wait_for("it has ended", lambda: not lifelines._users_of(str(tmp_path / "session")))
+        assert len(lifelines._users_of(str(tmp_path / "session two"))) == 1  # not below the folder, whatever its name
+    finally:
+        for pid in lifelines._users_of(str(tmp_path / "session two")):
+            os.kill(pid, signal.SIGKILL)
+        for user in users:
+            assert user.stdout is not None
+            user.stdout.close()

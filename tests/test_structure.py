@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "isolation": "errors records stopping lifelines labelling",
     "drafting": "errors records store sharding",
     "planning": "errors records options sources storage store teachers numerics drafting",
-    "runners": "errors records stopping store teachers labelling isolation",
+    "runners": "errors records stopping lifelines store teachers labelling isolation",
     "dispatch": "errors records stopping processes storage store runners",
     "repair": "errors records storage store labelling",
     "run": "errors records options stopping sources storage store teachers labelling drafting planning runners "

@@ -241,7 +241,8 @@ def label_shard(
 
 def _check_stop(stop: Stop | None, seconds: float, done: int, batches: int) -> None:
     """Raise :class:`Abandoned` if a stop is requested and the batches left, at the pace so far, end after its grace."""
-    if stop and stop.requested and (not done or seconds / done * (batches - done) > stop.seconds_left()):
+    pace = seconds / done if done else 0.0  # unknown before the first: that one is tried
+    if stop and stop.requested and pace * (batches - done) >= stop.seconds_left():
         raise Abandoned
 
 

@@ -4,12 +4,17 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 """Linux: the signal that a process gets when its parent is gone (prctl(2))."""
+
+LONGEST_END_S = 30.0
 
 FAULTS = tuple(
     getattr(signal, name) for name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE") if hasattr(signal, name)
@@ -35,6 +40,51 @@ def die_with_parent(parent: int, lifeline: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="lifeline").start()
+
+
+@contextlib.contextmanager
+def ending_users_of(folder: str) -> Iterator[None]:
+    """See that no process outlives this one that has a file open below ``folder``; for those that others start for us.
+
+    A process of its own waits for the end of this one, even by SIGKILL, and then ends all of them. Where the system
+    does not list open files nothing is done.
+    """
+    if not Path("/proc/self/fd").exists():
+        yield
+        return
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; from depthsieve.lifelines import _end_users; _end_users({folder!r})"
+    )
+    nothing = subprocess.DEVNULL
+    command = [sys.executable, "-c", code]
+    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=nothing, stderr=nothing, start_new_session=True)
+    assert watcher.stdin
+    try:
+        yield
+    finally:
+        watcher.stdin.close()
+        watcher.wait()
+
+
+def _end_users(folder: str) -> None:
+    os.read(0, 1)  # returns when the other end is closed, by whatever
+    deadline = time.monotonic() + LONGEST_END_S
+    while time.monotonic() < deadline and (users := _users_of(folder)):
+        for pid in users:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _users_of(folder: str) -> list[int]:
+    """Processes other than this one that have a file open below a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            links = [os.readlink(each) for each in (path / "fd").iterdir()]  # noqa: PTH115 - a deleted file's is no path
+            if any(link.startswith(f"{folder}/") for link in links) and int(path.name) != os.getpid():
+                found.append(int(path.name))
+    return found
 
 
 def how_it_died(returncode: int) -> str:

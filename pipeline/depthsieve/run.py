@@ -82,7 +82,7 @@ def label(
         finally:
             stop.armed = False
             run.root.clear_scratch()  # of workers that died
-            if chosen.part is None:
+            if chosen.part is None and not stop.requested:
                 with contextlib.suppress(OSError, RunError):  # it is derived, and a full disk has been told of already
                     write_index(opened)
         seconds = time.perf_counter() - start

@@ -20,6 +20,7 @@ from ray._private import worker as ray_internals
 from ray.exceptions import RayError
 
 from depthsieve.errors import RunError
+from depthsieve.lifelines import ending_users_of
 
 LONGEST_BASE = 16
 """Bytes of a temporary folder's path under which Ray's sockets still fit into the 107 that the kernel allows."""
@@ -88,13 +89,15 @@ def connected(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if address is None:
             stack.enter_context(_environment(RAY_AUTH_TOKEN=secrets.token_hex(32)))
+            folder = stack.enter_context(_session_folder())
+            stack.enter_context(ending_users_of(folder))  # Ray's agents outlive a driver that gets a SIGKILL
             settings: dict[str, Any] = {
                 "address": "local",
                 "num_cpus": cpus,
                 "num_gpus": gpus,
                 "include_dashboard": False,
                 "_node_ip_address": "127.0.0.1",
-                "_temp_dir": stack.enter_context(_session_folder()),
+                "_temp_dir": folder,
             }
         else:
             stack.enter_context(_environment(RAY_gcs_server_port_wait_time_s=f"{CONNECT_S:.0f}"))

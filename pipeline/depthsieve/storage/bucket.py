@@ -51,7 +51,7 @@ class BucketRoot:
     def write(self, key: str, data: bytes) -> None:
         self._objects.put(key, data)
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes, lasting: bool = True) -> bool:
         return self._objects.put_new(key, data)
 
     @contextlib.contextmanager

@@ -76,12 +76,12 @@ class LocalRoot:
             temporary.replace(target)
         sync(target.parent)
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes, lasting: bool = True) -> bool:
         """A hard link of a finished file fails when the name is taken, so that no reader ever sees half a record. File
         systems without hard links (exFAT, some network disks) get an exclusive create, which a crash can leave torn.
         """
         target = self._target(key)
-        with self._written(target.name, data) as temporary:
+        with self._written(target.name, data, lasting) as temporary:
             try:
                 target.hardlink_to(temporary)
             except FileExistsError:
@@ -91,7 +91,8 @@ class LocalRoot:
                     raise
                 if not _create_exclusive(target, data):
                     return False
-        sync(target.parent)
+        if lasting:
+            sync(target.parent)
         return True
 
     @contextlib.contextmanager
@@ -164,13 +165,14 @@ class LocalRoot:
         return folder / f"{stem}-{uuid.uuid4().hex[:12]}.{Process.current().token}"
 
     @contextlib.contextmanager
-    def _written(self, stem: str, data: bytes) -> Iterator[Path]:
+    def _written(self, stem: str, data: bytes, lasting: bool = True) -> Iterator[Path]:
         temporary = self._scratch_name(stem)
         try:
             with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if lasting:
+                    os.fsync(file.fileno())
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)

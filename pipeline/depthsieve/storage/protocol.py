@@ -44,8 +44,11 @@ class Root(Protocol):
     def write(self, key: str, data: bytes) -> None:
         """Replace a file in one step, or make it. On return it lasts: a crash or a power cut does not lose it."""
 
-    def create(self, key: str, data: bytes) -> bool:
-        """Make a file, whole and lasting, if there is none of that name; False, and nothing done, if there is."""
+    def create(self, key: str, data: bytes, lasting: bool = True) -> bool:
+        """Make a file, whole and lasting, if there is none of that name; False, and nothing done, if there is.
+
+        One that need not be ``lasting`` may be lost in a power cut.
+        """
 
     def scratch(self, stem: str) -> AbstractContextManager[Path]:
         """A path on a local disk, unused, from which :meth:`publish` can take a folder; removed at the end."""

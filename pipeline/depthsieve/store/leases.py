@@ -70,7 +70,7 @@ class Leases:
         """The lease, or the process that holds it. Raises :class:`OSError` where the store cannot be written."""
         body = canonical_json({"holder": dataclasses.asdict(self._me)}).encode()
         deaths = 0
-        while not self._root.create(_key(name, deaths), body):
+        while not self._root.create(_key(name, deaths), body, lasting=False):
             try:
                 holder = Process.from_json(json.loads(self._root.read(_key(name, deaths)))["holder"])
             except FileNotFoundError:  # let go just now
