@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from depthsieve.run import label, plan
     from depthsieve.stopping import Stop
     from depthsieve.store import Label, Store, open_store
+    from depthsieve.store.status import StoreStatus, status
     from depthsieve.teachers import load_teacher
 
 __version__ = "0.1.0"
@@ -31,12 +32,14 @@ __all__ = [
     "ScaleShiftInvariantLoss",
     "Stop",
     "Store",
+    "StoreStatus",
     "TrimmedLoss",
     "VerifyReport",
     "label",
     "load_teacher",
     "open_store",
     "plan",
+    "status",
     "verify",
 ]
 
@@ -48,6 +51,7 @@ _HOMES = {
     "run": ("label", "plan"),
     "stopping": ("Stop",),
     "store": ("Label", "Store", "open_store"),
+    "store.status": ("StoreStatus", "status"),
     "teachers": ("load_teacher",),
 }
 

@@ -89,9 +89,14 @@ class _Row:
     reason: str = ""
 
 
-def standing(store: "Store") -> Standing:
+Seen = dict[str, list[tuple[str, str]]]
+"""The failures (id, reason) of shards whose commit records were read already; they never change."""
+
+
+def standing(store: "Store", seen: Seen | None = None) -> Standing:
     """How a store stands now. Memory grows with the images that have no label, not with the others.
 
+    With ``seen``, which is added to, only records are read that are not in it: for those who look again and again.
     Raises :class:`StoreDamaged` where a record or a table does not fit its digest.
     """
     committed = store.committed()
@@ -102,10 +107,9 @@ def standing(store: "Store") -> Standing:
         for what in ("rejected", "removed"):
             _add_listed(places, store.read_table(generation, what), what, generation.number)
     planned = {shard_name(one.number, number) for one in generations for number in range(one.shards)}
-    for record in store.commit_records(sorted(planned & committed)):
-        for failure in record["failures"]:
-            row = _Row(True, shard_number(record["shard"])[0], "failed", failure["reason"])
-            places[failure["id"]].append(row)
+    for shard_id, failures in _failures(store, sorted(planned & committed), seen):
+        for image, reason in failures:
+            places[image].append(_Row(True, shard_number(shard_id)[0], "failed", reason))
             counts["labelled"] -= 1
     if len(generations) > 1:
         _add_planned(places, store, generations, committed)
@@ -127,6 +131,16 @@ def standing(store: "Store") -> Standing:
         frozenset(reasons["removed"]),
         frozenset(image for image in waiting if winners[image].status in reasons),
     )
+
+
+def _failures(store: "Store", shard_ids: list[str], seen: Seen | None) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    if seen is not None:
+        yield from ((one, seen[one]) for one in shard_ids if one in seen)
+    for record in store.commit_records([one for one in shard_ids if seen is None or one not in seen]):
+        failures = [(failure["id"], failure["reason"]) for failure in record["failures"]]
+        yield record["shard"], failures
+        if seen is not None:
+            seen[record["shard"]] = failures
 
 
 def _planned_counts(store: "Store", generations: Iterable["Generation"], committed: set[str]) -> dict[str, int]:

@@ -1,0 +1,64 @@
+"""``depthsieve status``: how a store stands, once or again and again."""
+
+import dataclasses
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from depthsieve_cli.output import count, print_failures, print_json
+
+if TYPE_CHECKING:
+    from depthsieve.store.standing import Seen
+    from depthsieve.store.status import StoreStatus
+
+EVERY_S = 2.0
+
+
+@click.command(epilog="Example: depthsieve status labels/ --watch")
+@click.argument("store")
+@click.option("--watch", is_flag=True, help="Look again every two seconds, until nobody is at work or Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print the state as JSON; with --watch, a line each time.")
+def status(store: str, watch: bool, as_json: bool) -> int:
+    """Say how STORE stands: done, failed, left, how fast, and who is at work. Reads only; a run may go on meanwhile.
+
+    Exit codes: 0 all labelled; 1 some are left; 3 none is left, but some images stand failed.
+    """
+    from depthsieve.store.status import status as read_status  # pyarrow and zarr take a second
+
+    seen: Seen = {}
+    while True:
+        found = read_status(store, seen)
+        if as_json:
+            print_json(dataclasses.asdict(found))
+        else:
+            if watch and sys.stdout.isatty():
+                click.clear()
+            _print(found)
+        if not (watch and found.at_work):
+            break
+        try:
+            time.sleep(EVERY_S)
+        except KeyboardInterrupt:
+            break
+    return 1 if found.pending else 3 if found.failed else 0
+
+
+def _print(found: "StoreStatus") -> None:
+    total = found.labelled + found.pending + len(found.failed)
+    click.echo(f"{found.store}: {found.labelled:,} of {count(total, 'image')} labelled, {found.pending:,} left.")
+    click.echo(f"{found.shards_committed:,} of {count(found.shards, 'shard')} committed.")
+    if found.images_per_second is not None:
+        left = "" if found.seconds_left is None else f"; about {_duration(found.seconds_left)} left"
+        click.echo(f"{found.images_per_second:,.3g} images/s of late{left}.")
+    for process in found.at_work:
+        click.echo(f"At work: {process}.")
+    print_failures(found.failed)
+
+
+def _duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"

@@ -1,0 +1,77 @@
+"""How a store stands, read from beside a run: nothing is written, opened for writing or locked."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from depthsieve.records import ImageFailure
+from depthsieve.storage import open_root
+from depthsieve.store import schema
+from depthsieve.store.leases import left_leases
+from depthsieve.store.reader import Store, open_store
+from depthsieve.store.standing import Seen, standing
+
+RECENT_S = 600.0
+"""Over how many seconds the throughput is taken."""
+
+
+@dataclass(frozen=True)
+class StoreStatus:
+    """A store as it stands. ``labelled``, ``pending`` and ``failed`` (by id, with reasons) are images.
+
+    ``images_per_second`` is that of the shards committed in the last ten minutes, over the time since the first of them
+    began to count (None where none was), and ``seconds_left`` what the pending ones take at that rate. ``at_work`` are
+    the living processes that have something in hand.
+    """
+
+    store: str
+    labelled: int
+    pending: int
+    failed: tuple[ImageFailure, ...]
+    shards: int
+    shards_committed: int
+    images_per_second: float | None
+    seconds_left: float | None
+    at_work: tuple[str, ...]
+
+
+def status(store: str | Path, seen: Seen | None = None) -> StoreStatus:
+    """How a store stands now; it may be in use. Raises :class:`StoreNotFound` where there is none.
+
+    Who looks again and again passes the same ``seen``, empty at first: then only new commit records are read.
+    """
+    opened = open_store(open_root(store))
+    stands = standing(opened, seen)
+    left = opened.pending()
+    shards = sum(generation.shards for generation in opened.generations())
+    rate = _rate(opened)
+    workers = sorted({str(lease.holder) for lease in left_leases(opened.root) if lease.alive})
+    return StoreStatus(
+        store=opened.location,
+        labelled=stands.labelled,
+        pending=stands.pending,
+        failed=stands.unlabelled,
+        shards=shards,
+        shards_committed=shards - len(left),
+        images_per_second=rate,
+        seconds_left=stands.pending / rate if rate and workers else None,
+        at_work=tuple(workers),
+    )
+
+
+def _rate(store: Store) -> float | None:
+    """Images a second of what was committed lately, by the records' own times."""
+    now = time.time()
+    tables = {generation.number: store.shard_table(generation) for generation in store.generations()}
+    recent = []
+    for entry in store.root.entries(schema.COMMITS):
+        name = entry.key.rpartition("/")[2].removesuffix(".json")
+        if not name.startswith("generation-") and now - entry.modified < RECENT_S:
+            generation, number = schema.shard_number(name)
+            if generation in tables and number < len(tables[generation].images_S):
+                recent.append((entry.modified, int(tables[generation].images_S[number])))
+    if len(recent) < 2:
+        return None
+    recent.sort()
+    seconds = recent[-1][0] - recent[0][0]
+    return sum(images for _, images in recent[1:]) / seconds if seconds > 0 else None

@@ -1,0 +1,155 @@
+"""`depthsieve status`: what it says of a store, beside a run and after it, without touching anything."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from labelled import small_teacher, write_photos
+
+import depthsieve
+from depthsieve.errors import StoreNotFound
+from depthsieve.processes import Process
+from depthsieve.storage import open_root
+from depthsieve.store import Store
+from depthsieve.store.leases import Leases
+from depthsieve.store.status import status
+from depthsieve_cli.main import main
+from depthsieve_cli.status import _duration
+
+SETTINGS: dict[str, Any] = {"batch_size": 2, "threads": 1, "shard_size": 2, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(small_teacher(tmp_path_factory.mktemp("teacher") / "t"))
+
+
+@pytest.fixture
+def store(tmp_path: Path, teacher: str) -> Path:
+    """Ten photos of one shape in five shards, two of which are labelled; one image of those failed, one was refused."""
+    photos = write_photos(tmp_path / "photos", 10)
+    for number in (2, 5, 8):
+        (photos / f"photo {number}.png").unlink()
+    (photos / "photo 0.png").write_bytes((photos / "photo 0.png").read_bytes()[:500])
+    (photos / "empty.png").write_bytes(b"")
+    depthsieve.plan(photos, tmp_path / "store", write=True, teacher=teacher, **SETTINGS)
+    depthsieve.label(photos, tmp_path / "store", teacher=teacher, part="1/2", **SETTINGS)
+    return tmp_path / "store"
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["depthsieve", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    assert isinstance(exit_info.value.code, int)
+    return exit_info.value.code
+
+
+def test_what_is_done_failed_and_left(store: Path) -> None:
+    found = status(store)
+    assert (found.labelled, found.pending, found.shards, found.shards_committed) == (3, 3, 4, 2)
+    assert [failure.id for failure in found.failed] == ["default/empty.png", "default/photo 0.png"]
+    assert found.at_work == () and found.seconds_left is None
+
+
+def test_the_rate_is_that_of_the_last_ten_minutes_and_the_time_left_follows_from_it(store: Path) -> None:
+    now = time.time()
+    first, second = sorted(store.glob("commits/0000-*.json"))
+    os.utime(first, (now - 30, now - 30))
+    os.utime(second, (now - 10, now - 10))
+    with Leases(open_root(store)) as leases:
+        leases.take("0000-000001")
+        found = status(store)
+    assert found.at_work == (str(Process.current()),)
+    assert found.images_per_second == pytest.approx(2 / 20, rel=1e-3)
+    assert found.seconds_left == pytest.approx(3 / 0.1, rel=1e-3)
+    os.utime(first, (now - 3000, now - 3000))
+    assert status(store).images_per_second is None
+
+
+def test_looking_changes_nothing_and_looking_again_reads_only_what_is_new(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tree() -> dict[str, tuple[int, int]]:
+        return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(store.rglob("*"))}
+
+    before, seen = tree(), {}  # type: ignore[var-annotated]
+    first = status(store, seen)
+    read: list[str] = []
+    kept = Store.commit_record
+
+    def noting(self: Store, shard_id: str) -> dict[str, Any]:
+        read.append(shard_id)
+        return kept(self, shard_id)
+
+    monkeypatch.setattr(Store, "commit_record", noting)
+    assert status(store, seen) == first and read == []
+    assert status(store) == first and len(read) == 2
+    assert tree() == before
+
+
+def test_beside_a_run_it_sees_who_works_and_how_far(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 40), tmp_path / "store"
+    start = [sys.executable, "-m", "depthsieve_cli", "label", str(photos), str(store), "--teacher", teacher]
+    process = subprocess.Popen(
+        [*start, "--batch-size", "1", "--threads", "1", "--shard-size", "1"],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    found = []
+    while process.poll() is None:
+        try:
+            found.append(status(store))
+        except StoreNotFound:
+            time.sleep(0.05)
+    assert process.returncode == 0
+    labelled = [one.labelled for one in found]
+    assert labelled == sorted(labelled) and len(set(labelled)) > 2
+    assert any(one.at_work and one.images_per_second for one in found)
+    assert status(store).pending == 0 and status(store).at_work == ()
+
+
+def test_the_command(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(monkeypatch, "status", store) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{store}: 3 of 8 images labelled, 3 left."
+    assert lines[1] == "2 of 4 shards committed."
+    assert lines[-2].startswith("  failed: default/empty.png: empty file")
+    assert command(monkeypatch, "status", store, "--json") == 1
+    body = json.loads(capsys.readouterr().out)
+    assert (body["labelled"], body["pending"], len(body["failed"])) == (3, 3, 2)
+    assert command(monkeypatch, "status", store, "--watch") == 1  # nobody is at work, so it ends
+    assert command(monkeypatch, "status", store / "nothing") == 1
+    assert "is not a label store" in capsys.readouterr().err
+
+
+def test_watching_goes_on_until_nobody_works(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("depthsieve_cli.status.EVERY_S", 0.01)
+    leases = Leases(open_root(store))
+    with leases:
+        lease = leases.take("0000-000001")
+        looks: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            looks.append(seconds)
+            if len(looks) == 3:
+                leases.give_back(lease, settled=False)  # type: ignore[arg-type]
+
+        monkeypatch.setattr("depthsieve_cli.status.time.sleep", sleep)
+        assert command(monkeypatch, "status", store, "--watch") == 1
+    out = capsys.readouterr().out
+    assert len(looks) == 3 and out.count("images labelled") == 4 and out.count("At work: process ") == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(3.4, "3 s"), (99, "99 s"), (600, "10 min"), (5400, "1.5 h"), (3600 * 2000, "2,000.0 h")]
+)
+def test_durations_are_words(seconds: float, words: str) -> None:
+    assert _duration(seconds) == words
