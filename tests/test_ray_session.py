@@ -308,3 +308,17 @@ with ending_users_of({str(tmp_path / "session")!r}):
         for user in users:
             assert user.stdout is not None
             user.stdout.close()
+
+
+def test_the_process_that_asked_for_it_is_spared_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "session").mkdir()
+    with (tmp_path / "session" / "lock").open("w"):
+        with lifelines.ending_users_of(str(tmp_path / "session")):
+            user = (
+                "import sys, time; file = open(sys.argv[1] + '/log', 'w'); print('open', flush=True); time.sleep(600)"
+            )
+            command = [sys.executable, "-c", user, str(tmp_path / "session")]
+            child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            assert child.stdout is not None and child.stdout.readline() == "open\n"
+        assert child.wait(60) == -signal.SIGKILL
+        child.stdout.close()

@@ -67,9 +67,10 @@ def ending_users_of(folder: str) -> Iterator[None]:
 
 
 def _end_users(folder: str) -> None:
+    spared = {os.getpid(), os.getppid()}
     os.read(0, 1)  # returns when the other end is closed, by whatever
     deadline = time.monotonic() + LONGEST_END_S
-    while time.monotonic() < deadline and (users := _users_of(folder)):
+    while time.monotonic() < deadline and (users := set(_users_of(folder)) - spared):
         for pid in users:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -77,12 +78,12 @@ def _end_users(folder: str) -> None:
 
 
 def _users_of(folder: str) -> list[int]:
-    """Processes other than this one that have a file open below a folder."""
+    """Processes that have a file open below a folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             links = [os.readlink(each) for each in (path / "fd").iterdir()]  # noqa: PTH115 - a deleted file's is no path
-            if any(link.startswith(f"{folder}/") for link in links) and int(path.name) != os.getpid():
+            if any(link.startswith(f"{folder}/") for link in links):
                 found.append(int(path.name))
     return found
 
