@@ -613,3 +613,19 @@ def test_a_shard_that_was_committed_meanwhile_is_not_labelled_again(
     label(photos, store, teacher, part="1/1")
     monkeypatch.setattr(Store, "pending", lambda self, part=None: kept)
     assert label(photos, store, teacher, part="1/1").labelled_now == 0
+
+
+def test_a_teacher_that_fails_otherwise_than_for_memory_ends_the_run_in_one_line(
+    tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, store = write_photos(tmp_path / "photos", 4), tmp_path / "store"
+
+    def lost(*arguments: object) -> None:
+        raise RuntimeError("CUDA error: device lost\nCompile with TORCH_USE_CUDA_DSA")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("depthsieve.teachers.huggingface.HuggingFaceTeacher.predict", lost)
+        with pytest.raises(RunError, match=r"^the teacher failed: CUDA error: device lost; what is committed stands"):
+            label(photos, store, teacher)
+    assert not list((store / "leases").iterdir())
+    assert label(photos, store, teacher).labelled == 4

@@ -20,6 +20,9 @@ def local_runner(teacher: Teacher, on_images: Callable[[int], None]) -> Runner:
                 result = label_isolated(job, task.shard_id, stop) if task.isolate else labeller(task.shard_id)
             except Abandoned:
                 continue
+            except RuntimeError as error:  # torch's, such as a device that is lost: no other worker can try here
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                result = ShardResult(task.shard_id, error=f"the teacher failed: {reason}", fatal=True)
             yield result
 
     return run
