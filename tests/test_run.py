@@ -629,3 +629,14 @@ def test_a_teacher_that_fails_otherwise_than_for_memory_ends_the_run_in_one_line
             label(photos, store, teacher)
     assert not list((store / "leases").iterdir())
     assert label(photos, store, teacher).labelled == 4
+
+
+def test_a_stop_that_left_nothing_is_no_interruption(tmp_path: Path, teacher: str) -> None:
+    photos = write_photos(tmp_path / "photos", 4)
+    stop = depthsieve.Stop(grace_s=600)
+    stop.request()
+    summary = label(photos, tmp_path / "store", teacher, stop=stop)
+    assert (summary.interrupted, summary.labelled, summary.pending) == (True, 0, 4)
+    label(photos, tmp_path / "store", teacher)
+    summary = label(photos, tmp_path / "store", teacher, stop=stop)
+    assert (summary.interrupted, summary.labelled, summary.pending) == (False, 4, 0)

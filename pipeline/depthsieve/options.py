@@ -80,7 +80,8 @@ class LabelSummary:
     ``labelled_now`` and ``seconds`` are this run's, ``planned_now`` counts the images it added to the plan;
     ``labelled``, ``failed`` (each with its reason) and ``pending`` are the whole store's. ``skipped_hidden`` and
     ``skipped_other`` count files of the source that are hidden or do not look like images. ``errors`` says why shards
-    are still pending, ``notes`` are lines that a person should see. ``interrupted``: the run was asked to stop.
+    are still pending, ``notes`` are lines that a person should see. ``interrupted``: the run was asked to
+    stop, and left something.
     """
 
     store: str

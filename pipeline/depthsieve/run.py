@@ -86,7 +86,8 @@ def label(
                 with contextlib.suppress(OSError, RunError):  # it is derived, and a full disk has been told of already
                     write_index(opened)
         seconds = time.perf_counter() - start
-    return _summary(opened, scan, outcome, (planned, seconds, stop.requested), notes)
+    interrupted = stop.requested and len(opened.pending(chosen.share)) > 0
+    return _summary(opened, scan, outcome, (planned, seconds, interrupted), notes)
 
 
 def plan(
