@@ -251,3 +251,38 @@ def test_what_cannot_be_a_store_is_refused_before_anything_is_written(s3: S3Serv
         with pytest.raises((StoreError, UsageError), match=words):
             label(photos.url, store, photos)
     assert {method for method, _ in s3.calls} <= {"GET", "HEAD"}
+
+
+def test_a_store_in_a_bucket_is_verified_mended_and_watched(photos: Photos, store: str, s3: S3Server) -> None:
+    label(photos.folder, store, photos)
+    report = depthsieve.verify(store, progress=False)
+    assert report.sound and report.findings == () and report.images == IMAGES + 1
+    bucket, _, prefix = store.removeprefix("s3://").partition("/")
+    expected = decided_objects(store)
+    keys = sorted(expected)
+    hurt = [
+        next(key for key in keys if "/depth/c/" in key),
+        next(key for key in keys if key.startswith("commits/0000-000001")),
+        "commits/generation-0000.json",
+        "plan/generation-0000.00000.parquet",
+        "labels.zarr/zarr.json",
+    ]
+    for key in hurt:
+        data = bytearray(s3.get(bucket, f"{prefix}/{key}"))
+        data[len(data) // 2] ^= 1
+        s3.put(bucket, f"{prefix}/{key}", bytes(data))
+    found = depthsieve.verify(store, progress=False)
+    assert not found.sound and set(hurt) <= {finding.key for finding in found.findings}
+    mended = depthsieve.verify(store, repair=True, progress=False)
+    assert mended.sound and mended.left == ()
+    assert decided_objects(store) == expected
+    stands = depthsieve.status(store)
+    assert (stands.labelled, stands.pending, len(stands.failed), stands.at_work) == (IMAGES, 0, 2, ())
+
+
+def test_parts_share_a_plan_in_a_bucket(photos: Photos, store: str) -> None:
+    depthsieve.plan(photos.folder, store, write=True, teacher=photos.teacher, progress=False, **SETTINGS)
+    for part in ("1/2", "2/2"):
+        assert label(photos.folder, store, photos, part=part).errors == ()
+    assert decided_objects(store) == decided_bytes(photos.from_folder)
+    assert not open_root(store).names("leases")

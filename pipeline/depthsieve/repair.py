@@ -93,12 +93,15 @@ def _mend(root: Root, findings: list[Finding], progress: bool) -> int:
         elif finding.remedy == "remove":
             root.remove_folder(finding.key) if root.entry(finding.key) is None else root.remove(finding.key)
     store = open_store(root)
-    again = {finding.shard for finding in findings if finding.shard and finding.remedy == "relabel"}
+    again: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.shard and finding.remedy == "relabel":
+            again.setdefault(finding.shard, []).append(finding.key)
     for finding in findings:
         if finding.remedy == "record" and finding.shard and not _write_record(store, finding.shard):
             root.remove(finding.key)  # no group that it could have named is whole: the shard is pending again
-            again.add(finding.shard)
-    done = _label_again(store, sorted(again), progress)
+            again[finding.shard] = []
+    done = _label_again(store, again, progress)
     write_index(open_store(root))
     return done
 
@@ -134,13 +137,14 @@ def _write_record(store: Store, shard_id: str) -> bool:
     return False
 
 
-def _label_again(store: Store, shard_ids: list[str], progress: bool) -> int:
-    """Label shards again, each to the content that was committed, or else under a new generation."""
+def _label_again(store: Store, damaged: dict[str, list[str]], progress: bool) -> int:
+    """Label shards again, each to the content that was committed, or else under a new generation. ``damaged`` has the
+    files of each."""
     done = 0
-    with tqdm(total=len(shard_ids), desc="label again", unit=" shards", disable=not progress, leave=False) as bar:
-        for shard_id in shard_ids:
+    with tqdm(total=len(damaged), desc="label again", unit=" shards", disable=not progress, leave=False) as bar:
+        for shard_id in sorted(damaged):
             if store.is_committed(shard_id):
-                done += _replace_files(store, shard_id)
+                done += _replace_files(store, shard_id, damaged[shard_id])
             else:
                 done += _label(store, shard_id)
             bar.update()
@@ -163,7 +167,7 @@ def _label(store: Store, shard_id: str) -> int:
     return result.labelled
 
 
-def _replace_files(store: Store, shard_id: str) -> int:
+def _replace_files(store: Store, shard_id: str, damaged: list[str]) -> int:
     """Replace the files of a damaged group by ones of equal content; where labels come out otherwise, plan the damaged
     ones anew."""
     record = store.commit_record(shard_id)
@@ -174,6 +178,9 @@ def _replace_files(store: Store, shard_id: str) -> int:
         raise RunError(f"shard {shard_id} cannot be labelled again: {error.strerror or error}") from error
     if content.content_digest() != record["content_sha256"]:
         return _plan_anew(store, shard, record["group"])
+    for key in damaged:
+        if key != schema.commit_key(shard_id):
+            store.root.remove(key)
     body = publish_group(store.root, shard, content, context)
     if body["group"] != record["group"]:  # packed by another release of the codecs
         store.root.write(schema.commit_key(shard_id), seal(body))
