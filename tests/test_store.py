@@ -24,6 +24,7 @@ from depthsieve.records import (
 )
 from depthsieve.sharding import MAX_SHARD_PIXELS
 from depthsieve.storage import open_root
+from depthsieve.storage.local import LocalRoot
 from depthsieve.store import open_store, schema, writer
 from depthsieve.store.create import open_or_create, prepare_root
 from depthsieve.store.plan import PlannedShard
@@ -123,6 +124,24 @@ def test_two_attempts_that_race_never_share_a_path_and_one_wins(store: Store) ->
     assert winner in groups and winner != json.loads(first)["group"]
     expected = content(shard, seed=2).arrays["depth"][0].astype(np.float32)
     np.testing.assert_array_equal(open_store(store.path).label("default/0.png").depth_HW, expected)
+
+
+def test_who_is_overtaken_at_the_last_moment_takes_its_group_away(store: Store) -> None:
+    (shard,) = plan(store, range(2))
+    genuine = LocalRoot.create
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def overtaken(root: LocalRoot, key: str, data: bytes, lasting: bool = True) -> bool:
+            patch.undo()
+            assert commit(store, shard, seed=2)  # the worker that everyone thought dead
+            return genuine(root, key, data, lasting)
+
+        patch.setattr(LocalRoot, "create", overtaken)
+        assert not commit(store, shard, seed=1)
+    (group,) = store.path.glob("labels.zarr/shards/0000-*")
+    assert store.commit_record(shard.id)["group"] == group.name
+    assert list((store.path / "tmp").iterdir()) == []
 
 
 def test_a_group_torn_by_a_power_cut_is_written_again(store: Store) -> None:
