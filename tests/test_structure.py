@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "planning": "errors records options sources storage store teachers numerics drafting",
     "runners": "errors records stopping lifelines store teachers labelling isolation",
     "dispatch": "errors records stopping processes storage store runners",
-    "repair": "errors records storage store labelling",
+    "repair": "errors processes records storage store labelling",
     "run": "errors records options stopping sources storage store teachers labelling drafting planning runners "
     "dispatch",
     # what looks at a finished store, and the demonstration of it all

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from labelled import decided_bytes, small_teacher, write_photo, write_photos
 
 import depthsieve
 from depthsieve.errors import RunError, StoreBusy, StoreNotFound
-from depthsieve.processes import Process
+from depthsieve.processes import Process, started_at
 from depthsieve.records import seal
 from depthsieve.repair import VerifyReport, verify
 from depthsieve.storage import open_root
+from depthsieve.storage.local import list_folder
 from depthsieve.store import open_store
 from depthsieve.store.leases import PLAN, Lease, Leases
+from depthsieve.store.writer import group_name
 from depthsieve_cli.main import main
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
@@ -236,9 +239,57 @@ def test_a_repair_whose_images_are_gone_says_so_in_one_line(store: Path, made: P
     assert check(store, repair=True).sound
 
 
+def test_a_repair_waits_for_those_who_label_parts(store: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    holder = replace(Process.current(), pid=child.pid, started=started_at(child.pid) or 0)
+    lease = json.dumps({"holder": asdict(holder)}).encode()
+    open_root(store).write("leases/0000-000000.0.json", lease)
+    try:
+        with pytest.raises(StoreBusy, match=f"process {child.pid} on "):
+            check(store, repair=True)
+    finally:
+        child.communicate(b"\n")
+    assert check(store, repair=True).left == ()
+    assert list((store / "leases").iterdir()) == []
+
+
+def test_of_two_whole_groups_the_one_counts_that_the_damaged_record_names(store: Path) -> None:
+    record = store / "commits" / "0001-000000.json"
+    intact, (group,) = record.read_bytes(), store.glob("labels.zarr/shards/0001-000000-*")
+    shutil.copytree(group, store / "aside")
+    attributes = store / "aside" / "zarr.json"
+    attributes.write_bytes(attributes.read_bytes() + b"\n")
+    other = group_name("0001-000000", list_folder(store / "aside"))
+    (store / "aside").rename(group.parent / other)
+    record.write_bytes(intact.replace(b'"images": ', b'"images":  '))
+    assert check(store, repair=True).sound
+    assert record.read_bytes() == intact
+    assert check(store, repair=True).left == ()
+    assert group.exists() and not (group.parent / other).exists()
+
+
+def test_one_shard_that_cannot_be_mended_costs_no_other(store: Path, made: Path, tmp_path: Path) -> None:
+    """The photos of one source are away."""
+    photos = write_photos(tmp_path / "more", 3, first=20)
+    depthsieve.label(photos, store, teacher=str(made / "teacher"), name="more", **SETTINGS)
+    hurt = [next(store.glob(f"labels.zarr/shards/{shard}-*/depth/c/0/0/0")) for shard in ("0001-000000", "0002-000000")]
+    whole = [path.read_bytes() for path in hurt]
+    for path in hurt:
+        damage(path, "flipped")
+    away = made / "away"
+    (made / "photos").rename(away)
+    try:
+        with pytest.raises(RunError, match="shard 0001-000000 cannot be labelled again"):
+            check(store, repair=True)
+    finally:
+        away.rename(made / "photos")
+    assert [path.read_bytes() == data for path, data in zip(hurt, whole, strict=True)] == [False, True]
+
+
 def test_no_store_is_no_store(tmp_path: Path) -> None:
-    with pytest.raises(StoreNotFound):
-        check(tmp_path / "nothing")
+    for repair in (False, True):
+        with pytest.raises(StoreNotFound):
+            check(tmp_path / "nothing", repair)
     assert not (tmp_path / "nothing").exists()
 
 

@@ -4,18 +4,20 @@ import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
-from depthsieve.errors import DepthsieveError, RunError, StoreDamaged
+from depthsieve.errors import DepthsieveError, RunError, StoreBusy, StoreDamaged
 from depthsieve.labelling import Care, ShardLabeller, Watch
+from depthsieve.processes import Process
 from depthsieve.records import ImageFailure, LabelJob, Shard, digest_of, seal, unseal
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store, plan, schema
 from depthsieve.store.create import add_generation, write_index
-from depthsieve.store.inspect import Finding, Inspection, inspect_store
-from depthsieve.store.leases import PLAN, Leases
+from depthsieve.store.inspect import Finding, Inspection, check_is_store, inspect_store
+from depthsieve.store.leases import PLAN, Leases, left_leases
 from depthsieve.store.reader import ShardReader
 from depthsieve.store.standing import standing
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_body, group_name, publish_group
@@ -52,15 +54,21 @@ def verify(store: str | Path, *, repair: bool = False, progress: bool = True) ->
     is at work, and :class:`RunError` where labelling again is not possible.
     """
     root = open_root(store)
-    first = _inspect(root, progress, "verify")
-    if not repair or not first.findings:
-        return _report(root, first, first, 0)
-    relabelled = 0
+    if not repair:
+        seen = _inspect(root, progress, "verify")
+        return _report(root, seen, seen, 0)
+    check_is_store(root)
     with Leases(root) as leases:
         lease = leases.take_or_raise(PLAN)
         try:
+            _check_nobody_works(root)
+            first = _inspect(root, progress, "verify", repairing=True)
+            if not first.findings:
+                return _report(root, first, first, 0)
             root.clear_scratch()
             relabelled = _mend(root, first.findings, progress)
+        except DepthsieveError:
+            raise
         except OSError as error:
             raise RunError(f"{root.location}: {error.strerror or error}; what is mended stays mended") from error
         finally:
@@ -68,9 +76,17 @@ def verify(store: str | Path, *, repair: bool = False, progress: bool = True) ->
     return _report(root, first, _inspect(root, progress, "verify again"), relabelled)
 
 
-def _inspect(root: Root, progress: bool, what: str) -> Inspection:
+def _check_nobody_works(root: Root) -> None:
+    """Raise :class:`StoreBusy` while another process labels a part: what it is about to commit is no orphan."""
+    me = Process.current()
+    others = {str(lease.holder) for lease in left_leases(root) if lease.alive and lease.holder != me}
+    if others:
+        raise StoreBusy(f"{root.location} is being labelled by {', '.join(sorted(others))}; wait until it has ended")
+
+
+def _inspect(root: Root, progress: bool, what: str, repairing: bool = False) -> Inspection:
     with tqdm(desc=what, unit=" shards", disable=None if progress else True, leave=False) as bar:
-        return inspect_store(root, bar.update)
+        return inspect_store(root, bar.update, repairing)
 
 
 def _report(root: Root, first: Inspection, last: Inspection, relabelled: int) -> VerifyReport:
@@ -114,7 +130,28 @@ def _restore(root: Root, key: str) -> None:
 
 
 def _write_record(store: Store, shard_id: str) -> bool:
-    """Write the commit record of a shard anew, from the one group whose files have the digest in its name."""
+    """Write the commit record of a shard anew, from the one group whose files have the digest in its name.
+
+    Of several such groups, which late attempts left, the one counts that what is left of the record names.
+    """
+    damaged = store.root.read(schema.commit_key(shard_id)).decode(errors="replace")
+    whole = [one for one in _whole_groups(store, shard_id) if one[0] in damaged] or _whole_groups(store, shard_id)
+    if len(whole) != 1:
+        return False
+    ((group, listed),) = whole
+    (generation,) = (one for one in store.generations() if one.number == schema.shard_number(shard_id)[0])
+    reader = ShardReader(store.root, group)
+    content = ShardArrays({spec.name: reader.whole(spec) for spec in (*schema.MAPS, *schema.ROWS)})
+    profile = digest_of(generation.profile.to_json())
+    context = CommitContext(store.fingerprint, store.spec.quantity, store.spec.unit, profile)
+    body = commit_body(store.planned_shard(shard_id), content, context, group, listed)
+    store.root.write(schema.commit_key(shard_id), seal(body))
+    return True
+
+
+def _whole_groups(store: Store, shard_id: str) -> list[tuple[str, dict[str, dict[str, Any]]]]:
+    """Groups of a shard whose files have the digest in their name, each with the list of its files."""
+    found = []
     for group in store.root.names(schema.SHARDS):
         if not group.startswith(f"{shard_id}-"):
             continue
@@ -124,30 +161,27 @@ def _write_record(store: Store, shard_id: str) -> bool:
             data = store.root.read(entry.key)
             digest = hashlib.sha256(data).hexdigest()
             listed[entry.key.removeprefix(f"{folder}/")] = {"sha256": digest, "bytes": len(data)}
-        if group_name(shard_id, listed) != group:
-            continue
-        (generation,) = (one for one in store.generations() if one.number == schema.shard_number(shard_id)[0])
-        reader = ShardReader(store.root, group)
-        content = ShardArrays({spec.name: reader.whole(spec) for spec in (*schema.MAPS, *schema.ROWS)})
-        profile = digest_of(generation.profile.to_json())
-        context = CommitContext(store.fingerprint, store.spec.quantity, store.spec.unit, profile)
-        body = commit_body(store.planned_shard(shard_id), content, context, group, listed)
-        store.root.write(schema.commit_key(shard_id), seal(body))
-        return True
-    return False
+        if group_name(shard_id, listed) == group:
+            found.append((group, listed))
+    return found
 
 
 def _label_again(store: Store, damaged: dict[str, list[str]], progress: bool) -> int:
     """Label shards again, each to the content that was committed, or else under a new generation. ``damaged`` has the
     files of each."""
-    done = 0
+    done, faults = 0, []
     with tqdm(total=len(damaged), desc="label again", unit=" shards", disable=not progress, leave=False) as bar:
         for shard_id in sorted(damaged):
-            if store.is_committed(shard_id):
-                done += _replace_files(store, shard_id, damaged[shard_id])
-            else:
-                done += _label(store, shard_id)
+            try:
+                if store.is_committed(shard_id):
+                    done += _replace_files(store, shard_id, damaged[shard_id])
+                else:
+                    done += _label(store, shard_id)
+            except RunError as error:  # it costs no other shard its labels
+                faults.append(str(error))
             bar.update()
+    if faults:
+        raise RunError(faults[0] + (f" (and {len(faults) - 1} more shards)" if len(faults) > 1 else ""))
     return done
 
 

@@ -106,11 +106,22 @@ class LocalRoot:
     def publish(self, folder: Path, key: str, listed: Mapping[str, Mapping[str, Any]]) -> None:
         final = self._target(key)
         if final.is_dir():
-            if list_folder(final) == listed:
-                return
-            shutil.rmtree(final)  # a power cut tore it
-        folder.rename(final)
-        sync(final.parent)
+            self._make_whole(folder, final, listed)
+        else:
+            folder.rename(final)
+            sync(final.parent)
+
+    def _make_whole(self, folder: Path, final: Path, listed: Mapping[str, Mapping[str, Any]]) -> None:
+        """File by file, so that at no moment less can be read than before."""
+        there = list_folder(final)
+        for name, file in listed.items():
+            if there.get(name) != file:
+                (final / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).replace(final / name)
+        for name in set(there) - set(listed):
+            (final / name).unlink()
+        if there != listed:
+            sync_folder(final)
 
     def remove(self, key: str) -> None:
         (self._path / key).unlink(missing_ok=True)

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from depthsieve.errors import DepthsieveError, StoreDamaged, StoreNotFound
+from depthsieve.processes import Process
 from depthsieve.records import LabelSpec, seal, unseal
 from depthsieve.storage import Root
 from depthsieve.store import plan, schema
@@ -65,18 +66,29 @@ class Inspection:
         return all(finding.harmless for finding in self.findings)
 
 
-def inspect_store(root: Root, progress: Callable[[int], object] = lambda shards: None) -> Inspection:
-    """Read everything below ``root``. ``progress`` is told of shards that are done.
+def inspect_store(
+    root: Root, progress: Callable[[int], object] = lambda shards: None, repairing: bool = False
+) -> Inspection:
+    """Read everything below ``root``. ``progress`` is told of shards that are done. ``repairing``: this process holds
+    the plan, and plans nothing.
 
     Raises :class:`StoreNotFound` where there is no store at all.
     """
-    return _Inspector(root, progress).run()
+    check_is_store(root)
+    return _Inspector(root, progress, repairing).run()
+
+
+def check_is_store(root: Root) -> None:
+    """Raise :class:`StoreNotFound` where neither the document that makes a store is there nor its copy."""
+    if all(root.entry(key) is None for key in (schema.ROOT_DOCUMENT, schema.copy_key(schema.ROOT_DOCUMENT))):
+        raise StoreNotFound(f"{root.location} is not a label store (it has no labels.zarr)")
 
 
 class _Inspector:
-    def __init__(self, root: Root, progress: Callable[[int], object]) -> None:
+    def __init__(self, root: Root, progress: Callable[[int], object], repairing: bool) -> None:
         self._root = root
         self._progress = progress
+        self._mine = Process.current() if repairing else None
         self._seen = Inspection()
         self._explained: set[str] = set()
         self._in_hand: set[str] = set()
@@ -95,7 +107,7 @@ class _Inspector:
 
     def _look_at_leases(self) -> None:
         leases = left_leases(self._root)
-        self._in_hand |= {lease.name for lease in leases if lease.alive}
+        self._in_hand |= {lease.name for lease in leases if lease.alive and lease.holder != self._mine}
         self._dead = [lease for lease in leases if not lease.alive]
 
     def _found(self, key: str, problem: str, remedy: Remedy, harmless: bool = False, shard: str | None = None) -> None:
@@ -141,11 +153,6 @@ class _Inspector:
 
         if self._twice(schema.ROOT_DOCUMENT, fault) is not None:
             return specs[-1]
-        if (
-            self._root.entry(schema.ROOT_DOCUMENT) is None
-            and self._root.entry(schema.copy_key(schema.ROOT_DOCUMENT)) is None
-        ):
-            raise StoreNotFound(f"{self._root.location} is not a label store (it has no labels.zarr)")
         return None
 
     def _generations(self, spec: LabelSpec) -> list[plan.Generation]:
@@ -167,17 +174,24 @@ class _Inspector:
         return generations
 
     def _plan(self, generation: plan.Generation) -> None:
-        sound = {}
-        for name, listed in generation.files.items():
+        shards: plan.ShardTable | None = None
+        first = plan.table_name(generation.number, "shards")
+        parts = {plan.part_name(generation.number, part): part for part in range(generation.parts)}
+        for name in [first, *(name for name in generation.files if name != first)]:
+            sha256 = generation.files[name]["sha256"]
 
-            def fault(data: bytes, sha256: str = listed["sha256"]) -> str | None:
+            def fault(data: bytes, sha256: str = sha256) -> str | None:
                 return None if hashlib.sha256(data).hexdigest() == sha256 else DAMAGED
 
-            sound[name] = self._twice(schema.plan_key(name), fault)
-        if all(data is not None for data in sound.values()):
-            tables = {name: pq.read_table(BytesIO(data or b"")) for name, data in sound.items()}
-            if problem := plan.plan_fault(generation, tables):
-                self._found(schema.plan_key(plan.part_name(generation.number, 0)), problem, "none")
+            data = self._twice(schema.plan_key(name), fault)
+            problem = None
+            if data is not None and name == first:
+                shards = plan.ShardTable.decode(pq.read_table(BytesIO(data)))
+                problem = plan.counts_fault(generation, shards)
+            elif data is not None and shards is not None and name in parts:
+                problem = plan.part_fault(shards, parts[name], pq.read_table(BytesIO(data), columns=["row"]))
+            if problem:
+                self._found(schema.plan_key(name), problem, "none")
 
     def _shards(self, store: Store, generations: list[plan.Generation]) -> None:
         counts = {one.number: one.shards for one in generations}

@@ -202,21 +202,19 @@ def decode_shard(rows: pa.Table) -> Shard:
     return Shard(listed[0]["shard"], (listed[0]["label_height"], listed[0]["label_width"]), images)
 
 
-def plan_fault(generation: Generation, tables: Mapping[str, pa.Table]) -> str | None:
-    """How the files of a plan, each sound in itself, contradict each other or their record; None if they do not."""
-    number = generation.number
-    shards = ShardTable.decode(tables[table_name(number, "shards")])
+def counts_fault(generation: Generation, shards: ShardTable) -> str | None:
+    """How the record of a plan and its table of shards contradict each other; None if they do not."""
     sizes = {"images": int(shards.images_S.sum()), "shards": len(shards.images_S)}
-    sizes |= {what: len(tables[table_name(number, what)]) for what in ("rejected", "removed")}
     wrong = next((what for what, count in sizes.items() if getattr(generation, what) != count), None)
-    if wrong:
-        return f"the plan has {sizes[wrong]} {wrong} and its record says {getattr(generation, wrong)}"
-    for part in range(generation.parts):
-        table, first = tables[part_name(number, part)], part * PART_SHARDS
-        counts = shards.images_S[first : first + PART_SHARDS]
-        if table["row"].to_pylist() != [row for count in counts for row in range(count)]:
-            return f"the rows of part {part} are not those of its shards"
-    return None
+    return f"has {sizes[wrong]} {wrong} and its record says {getattr(generation, wrong)}" if wrong else None
+
+
+def part_fault(shards: ShardTable, part: int, table: pa.Table) -> str | None:
+    """How the rows of a part and the table of shards contradict each other; None if they do not."""
+    counts = shards.images_S[part * PART_SHARDS : (part + 1) * PART_SHARDS]
+    expected = np.concatenate([np.arange(count) for count in counts]) if len(counts) else np.zeros(0)
+    fits = np.array_equal(table["row"].to_numpy(), expected)
+    return None if fits else "its rows are not those of its shards"
 
 
 def file_entry(data: bytes) -> dict[str, Any]:
