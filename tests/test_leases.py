@@ -106,6 +106,18 @@ def test_the_sign_is_renewed_and_removed(tmp_path: Path, monkeypatch: pytest.Mon
     assert list((tmp_path / "leases").iterdir()) == []
 
 
+def test_signs_of_those_who_died_with_nothing_in_hand_are_removed(tmp_path: Path) -> None:
+    root = open_root(tmp_path)
+    strangers = [ELSEWHERE, replace(ELSEWHERE, pid=7)]
+    for process in (ended_process(), *strangers):
+        root.write(f"leases/alive-{process.token}", b"")
+    old = tmp_path / "leases" / f"alive-{strangers[1].token}"
+    os.utime(old, (1, 1))
+    with Leases(root):
+        left = {path.name for path in (tmp_path / "leases").iterdir()}
+        assert left == {f"alive-{Process.current().token}", f"alive-{ELSEWHERE.token}"}
+
+
 def test_a_torn_lease_holds_nobody_up(tmp_path: Path) -> None:
     open_root(tmp_path).write("leases/plan.0.json", b'{"hol')
     with Leases(open_root(tmp_path)) as mine:

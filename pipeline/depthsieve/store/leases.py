@@ -24,6 +24,8 @@ FOLDER = "leases"
 RENEW_S = 15.0
 STALE_S = 120.0
 
+_SIGN = "alive-"
+
 PLAN = "plan"
 """Held by the one process that may add generations."""
 
@@ -48,6 +50,7 @@ class Leases:
 
     def __enter__(self) -> "Leases":
         self._root.write(self._sign, b"")
+        self._remove_old_signs()
         self._renewing = threading.Thread(target=self._renew, name="depthsieve-leases", daemon=True)
         self._renewing.start()
         return self
@@ -66,6 +69,13 @@ class Leases:
             with contextlib.suppress(OSError):  # a full disk: others may take us for dead, and do work twice
                 self._root.write(self._sign, b"")
 
+    def _remove_old_signs(self) -> None:
+        """Those of processes that died with nothing in hand, whom nobody takes over from."""
+        for name in self._root.names(FOLDER):
+            token = name.removeprefix(_SIGN)
+            if token != name and self._is_gone(token):
+                self._root.remove(_sign_key(token))
+
     def take(self, name: str) -> Lease | Process:
         """The lease, or the process that holds it. Raises :class:`OSError` where the store cannot be written."""
         body = canonical_json({"holder": dataclasses.asdict(self._me)}).encode()
@@ -78,7 +88,7 @@ class Leases:
             except (ValueError, KeyError, TypeError):  # damaged: nobody can be asked to wait
                 holder = None
             if holder is not None:
-                if not self._is_gone(holder):
+                if not self._is_gone(holder.token):
                     return holder
                 self._root.remove(_sign_key(holder.token))
             deaths += 1
@@ -96,11 +106,11 @@ class Leases:
         for number in range(lease.deaths, -1 if settled else lease.deaths - 1, -1):
             self._root.remove(_key(lease.name, number))
 
-    def _is_gone(self, holder: Process) -> bool:
-        alive = is_alive(holder.token)
+    def _is_gone(self, token: str) -> bool:
+        alive = is_alive(token)
         if alive is not None:
             return not alive
-        sign, mine = self._root.entry(_sign_key(holder.token)), self._root.entry(self._sign)
+        sign, mine = self._root.entry(_sign_key(token)), self._root.entry(self._sign)
         return sign is None or (mine is not None and mine.modified - sign.modified > STALE_S)
 
 
@@ -120,7 +130,7 @@ def left_leases(root: Root) -> list[Left]:
     found = []
     for name in root.names(FOLDER):
         key = f"{FOLDER}/{name}"
-        if name.startswith("alive-"):
+        if name.startswith(_SIGN):
             continue
         holder = None
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -128,7 +138,7 @@ def left_leases(root: Root) -> list[Left]:
         alive = holder is not None and _seems_alive(root, holder.token)
         found.append(Left(key, name.rsplit(".", 2)[0], holder, alive))
     for name in root.names(FOLDER):
-        token = name.removeprefix("alive-")
+        token = name.removeprefix(_SIGN)
         if token != name and not _seems_alive(root, token):
             found.append(Left(f"{FOLDER}/{name}", "", None, False))
     return found
@@ -147,4 +157,4 @@ def _key(name: str, number: int) -> str:
 
 
 def _sign_key(token: str) -> str:
-    return f"{FOLDER}/alive-{token}"
+    return f"{FOLDER}/{_SIGN}{token}"
