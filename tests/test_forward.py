@@ -129,8 +129,8 @@ def test_another_error_of_the_teacher_is_not_taken_for_want_of_memory(
     tmp_path: Path, photos: Path, teacher: str
 ) -> None:
     model = Tight(load_teacher(teacher), 3, RuntimeError("shape mismatch"))
-    with pytest.raises(RuntimeError, match="shape mismatch"):
-        label_planned(photos, tmp_path / "store", teacher, model)
+    result, _ = label_planned(photos, tmp_path / "store", teacher, model)
+    assert result.error == "the teacher failed: shape mismatch" and result.fatal
     assert model.sizes == [4]
 
 

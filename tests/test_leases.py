@@ -118,6 +118,15 @@ def test_signs_of_those_who_died_with_nothing_in_hand_are_removed(tmp_path: Path
         assert left == {f"alive-{Process.current().token}", f"alive-{ELSEWHERE.token}"}
 
 
+def test_leases_of_the_dead_on_what_is_settled_are_forgotten(tmp_path: Path) -> None:
+    for name, holder in (("0000-000001", ended_process()), ("0000-000002", ended_process()), ("plan", ended_process())):
+        hold(tmp_path, name, holder)
+    hold(tmp_path, "0000-000003", Process.current())
+    with Leases(open_root(tmp_path)) as mine:
+        mine.forget(lambda name: name in ("0000-000001", "0000-000003"))
+        assert names(tmp_path) == ["0000-000002.0.json", "0000-000003.0.json", "plan.0.json"]
+
+
 def test_a_torn_lease_holds_nobody_up(tmp_path: Path) -> None:
     open_root(tmp_path).write("leases/plan.0.json", b'{"hol')
     with Leases(open_root(tmp_path)) as mine:

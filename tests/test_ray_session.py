@@ -161,7 +161,7 @@ def test_clusters_that_do_not_let_one_in_are_one_line_in_seconds(tmp_path: Path,
     refused = f"RunError: cannot reach Ray at 127.0.0.1:{free_port}: {asks} RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
     auto = answer(start(photos, tmp_path / "auto", base, address="auto", **options))
     assert isinstance(auto, str)
-    assert auto.startswith("RunError: cannot reach Ray at auto: Could not find any running Ray instance")
+    assert auto.startswith("RunError: cannot reach Ray at auto: ")  # another test's cluster may be there, with a token
     with subprocess.Popen(head, env=os.environ | with_token, stdout=subprocess.DEVNULL, start_new_session=True) as ray:
         try:
             wait_for("the cluster is up", lambda: list(Path(folder).glob("session_2*/sockets/raylet*")))

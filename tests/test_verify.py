@@ -1,5 +1,6 @@
 """`depthsieve verify`: every flipped bit, torn, missing and extra file is found; a repair mends just that."""
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from labelled import decided_bytes, small_teacher, write_photo, write_photos
 
 import depthsieve
-from depthsieve.errors import RunError, StoreBusy, StoreNotFound
+from depthsieve.errors import RunError, StoreBusy, StoreDamaged, StoreNotFound
 from depthsieve.processes import Process, started_at
 from depthsieve.records import seal
 from depthsieve.repair import VerifyReport, verify
@@ -197,6 +198,27 @@ def test_both_copies_of_a_plan_damaged_is_said_to_be_beyond_repair(store: Path) 
         damage(store / place / "generation-0000.00000.parquet", "torn")
     report = check(store)
     assert "and so is its other copy" in report.findings[0].problem and not report.sound
+
+
+def test_the_plan_of_a_record_that_is_beyond_repair_is_kept(store: Path) -> None:
+    for place in ("", "copies/"):
+        damage(store / place / "commits" / "generation-0001.json", "torn")
+    plans = sorted(path.name for path in (store / "plan").iterdir())
+    with contextlib.suppress(StoreDamaged):
+        check(store, repair=True)
+    assert sorted(path.name for path in (store / "plan").iterdir()) == plans
+    assert sorted(path.name for path in (store / "copies" / "plan").iterdir()) == plans
+    assert not check(store).sound
+
+
+def test_without_what_makes_it_a_store_a_repair_says_so_and_ends(store: Path) -> None:
+    for place in ("", "copies/"):
+        damage(store / place / "labels.zarr" / "zarr.json", "flipped")
+    report = check(store, repair=True)
+    assert not report.sound and report.relabelled == 0
+    assert {finding.key for finding in report.left} == {"labels.zarr/zarr.json", "copies/labels.zarr/zarr.json"}
+    assert len(list((store / "plan").iterdir())) == 8
+    assert all("and so is its other copy" in finding.problem for finding in report.left)
 
 
 def test_a_label_that_comes_out_otherwise_is_planned_anew_and_the_rest_of_its_shard_stays(

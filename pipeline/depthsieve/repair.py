@@ -108,7 +108,10 @@ def _mend(root: Root, findings: list[Finding], progress: bool) -> int:
             root.remove(schema.INDEX_RECORD)  # so that it counts as out of date
         elif finding.remedy == "remove":
             root.remove_folder(finding.key) if root.entry(finding.key) is None else root.remove(finding.key)
-    store = open_store(root)
+    try:
+        store = open_store(root)
+    except StoreDamaged:  # both copies of what makes it a store: that is said, and nothing else can be done
+        return 0
     again: dict[str, list[str]] = {}
     for finding in findings:
         if finding.shard and finding.remedy == "relabel":

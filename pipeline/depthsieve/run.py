@@ -72,6 +72,7 @@ def label(
             stack.callback(leases.give_back, lease, settled=True)
             run.root.clear_scratch()
             opened, planned = run.add_new(scan, progress)
+        leases.forget(opened.is_committed)
         todo = opened.pending(chosen.share)
         notes = tuple(run.notes(todo))
         check_space(run.root, todo.pixels, todo.images)

@@ -51,9 +51,12 @@ def _mend(world: World, store: Path, tally: Tally) -> None:
 
 def _damage(store: Path, chance: random.Random, count: int) -> dict[str, str]:
     kinds = kinds_of(store)
-    hurt = {}
+    hurt: dict[str, str] = {}
     for kind in chance.sample(sorted(kinds), min(count, len(kinds))):
-        path, how = chance.choice(kinds[kind]), chance.choice(["flipped", "torn", "empty", "gone"])
+        taken = {key.removeprefix("copies/") for key in hurt}  # both copies of a file would be beyond repair
+        names = {path: path.relative_to(store).as_posix().removeprefix("copies/") for path in kinds[kind]}
+        path = chance.choice([path for path, name in names.items() if name not in taken])
+        how = chance.choice(["flipped", "torn", "empty", "gone"])
         data = bytearray(path.read_bytes())
         if how == "flipped":
             bit = chance.randrange(8 * len(data))

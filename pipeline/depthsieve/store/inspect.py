@@ -91,6 +91,7 @@ class _Inspector:
         self._mine = Process.current() if repairing else None
         self._seen = Inspection()
         self._explained: set[str] = set()
+        self._recorded = 0
         self._in_hand: set[str] = set()
         self._look_at_leases()
 
@@ -101,7 +102,7 @@ class _Inspector:
             generations = self._generations(spec)
             self._shards(store, generations)
             self._index(store)
-        self._strays()
+            self._strays()  # without a spec nothing could be explained
         self._seen.findings.sort(key=lambda finding: finding.key)
         return self._seen
 
@@ -159,6 +160,7 @@ class _Inspector:
         """All generations that can be read, their plans looked at."""
         names = {*self._root.names(schema.COMMITS), *self._root.names(schema.copy_key(schema.COMMITS))}
         numbers = [int(match[1]) for match in map(_GENERATION.match, names) if match]
+        self._recorded = max(numbers, default=-1) + 1
         generations = []
         for number in range(max(numbers, default=-1) + 1):
             key = schema.generation_key(number)
@@ -292,7 +294,8 @@ class _Inspector:
             for entry in self._root.entries(folder):
                 if entry.key in self._explained or planning:
                     continue
-                if _GENERATION.match(entry.key.rpartition("/")[2]) and "/commits/" not in entry.key:
+                planned = _GENERATION.match(entry.key.rpartition("/")[2])
+                if planned and int(planned[1]) >= self._recorded:  # else its record is damaged, and it is needed
                     self._found(entry.key, "left by a run that was killed while it planned", "remove", harmless=True)
                 else:
                     self._stray(entry.key)

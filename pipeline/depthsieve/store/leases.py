@@ -12,6 +12,7 @@ import dataclasses
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -75,6 +76,12 @@ class Leases:
             token = name.removeprefix(_SIGN)
             if token != name and self._is_gone(token):
                 self._root.remove(_sign_key(token))
+
+    def forget(self, is_settled: Callable[[str], bool]) -> None:
+        """Remove dead holders' leases on what is settled, as by a worker that outlived its driver for a moment."""
+        for left in left_leases(self._root):
+            if not left.alive and left.name and left.name != PLAN and is_settled(left.name):
+                self._root.remove(left.key)
 
     def take(self, name: str) -> Lease | Process:
         """The lease, or the process that holds it. Raises :class:`OSError` where the store cannot be written."""
