@@ -4,7 +4,7 @@
 
 Both sides have two workers of one thread, the same teacher (the embedded one) and the same plan, written before the
 clock starts; the local side is `label --part 1/2` and `label --part 2/2` at once. Sides take turns, several rounds; the
-ratio of each round and the median are printed. Time counts for whole processes, from start to end; beside it stands what
+ratio of each round and the median are printed. Time counts for whole processes, start to end; beside it stands what
 `label` itself counts, from the plan to the last commit, with Ray's start and stop.
 """
 
