@@ -56,7 +56,7 @@ lint: setup
 check: lint test
 
 bench: setup
-	$(BIN)/python benchmarks/label_speed.py $${IMAGES:+"$$IMAGES"} $(ARGS)
+	$(BIN)/python benchmarks/throughput.py $${IMAGES:+"$$IMAGES"} $(ARGS)
 
 faults: setup
 	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)

@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from photos import gather
+
 SCRIPT = """
 import json, sys, time
 import depthsieve
@@ -49,24 +51,6 @@ def main() -> None:
             print(row, flush=True)
     print(f"median ratio, whole processes: {statistics.median(ratios):.3f}")
     print(f"median ratio, labelling with Ray's start and stop: {statistics.median(own):.3f}")
-
-
-def gather(source: Path | None, target: Path, count: int) -> Path:
-    """``count`` photos: those given, repeated under other names, or rendered scenes."""
-    target.mkdir()
-    if source is None:
-        from PIL import Image
-
-        from depthsieve.scenes import render_scene
-
-        for seed in range(min(count, 32)):
-            Image.fromarray(render_scene(seed, 480, 640).rgb_HW3).save(target / f"{seed:05d}.jpg", quality=90)
-        source = target
-    files = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    for number in range(len(files) if source == target else 0, count):
-        original = files[number % len(files)]
-        shutil.copy(original, target / f"{number:05d}{original.suffix}")
-    return target
 
 
 def measure(side: str, photos: Path, store: Path, images: int) -> tuple[float, float]:

@@ -53,7 +53,8 @@ def unlabelled_copy(store: Path, copy: Path) -> Path:
     return copy
 
 
-def job_of(store: Path, photos: Path, teacher: Path) -> LabelJob:
+def job_of(store: Path, photos: Path, teacher: Path, cores: int | None = None) -> LabelJob:
     """The job of labelling what is planned in ``store``."""
     fingerprint = open_store(store).fingerprint
-    return LabelJob(str(store), TeacherRequest(str(teacher)), fingerprint, ("flip",), (("default", str(photos)),))
+    sources = (("default", str(photos)),)
+    return LabelJob(str(store), TeacherRequest(str(teacher)), fingerprint, ("flip",), sources, cores=cores)

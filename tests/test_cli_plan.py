@@ -1,6 +1,7 @@
 """`depthsieve plan` as a user meets it."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from labelled import small_teacher, write_photos
 
 from depthsieve_cli.main import main
+from depthsieve_cli.plan import _duration
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +31,44 @@ def test_a_plan_says_what_is_left_and_writes_nothing_unless_told_to(
     photos, store = write_photos(tmp_path / "it's photos", 6), tmp_path / "a store"
     arguments = ("plan", photos, store, "--teacher", teacher, "--batch-size", 2, "--shard-size", 2)
     assert command(monkeypatch, *arguments) == 0
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{store}: 6 images to label in 3 shards, about ") and first.endswith(" GB are free.")
-    assert second.startswith("Nothing was written.")
+    assert re.fullmatch(r"About [\d.]+ s \([\d.]+ to [\d.]+\) with 1 worker, judging by \d+ images\.", second)
+    assert third.startswith("Nothing was written.")
     assert not store.exists()
     assert command(monkeypatch, *arguments, "--write") == 0
-    assert capsys.readouterr().out.splitlines()[1].startswith("The plan is written.")
+    assert capsys.readouterr().out.splitlines()[2].startswith("The plan is written.")
     assert len(list((store / "plan").iterdir())) == 4
     assert list(store.glob("commits/0000-*")) == []
     assert command(monkeypatch, "label", photos, store, "--teacher", teacher, "--part", "2/3") == 0
     assert f"{store}: 2 of 6 images labelled." in capsys.readouterr().out
     (photos / "empty.jpg").write_bytes(b"")
-    assert command(monkeypatch, *arguments, "--json") == 3
+    assert command(monkeypatch, *arguments, "--json", "--no-trial") == 3
     body = json.loads(capsys.readouterr().out)
     assert (body["images"], body["shards"], body["written"]) == (4, 2, False)
     assert body["rejected"] == [{"id": "default/empty.jpg", "reason": "empty file"}]
     assert body["bytes"] == int(2 * (98 * 70 * 2.2) * 2)
+    assert (body["tried"], body["hours"], body["bytes_range"]) == (0, None, None)
+    assert command(monkeypatch, *arguments, "--json") == 3
+    body = json.loads(capsys.readouterr().out)
+    assert body["tried"] > 0 and body["hours"] == body["worker_hours"] and body["gpu_hours"] is None
+    assert body["bytes"] == int(body["bytes_range"][1])
+    for low, likely, high in (body["hours"], body["bytes_range"]):
+        assert 0 < low < likely < high
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [
+        ((0.01, 0.02, 0.0301), "72 s (36 to 108)"),
+        ((0.4, 0.5, 0.61), "30 min (24 to 37)"),
+        ((9.04, 10, 12.3), "10 h (9 to 12)"),
+        ((2100.4, 2500, 3000), "2,500 h (2,100 to 3,000)"),
+        ((0.0002, 0.0004, 0.0006), "1.4 s (0.7 to 2.2)"),
+    ],
+)
+def test_durations_are_told_in_a_fitting_unit(hours: tuple[float, float, float], text: str) -> None:
+    assert _duration(hours) == text
 
 
 def test_a_part_without_a_plan_is_one_line(

@@ -9,7 +9,8 @@ import torch
 from labelled import small_teacher, write_photo
 
 import depthsieve
-from depthsieve.labelling import Labelled, Watch, label_shard, label_spec
+from depthsieve.labelling import Labelled, ShardWork, label_shard, label_spec
+from depthsieve.lanes import Lanes
 from depthsieve.numerics import make_profile
 from depthsieve.records import LabelJob, Shard, ShardResult, ShardTask, TeacherRequest, digest_of
 from depthsieve.runners.local import local_runner
@@ -59,8 +60,8 @@ def label_planned(photos: Path, store: Path, teacher: str, model: object) -> tup
     depthsieve.plan(photos, store, teacher=teacher, batch_size=4, threads=1, progress=False, write=True)
     opened = open_store(store)
     sources = (("default", str(photos)),)
-    job = LabelJob(opened.location, TeacherRequest(teacher), opened.fingerprint, ("flip",), sources)
-    run = local_runner(model, lambda count: None)  # type: ignore[arg-type]
+    job = LabelJob(opened.location, TeacherRequest(teacher), opened.fingerprint, ("flip",), sources, cores=1)
+    run = local_runner(model, lambda shard_id, count: None)  # type: ignore[arg-type]
     (result,) = run(job, iter([ShardTask(SHARD)]), Stop())
     return result, whole
 
@@ -121,7 +122,7 @@ def test_one_image_that_does_not_fit_ends_the_run_with_advice(tmp_path: Path, ph
     model = Tight(load_teacher(teacher), 0, ERRORS[0])
     result, _ = label_planned(photos, tmp_path / "store", teacher, model)
     assert result.fatal and result.error and "out of memory with one image at a time" in result.error
-    assert model.sizes == [4, 2, 1]
+    assert model.sizes[:3] == [4, 2, 1]
     assert not (tmp_path / "store" / "commits" / f"{SHARD}.json").exists()
 
 
@@ -131,7 +132,7 @@ def test_another_error_of_the_teacher_is_not_taken_for_want_of_memory(
     model = Tight(load_teacher(teacher), 3, RuntimeError("shape mismatch"))
     result, _ = label_planned(photos, tmp_path / "store", teacher, model)
     assert result.error == "the teacher failed: shape mismatch" and result.fatal
-    assert model.sizes == [4]
+    assert set(model.sizes) == {4}
 
 
 class Odd:
@@ -179,4 +180,5 @@ def label_all(shard: Shard, model: object, source: Source, teacher: str) -> Labe
     real = load_teacher(teacher)
     job = LabelJob("unused", TeacherRequest(teacher), label_spec(real, ("flip",)).fingerprint, ("flip",), ())
     sources = {"default": reopen_source("default", source.root)}
-    return label_shard(shard, model, sources, job, make_profile(real, 4, 1), Watch())  # type: ignore[arg-type]
+    work = ShardWork(model, sources, job, make_profile(real, 4, 1))  # type: ignore[arg-type]
+    return label_shard(shard, work, Lanes(2))

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 
 from depthsieve.errors import UsageError
 from depthsieve.reliability import (
-    CALIBRATION,
+    calibration_of,
     decode_error,
     encode_error,
     expected_error,
     flip_disagreement,
     histogram,
+    lowres_disagreement,
+    lowres_view,
+    mean_disagreement,
 )
 
 
@@ -104,7 +107,7 @@ def test_decoding_gives_the_middle_of_the_bin_and_encoding_brings_it_back() -> N
 def test_the_codes_of_this_calibration_never_change() -> None:
     """Labels in stores were made with these numbers: a change needs another name of the calibration."""
     e = torch.tensor([3e-4, 1.7e-3, 0.031, 0.11, 0.62])
-    assert (CALIBRATION, encode_error(e).tolist()) == ("flip-1", [225, 177, 97, 62, 14])
+    assert (calibration_of(["flip"]), encode_error(e).tolist()) == ("flip-1", [225, 177, 97, 62, 14])
 
 
 # The histogram
@@ -223,7 +226,55 @@ def test_an_image_has_the_same_bytes_in_every_batch() -> None:
         assert torch.equal(whole[b : b + 1], codes(slice(b, b + 1)))
 
 
+# Disagreement at half the resolution
+
+
+def ramp(height: int, width: int) -> torch.Tensor:
+    """A map that is linear in the pixel's centre, whatever its resolution: [1,H,W]."""
+    y_H, x_W = ((torch.arange(side) + 0.5) / side for side in (height, width))
+    return (1 + y_H[:, None] + 2 * x_W)[None]
+
+
+def test_the_lowres_view_is_small_and_mirrored() -> None:
+    image_1CHW = ramp(28, 42)[:, None].expand(1, 3, 28, 42)
+    view_1Chw = lowres_view(image_1CHW, (14, 21))
+    assert view_1Chw.shape == (1, 3, 14, 21)
+    torch.testing.assert_close(
+        view_1Chw[:, :, 2:-2, 2:-2], ramp(14, 21).flip(-1)[:, None, 2:-2, 2:-2].expand(1, 3, 10, 17)
+    )
+
+
+def test_a_teacher_that_sees_the_same_at_half_the_size_does_not_disagree() -> None:
+    lowres = ramp(14, 21).flip(-1)
+    inner = (0, slice(2, -2), slice(2, -2))  # the enlargement cannot know what lies beyond the border
+    assert lowres_disagreement(ramp(28, 42), lowres, "depth")[inner].max() < 1e-5
+    assert lowres_disagreement(ramp(28, 42), lowres * 3 + 1, "disparity")[inner].max() < 0.02
+    assert lowres_disagreement(ramp(28, 42), lowres * 3 + 1, "depth")[inner].min() > 1
+
+
+def test_the_lowres_disagreement_lies_where_the_label_does() -> None:
+    lowres = ramp(14, 21).flip(-1).clone()
+    lowres[0, 3, 0] += 5.0  # the mirrored view's first column is the label's last two
+    delta = lowres_disagreement(ramp(28, 42), lowres, "depth")
+    row, column = divmod(int(delta.argmax()), 42)
+    assert row in (6, 7) and column in (40, 41)
+
+
+def test_several_signals_count_by_their_mean_and_one_alone_as_it_is() -> None:
+    first, second = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(mean_disagreement([first]), first)
+    torch.testing.assert_close(mean_disagreement([first, second]), (first + second) / 2)
+    assert mean_disagreement([first, torch.full((1, 4, 4), math.nan)]).isnan().all()
+
+
+def test_calibrations_are_named_by_their_signals() -> None:
+    assert calibration_of(()) == "none"
+    assert calibration_of(("lowres", "flip")) == "flip+lowres-1"
+
+
 def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(UsageError, match="2 labels and 1 predictions"):
+        lowres_disagreement(torch.zeros(2, 4, 4), torch.zeros(1, 2, 2), "depth")
     with pytest.raises(UsageError, match="'metres'"):
         flip_disagreement(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2), "metres")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="one shape"):

@@ -19,6 +19,7 @@ from hostile import DEPENDS_ON_SHAPE, SKIPPED, make_hostile_folder
 from labelled import decided_bytes, small_teacher, write_photo, write_photos
 from PIL import Image
 from poison import poison, poisoned
+from test_teachers_builders import GLPN_PROCESSOR, glpn_config, save
 
 import depthsieve
 from depthsieve import dispatch, forward, labelling, run
@@ -31,9 +32,17 @@ from depthsieve.errors import (
     TeacherError,
     UsageError,
 )
+from depthsieve.numerics import default_dtype
 from depthsieve.processes import Process
 from depthsieve.records import LabelJob, TeacherRequest
-from depthsieve.reliability import encode_error, expected_error, flip_disagreement
+from depthsieve.reliability import (
+    encode_error,
+    expected_error,
+    flip_disagreement,
+    lowres_disagreement,
+    lowres_view,
+    mean_disagreement,
+)
 from depthsieve.sources import Source
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store
@@ -71,6 +80,48 @@ def test_labels_are_the_teachers_own_and_rows_say_which_image(tmp_path: Path, te
         assert np.mean(np.abs(codes.astype(int) - found.reliability_HW) <= 1) > 0.99
         assert len(np.unique(codes)) > 20
         assert found.source_shape == rgb_HW3.shape[:2]
+
+
+@pytest.mark.parametrize("signals", ["lowres", "flip,lowres"])
+def test_reliability_follows_from_the_signals(tmp_path: Path, teacher: str, signals: str) -> None:
+    photos = write_photos(tmp_path / "photos", 3)
+    label(photos, tmp_path / "store", teacher, signals=signals)
+    store = open_store(tmp_path / "store")
+    assert store.spec.calibration == f"{signals.replace(',', '+')}-1"
+    model = load_teacher(teacher)
+    for number in range(3):
+        rgb_HW3 = np.asarray(Image.open(photos / f"photo {number}.png").convert("RGB"))
+        shape = model.label_shape(*rgb_HW3.shape[:2])
+        image_1CHW = torch.from_numpy(model.prepare(rgb_HW3, shape))[None]
+        depth_1HW, half = model.predict(image_1CHW), model.half_shape(shape)
+        assert half == ((56, 42) if number == 2 else (42, 56))
+        deltas = [lowres_disagreement(depth_1HW, model.predict(lowres_view(image_1CHW, half)), "disparity")]
+        if "flip" in signals:
+            deltas.append(flip_disagreement(depth_1HW, model.predict(image_1CHW.flip(-1)), "disparity"))
+        codes = encode_error(expected_error(depth_1HW, mean_disagreement(deltas)))[0].numpy()
+        found = store.label(f"default/photo {number}.png").reliability_HW
+        assert np.mean(np.abs(codes.astype(int) - found) <= 1) > 0.99
+        assert len(np.unique(codes)) > 20
+
+
+def test_a_teacher_of_fixed_sizes_gives_no_lowres_signal(tmp_path: Path) -> None:
+    fixed = str(save(tmp_path / "glpn", glpn_config(), GLPN_PROCESSOR))
+    with pytest.raises(UsageError, match=r"signal 'lowres' needs half of them; use --signals flip"):
+        label(write_photos(tmp_path / "photos", 1), tmp_path / "store", fixed, signals="lowres")
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_dtype_is_the_stores_own_unless_one_is_named(tmp_path: Path, teacher: str) -> None:
+    photos, store = write_photos(tmp_path / "photos", 2), tmp_path / "store"
+    label(photos, store, teacher, dtype="bfloat16")
+    write_photos(photos, 1, first=2)
+    assert label(photos, store, teacher).labelled == 3
+    assert open_store(store).spec.dtype == "bfloat16"
+    with pytest.raises(StoreMismatch, match="dtype"):
+        label(photos, store, teacher, dtype="float32")
+    label(photos, tmp_path / "another", teacher)
+    assert open_store(tmp_path / "another").spec.dtype == "float32"
+    assert [default_dtype(kind) for kind in ("cpu", "mps", "cuda")] == ["float32", "float32", "float16"]
 
 
 def test_without_signals_every_pixel_counts_as_reliable(tmp_path: Path, teacher: str) -> None:
@@ -350,18 +401,22 @@ def test_a_worker_with_other_weights_labels_nothing(tmp_path: Path, teacher: str
 def test_a_folder_called_tiny_is_not_the_teacher(tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch) -> None:
     small_teacher(tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)
-    assert run._request(depthsieve.LabelOptions(teacher="tiny")).name == "tiny"
-    assert run._request(depthsieve.LabelOptions(teacher="./tiny")).name == str(tmp_path / "tiny")
+    assert run._request(depthsieve.LabelOptions(teacher="tiny"), "float32").name == "tiny"
+    assert run._request(depthsieve.LabelOptions(teacher="./tiny"), "float32").name == str(tmp_path / "tiny")
 
 
 def test_enormous_values_fail_by_name() -> None:
+    def fault(depth_HW: torch.Tensor) -> str:
+        labels = forward._Labels.of(depth_HW[None], torch.zeros(1, 4, 4, dtype=torch.uint8))
+        return str(labels.fault(0))
+
     depth_HW = torch.zeros(4, 4)
     depth_HW[0, 0] = -1e5
-    assert "more than float16 holds" in str(forward._fault_of(depth_HW))
+    assert "reaches 100000, more than float16 holds" in fault(depth_HW)
     depth_HW[0, 0] = float("nan")
-    assert "not finite at 1 of 16 pixels" in str(forward._fault_of(depth_HW))
-    assert "is 2 at every pixel" in str(forward._fault_of(torch.full((4, 4), 2.0)))
-    assert forward._fault_of(torch.arange(16.0).reshape(4, 4)) is None
+    assert "not finite at 1 of 16 pixels" in fault(depth_HW)
+    assert "is 2 at every pixel" in fault(torch.full((4, 4), 2.0))
+    assert fault(torch.arange(16.0).reshape(4, 4)) == "None"
 
 
 def test_sources_keep_their_names_and_roots(tmp_path: Path, teacher: str) -> None:
@@ -567,9 +622,9 @@ def test_parts_share_a_written_plan(tmp_path: Path, teacher: str) -> None:
     with pytest.raises(StoreError, match="no plan to take a part of"):
         label(photos, store, teacher, part="1/2")
     assert not store.exists()
-    left = depthsieve.plan(photos, store, **settings)
+    left = depthsieve.plan(photos, store, trial=False, **settings)
     assert (left.images, left.shards, left.written) == (12, 6, False) and not store.exists()
-    fixed = depthsieve.plan(photos, store, write=True, **settings)
+    fixed = depthsieve.plan(photos, store, write=True, trial=False, **settings)
     assert replace(fixed, free_bytes=0) == replace(left, written=True, free_bytes=0)
     first = label(photos, store, teacher, part="1/2", shard_size=9)
     committed = sorted(path.stem for path in store.glob("commits/0000-*.json"))

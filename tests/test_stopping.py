@@ -83,7 +83,7 @@ def label_until_stopped(undisturbed: Path, store: Path, teacher: str, slow: Slow
             shutil.rmtree(group)
     sources = (("default", str(undisturbed.parent / "photos")),)
     opened = open_store(store)
-    job = LabelJob(opened.location, TeacherRequest(teacher), opened.fingerprint, ("flip",), sources)
+    job = LabelJob(opened.location, TeacherRequest(teacher), opened.fingerprint, ("flip",), sources, cores=1)
     taken = 0
 
     def tasks() -> Iterator[ShardTask]:
@@ -92,7 +92,7 @@ def label_until_stopped(undisturbed: Path, store: Path, teacher: str, slow: Slow
             taken += 1
             yield ShardTask(shard_id)
 
-    run = local_runner(slow, lambda count: None)  # type: ignore[arg-type]
+    run = local_runner(slow, lambda shard_id, count: None)  # type: ignore[arg-type]
     return list(run(job, tasks(), slow.stop)), taken
 
 
@@ -109,7 +109,7 @@ def test_a_shard_that_fits_into_the_grace_is_finished_and_no_other_begun(
 def test_a_shard_that_does_not_fit_is_abandoned_at_once(tmp_path: Path, undisturbed: Path, teacher: str) -> None:
     slow = Slow(load_teacher(teacher), Stop(grace_s=0.5), at=4, seconds=0.2)  # four batches are left: 1.6 s
     assert label_until_stopped(undisturbed, tmp_path / "store", teacher, slow) == ([], 1)
-    assert slow.calls == 4
+    assert slow.calls in (4, 5, 6)  # the batch that a lane had begun meanwhile is gone through, and no other
     assert not list((tmp_path / "store" / "commits").glob("0000-*"))
     assert not list((tmp_path / "store" / "labels.zarr" / "shards").glob("0000-*"))
     assert (
@@ -124,5 +124,5 @@ def test_a_shard_that_does_not_fit_is_abandoned_at_once(tmp_path: Path, undistur
 def test_what_only_waits_for_its_commit_is_committed_though_the_grace_is_over(
     tmp_path: Path, undisturbed: Path, teacher: str
 ) -> None:
-    slow = Slow(load_teacher(teacher), Stop(grace_s=0.0), at=12)
-    assert label_until_stopped(undisturbed, tmp_path / "store", teacher, slow) == ([ShardResult(SHARDS[0], 6)], 1)
+    slow = Slow(load_teacher(teacher), Stop(grace_s=0.0), at=12)  # the last batch: the next shard has its turn by then
+    assert label_until_stopped(undisturbed, tmp_path / "store", teacher, slow) == ([ShardResult(SHARDS[0], 6)], 2)

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "options": "errors records",
     "stopping": "errors",
     "processes": "errors",
+    "lanes": "errors",
     "lifelines": "errors",
     # pure: none of these reaches a file, a store or a model
     "alignment": "errors",
@@ -55,15 +56,16 @@ MAY_IMPORT = {
     # labelling: one shard, then one run
     "numerics": "errors records images teachers",
     "forward": "errors store.schema teachers reliability",
-    "labelling": "errors records stopping images sources store teachers reliability numerics forward",
+    "labelling": "errors records stopping lanes images sources store teachers reliability numerics forward",
     "isolation": "errors records stopping lifelines labelling",
     "drafting": "errors records store sharding",
-    "planning": "errors records options sources storage store teachers numerics drafting",
+    "planning": "errors records options lanes sources storage store teachers numerics drafting",
     "runners": "errors records stopping lifelines store teachers labelling isolation",
     "dispatch": "errors records stopping processes storage store runners",
     "repair": "errors processes records storage store labelling",
-    "run": "errors records options stopping sources storage store teachers labelling drafting planning runners "
-    "dispatch",
+    "forecast": "errors records options lanes sources storage store teachers labelling drafting planning",
+    "run": "errors records options stopping sources storage store teachers numerics labelling drafting planning "
+    "forecast runners dispatch",
     # what looks at a finished store, and the demonstration of it all
     "student": "errors losses loader",
     "demo_settings": "errors",

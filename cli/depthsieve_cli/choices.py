@@ -26,10 +26,10 @@ PLANNING = (
     click.option("--device", default=DEFAULTS.device, show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
     click.option(
         "--dtype",
-        type=click.Choice(["float32", "bfloat16", "float16"]),
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
         default=DEFAULTS.dtype,
         show_default=True,
-        help="Numbers the teacher computes in; decides the labels.",
+        help="What the teacher computes in; decides the labels. auto: the store's, else float16 on CUDA, or float32.",
     ),
     click.option(
         "--batch-size", type=int, metavar="N", help="Images a forward pass.  [default: found by a short trial]"
@@ -50,7 +50,8 @@ PLANNING = (
         default=DEFAULTS.signals,
         show_default=True,
         metavar="LIST",
-        help=f"What reliability is made of: {', '.join(SIGNALS)}. With none, every pixel counts as reliable.",
+        help=f"What reliability is made of: {', '.join(SIGNALS)}. lowres costs a third of flip; with none, every pixel "
+        "counts as reliable.",
     ),
     click.option(
         "--max-tokens",

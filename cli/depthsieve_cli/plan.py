@@ -1,38 +1,72 @@
 """``depthsieve plan``: what labelling would take, and fixing the plan for others to share."""
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from depthsieve_cli.choices import planning_choices
 from depthsieve_cli.output import count, print_failures, print_json
 
+if TYPE_CHECKING:
+    from depthsieve.options import PlanSummary
+
 
 @click.command(epilog="Example: depthsieve plan photos/ labels/ --teacher tiny --write")
 @planning_choices
 @click.option("--write", is_flag=True, help="Fix the plan in STORE, for `depthsieve label --part` to share.")
+@click.option(
+    "--trial/--no-trial", default=True, help="Label some images to learn how long it takes.  [default: trial]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON; no progress bar.")
-def plan(source: str, store: str, write: bool, as_json: bool, **options: Any) -> int:
-    """Say what it takes to label the images of SOURCE into STORE: images, shards, bytes.
+def plan(source: str, store: str, write: bool, trial: bool, as_json: bool, **options: Any) -> int:
+    """Say what it takes to label the images of SOURCE into STORE: images, shards, bytes, hours.
 
     Nothing is written without --write. With it the plan stands, and any number of `depthsieve label --part` may work on
     it at once.
     """
     from depthsieve.run import plan as run_plan  # torch and transformers take seconds
 
-    summary = run_plan(source, store, write=write, progress=not as_json, **options)
+    summary = run_plan(source, store, write=write, trial=trial, progress=not as_json, **options)
     if as_json:
         print_json(dataclasses.asdict(summary))
         return 3 if summary.rejected else 0
-    free = "" if summary.free_bytes is None else f"; {summary.free_bytes / 1e9:,.3g} GB are free"
-    click.echo(
-        f"{summary.store}: {count(summary.images, 'image')} to label in {count(summary.shards, 'shard')}, about "
-        f"{summary.bytes / 1e9:,.3g} GB{free}."
-    )
+    _print_summary(summary)
     print_failures(summary.rejected)
     if summary.written:
         click.echo("The plan is written. Share it: depthsieve label SOURCE STORE --part I/N, for each I of 1 to N.")
     else:
         click.echo("Nothing was written. --write fixes the plan; `depthsieve label` plans and labels in one.")
     return 3 if summary.rejected else 0
+
+
+def _print_summary(summary: "PlanSummary") -> None:
+    free = "" if summary.free_bytes is None else f"; {summary.free_bytes / 1e9:,.3g} GB are free"
+    click.echo(
+        f"{summary.store}: {count(summary.images, 'image')} to label in {count(summary.shards, 'shard')}, about "
+        f"{summary.bytes / 1e9:,.3g} GB{free}."
+    )
+    if summary.worker_hours is None:
+        return
+    who = "1 worker" if summary.workers == 1 else f"{summary.workers or 'all'} workers"
+    took = (
+        f"{_duration(summary.hours)} with {who}" if summary.hours else f"{_duration(summary.worker_hours)} of workers"
+    )
+    on_gpus = f", {_span(summary.gpu_hours)} GPU-hours" if summary.gpu_hours else ""
+    click.echo(f"About {took}{on_gpus}, judging by {count(summary.tried, 'image')}.")
+
+
+def _duration(hours: tuple[float, float, float]) -> str:
+    """Hours, minutes or seconds, as fits: "12 min (10 to 14)"."""
+    factor, unit = (1, "h") if hours[1] >= 2 else (60, "min") if hours[1] >= 2 / 60 else (3600, "s")
+    low, likely, high = (_rounded(value * factor) for value in hours)
+    return f"{likely} {unit} ({low} to {high})"
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}".removesuffix(".0")
+
+
+def _span(values: tuple[float, float, float]) -> str:
+    low, likely, high = values
+    return f"{likely:,.3g} ({low:,.3g} to {high:,.3g})"

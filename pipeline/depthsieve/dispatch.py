@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,8 +32,8 @@ PAUSE_S = 1.0
 
 ADVICE = "what is committed stands, and the same command goes on"
 
-MakeRunner = Callable[[Callable[[int], Any]], Runner]
-"""Makes the runner, once it is told whom to tell about finished images."""
+MakeRunner = Callable[[Callable[[str, int], None]], Runner]
+"""Makes the runner, once it is told whom to tell about finished images: of which shard, and how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,31 @@ class _Hand:
                 self.give_back(shard_id, settled=False)
 
 
+@dataclass
+class _Progress:
+    """The bar: the images of finished shards, and those that are done of shards in hand. Told from several threads."""
+
+    bar: "tqdm[Any]"
+    done: int = 0
+    in_hand: dict[str, int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, shard_id: str, images: int) -> None:
+        with self.lock:
+            self.in_hand[shard_id] = self.in_hand.get(shard_id, 0) + images
+            self._show()
+
+    def finish(self, shard_id: str, images: int) -> None:
+        """A shard is no longer in hand; so many images of it count."""
+        with self.lock:
+            self.done += images
+            self.in_hand.pop(shard_id, None)
+            self._show()
+
+    def _show(self) -> None:
+        self.bar.update(self.done + sum(self.in_hand.values()) - self.bar.n)
+
+
 def dispatch(
     store: Store, todo: Pending, job: LabelJob, leases: Leases, make_runner: MakeRunner, stop: Stop, progress: bool
 ) -> Outcome:
@@ -83,7 +109,7 @@ def dispatch(
     """
     if not len(todo):
         return Outcome()
-    labelled = done = 0
+    labelled = 0
     notes: list[str] = []
     errors: list[str] = []
     hand = _Hand(store, leases)
@@ -95,21 +121,23 @@ def dispatch(
     left: Iterable[str] = todo
     with bar, contextlib.ExitStack() as stack:
         stack.callback(hand.give_all_back)
-        runner = make_runner(bar.update)
+        shown = _Progress(bar)
+        runner = make_runner(shown.add)
         for attempt in range(1, ATTEMPTS + 1):
             tried, left, errors = left, [], []
-            for result in runner(replace(job, last_attempt=attempt == ATTEMPTS), hand.tasks(tried), stop):
-                notes += result.notes
-                hand.give_back(result.shard_id, settled=result.error is None)
-                if result.error is None:
-                    labelled += result.labelled
-                    done += todo.images_of(result.shard_id)
-                elif result.fatal:
-                    raise RunError(f"{result.error}; {ADVICE}")
-                else:
-                    left.append(result.shard_id)
-                    errors.append(f"shard {result.shard_id}: {result.error}")
-                bar.update(done - bar.n)
+            results = runner(replace(job, last_attempt=attempt == ATTEMPTS), hand.tasks(tried), stop)
+            with contextlib.closing(results):
+                for result in results:
+                    notes += result.notes
+                    hand.give_back(result.shard_id, settled=result.error is None)
+                    shown.finish(result.shard_id, 0 if result.error else todo.images_of(result.shard_id))
+                    if result.error is None:
+                        labelled += result.labelled
+                    elif result.fatal:
+                        raise RunError(f"{result.error}; {ADVICE}")
+                    else:
+                        left.append(result.shard_id)
+                        errors.append(f"shard {result.shard_id}: {result.error}")
             if not left or attempt == ATTEMPTS or stop.wait(PAUSE_S * 2 ** (attempt - 1)):
                 break
     errors += [f"{holder} has {shards} of the shards in hand" for holder, shards in hand.busy.items()]

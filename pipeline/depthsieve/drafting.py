@@ -1,6 +1,7 @@
 """What a new generation would hold, sorted into shards on the disk: memory does not grow with the number of images."""
 
 import contextlib
+import dataclasses
 import functools
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from depthsieve.errors import ImageRejected, RunError
-from depthsieve.records import Shape
+from depthsieve.records import ImageRecord, Shape
 from depthsieve.sharding import count_shards, cut_shards
 from depthsieve.store import Store
 from depthsieve.store.plan import PLAN_SCHEMA, REJECTED_SCHEMA
@@ -69,6 +70,14 @@ class Draft:
     def largest(self) -> Shape:
         """The label shape with the most pixels; (0, 0) without images."""
         return max(self.buckets, key=lambda shape: shape[0] * shape[1], default=(0, 0))
+
+    def sample(self, shape: Shape, count: int) -> tuple[ImageRecord, ...]:
+        """At most ``count`` of the images of a label shape, at random, but the same each time."""
+        height, width = shape
+        fields = ", ".join(field.name for field in dataclasses.fields(ImageRecord))
+        chosen = f"label_height = {height:d} AND label_width = {width:d} ORDER BY hash(id), id LIMIT {count:d}"
+        rows = self._database.all(f"SELECT {fields} FROM images WHERE {chosen}")
+        return tuple(ImageRecord(**row) for row in rows.to_pylist())
 
     def shards(self, shard_size: int) -> int:
         """How many shards they make."""

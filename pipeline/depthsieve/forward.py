@@ -3,14 +3,22 @@
 Axes: B images of a batch, C channels, H and W the label shape, K the 256 reliability codes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
 
 from depthsieve.errors import ImageRejected
-from depthsieve.reliability import encode_error, expected_error, flip_disagreement, histogram
+from depthsieve.reliability import (
+    encode_error,
+    expected_error,
+    flip_disagreement,
+    histogram,
+    lowres_disagreement,
+    lowres_view,
+    mean_disagreement,
+)
 from depthsieve.store import schema
 from depthsieve.teachers import Teacher
 
@@ -54,21 +62,71 @@ def label_batch(
     while (labels := _in_parts(image_BCHW, valid_BHW, teacher, signals, part)) is None:
         part = (part + 1) // 2
         _release_memory(teacher)
-    depth_BHW, code_BHW, count_BK = labels
     for place, (row, image) in enumerate(zip(span, prepared, strict=True)):
-        fault = image if isinstance(image, ImageRejected) else _fault_of(depth_BHW[place])
+        fault = image if isinstance(image, ImageRejected) else labels.fault(place)
         if fault is not None:
             arrays["status"][row] = schema.STATUS_FAILED
             arrays["reason"][row] = str(fault)
-            arrays["histogram"][row, 0] = depth_BHW[place].numel()
+            arrays["histogram"][row, 0] = shape[0] * shape[1]
             continue
         assert isinstance(image, PreparedImage)
-        arrays["depth"][row] = depth_BHW[place].half().numpy()
-        arrays["reliability"][row] = code_BHW[place].numpy()
-        arrays["histogram"][row] = count_BK[place]
+        arrays["depth"][row] = labels.depth_BHW[place]
+        arrays["reliability"][row] = labels.code_BHW[place]
+        arrays["histogram"][row] = labels.count_BK[place]
         arrays["focal_px"][row] = image.focal_px
         arrays["content_sha256"][row] = image.content_sha256
     return part
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """A batch as it is stored: float16 depth, uint8 codes and their histogram, and what tells a label from none.
+
+    ``wild_B`` counts pixels that are not finite; ``low_B`` and ``high_B`` are the ends of a map before it was rounded.
+    """
+
+    depth_BHW: torch.Tensor
+    code_BHW: torch.Tensor
+    count_BK: torch.Tensor
+    wild_B: torch.Tensor
+    low_B: torch.Tensor
+    high_B: torch.Tensor
+
+    @classmethod
+    def of(cls, depth_BHW: torch.Tensor, code_BHW: torch.Tensor) -> "_Labels":
+        """Made where the maps are, on the device, so that only this crosses the bus."""
+        flat_BP = depth_BHW.flatten(1)
+        return cls(
+            depth_BHW.half(),
+            code_BHW,
+            histogram(code_BHW),
+            (~torch.isfinite(flat_BP)).sum(1),
+            flat_BP.amin(1),
+            flat_BP.amax(1),
+        )
+
+    def to_cpu(self) -> "_Labels":
+        return _Labels(*(getattr(self, part.name).cpu() for part in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: "list[_Labels]") -> "_Labels":
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(torch.cat([getattr(one, part.name) for one in parts]) for part in fields(cls)))
+
+    def fault(self, place: int) -> ImageRejected | None:
+        """Why a prediction is no label, if it is none."""
+        wild, low, high = int(self.wild_B[place]), float(self.low_B[place]), float(self.high_B[place])
+        if wild:
+            pixels = self.depth_BHW[place].numel()
+            return ImageRejected(f"the teacher's output is not finite at {wild} of {pixels} pixels")
+        if low == high:
+            return ImageRejected(f"the teacher's output is {low:g} at every pixel")
+        most = max(abs(low), abs(high))
+        if most > schema.MAX_DEPTH:
+            limit = f"more than float16 holds ({schema.MAX_DEPTH:g})"
+            return ImageRejected(f"the teacher's output reaches {most:g}, {limit}")
+        return None
 
 
 def predict_labels(
@@ -76,15 +134,21 @@ def predict_labels(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Depth (float32 [B,H,W]) and reliability codes (uint8 [B,H,W]; 0 where not ``valid_BHW``).
 
-    Without a signal nothing is known of the error, and every valid pixel gets 255.
+    Of several signals the mean disagreement counts. Without any nothing is known of the error, and every valid pixel
+    gets 255.
     """
-    depth_BHW = _predict(teacher, image_BCHW)
+    views = [image_BCHW, image_BCHW.flip(-1)] if "flip" in signals else [image_BCHW]
+    depth_BHW, *flipped = _predict(teacher, views)
     valid_BHW = valid_BHW.to(depth_BHW.device)
-    if "flip" not in signals:
+    if not signals:
         return depth_BHW, valid_BHW.to(torch.uint8) * 255
-    flipped_BHW = _predict(teacher, image_BCHW.flip(-1))
-    delta_BHW = flip_disagreement(depth_BHW, flipped_BHW, teacher.quantity)
-    return depth_BHW, encode_error(expected_error(depth_BHW, delta_BHW), valid_BHW)
+    deltas = [flip_disagreement(depth_BHW, flipped_BHW, teacher.quantity) for flipped_BHW in flipped]
+    if "lowres" in signals:
+        half = teacher.half_shape((image_BCHW.shape[2], image_BCHW.shape[3]))
+        assert half is not None  # checked before the run
+        (lowres_Bhw,) = _predict(teacher, [lowres_view(image_BCHW, half)])
+        deltas.append(lowres_disagreement(depth_BHW, lowres_Bhw, teacher.quantity))
+    return depth_BHW, encode_error(expected_error(depth_BHW, mean_disagreement(deltas)), valid_BHW)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -99,24 +163,29 @@ def _in_parts(
     teacher: Teacher,
     signals: tuple[str, ...],
     part: int,
-) -> tuple[torch.Tensor, torch.Tensor, np.ndarray[Any, Any]] | None:
-    """Depth, codes and histograms of a batch, ``part`` images at a time; None where those do not fit into memory."""
-    done: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+) -> _Labels | None:
+    """The labels of a batch, ``part`` images at a time; None where those do not fit into memory."""
+    done: list[_Labels] = []
     try:
         for start in range(0, len(image_BCHW), part):
             depth_BHW, code_BHW = predict_labels(
-                torch.from_numpy(image_BCHW[start : start + part]).to(teacher.device),
-                torch.from_numpy(valid_BHW[start : start + part]).to(teacher.device),
+                _to_device(image_BCHW[start : start + part], teacher.device),
+                _to_device(valid_BHW[start : start + part], teacher.device),
                 teacher,
                 signals,
             )
-            done.append((depth_BHW.cpu(), code_BHW.cpu(), histogram(code_BHW).cpu()))
+            done.append(_Labels.of(depth_BHW, code_BHW).to_cpu())
     except (MemoryError, RuntimeError) as error:
         if part == 1 or not is_out_of_memory(error):
             raise
         return None  # the caller tries again, once the error is gone with all that its frames hold
-    depth_BHW, code_BHW, count_BK = (torch.cat(pieces) for pieces in zip(*done, strict=True))
-    return depth_BHW, code_BHW, count_BK.numpy()
+    return _Labels.joined(done)
+
+
+def _to_device(array: np.ndarray[Any, Any], device: torch.device) -> torch.Tensor:
+    """A copy to a GPU goes from pinned memory, and nobody waits for it."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _release_memory(teacher: Teacher) -> None:
@@ -126,19 +195,12 @@ def _release_memory(teacher: Teacher) -> None:
         torch.mps.empty_cache()
 
 
-def _predict(teacher: Teacher, image_BCHW: torch.Tensor) -> torch.Tensor:
-    depth_BHW = teacher.predict(image_BCHW)
-    return depth_BHW.cpu() if depth_BHW.device.type == "mps" else depth_BHW  # MPS has no float64, which alignment needs
+def _predict(teacher: Teacher, views: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The prediction for each view, all of one shape: in one batch on a GPU, one after another elsewhere.
 
-
-def _fault_of(depth_HW: torch.Tensor) -> ImageRejected | None:
-    """Why a prediction is no label, if it is none."""
-    wild = int((~torch.isfinite(depth_HW)).sum())
-    if wild:
-        return ImageRejected(f"the teacher's output is not finite at {wild} of {depth_HW.numel()} pixels")
-    low, high = float(depth_HW.min()), float(depth_HW.abs().max())
-    if low == float(depth_HW.max()):
-        return ImageRejected(f"the teacher's output is {low:g} at every pixel")
-    if high > schema.MAX_DEPTH:
-        return ImageRejected(f"the teacher's output reaches {high:g}, more than float16 holds ({schema.MAX_DEPTH:g})")
-    return None
+    A CPU gains nothing by larger batches, and they would move the last bits.
+    """
+    if teacher.device.type == "cuda" and len(views) > 1:
+        return list(teacher.predict(torch.cat(views)).chunk(len(views)))
+    maps = [teacher.predict(view_BCHW) for view_BCHW in views]
+    return [map_.cpu() for map_ in maps] if teacher.device.type == "mps" else maps  # alignment needs float64: not MPS

@@ -6,11 +6,11 @@ Axes: C channels, H and W the label shape; batches are rows [kB, (k+1)B) of the 
 import contextlib
 import errno
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from depthsieve.errors import DepthsieveError, ImageRejected, SourceError, StoreError, TeacherError
 from depthsieve.forward import PreparedImage, is_out_of_memory, label_batch
 from depthsieve.images import decode
+from depthsieve.lanes import GPU_LANES, Lanes, cores
 from depthsieve.numerics import make_profile, torch_threads
 from depthsieve.records import (
     ImageRecord,
@@ -30,7 +31,7 @@ from depthsieve.records import (
     TeacherRequest,
     digest_of,
 )
-from depthsieve.reliability import CALIBRATION
+from depthsieve.reliability import calibration_of
 from depthsieve.sources import Source, reopen_source
 from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import open_store, schema
@@ -38,12 +39,10 @@ from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard
 from depthsieve.teachers import Teacher, load_teacher
 
 Prepared = PreparedImage | ImageRejected
+Done = TypeVar("Done")
 
 IMAGE_FAULTS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 """File errors that are the image's own: trying again at once cannot help. All others are transient at first."""
-
-DECODED_PIXELS = 100_000_000
-"""Pixels that may be decoded and resized at a time, at about 20 bytes each; one larger image goes alone."""
 
 
 class Unreadable(ImageRejected):
@@ -72,7 +71,7 @@ def label_spec(teacher: Teacher, signals: tuple[str, ...]) -> LabelSpec:
         dtype=teacher.dtype,
         preprocessing=teacher.preprocessing,
         signals=signals,
-        calibration=CALIBRATION if signals else "none",
+        calibration=calibration_of(signals),
         encoding=schema.ENCODING,
     )
 
@@ -94,9 +93,9 @@ class Care:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told of progress, and who may stop it. ``images`` hears how many images were done after each batch."""
+    """Who is told of progress, and who may stop it. ``images`` hears after each batch of which shard, and how many."""
 
-    images: Callable[[int], None] = lambda count: None
+    images: Callable[[str, int], None] = lambda shard_id, count: None
     stop: Stop | None = None
     care: Care | None = None
 
@@ -112,7 +111,8 @@ class Labelled:
 class ShardLabeller:
     """Labels and commits the shards of a job, one call a shard, in this process.
 
-    ``teacher`` may be one that is loaded already.
+    ``teacher`` may be one that is loaded already. Two threads may call it at once: while one shard is being committed,
+    the other is with the teacher. The ``turn`` passes to the next as soon as the last batches are under way.
     """
 
     def __init__(self, job: LabelJob, teacher: Teacher | None = None, watch: Watch | None = None) -> None:
@@ -130,15 +130,30 @@ class ShardLabeller:
             raise StoreError(f"{job.store} is another store than when the run began; run the same command again")
         self._sources = {name: reopen_source(name, root) for name, root in job.sources}
         self._profiles = {generation.number: generation.profile for generation in self._store.generations()}
+        self._lanes = lanes_of(self._teacher, job, list(self._profiles.values())[-1])
+        self.turn = threading.Lock()
 
     def __call__(self, shard_id: str) -> ShardResult:
-        """Label one shard. A transient fault comes back as ``error``; the caller may try again.
+        """Wait for the turn, then label one shard and commit it; see :meth:`label`."""
+        self.turn.acquire()
+        return self.label(shard_id)
 
-        Raises :class:`Abandoned` when it was stopped before it began to commit.
+    def label(self, shard_id: str) -> ShardResult:
+        """Label one shard and commit it, for a caller that has taken the turn, which is given back early.
+
+        A transient fault comes back as ``error``; the caller may try again. Raises :class:`Abandoned` when it was
+        stopped before it began to commit.
         """
+        with contextlib.ExitStack() as turn:
+            turn.callback(self.turn.release)
+            if self._watch.stop and self._watch.stop.requested:
+                raise Abandoned
+            return self._label_and_commit(shard_id, turn.close)
+
+    def _label_and_commit(self, shard_id: str, make_room: Callable[[], None]) -> ShardResult:
         try:
             shard, planned = self._planned(shard_id)
-            done = self._label(shard, planned, self._watch)
+            done = self._label(shard, planned, self._watch, make_room)
             self._commit(shard, done, planned)
         except DepthsieveError as error:
             return ShardResult(shard_id, error=str(error), fatal=True)
@@ -173,9 +188,11 @@ class ShardLabeller:
     def _planned(self, shard_id: str) -> tuple[Shard, NumericsProfile]:
         return self._store.planned_shard(shard_id), self._profiles[schema.shard_number(shard_id)[0]]
 
-    def _label(self, shard: Shard, planned: NumericsProfile, watch: Watch) -> Labelled:
-        with torch_threads(planned.threads):
-            return label_shard(shard, self._teacher, self._sources, self._job, planned, watch)
+    def _label(
+        self, shard: Shard, planned: NumericsProfile, watch: Watch, make_room: Callable[[], None] = lambda: None
+    ) -> Labelled:
+        work = ShardWork(self._teacher, self._sources, self._job, planned, watch)
+        return label_shard(shard, work, self._lanes, make_room)
 
     def _context(self, done: Labelled, planned: NumericsProfile) -> CommitContext:
         actual = make_profile(self._teacher, planned.batch_size, planned.threads).to_json()
@@ -195,93 +212,79 @@ class ShardLabeller:
             raise StoreError(f"cannot write to {self._store.location}: {error.strerror or error}") from error
 
 
-def label_shard(
-    shard: Shard,
-    teacher: Teacher,
-    sources: dict[str, Source],
-    job: LabelJob,
-    profile: NumericsProfile,
-    watch: Watch,
-) -> Labelled:
+def lanes_of(teacher: Teacher, job: LabelJob, profile: NumericsProfile) -> Lanes:
+    """Lanes that keep the cores of this worker, or its GPU, busy."""
+    mine = job.cores or cores()
+    if teacher.device.type == "cpu":
+        return Lanes(max(1, mine // profile.threads))
+    return Lanes(GPU_LANES, decoders=mine)
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """With what a shard is labelled: ``profile`` is that of its plan."""
+
+    teacher: Teacher
+    sources: Mapping[str, Source]
+    job: LabelJob
+    profile: NumericsProfile
+    watch: Watch = Watch()
+
+
+def label_shard(shard: Shard, work: ShardWork, lanes: Lanes, make_room: Callable[[], None] = lambda: None) -> Labelled:
     """The arrays of a shard. A failed image keeps its row and its place in the batch, all zero.
 
     Batches are rows [kB, (k+1)B) of the plan, so that no label depends on what failed or came before; one that does not
-    fit into memory goes in parts. Raises :class:`OSError` for a transient fault of the file system, and
-    :class:`Abandoned` when it was stopped and the rest would take longer than the stop allows.
+    fit into memory goes in parts. ``make_room`` is called when the lanes have room for another shard. Raises
+    :class:`OSError` for a transient fault of the file system, and :class:`Abandoned` when it was stopped and the rest
+    would take longer than the stop allows.
     """
     arrays = _empty_arrays(shard)
-    size, care = profile.batch_size, watch.care
+    size, watch = work.profile.batch_size, work.watch
     spans = [range(start, min(start + size, len(shard.images))) for start in range(0, len(shard.images), size)]
-    unreadable: list[Unreadable] = []
-    split: list[tuple[int, int, int]] = []
+    began: list[float] = []
 
     def prepare(row: int) -> Prepared:
-        return _prepare(shard.images[row], shard.shape, teacher, sources, job.last_attempt)
+        return _prepare(shard.images[row], shard.shape, work)
 
-    if care:
-        batches = _one_by_one(spans, prepare, care)
+    def predict(span: range, prepared: list[Prepared]) -> tuple[int, list[Unreadable]]:
+        began.append(time.monotonic())
+        most = 1 if watch.care and span.start in watch.care.singly else size
+        with torch_threads(work.profile.threads):
+            part = label_batch(arrays, span, prepared, work.teacher, work.job.signals, most)
+        return part, [image for image in prepared if isinstance(image, Unreadable)]
+
+    def pixels(row: int) -> int:
+        return shard.images[row].width * shard.images[row].height
+
+    if watch.care:
+        batches = _one_by_one(spans, prepare, predict, watch.care)
     else:
-        largest = max(image.width * image.height for image in shard.images)
-        decoders = max(1, min(profile.threads, DECODED_PIXELS // largest))
-        batches = _in_threads(spans, prepare, decoders, profile.threads if teacher.device.type == "cpu" else None)
-    began = time.monotonic()
+        batches = lanes.run(spans, pixels, prepare, predict, make_room)
+    unreadable: list[Unreadable] = []
+    split: list[tuple[int, int, int]] = []
     with contextlib.closing(batches):
-        for done, (span, prepared) in enumerate(batches):
-            _check_stop(watch.stop, time.monotonic() - began, done, len(spans))
-            unreadable += [image for image in prepared if isinstance(image, Unreadable)]
-            most = 1 if care and span.start in care.singly else size
-            part = label_batch(arrays, span, prepared, teacher, job.signals, most)
+        for done, (span, (part, not_read)) in enumerate(batches, 1):
+            unreadable += not_read
             if part < len(span):
                 split.append((span.start, len(span), part))
-            watch.images(len(span))
+            watch.images(shard.id, len(span))
+            _check_stop(watch.stop, (time.monotonic() - began[0]) / done * (len(spans) - done))
     if len(unreadable) == len(shard.images):
         raise OSError(errno.EIO, f"none of {len(unreadable)} images can be read; is the disk there? {unreadable[0]}")
     return Labelled(ShardArrays(arrays), tuple(split))
 
 
-def _check_stop(stop: Stop | None, seconds: float, done: int, batches: int) -> None:
-    """Raise :class:`Abandoned` if a stop is requested and the batches left, at the pace so far, end after its grace."""
-    pace = seconds / done if done else 0.0  # unknown before the first: that one is tried
-    if stop and stop.requested and pace * (batches - done) >= stop.seconds_left():
+def _check_stop(stop: Stop | None, seconds: float) -> None:
+    """Raise :class:`Abandoned` if a stop is requested and what is left, so many seconds, ends after its grace."""
+    if stop and stop.requested and seconds and seconds >= stop.seconds_left():
         raise Abandoned
 
 
-def _in_threads(
-    spans: list[range], prepare: Callable[[int], Prepared], decoders: int, cpu_threads: int | None
-) -> Generator[tuple[range, list[Prepared]], None, None]:
-    """Each batch with its images, decoded in threads: one batch ahead of a GPU.
-
-    On a CPU enough of them to keep ``cpu_threads`` decoding are decoded first, and then none while the teacher works:
-    its threads wait for each other, so that one that shares its core with a decoder slows them all.
-    """
-    step = max(1, cpu_threads // len(spans[0])) if cpu_threads else 1
-    groups = [spans[start : start + step] for start in range(0, len(spans), step)]
-    pool = ThreadPoolExecutor(max_workers=decoders)
-
-    def submit(group: list[range]) -> list[list[Future[Prepared]]]:
-        return [[pool.submit(prepare, row) for row in span] for span in group]
-
-    try:
-        ahead = submit(groups[0])
-        for number, group in enumerate(groups):
-            under_way = ahead
-            following = groups[number + 1] if number + 1 < len(groups) else []
-            if cpu_threads:
-                wait([future for waiting in under_way for future in waiting])
-            else:
-                ahead = submit(following)
-            for span, waiting in zip(group, under_way, strict=True):
-                yield span, [future.result() for future in waiting]
-            if cpu_threads:
-                ahead = submit(following)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _one_by_one(
-    spans: list[range], prepare: Callable[[int], Prepared], care: Care
-) -> Generator[tuple[range, list[Prepared]], None, None]:
-    """Each batch with its images, decoded here and one at a time, after telling so."""
+    spans: list[range], prepare: Callable[[int], Prepared], predict: Callable[[range, list[Prepared]], Done], care: Care
+) -> Generator[tuple[range, Done], None, None]:
+    """What ``predict`` gives for each batch, in this thread; images are decoded one by one, each after telling so."""
     for span in spans if care.only is None else [span for span in spans if care.only in span]:
         prepared: list[Prepared] = []
         for row in span:
@@ -293,7 +296,7 @@ def _one_by_one(
                 care.tell("decode", (row,))
                 prepared.append(prepare(row))
         care.tell("predict", span if care.only is None else (care.only,))
-        yield span, prepared
+        yield span, predict(span, prepared)
 
 
 def _empty_arrays(shard: Shard) -> dict[str, np.ndarray[Any, Any]]:
@@ -311,18 +314,16 @@ def _empty_arrays(shard: Shard) -> dict[str, np.ndarray[Any, Any]]:
     return arrays
 
 
-def _prepare(
-    image: ImageRecord, shape: Shape, teacher: Teacher, sources: dict[str, Source], last_attempt: bool
-) -> Prepared:
+def _prepare(image: ImageRecord, shape: Shape, work: ShardWork) -> Prepared:
     """Read, decode and resize one image; what is wrong with the image itself comes back as a value."""
-    source = sources[image.id.partition("/")[0]]
+    source = work.sources[image.id.partition("/")[0]]
     try:
         data = source.read(image.id)
         decoded = decode(data)
         height, width = decoded.rgb_HW3.shape[:2]
         if (height, width) != (image.height, image.width):
             return ImageRejected(f"changed since the scan: {image.width}x{image.height} then, {width}x{height} now")
-        prepared_CHW = teacher.prepare(decoded.rgb_HW3, shape)
+        prepared_CHW = work.teacher.prepare(decoded.rgb_HW3, shape)
     except ImageRejected as error:
         return error
     except (SourceError, TeacherError) as error:  # a file that became a link outward, a shape the processor refuses
@@ -331,7 +332,7 @@ def _prepare(
         reason = f"cannot be read any more: {(error.strerror or str(error)).lower()}"
         if error.errno in IMAGE_FAULTS and source.is_there():
             return ImageRejected(reason)
-        if last_attempt:
+        if work.job.last_attempt:
             return Unreadable(reason)
         raise OSError(error.errno, f"{image.id} {reason}") from error
     hole_HW = None

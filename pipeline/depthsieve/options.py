@@ -6,7 +6,7 @@ from typing import Literal
 from depthsieve.errors import UsageError
 from depthsieve.records import ImageFailure
 
-SIGNALS = ("flip", "none")
+SIGNALS = ("flip", "lowres", "none")
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,7 @@ class LabelOptions:
     """The options of :func:`depthsieve.label`; the command line has the same names and defaults.
 
     ``batch_size`` None is found by a trial; ``threads`` None is all cores (Ray: the cores divided by the workers).
+    ``dtype`` "auto" is the store's, and for a new store float16 on CUDA, else float32.
     ``signals`` is a comma-separated list. ``moved`` says that the images of a known source now lie under a new root.
     ``part`` "i/n" labels the i-th of n parts of a plan that is written, and adds nothing to it.
     Raises :class:`UsageError` for a value that cannot be meant.
@@ -23,7 +24,7 @@ class LabelOptions:
     revision: str | None = None
     size: int | None = None
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: str = "auto"
     batch_size: int | None = None
     threads: int | None = None
     shard_size: int = 256
@@ -100,10 +101,13 @@ class LabelSummary:
 
 @dataclass(frozen=True)
 class PlanSummary:
-    """What labelling would take: images, shards and about how many bytes are left to be labelled and written.
+    """What labelling would take: images, shards, and about how many bytes and hours are left to be written and spent.
 
     ``free_bytes`` is the room there is (None: no limit to be seen), ``rejected`` are the files that were refused, each
-    with its reason, ``written`` says whether the plan is fixed in the store.
+    with its reason, ``written`` says whether the plan is fixed in the store. Hours and ``bytes_range`` come of a trial
+    on ``tried`` of the images, and are (least, likely, most): ``worker_hours`` are those of all workers together,
+    ``hours`` what the clock will show with ``workers`` of them, ``gpu_hours`` what they take of GPUs. They are None
+    where nothing was tried, which is so without images, without a trial, and where the workers' device is not here.
     """
 
     store: str
@@ -113,3 +117,9 @@ class PlanSummary:
     free_bytes: int | None
     rejected: tuple[ImageFailure, ...]
     written: bool
+    workers: int | None = None
+    tried: int = 0
+    bytes_range: tuple[float, float, float] | None = None
+    worker_hours: tuple[float, float, float] | None = None
+    hours: tuple[float, float, float] | None = None
+    gpu_hours: tuple[float, float, float] | None = None

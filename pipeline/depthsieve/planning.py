@@ -1,7 +1,6 @@
 """From a source to a generation: which images are new, their label shapes, shards and numerics profile."""
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,8 @@ import torch
 
 from depthsieve.drafting import IMAGES_SCHEMA, Draft, draft_batches
 from depthsieve.errors import RunError, SourceError, StoreNotFound, UsageError
-from depthsieve.numerics import find_batch_size, make_profile
+from depthsieve.lanes import cores
+from depthsieve.numerics import TrialSettings, find_batch_size, make_profile, threads_a_lane
 from depthsieve.options import LabelOptions
 from depthsieve.records import LabelSpec, NumericsProfile, TeacherRequest
 from depthsieve.sources import Scan, Source
@@ -22,7 +22,7 @@ from depthsieve.store.create import add_generation, check_spec
 from depthsieve.store.plan import REJECTED_SCHEMA, removed_table
 from depthsieve.store.spill import BATCH_ROWS
 from depthsieve.store.standing import Again
-from depthsieve.teachers import Teacher
+from depthsieve.teachers import Teacher, resolve_device
 
 BYTES_PER_PIXEL = 2.2
 """What a label takes on disk, on the large side: float16 depth and uint8 reliability after compression."""
@@ -34,7 +34,7 @@ CLUSTER_BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class Workforce:
-    """Who labels: ``workers`` of ``threads`` each, on Ray or (one) in this process, sharing ``gpus``.
+    """Who labels: ``workers`` of ``threads`` (cores) each, on Ray or (one) in this process, sharing ``gpus``.
 
     On a cluster ``workers`` None is as many as find room, and what is in this machine says nothing.
     """
@@ -55,7 +55,7 @@ class Workforce:
         worker.
         """
         if cluster is not None:
-            return cls._of_cluster(options, cluster)
+            return cls.of_cluster(options, cluster)
         gpus = 0
         if teacher.device.type == "cuda":
             gpus = 1 if ":" in options.device else torch.cuda.device_count()
@@ -66,7 +66,8 @@ class Workforce:
         return cls(on_ray, workers, options.threads or max(1, cores() // workers), gpus)
 
     @classmethod
-    def _of_cluster(cls, options: LabelOptions, cluster: Sequence[tuple[int, int]]) -> "Workforce":
+    def of_cluster(cls, options: LabelOptions, cluster: Sequence[tuple[int, int]]) -> "Workforce":
+        """What a cluster with so many (CPUs, GPUs) a node is asked for."""
         wanted = options.device == "auto" or options.device.startswith("cuda")
         gpus = sum(each for _, each in cluster) if wanted else 0
         fair = [cpus // each for cpus, each in cluster if each] if gpus else [cpus for cpus, _ in cluster if cpus]
@@ -83,6 +84,22 @@ class Workforce:
         if self.device in (None, profile.device_kind):
             return profile
         return replace(profile, device_kind=self.device or "", device_model="the cluster's")
+
+
+def device_kind(options: LabelOptions, cluster: Sequence[tuple[int, int]] | None) -> str:
+    """The kind of device that labels: "cpu", "cuda" or "mps"."""
+    if cluster is not None:
+        return Workforce.of_cluster(options, cluster).device or "cpu"
+    return resolve_device(options.device).type
+
+
+def check_signals(teacher: Teacher, options: LabelOptions) -> None:
+    """Raise :class:`UsageError` for a signal that the teacher cannot give."""
+    if "lowres" in options.signal_names and teacher.half_shape((1, 1)) is None:
+        raise UsageError(
+            f"teacher {teacher.name!r} works at its processor's sizes only, and signal 'lowres' needs half of them; "
+            "use --signals flip"
+        )
 
 
 def find_store(root: Root, spec: LabelSpec) -> Store | None:
@@ -188,19 +205,19 @@ def check_space(root: Root, pixels: int, images: int) -> None:
         )
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def choose_profile(
     teacher: Teacher, options: LabelOptions, draft: Draft, workforce: Workforce, progress: bool
 ) -> NumericsProfile:
     """The profile of a new generation: as the options say, else found by a trial."""
-    batch_size = options.batch_size
+    batch_size, settings = options.batch_size, TrialSettings(draft.largest, draft.images)
+    if workforce.device in (None, "cpu") and teacher.device.type == "cpu":
+        threads = threads_a_lane(workforce.threads, draft.images)
+        settings = replace(settings, threads=threads, lanes=workforce.threads // threads)
+    elif "flip" in options.signal_names:
+        settings = replace(settings, views=2)  # in one batch, see forward.py
     if batch_size is None and workforce.device in (None, teacher.device.type):
-        batch_size = find_batch_size(teacher, draft.largest, draft.images, workforce.threads, progress)
-    return workforce.profile(teacher, batch_size or CLUSTER_BATCH, workforce.threads)
+        batch_size = find_batch_size(teacher, settings, progress)
+    return workforce.profile(teacher, batch_size or CLUSTER_BATCH, settings.threads)
 
 
 def differences_from(
@@ -208,10 +225,8 @@ def differences_from(
 ) -> list[str]:
     """What is asked for, or is true of this machine, and is not as in the profile that a plan was made with."""
     notes = []
-    for name in ("batch_size", "threads"):
-        asked, planned = getattr(options, name), getattr(profile, name)
-        if asked is not None and asked != planned:
-            notes.append(f"was planned with --{name.replace('_', '-')} {planned} and goes on with it")
+    if options.batch_size not in (None, profile.batch_size):
+        notes.append(f"was planned with --batch-size {profile.batch_size} and goes on with it")
     now = workforce.profile(teacher, profile.batch_size, profile.threads)
     here = {"device": f"{now.device_kind} ({now.device_model})", **now.versions}
     there = {"device": f"{profile.device_kind} ({profile.device_model})", **profile.versions}

@@ -97,7 +97,8 @@ class TeacherRequest:
 class LabelJob:
     """All that a worker needs to label shards of the store at a path or URL; it is small and can be pickled.
 
-    On the ``last_attempt`` of a run a file that cannot be read is its image's own failure, not the shard's.
+    On the ``last_attempt`` of a run a file that cannot be read is its image's own failure, not the shard's. ``cores``
+    is how many of them one worker may use (None: all that its process may).
     """
 
     store: str
@@ -106,6 +107,7 @@ class LabelJob:
     signals: tuple[str, ...]
     sources: tuple[tuple[str, str], ...]
     last_attempt: bool = False
+    cores: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,15 +14,18 @@ from tqdm.auto import tqdm
 
 from depthsieve.dispatch import ADVICE, MakeRunner, Outcome, dispatch
 from depthsieve.drafting import Draft
-from depthsieve.errors import DepthsieveError, RunError, SourceError, StoreError, UsageError
+from depthsieve.errors import DepthsieveError, RunError, SourceError, StoreError, StoreNotFound, UsageError
+from depthsieve.forecast import WorkAhead, forecast
 from depthsieve.labelling import label_spec, load_requested
+from depthsieve.numerics import default_dtype
 from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
 from depthsieve.planning import (
-    BYTES_PER_PIXEL,
     Workforce,
+    check_signals,
     check_source,
     check_space,
     choose_profile,
+    device_kind,
     differences_from,
     draft_generation,
     find_store,
@@ -92,16 +95,25 @@ def label(
 
 
 def plan(
-    source: str | Path, store: str | Path, *, write: bool = False, progress: bool = True, **options: Any
+    source: str | Path,
+    store: str | Path,
+    *,
+    write: bool = False,
+    trial: bool = True,
+    progress: bool = True,
+    **options: Any,
 ) -> PlanSummary:
-    """What labelling would take: shards, images and bytes that are left. With ``write`` the plan is fixed in the store,
-    for runs with ``part`` to share; without, nothing is written. ``options`` and errors as for :func:`label`.
+    """What labelling would take: shards, images, bytes and hours that are left.
+
+    Hours, and the range of bytes, come of a ``trial``: some images are labelled and thrown away. With ``write`` the
+    plan is fixed in the store, for runs with ``part`` to share; without, nothing is written there. ``options`` and
+    errors as for :func:`label`.
     """
     chosen = _options(options, "plan")
     run = _Run.begin(source, store, chosen)
     scan = run.scan(progress)
     if not write:
-        return run.estimate(scan)
+        return run.estimate(scan, trial, progress)
     prepare_root(run.root)
     with _disk_errors_named(run.root), Leases(run.root) as leases:
         lease = leases.take_or_raise(PLAN)
@@ -111,7 +123,7 @@ def plan(
             write_index(opened)
         finally:
             leases.give_back(lease, settled=True)
-    return run.estimate_left(opened)
+    return run.estimate_left(opened, trial, progress)
 
 
 @dataclass(frozen=True)
@@ -132,18 +144,19 @@ class _Run:
         images = open_source(source, options.name)
         root = open_root(store)
         check_root(root)
-        request = _request(options)
         on_cluster = options.address is not None and options.runner != "local"
-        # On a cluster the workers have the device that is asked for, and this process need not have it.
-        teacher = load_requested(replace(request, device="auto") if on_cluster else request)
-        spec = label_spec(teacher, options.signal_names)
-        existing = find_store(root, spec)
-        check_source(images, root, existing, options.moved)
         cluster = None
         if on_cluster and options.address is not None:
             from depthsieve.runners.ray_session import cluster_offer  # heavy, and a laptop does without
 
             cluster = cluster_offer(options.address).nodes
+        request = _request(options, _dtype(root, options, cluster))
+        # On a cluster the workers have the device that is asked for, and this process need not have it.
+        teacher = load_requested(replace(request, device="auto") if on_cluster else request)
+        check_signals(teacher, options)
+        spec = label_spec(teacher, options.signal_names)
+        existing = find_store(root, spec)
+        check_source(images, root, existing, options.moved)
         workforce = Workforce.choose(teacher, options, cluster)
         return cls(options, images, root, request, teacher, spec, existing, workforce)
 
@@ -193,7 +206,8 @@ class _Run:
         device = self.workforce.device or (self.teacher.device.type if self.workforce.on_ray else self.request.device)
         request = replace(self.request, device=device)
         sources = tuple(store.sources().items())
-        return LabelJob(self.root.location, request, self.spec.fingerprint, self.spec.signals, sources)
+        threads = self.workforce.threads
+        return LabelJob(self.root.location, request, self.spec.fingerprint, self.spec.signals, sources, cores=threads)
 
     def make_runner(self) -> MakeRunner:
         workforce = self.workforce
@@ -213,7 +227,7 @@ class _Run:
                 for difference in differences_from(generation.profile, self.teacher, self.options, self.workforce):
                     yield f"generation {generation.number} {difference}"
 
-    def estimate(self, scan: Scan) -> PlanSummary:
+    def estimate(self, scan: Scan, trial: bool, progress: bool) -> PlanSummary:
         """What is left and what is new, with nothing written."""
         left = Pending({}, {})
         if self.existing is not None:
@@ -223,29 +237,28 @@ class _Run:
             TemporaryDirectory(prefix="depthsieve-") as folder,
             self._draft(self.existing, scan, Path(folder)) as draft,
         ):
-            new = (draft.images, draft.shards(self.options.shard_size), draft.pixels)
             named = zip(draft.rejected["id"].to_pylist(), draft.rejected["reason"].to_pylist(), strict=True)
-            return self._plan_summary(left, new, tuple(ImageFailure(*one) for one in named))
+            return forecast(self._work(left, draft, trial, progress), tuple(ImageFailure(*one) for one in named))
 
-    def estimate_left(self, store: Store) -> PlanSummary:
+    def estimate_left(self, store: Store, trial: bool, progress: bool) -> PlanSummary:
         """What is left of a plan that is written."""
         rejected = sorted(standing(store).rejected.items())
-        return self._plan_summary(
-            store.pending(), (0, 0, 0), tuple(ImageFailure(*one) for one in rejected), written=True
-        )
+        run = replace(self, existing=store)
+        work = run._work(store.pending(), None, trial, progress)
+        return replace(forecast(work, tuple(ImageFailure(*one) for one in rejected)), written=True)
 
-    def _plan_summary(
-        self, left: Pending, new: tuple[int, int, int], rejected: tuple[ImageFailure, ...], written: bool = False
-    ) -> PlanSummary:
-        images, shards, pixels = new
-        return PlanSummary(
-            store=self.root.location,
-            images=left.images + images,
-            shards=len(left) + shards,
-            bytes=int((left.pixels + pixels) * BYTES_PER_PIXEL),
-            free_bytes=self.root.free_bytes(),
-            rejected=rejected,
-            written=written,
+    def _work(self, left: Pending, draft: Draft | None, trial: bool, progress: bool) -> WorkAhead:
+        return WorkAhead(
+            self.root,
+            self.teacher,
+            self.options,
+            self.workforce,
+            {self.source.name: self.source},
+            self.existing,
+            left,
+            draft,
+            trial,
+            progress,
         )
 
 
@@ -266,12 +279,21 @@ def _disk_errors_named(root: Root) -> Iterator[None]:
         raise RunError(f"{root.location}: {error.strerror or error}; {ADVICE}") from error
 
 
-def _request(options: LabelOptions) -> TeacherRequest:
+def _dtype(root: Root, options: LabelOptions, cluster: Sequence[tuple[int, int]] | None) -> str:
+    """What the teacher is to compute in: as the options say, else as the store began, else what suits the device."""
+    if options.dtype != "auto":
+        return options.dtype
+    with contextlib.suppress(StoreNotFound):
+        return open_store(root).spec.dtype
+    return default_dtype(device_kind(options, cluster))
+
+
+def _request(options: LabelOptions, dtype: str) -> TeacherRequest:
     name = options.teacher
     if name != EMBEDDED.name and find_preset(name) is None and Path(name).is_dir():
         name = str(Path(name).absolute())  # a worker has another working folder
     return TeacherRequest(
-        name, options.revision, options.size, options.device, options.dtype, options.max_tokens, options.oversize
+        name, options.revision, options.size, options.device, dtype, options.max_tokens, options.oversize
     )
 
 

@@ -15,11 +15,12 @@ class Stop:
 
     ``grace_s`` is how many seconds work that is under way may go on once a stop is requested. Safe to use from a signal
     handler and from several threads. ``armed`` is set once there is work that may be finished; before, there is nothing
-    to wait for and an interruption ends the run at once.
+    to wait for and an interruption ends the run at once. A stop of its ``parent`` is one of its own too.
     """
 
-    def __init__(self, grace_s: float = 20.0) -> None:
+    def __init__(self, grace_s: float = 20.0, parent: "Stop | None" = None) -> None:
         self.grace_s = grace_s
+        self._parent = parent
         self.armed = False
         self._requested = False  # no Event: a handler that sets one can wait for a lock that its own thread holds
         self._deadline = math.inf
@@ -33,15 +34,16 @@ class Stop:
     @property
     def requested(self) -> bool:
         """Whether no new work may be begun."""
-        return self._requested
+        return self._requested or (self._parent is not None and self._parent.requested)
 
     def seconds_left(self) -> float:
         """Seconds in which work under way may still be finished: infinite before a request, never below 0."""
-        return max(0.0, self._deadline - time.monotonic())
+        own = max(0.0, self._deadline - time.monotonic())
+        return own if self._parent is None else min(own, self._parent.seconds_left())
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but hardly longer than until the request; returns whether it came."""
         end = time.monotonic() + seconds
-        while not self._requested and (left := end - time.monotonic()) > 0:
+        while not self.requested and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, POLL_S))
-        return self._requested
+        return self.requested

@@ -6,19 +6,27 @@ or more, and one step for a factor of 1.037. 0 means that the pixel is never tra
 Axes: B image of a batch, H row, W column.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from depthsieve.alignment import check_maps, is_finite, sum_map
 
-CALIBRATION = "flip-1"
-"""Version of everything in this file that decides a code: the expected error, its floor, and the thresholds."""
+VERSION = 1
+"""Version of everything in this folder that decides a code: the disagreement, the expected error and its floor, and the
+thresholds."""
 
 DENOMINATOR_FLOOR = 0.1
 """The denominator of the expected error is at least this fraction of the label's mean magnitude."""
 
 _ERROR_RANGE = 1e4
 _STEPS = 254
+
+
+def calibration_of(signals: Sequence[str]) -> str:
+    """The name of how codes are made of ``signals``, as it stands in a label spec: "flip-1", "flip+lowres-1"."""
+    return f"{'+'.join(sorted(signals))}-{VERSION}" if signals else "none"
 
 
 def expected_error(depth_BHW: torch.Tensor, delta_BHW: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,9 @@
-"""The local runner: shards one after another in this process. A laptop pays for nothing else."""
+"""The local runner: shards in this process, each begun when the last batches of the one before are under way."""
 
-from collections.abc import Callable, Iterator
+import contextlib
+import queue
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from depthsieve.isolation import label_isolated
 from depthsieve.labelling import ShardLabeller, Watch
@@ -9,20 +12,62 @@ from depthsieve.runners import Runner
 from depthsieve.stopping import Abandoned, Stop
 from depthsieve.teachers import Teacher
 
+IN_HAND = 2
+"""Shards at a time: one with the teacher, and one that is being committed."""
 
-def local_runner(teacher: Teacher, on_images: Callable[[int], None]) -> Runner:
-    """A runner that uses a teacher that is loaded already. ``on_images`` hears of every batch."""
 
-    def run(job: LabelJob, tasks: Iterator[ShardTask], stop: Stop) -> Iterator[ShardResult]:
-        labeller = ShardLabeller(job, teacher, Watch(on_images, stop))
-        while not stop.requested and (task := next(tasks, None)) is not None:
+def local_runner(teacher: Teacher, on_images: Callable[[str, int], None]) -> Runner:
+    """A runner that uses a teacher that is loaded already. ``on_images`` hears of every batch: its shard, its images.
+
+    Tasks are taken in threads of its own, one after another.
+    """
+
+    def run(job: LabelJob, tasks: Iterator[ShardTask], stop: Stop) -> Generator[ShardResult, None, None]:
+        closed = Stop(grace_s=0, parent=stop)
+        labeller = ShardLabeller(job, teacher, Watch(on_images, closed))
+        results: queue.SimpleQueue[ShardResult | None] = queue.SimpleQueue()
+
+        def work() -> None:
             try:
-                result = label_isolated(job, task.shard_id, stop) if task.isolate else labeller(task.shard_id)
-            except Abandoned:
-                continue
-            except RuntimeError as error:  # torch's, such as a device that is lost: no other worker can try here
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                result = ShardResult(task.shard_id, error=f"the teacher failed: {reason}", fatal=True)
-            yield result
+                while (task := _next_task(labeller, tasks, closed)) is not None:
+                    with contextlib.suppress(Abandoned):
+                        results.put(_label(labeller, job, task, closed))
+            finally:
+                results.put(None)
+
+        with ThreadPoolExecutor(IN_HAND, "shard") as pool:
+            threads = [pool.submit(work) for _ in range(IN_HAND)]
+            try:
+                for _ in threads:
+                    yield from iter(results.get, None)
+                for thread in threads:
+                    thread.result()  # raises what it has raised
+            finally:
+                closed.request()  # the caller wants no more: what is under way is abandoned
 
     return run
+
+
+def _next_task(labeller: ShardLabeller, tasks: Iterator[ShardTask], stop: Stop) -> ShardTask | None:
+    """The next task, and with it the turn; None where there is none, or a stop was requested."""
+    labeller.turn.acquire()
+    with contextlib.ExitStack() as turn:
+        turn.callback(labeller.turn.release)
+        task = None if stop.requested else next(tasks, None)
+        if task is not None:
+            turn.pop_all()
+        return task
+
+
+def _label(labeller: ShardLabeller, job: LabelJob, task: ShardTask, stop: Stop) -> ShardResult:
+    """Label the shard of a task, for a caller that has taken the turn."""
+    if task.isolate:
+        try:
+            return label_isolated(job, task.shard_id, stop)
+        finally:
+            labeller.turn.release()
+    try:
+        return labeller.label(task.shard_id)
+    except RuntimeError as error:  # torch's, such as a device that is lost: no other worker can try here
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return ShardResult(task.shard_id, error=f"the teacher failed: {reason}", fatal=True)

@@ -7,7 +7,7 @@ import contextlib
 import math
 import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from depthsieve.runners.slots import Slot
 from depthsieve.stopping import Stop
 
 WINDOW = 2
-"""Shards at an actor: the one it is at, and the next, so that it need not wait for the driver."""
+"""Shards at an actor: the one that is with its teacher, and one that is committed or waits for its turn."""
 
 POLL_S = 0.25
 """Seconds in which a stop is noticed."""
@@ -75,7 +75,7 @@ class RayOptions:
 def ray_runner(options: RayOptions, worker: type[RayWorker] = RayWorker) -> Runner:
     """A runner on actors of a Ray cluster, started for the run and stopped after it unless an address is given."""
 
-    def run(job: LabelJob, tasks: Iterator[ShardTask], stop: Stop) -> Iterator[ShardResult]:
+    def run(job: LabelJob, tasks: Iterator[ShardTask], stop: Stop) -> Generator[ShardResult, None, None]:
         with connected(options.address, (options.workers or 1) * options.cpus_per_worker, options.gpus):
             driver = _Driver(options, job, worker, Ledger(tasks), stop)
             try:
@@ -105,7 +105,7 @@ class _Driver:
             num_gpus=options.gpus_per_worker,
             max_restarts=0,
             max_task_retries=0,
-            max_concurrency=1,
+            max_concurrency=WINDOW,
             concurrency_groups={"control": 1},
         )(worker)
         self._slots: list[Slot] = []

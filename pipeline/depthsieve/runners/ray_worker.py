@@ -37,7 +37,8 @@ class Readiness:
 class RayWorker:
     """An actor: the labeller with its teacher, loaded once; or, to isolate, none, as it starts processes of its own.
 
-    Shards are labelled one at a time, in a thread; :meth:`stop` and :meth:`images_done` are answered meanwhile.
+    One shard is labelled at a time, in a thread, while another may be committed; :meth:`stop` and :meth:`images_done`
+    are answered meanwhile.
     """
 
     def __init__(self) -> None:
@@ -74,7 +75,7 @@ class RayWorker:
         """Label one shard; None if a stop came before it was begun, or its grace was over."""
         assert self._work is not None
         with contextlib.suppress(Abandoned):
-            return None if self._stop.requested else self._work(shard_id)
+            return self._work(shard_id)
         return None
 
     def stop(self, seconds: float) -> None:
@@ -86,7 +87,7 @@ class RayWorker:
         """Images labelled so far: a worker at which it moves is alive, however slow."""
         return self._images
 
-    def _count(self, images: int) -> None:
+    def _count(self, shard_id: str, images: int) -> None:
         self._images += images
 
 

@@ -1,12 +1,15 @@
 """Teachers: the models that label. Importing this imports neither torch nor transformers."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from depthsieve.teachers.checkpoints import cached
 from depthsieve.teachers.presets import EMBEDDED, PRESETS, Preset, find_preset
 from depthsieve.teachers.protocol import Teacher
 
-__all__ = ["EMBEDDED", "PRESETS", "Preset", "Teacher", "cached", "find_preset", "load_teacher"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["EMBEDDED", "PRESETS", "Preset", "Teacher", "cached", "find_preset", "load_teacher", "resolve_device"]
 
 
 def load_teacher(
@@ -35,3 +38,13 @@ def load_teacher(
     from depthsieve.teachers.loading import TeacherOptions, load
 
     return load(name, TeacherOptions(revision, size, device, dtype, max_tokens, oversize))
+
+
+def resolve_device(name: str) -> "torch.device":
+    """The torch device called ``name``; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises :class:`~depthsieve.errors.UsageError` where there is no such device.
+    """
+    from depthsieve.teachers.loading import resolve_device as resolve
+
+    return resolve(name)

@@ -82,6 +82,12 @@ class OfficialPreprocessing:
         normal_HW3 = (unit_HW3 - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
         return np.ascontiguousarray(normal_HW3.transpose(2, 0, 1), dtype=np.float32)
 
+    def half_shape(self, shape: Shape) -> Shape | None:
+        """See :meth:`depthsieve.teachers.protocol.Teacher.half_shape`: multiples of the patch, halves rounded up."""
+        patch = self.limit.patch
+        rows, columns = (math.ceil(side / 2 / patch) * patch for side in shape)
+        return rows, columns
+
 
 class OfficialPositions:
     """DINOv2's position embeddings on another grid, as the official code interpolates them.

@@ -43,6 +43,10 @@ class HuggingFaceTeacher:
         """See :meth:`depthsieve.teachers.protocol.Teacher.prepare`."""
         return self._preprocessing.prepare(rgb_HW3, shape)
 
+    def half_shape(self, shape: Shape) -> Shape | None:
+        """See :meth:`depthsieve.teachers.protocol.Teacher.half_shape`."""
+        return self._preprocessing.half_shape(shape)
+
     @torch.inference_mode()
     def predict(self, image_BCHW: torch.Tensor) -> torch.Tensor:
         """See :meth:`depthsieve.teachers.protocol.Teacher.predict`."""
@@ -52,7 +56,8 @@ class HuggingFaceTeacher:
         rows, columns = pad_margin((shape[0], shape[1])) if self._margin else (0, 0)
         if rows or columns:
             image_BCHW = pad(image_BCHW, (columns, columns, rows, rows), mode="reflect")
-        output = self._model(pixel_values=image_BCHW.to(DTYPES[self.dtype]))
+        pixels_BCHW = image_BCHW.to(DTYPES[self.dtype], memory_format=torch.channels_last)
+        output = self._model(pixel_values=pixels_BCHW)
         depth_BHW: torch.Tensor = output.predicted_depth.float()
         if depth_BHW.shape[-2:] != image_BCHW.shape[-2:]:
             depth_BHW = interpolate(depth_BHW[:, None], size=image_BCHW.shape[-2:], mode="bilinear").squeeze(1)

@@ -29,6 +29,8 @@ class Preprocessing(Protocol):
 
     def prepare(self, rgb_HW3: np.ndarray, shape: Shape) -> np.ndarray: ...
 
+    def half_shape(self, shape: Shape) -> Shape | None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLimit:
@@ -125,6 +127,10 @@ class ProcessorPreprocessing:
                 f"not {[3, *shape]}: this release of transformers resizes by another rule"
             )
         return image_CHW
+
+    def half_shape(self, shape: Shape) -> Shape | None:
+        """None: whether a model works at other sizes than its processor's is not known."""
+        return None
 
     def _shrinks(self, height: int, width: int) -> bool:
         if self._limit.oversize == "reject":  # which label_shape does; a plan may have had another limit

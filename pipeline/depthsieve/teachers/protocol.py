@@ -45,8 +45,12 @@ class Teacher(Protocol):
         ``shape`` is what :meth:`label_shape` gave for this image.
         """
 
+    def half_shape(self, shape: Shape) -> Shape | None:
+        """A shape of about half the sides at which :meth:`predict` works too; None where the model has no such."""
+
     def predict(self, image_BCHW: "torch.Tensor") -> "torch.Tensor":
         """The label of each image: float32 [B, H, W] on :attr:`device`, at the label shape.
 
-        ``image_BCHW`` holds float32 outputs of :meth:`prepare`, all of one label shape, on :attr:`device`.
+        ``image_BCHW`` holds float32 outputs of :meth:`prepare`, all of one label shape (or images of its
+        :meth:`half_shape`), on :attr:`device`. Safe to call from many threads.
         """

@@ -1,0 +1,224 @@
+"""What a whole run would take: a short trial on a sample of the images, by the code that labels them.
+
+Axes: R rounds of the trial, S resamples of them.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from depthsieve.drafting import Draft
+from depthsieve.labelling import ShardWork, label_shard, lanes_of
+from depthsieve.lanes import Lanes
+from depthsieve.options import LabelOptions, PlanSummary
+from depthsieve.planning import BYTES_PER_PIXEL, Workforce, choose_profile
+from depthsieve.records import ImageFailure, ImageRecord, LabelJob, Shape, Shard, TeacherRequest
+from depthsieve.sources import Source, reopen_source
+from depthsieve.storage import Root
+from depthsieve.storage.local import LocalRoot
+from depthsieve.store import Store
+from depthsieve.store.pending import Pending
+from depthsieve.store.writer import CommitContext, publish_group
+from depthsieve.teachers import Teacher
+
+Sample = tuple[Shape, Sequence[ImageRecord]]
+"""Images of one label shape, as many as all lanes take at a time."""
+
+MOST_ROUNDS = 24
+
+FEWEST_ROUNDS = 2
+
+TRIAL_S = 15.0
+"""Seconds after which no more rounds are begun."""
+
+MARGIN = 0.1
+"""What the range is wider than the trial's own spread, on each side: a machine's pace is not quite the same all day."""
+
+Range = tuple[float, float, float]
+"""The least, the likely and the most."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of it, a value a round: images, pixels of label, seconds from file to stored label, bytes stored."""
+
+    images_R: NDArray[np.int64]
+    pixels_R: NDArray[np.int64]
+    seconds_R: NDArray[np.float64]
+    bytes_R: NDArray[np.int64]
+
+    def seconds_an_image(self) -> Range:
+        """How long one worker takes for an image."""
+        return _ratio(self.seconds_R, self.images_R)
+
+    def bytes_a_pixel(self) -> Range:
+        """What a pixel of label takes in the store."""
+        return _ratio(self.bytes_R, self.pixels_R)
+
+
+def _ratio(amounts_R: NDArray[np.float64 | np.int64], counts_R: NDArray[np.int64]) -> Range:
+    """The ratio of two sums: 5%, all, and 95% of what it is when rounds are drawn anew (bootstrap), and a margin."""
+    drawn_SR = np.random.default_rng(0).integers(0, len(counts_R), (1000, len(counts_R)))
+    ratio_S = amounts_R[drawn_SR].sum(axis=1) / counts_R[drawn_SR].sum(axis=1)
+    low, high = np.quantile(ratio_S, [0.05, 0.95])
+    return float(low) * (1 - MARGIN), float(amounts_R.sum() / counts_R.sum()), float(high) * (1 + MARGIN)
+
+
+@dataclass(frozen=True)
+class WorkAhead:
+    """What is to be forecast: what is ``left`` of ``store``, what is new in ``draft``, and who will do it."""
+
+    root: Root
+    teacher: Teacher
+    options: LabelOptions
+    workforce: Workforce
+    sources: Mapping[str, Source]
+    store: Store | None
+    left: Pending
+    draft: Draft | None
+    trial: bool
+    progress: bool
+
+    @property
+    def images(self) -> int:
+        """Images to be labelled."""
+        return self.left.images + (self.draft.images if self.draft else 0)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of label in them."""
+        return self.left.pixels + (self.draft.pixels if self.draft else 0)
+
+    @property
+    def shards(self) -> int:
+        """Shards they make."""
+        return len(self.left) + (self.draft.shards(self.options.shard_size) if self.draft else 0)
+
+
+def forecast(ahead: WorkAhead, rejected: tuple[ImageFailure, ...]) -> PlanSummary:
+    """What it would take. With ``ahead.trial`` some images are labelled, unless the workers' device is not here."""
+    here = ahead.workforce.device in (None, ahead.teacher.device.type)
+    trial = _try_some(ahead) if ahead.trial and here and ahead.images else None
+    summary = PlanSummary(
+        store=ahead.root.location,
+        images=ahead.images,
+        shards=ahead.shards,
+        bytes=int(ahead.pixels * BYTES_PER_PIXEL),
+        free_bytes=ahead.root.free_bytes(),
+        rejected=rejected,
+        written=False,
+        workers=ahead.workforce.workers,
+    )
+    if trial is None:
+        return summary
+    size = _times(trial.bytes_a_pixel(), ahead.pixels)
+    worker_hours = _times(trial.seconds_an_image(), ahead.images / 3600)
+    workers, gpus = ahead.workforce.workers, ahead.workforce.gpus
+    hours = _times(worker_hours, 1 / workers) if workers else None
+    on_gpus = _times(hours, min(gpus, workers)) if hours and workers and gpus else None
+    return replace(
+        summary,
+        tried=int(trial.images_R.sum()),
+        bytes=int(size[1]),
+        bytes_range=size,
+        worker_hours=worker_hours,
+        hours=hours,
+        gpu_hours=on_gpus,
+    )
+
+
+def _times(values: Range, factor: float) -> Range:
+    low, likely, high = values
+    return low * factor, likely * factor, high * factor
+
+
+def _try_some(ahead: WorkAhead) -> Trial | None:
+    if ahead.draft is not None and ahead.draft.images:
+        profile = choose_profile(ahead.teacher, ahead.options, ahead.draft, ahead.workforce, ahead.progress)
+    else:
+        assert ahead.store is not None
+        planned = {generation.number: generation.profile for generation in ahead.store.generations()}
+        profile = planned[max(number for number, left in ahead.left.numbers.items() if len(left))]
+    request = TeacherRequest(ahead.teacher.name)  # which is loaded: nobody asks again
+    job = LabelJob("", request, "", ahead.options.signal_names, (), last_attempt=True, cores=ahead.workforce.threads)
+    others = dict(ahead.store.sources()) if ahead.store else {}
+    sources = {name: reopen_source(name, root) for name, root in others.items()} | dict(ahead.sources)
+    lanes = lanes_of(ahead.teacher, job, profile)
+    samples = draw_samples(ahead.draft, ahead.store, ahead.left, lanes.count * profile.batch_size)
+    with tqdm(desc="trial", unit=" rounds", leave=False, disable=None if ahead.progress else True) as bar:
+        return try_out(samples, ShardWork(ahead.teacher, sources, job, profile), lanes, bar.update)
+
+
+def try_out(samples: Iterator[Sample], work: ShardWork, lanes: Lanes, round_done: Callable[[], object]) -> Trial | None:
+    """Label and store samples, one a round, until :data:`TRIAL_S` is over; None where there are none.
+
+    The first round is done twice and counted once, as whatever is done only once delays it.
+    """
+    rows: list[tuple[int, int, float, int]] = []
+    first = next(samples, None)
+    if first is None:
+        return None
+    with TemporaryDirectory(prefix="depthsieve-") as folder:
+        began = time.perf_counter()
+        for number, (shape, images) in enumerate(itertools.chain([first, first], samples)):
+            start = time.perf_counter()
+            shard = Shard(f"0000-{number:06d}", shape, tuple(images))
+            stored = _label_and_store(shard, work, lanes, Path(folder))
+            end = time.perf_counter()
+            rows.append((len(images), len(images) * shape[0] * shape[1], end - start, stored))
+            round_done()
+            if end - began > TRIAL_S and number >= FEWEST_ROUNDS:
+                break
+    columns = zip(*rows[1:], strict=True)
+    return Trial(*(np.array(column) for column in columns))
+
+
+def _label_and_store(shard: Shard, work: ShardWork, lanes: Lanes, folder: Path) -> int:
+    """Returns how many bytes it takes."""
+    content = label_shard(shard, work, lanes).content
+    context = CommitContext("", work.teacher.quantity, work.teacher.unit, "")
+    record = publish_group(LocalRoot(folder), shard, content, context)
+    return sum(int(entry["bytes"]) for entry in record["files"].values())
+
+
+def draw_samples(draft: Draft | None, store: Store | None, pending: Pending, size: int) -> Iterator[Sample]:
+    """At most :data:`MOST_ROUNDS` samples of ``size`` images of what is drafted and what is pending, at random but the
+    same each time: each image has about the same chance, and those of a sample have one label shape."""
+    random = np.random.default_rng(0)
+    new, left = draft.images if draft is not None else 0, pending.images
+    rounds = min(MOST_ROUNDS, -(-(new + left) // size))
+    of_new = round(rounds * new / max(1, new + left))
+    samples: list[Sample] = []
+    if draft is not None and of_new:
+        samples += _of_draft(draft, of_new, size, random)
+    if store is not None and rounds > of_new:
+        samples += _of_pending(store, pending, rounds - of_new, size, random)
+    random.shuffle(samples)
+    return iter(samples)
+
+
+def _of_draft(draft: Draft, rounds: int, size: int, random: np.random.Generator) -> Iterator[Sample]:
+    shapes = list(draft.buckets)
+    share = np.array([draft.buckets[shape] for shape in shapes]) / draft.images
+    for number, count in enumerate(np.bincount(random.choice(len(shapes), rounds, p=share), minlength=len(shapes))):
+        drawn = draft.sample(shapes[number], int(count) * size)
+        for start in range(0, len(drawn), size):
+            yield shapes[number], drawn[start : start + size]
+
+
+def _of_pending(
+    store: Store, pending: Pending, rounds: int, size: int, random: np.random.Generator
+) -> Iterator[Sample]:
+    names = list(pending)
+    images = np.array([pending.images_of(name) for name in names])
+    for number in random.choice(len(names), rounds, p=images / images.sum()):
+        shard = store.planned_shard(names[number])
+        start = int(random.integers(-(-len(shard.images) // size))) * size
+        yield shard.shape, shard.images[start : start + size]
