@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -24,13 +25,24 @@ def begun(folder: Path) -> list[tuple[str, int]]:
 
 
 class OrderedWorker(RayWorker):
-    """Follows the orders, except that an isolating one labels in peace unless it is told "even isolated"."""
+    """Follows the orders, except that an isolating one labels in peace unless it is told "even isolated".
+
+    It is at one shard at a time, so that what befalls it is about that one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._one_at_a_time = threading.Lock()
 
     def prepare(self, version: str, pickled_job: bytes, roots: tuple[str, ...], isolates: bool) -> Readiness:
         self._isolates = isolates
         return super().prepare(version, pickled_job, roots, isolates)
 
     def label(self, shard_id: str) -> ShardResult | None:
+        with self._one_at_a_time:
+            return self._label(shard_id)
+
+    def _label(self, shard_id: str) -> ShardResult | None:
         if self._stop.requested:
             return super().label(shard_id)
         folder = Path(os.environ[ORDERS])
@@ -47,7 +59,7 @@ class OrderedWorker(RayWorker):
         if fate.startswith("creep"):
             for _ in range(10):
                 time.sleep(0.5)
-                self._count(1)
+                self._count(shard_id, 1)
         if fate.startswith("raise"):
             raise ArithmeticError("a bug\nof two lines")
         result = None if fate.startswith("killed") else super().label(shard_id)

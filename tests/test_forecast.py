@@ -7,6 +7,7 @@ import pytest
 from labelled import small_teacher, write_photo, write_photos
 
 import depthsieve
+from depthsieve.errors import RunError
 from depthsieve.forecast import MARGIN, Trial, draw_samples
 from depthsieve.options import LabelOptions
 from depthsieve.planning import draft_generation
@@ -94,3 +95,15 @@ def test_two_workers_take_half_the_hours(tmp_path: Path, teacher: str) -> None:
     assert planned.worker_hours is not None and planned.hours is not None
     assert planned.hours == pytest.approx(tuple(value / 2 for value in planned.worker_hours))
     assert planned.workers == 2 and planned.gpu_hours is None
+
+
+def test_a_trial_that_fails_is_one_line(tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: object, image_BCHW: object) -> object:
+        raise RuntimeError("device lost\nand more")
+
+    monkeypatch.setattr("depthsieve.teachers.huggingface.HuggingFaceTeacher.predict", broken)
+    photos = write_photos(tmp_path / "photos", 2)
+    with pytest.raises(RunError, match=r"^the trial failed: device lost; --no-trial plans without one$"):
+        depthsieve.plan(photos, tmp_path / "store", teacher=teacher, progress=False)
+    planned = depthsieve.plan(photos, tmp_path / "store", teacher=teacher, trial=False, progress=False)
+    assert planned.images == 2 and planned.hours is None

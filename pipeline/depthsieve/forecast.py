@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from depthsieve.drafting import Draft
+from depthsieve.errors import DepthsieveError, RunError
 from depthsieve.labelling import ShardWork, label_shard, lanes_of
 from depthsieve.lanes import Lanes
 from depthsieve.options import LabelOptions, PlanSummary
@@ -152,8 +153,14 @@ def _try_some(ahead: WorkAhead) -> Trial | None:
     sources = {name: reopen_source(name, root) for name, root in others.items()} | dict(ahead.sources)
     lanes = lanes_of(ahead.teacher, job, profile)
     samples = draw_samples(ahead.draft, ahead.store, ahead.left, lanes.count * profile.batch_size)
-    with tqdm(desc="trial", unit=" rounds", leave=False, disable=None if ahead.progress else True) as bar:
-        return try_out(samples, ShardWork(ahead.teacher, sources, job, profile), lanes, bar.update)
+    try:
+        with tqdm(desc="trial", unit=" rounds", leave=False, disable=None if ahead.progress else True) as bar:
+            return try_out(samples, ShardWork(ahead.teacher, sources, job, profile), lanes, bar.update)
+    except DepthsieveError:
+        raise
+    except (OSError, MemoryError, RuntimeError) as error:  # a full disk, the teacher's memory or device
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"the trial failed: {reason}; --no-trial plans without one") from error
 
 
 def try_out(samples: Iterator[Sample], work: ShardWork, lanes: Lanes, round_done: Callable[[], object]) -> Trial | None:
