@@ -5,6 +5,7 @@ So none waits for a network or reads a user's files, and tests that run side by 
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -18,7 +19,12 @@ HOME = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set the environment before any test module imports a library that reads it once; xdist's workers inherit it."""
+    """Set the environment before any test module imports a library that reads it once; xdist's workers inherit it.
+
+    Ctrl-C is heard again, where a shell has started the tests in the background: what they start would inherit it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         return
     config.stash[HOME] = tempfile.mkdtemp(prefix="depthsieve-home-")
