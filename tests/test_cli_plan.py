@@ -9,6 +9,7 @@ import pytest
 from labelled import small_teacher, write_photos
 
 from depthsieve_cli.main import main
+from depthsieve_cli.output import size
 from depthsieve_cli.plan import _duration
 
 
@@ -32,7 +33,8 @@ def test_a_plan_says_what_is_left_and_writes_nothing_unless_told_to(
     arguments = ("plan", photos, store, "--teacher", teacher, "--batch-size", 2, "--shard-size", 2)
     assert command(monkeypatch, *arguments) == 0
     first, second, third = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"{store}: 6 images to label in 3 shards, about ") and first.endswith(" GB are free.")
+    assert first.startswith(f"{store}: 6 images to label in 3 shards, about 0.")
+    assert re.search(r" MB \([\d.]+ MB to [\d.]+ MB\); [\d.,]+ [GT]B are free\.$", first)
     assert re.fullmatch(r"About [\d.]+ s \([\d.]+ to [\d.]+\) with 1 worker, judging by \d+ images\.", second)
     assert third.startswith("Nothing was written.")
     assert not store.exists()
@@ -55,6 +57,13 @@ def test_a_plan_says_what_is_left_and_writes_nothing_unless_told_to(
     assert body["bytes"] == int(body["bytes_range"][1])
     for low, likely, high in (body["hours"], body["bytes_range"]):
         assert 0 < low < likely < high
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 MB"), (759_000, "0.759 MB"), (76.8e9, "76.8 GB"), (5.2e12, "5.2 TB"), (1e6, "1 MB")]
+)
+def test_sizes_are_told_in_a_fitting_unit(count: float, text: str) -> None:
+    assert size(count) == text
 
 
 @pytest.mark.parametrize(

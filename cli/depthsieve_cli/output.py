@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 SHOWN_FAILURES = 20
 
+UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"))
+
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
@@ -27,6 +29,12 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def count(number: int, noun: str) -> str:
     """``1 image``, ``2 images``, ``12,000 images``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them: ``0.8 MB``, ``76.8 GB``, ``5.2 TB``."""
+    factor, unit = next(((factor, unit) for factor, unit in UNITS if count >= factor), (1e6, "MB"))
+    return f"{count / factor:,.3g} {unit}"
 
 
 def print_failures(failures: "Sequence[ImageFailure]") -> None:

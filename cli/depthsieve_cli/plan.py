@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from depthsieve_cli.choices import planning_choices
-from depthsieve_cli.output import count, print_failures, print_json
+from depthsieve_cli.output import count, print_failures, print_json, size
 
 if TYPE_CHECKING:
     from depthsieve.options import PlanSummary
@@ -41,10 +41,11 @@ def plan(source: str, store: str, write: bool, trial: bool, as_json: bool, **opt
 
 
 def _print_summary(summary: "PlanSummary") -> None:
-    free = "" if summary.free_bytes is None else f"; {summary.free_bytes / 1e9:,.3g} GB are free"
+    free = "" if summary.free_bytes is None else f"; {size(summary.free_bytes)} are free"
+    span = "" if summary.bytes_range is None else f" ({size(summary.bytes_range[0])} to {size(summary.bytes_range[2])})"
     click.echo(
         f"{summary.store}: {count(summary.images, 'image')} to label in {count(summary.shards, 'shard')}, about "
-        f"{summary.bytes / 1e9:,.3g} GB{free}."
+        f"{size(summary.bytes)}{span}{free}."
     )
     if summary.worker_hours is None:
         return
