@@ -1,7 +1,6 @@
 """Being asked to stop: what fits into the grace period is finished, the rest is abandoned uncommitted."""
 
 import math
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from labelled import decided_bytes, small_teacher, write_photo
+from labelled import decided_bytes, small_teacher, unlabelled_copy, write_photo
 
 import depthsieve
 from depthsieve.records import LabelJob, ShardResult, ShardTask, TeacherRequest
@@ -74,16 +73,17 @@ class Slow:
         return self.inner.predict(image_BCHW)
 
 
-def label_until_stopped(undisturbed: Path, store: Path, teacher: str, slow: Slow) -> tuple[list[ShardResult], int]:
-    """Label the planned store with the local runner. Returns its results, and how many tasks it took."""
-    shutil.copytree(undisturbed, store)
-    for shard_id in SHARDS:
-        (store / "commits" / f"{shard_id}.json").unlink()
-        for group in (store / "labels.zarr" / "shards").glob(f"{shard_id}-*"):
-            shutil.rmtree(group)
+def unfinished(undisturbed: Path, store: Path, teacher: str) -> LabelJob:
+    """A copy of the store in which nothing is labelled, and the job of labelling it, in one lane."""
+    unlabelled_copy(undisturbed, store)
     sources = (("default", str(undisturbed.parent / "photos")),)
     opened = open_store(store)
-    job = LabelJob(opened.location, TeacherRequest(teacher), opened.fingerprint, ("flip",), sources, cores=1)
+    return LabelJob(opened.location, TeacherRequest(teacher), opened.fingerprint, ("flip",), sources, cores=1)
+
+
+def label_until_stopped(undisturbed: Path, store: Path, teacher: str, slow: Slow) -> tuple[list[ShardResult], int]:
+    """Label the planned store with the local runner. Returns its results, and how many tasks it took."""
+    job = unfinished(undisturbed, store, teacher)
     taken = 0
 
     def tasks() -> Iterator[ShardTask]:
@@ -94,6 +94,18 @@ def label_until_stopped(undisturbed: Path, store: Path, teacher: str, slow: Slow
 
     run = local_runner(slow, lambda shard_id, count: None)  # type: ignore[arg-type]
     return list(run(job, tasks(), slow.stop)), taken
+
+
+def test_when_nobody_wants_more_results_what_is_under_way_is_abandoned(
+    tmp_path: Path, undisturbed: Path, teacher: str
+) -> None:
+    job = unfinished(undisturbed, tmp_path / "store", teacher)
+    slow = Slow(load_teacher(teacher), Stop(), at=0, seconds=0.05)
+    results = local_runner(slow, lambda shard_id, count: None)(job, map(ShardTask, SHARDS), slow.stop)  # type: ignore[arg-type]
+    assert next(results) == ShardResult(SHARDS[0], 6)
+    results.close()
+    assert not (tmp_path / "store" / "commits" / f"{SHARDS[1]}.json").exists()
+    assert 12 <= slow.calls < 24 and not slow.stop.requested
 
 
 def test_a_shard_that_fits_into_the_grace_is_finished_and_no_other_begun(
