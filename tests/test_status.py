@@ -57,18 +57,21 @@ def test_what_is_done_failed_and_left(store: Path) -> None:
     assert found.at_work == () and found.seconds_left is None
 
 
-def test_the_rate_is_that_of_the_last_ten_minutes_and_the_time_left_follows_from_it(store: Path) -> None:
+def test_the_rate_is_that_of_the_last_ten_minutes_and_the_time_left_follows_from_it(store: Path, teacher: str) -> None:
+    depthsieve.label(store.parent / "photos", store, teacher=teacher, part="2/4", **SETTINGS)
     now = time.time()
-    first, second = sorted(store.glob("commits/0000-*.json"))
-    os.utime(first, (now - 30, now - 30))
-    os.utime(second, (now - 10, now - 10))
+    first, second, third = sorted(store.glob("commits/0000-*.json"))
+    for record, age in ((first, 30), (second, 20), (third, 10)):
+        os.utime(record, (now - age, now - age))
     with Leases(open_root(store)) as leases:
-        leases.take("0000-000001")
+        leases.take("0000-000003")
         found = status(store)
     assert found.at_work == (str(Process.current()),)
-    assert found.images_per_second == pytest.approx(2 / 20, rel=1e-3)
-    assert found.seconds_left == pytest.approx(3 / 0.1, rel=1e-3)
-    os.utime(first, (now - 3000, now - 3000))
+    assert (found.labelled, found.pending) == (5, 1)
+    assert found.images_per_second == pytest.approx(4 / 20, rel=1e-3)
+    assert found.seconds_left == pytest.approx(1 / 0.2, rel=1e-3)
+    for record in (first, second):
+        os.utime(record, (now - 3000, now - 3000))
     assert status(store).images_per_second is None
 
 
