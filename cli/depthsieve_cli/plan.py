@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @planning_choices
 @click.option("--write", is_flag=True, help="Fix the plan in STORE, for `depthsieve label --part` to share.")
 @click.option(
-    "--trial/--no-trial", default=True, help="Label some images to learn how long it takes.  [default: trial]"
+    "--trial/--no-trial", default=True, show_default=True, help="Label some images to learn how long it takes."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON; no progress bar.")
 def plan(source: str, store: str, write: bool, trial: bool, as_json: bool, **options: Any) -> int:
@@ -49,10 +49,9 @@ def _print_summary(summary: "PlanSummary") -> None:
     )
     if summary.worker_hours is None:
         return
-    who = "1 worker" if summary.workers == 1 else f"{summary.workers or 'all'} workers"
-    took = (
-        f"{_duration(summary.hours)} with {who}" if summary.hours else f"{_duration(summary.worker_hours)} of workers"
-    )
+    took = f"{_duration(summary.worker_hours)} of workers"
+    if summary.hours and summary.workers:
+        took = f"{_duration(summary.hours)} with {count(summary.workers, 'worker')}"
     on_gpus = f", {_span(summary.gpu_hours)} GPU-hours" if summary.gpu_hours else ""
     click.echo(f"About {took}{on_gpus}, judging by {count(summary.tried, 'image')}.")
 

@@ -14,11 +14,11 @@ from depthsieve.errors import RunError, SourceError, StoreNotFound, UsageError
 from depthsieve.lanes import cores
 from depthsieve.numerics import TrialSettings, find_batch_size, make_profile, threads_a_lane
 from depthsieve.options import LabelOptions
-from depthsieve.records import LabelSpec, NumericsProfile, TeacherRequest
+from depthsieve.records import NumericsProfile, TeacherRequest
 from depthsieve.sources import Scan, Source
 from depthsieve.storage import Root, is_url
 from depthsieve.store import Store, open_store
-from depthsieve.store.create import add_generation, check_spec
+from depthsieve.store.create import add_generation
 from depthsieve.store.plan import REJECTED_SCHEMA, removed_table
 from depthsieve.store.spill import BATCH_ROWS
 from depthsieve.store.standing import Again
@@ -102,14 +102,12 @@ def check_signals(teacher: Teacher, options: LabelOptions) -> None:
         )
 
 
-def find_store(root: Root, spec: LabelSpec) -> Store | None:
-    """The store at ``root``, or None if there is none yet. Raises :class:`StoreMismatch` for one of another spec."""
+def find_store(root: Root) -> Store | None:
+    """The store at ``root``, or None if there is none yet."""
     try:
-        store = open_store(root)
+        return open_store(root)
     except StoreNotFound:
         return None
-    check_spec(store, spec)
-    return store
 
 
 def check_source(source: Source, root: Root, store: Store | None, moved: bool) -> None:

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from depthsieve.dispatch import ADVICE, MakeRunner, Outcome, dispatch
 from depthsieve.drafting import Draft
-from depthsieve.errors import DepthsieveError, RunError, SourceError, StoreError, StoreNotFound, UsageError
+from depthsieve.errors import DepthsieveError, RunError, SourceError, StoreError, UsageError
 from depthsieve.forecast import WorkAhead, forecast
 from depthsieve.labelling import label_spec, load_requested
 from depthsieve.numerics import default_dtype
@@ -38,7 +38,7 @@ from depthsieve.sources import Scan, Source, open_source
 from depthsieve.stopping import Stop
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store
-from depthsieve.store.create import check_root, open_or_create, prepare_root, write_index
+from depthsieve.store.create import check_root, check_spec, open_or_create, prepare_root, write_index
 from depthsieve.store.leases import PLAN, Leases
 from depthsieve.store.pending import Pending
 from depthsieve.store.standing import Again, known_ids, standing
@@ -150,12 +150,14 @@ class _Run:
             from depthsieve.runners.ray_session import cluster_offer  # heavy, and a laptop does without
 
             cluster = cluster_offer(options.address).nodes
-        request = _request(options, _dtype(root, options, cluster))
+        existing = find_store(root)
+        request = _request(options, _dtype(existing, options, cluster))
         # On a cluster the workers have the device that is asked for, and this process need not have it.
         teacher = load_requested(replace(request, device="auto") if on_cluster else request)
         check_signals(teacher, options)
         spec = label_spec(teacher, options.signal_names)
-        existing = find_store(root, spec)
+        if existing is not None:
+            check_spec(existing, spec)
         check_source(images, root, existing, options.moved)
         workforce = Workforce.choose(teacher, options, cluster)
         return cls(options, images, root, request, teacher, spec, existing, workforce)
@@ -279,13 +281,11 @@ def _disk_errors_named(root: Root) -> Iterator[None]:
         raise RunError(f"{root.location}: {error.strerror or error}; {ADVICE}") from error
 
 
-def _dtype(root: Root, options: LabelOptions, cluster: Sequence[tuple[int, int]] | None) -> str:
+def _dtype(existing: Store | None, options: LabelOptions, cluster: Sequence[tuple[int, int]] | None) -> str:
     """What the teacher is to compute in: as the options say, else as the store began, else what suits the device."""
     if options.dtype != "auto":
         return options.dtype
-    with contextlib.suppress(StoreNotFound):
-        return open_store(root).spec.dtype
-    return default_dtype(device_kind(options, cluster))
+    return existing.spec.dtype if existing is not None else default_dtype(device_kind(options, cluster))
 
 
 def _request(options: LabelOptions, dtype: str) -> TeacherRequest:
