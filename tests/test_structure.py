@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "stopping": "errors",
     "processes": "errors",
     "lanes": "errors",
+    "threads": "errors",
     "lifelines": "errors",
     # pure: none of these reaches a file, a store or a model
     "alignment": "errors",
@@ -51,12 +52,12 @@ MAY_IMPORT = {
     "sources": "errors records image_headers images storage",
     "store": "errors records processes storage",
     "sharding": "errors records store.schema",
-    "teachers": "errors records",
+    "teachers": "errors records threads",
     "loader": "errors records image_headers images sources store masking",
     # labelling: one shard, then one run
-    "numerics": "errors records images teachers",
+    "numerics": "errors records threads images teachers",
     "forward": "errors store.schema teachers reliability",
-    "labelling": "errors records stopping lanes images sources store teachers reliability numerics forward",
+    "labelling": "errors records stopping threads lanes images sources store teachers reliability numerics forward",
     "isolation": "errors records stopping lifelines labelling",
     "drafting": "errors records store sharding",
     "planning": "errors records options lanes sources storage store teachers numerics drafting",
@@ -70,8 +71,8 @@ MAY_IMPORT = {
     "student": "errors losses loader",
     "demo_settings": "errors",
     "report": "errors records images sources store masking reliability evaluate loader demo_settings",
-    "demo": "errors records options demo_settings images store masking losses reliability evaluate scenes "
-    "teachers numerics loader run student report",
+    "demo": "errors records options demo_settings threads images store masking losses reliability evaluate scenes "
+    "loader run student report",
 }
 
 ONLY_IN = {

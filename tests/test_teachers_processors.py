@@ -14,6 +14,7 @@ from depthsieve.errors import ImageRejected, TeacherError, TeacherUnsupported, U
 from depthsieve.teachers import load_teacher
 from depthsieve.teachers.huggingface import depth_pro_metres, quantity_of
 from depthsieve.teachers.preprocessing import ProcessorPreprocessing, TokenLimit
+from depthsieve.threads import torch_threads
 
 SIZES = [(200, 300), (300, 200), (100, 100), (33, 47), (97, 61), (64, 64), (480, 640), (211, 1003)]
 
@@ -177,9 +178,10 @@ def test_preparing_is_the_same_in_many_threads(folders: dict[str, Path]) -> None
         pictures = [picture(60 + 7 * index, 90, seed=index) for index in range(12)]
         shapes = [teacher.label_shape(*rgb.shape[:2]) for rgb in pictures]
         wanted = [teacher.prepare(rgb, shape) for rgb, shape in zip(pictures, shapes, strict=True)]
-        with ThreadPoolExecutor(4) as pool:
-            for index, got in enumerate(pool.map(teacher.prepare, pictures, shapes)):
-                np.testing.assert_array_equal(got, wanted[index], err_msg=kind)
+        for threads in (1, 2):  # of torch
+            with torch_threads(threads), ThreadPoolExecutor(4) as pool:
+                for index, got in enumerate(pool.map(teacher.prepare, pictures, shapes)):
+                    np.testing.assert_array_equal(got, wanted[index], err_msg=f"{kind}, {threads} threads")
 
 
 def test_another_processor_setting_is_another_record(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -33,7 +33,6 @@ from depthsieve.evaluate import (
     truth_mask,
 )
 from depthsieve.loader import PseudoLabelDataset
-from depthsieve.numerics import torch_threads
 from depthsieve.records import Quantity
 from depthsieve.report.demo_page import Accuracy, DemoResult, KeptError, SceneMaps, StudentScore, write_page
 from depthsieve.report.sheet import contact_sheet, label_panels
@@ -41,6 +40,7 @@ from depthsieve.run import label
 from depthsieve.scenes import render_scene
 from depthsieve.store import Store, open_store
 from depthsieve.student import Student, train_student
+from depthsieve.threads import torch_threads
 
 DEPTH_RANGE = (0.0, 80.0)
 """Metres that count: neither sky nor what lies farther away."""

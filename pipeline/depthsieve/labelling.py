@@ -19,7 +19,7 @@ from depthsieve.errors import DepthsieveError, ImageRejected, SourceError, Store
 from depthsieve.forward import PreparedImage, is_out_of_memory, label_batch
 from depthsieve.images import decode
 from depthsieve.lanes import GPU_LANES, Lanes, cores
-from depthsieve.numerics import make_profile, torch_threads
+from depthsieve.numerics import make_profile
 from depthsieve.records import (
     ImageRecord,
     LabelJob,
@@ -37,6 +37,7 @@ from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import open_store, schema
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard
 from depthsieve.teachers import Teacher, load_teacher
+from depthsieve.threads import torch_threads
 
 Prepared = PreparedImage | ImageRejected
 Done = TypeVar("Done")

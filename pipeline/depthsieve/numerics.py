@@ -4,7 +4,6 @@ import contextlib
 import importlib.metadata
 import platform
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from tqdm.auto import tqdm
 from depthsieve.images import decoder_versions
 from depthsieve.records import NumericsProfile, Shape
 from depthsieve.teachers import Teacher
+from depthsieve.threads import torch_threads
 
 SMALL_JOB = 64
 """Images below which a trial would cost more than it can gain."""
@@ -37,7 +37,7 @@ def default_dtype(device_kind: str) -> str:
     """What a teacher computes in on "cuda", "cpu" or "mps" where nobody says.
 
     float16 moves a trained teacher's labels by 0.01% of their range on real photos, bfloat16 by 0.2%
-    (``benchmarks/dtype_effect.py``); CPUs are made for float32.
+    (``benchmarks/label_differences.py``); CPUs are made for float32.
     """
     return "float16" if device_kind == "cuda" else "float32"
 
@@ -57,17 +57,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-@contextlib.contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Let torch use ``count`` threads, and give the process its own setting back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def threads_a_lane(cores: int, images: int) -> int:

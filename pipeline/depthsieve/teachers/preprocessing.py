@@ -12,6 +12,7 @@ import numpy as np
 
 from depthsieve.errors import ImageRejected, TeacherError, TeacherUnsupported, UsageError
 from depthsieve.records import Shape
+from depthsieve.threads import torch_threads
 
 Oversize = Literal["reject", "shrink"]
 
@@ -139,7 +140,8 @@ class ProcessorPreprocessing:
         return self._limit.apply((height, width), natural, self._multiple) != natural
 
     def _run(self, rgb_HW3: np.ndarray, **overrides: Any) -> np.ndarray:
-        batch = self._processor(images=rgb_HW3, return_tensors="np", input_data_format="channels_last", **overrides)
+        with torch_threads(1):  # ZoeDepth's processor resizes in torch, by other bits with two threads
+            batch = self._processor(images=rgb_HW3, return_tensors="np", input_data_format="channels_last", **overrides)
         return np.ascontiguousarray(batch["pixel_values"][0], dtype=np.float32)
 
     def _processor_shape(self, height: int, width: int) -> Shape:
