@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from depthsieve.scenes import KINDS, render_scene, render_scenes
+from depthsieve.scenes import FAMILIES, KINDS, render_scene, render_scenes
 from depthsieve.scenes.building import build
 from depthsieve.scenes.shading import paint
 from depthsieve.scenes.solids import (
@@ -32,6 +32,7 @@ from depthsieve.scenes.solids import (
 )
 
 WHITE = Material(PLAIN, (0.8, 0.8, 0.8), (0.8, 0.8, 0.8), 1.0, 0.0)
+ALL_KINDS = KINDS + FAMILIES["foreign"]
 LEVEL_CAMERA = Camera((0.0, 2.0, 0.0), 0.0, 0.0, 0.0, 0.8)
 NOON = Light((0, 1, 0), None, (1, 1, 1), (0.3, 0.3, 0.3), (0.5, 0.6, 0.9), (0.2, 0.3, 0.9), 0.0, 0.0)
 GROUND_ONLY = Solid(GROUND, (0, 0, 0), (1, 1, 1), WHITE)
@@ -83,12 +84,12 @@ def test_depth_is_the_inverse_of_disparity_and_infinite_in_the_sky() -> None:
     assert scene.depth_HW[~sky_HW] == pytest.approx(1 / scene.disparity_HW[~sky_HW])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_a_fixed_kind_is_drawn(kind: str) -> None:
     scenes = [render_scene(seed, 28, 42, kind) for seed in range(6)]
     assert {s.kind for s in scenes} == {kind}
     sky = [float((s.disparity_HW == 0).mean()) for s in scenes]
-    assert (max(sky) > 0) == (kind in ("street", "park"))
+    assert (max(sky) > 0) == (kind in ("street", "park", "ruins", "canyon"))
     assert all(s.rgb_HW3.std() > 4 for s in scenes)
 
 
@@ -96,6 +97,52 @@ def test_all_kinds_come_up_in_their_shares() -> None:
     drawn = [build(seed).kind for seed in range(400)]
     shares = {kind: drawn.count(kind) / 400 for kind in KINDS}
     assert shares == pytest.approx({"room": 0.32, "table": 0.16, "street": 0.28, "park": 0.24}, abs=0.07)
+
+
+def test_a_family_draws_its_own_kinds_in_equal_shares_and_leaves_the_other_as_it_was() -> None:
+    assert FAMILIES == {"home": KINDS, "foreign": ("warehouse", "ruins", "canyon")}
+    drawn = [build(seed, family="foreign").kind for seed in range(300)]
+    assert {kind: drawn.count(kind) / 300 for kind in set(drawn)} == pytest.approx(
+        dict.fromkeys(FAMILIES["foreign"], 1 / 3), abs=0.08
+    )
+    scene = render_scene(6, 28, 42, family="foreign")
+    assert scene.kind == drawn[6]
+    assert scene.rgb_HW3.tobytes() == render_scene(6, 28, 42, drawn[6]).rgb_HW3.tobytes()
+    assert render_scene(6, 28, 42, "table", family="foreign").kind == "table"
+    # What the teacher was trained on, and every published number, is of these scenes.
+    assert [build(seed).kind for seed in range(8)] == [
+        "table",
+        "park",
+        "table",
+        "street",
+        "room",
+        "room",
+        "room",
+        "street",
+    ]
+    means = [float(render_scene(seed, 42, 56).disparity_HW.mean()) for seed in range(4)]
+    assert means == pytest.approx([0.968198, 0.224281, 1.02744, 0.1951], rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_a_foreign_camera_stands_free(seed: int) -> None:
+    world = build(seed, family="foreign")
+    point = (np.array([[o]]) for o in world.camera.position)
+    x, y, z = point
+    assert not any(_inside(solid, x, y, z, margin=0.02).any() for solid in world.solids)
+    depth_HW, _, _ = cast(world, 42, 56)
+    assert np.median(depth_HW) > 0.25 and depth_HW.min() > 0.1
+
+
+def test_foreign_photographs_are_noisier() -> None:
+    world = build(4, "ruins")
+    assert world.sensor_noise > 1.5
+    found = cast(world, 84, 112)
+    noisy, calm = (
+        paint(dataclasses.replace(world, sensor_noise=n), *found, 4).astype(float) for n in (world.sensor_noise, 1.0)
+    )
+    assert np.abs(np.diff(noisy, axis=1)).mean() > 1.2 * np.abs(np.diff(calm, axis=1)).mean()
+    assert build(4).sensor_noise == 1.0
 
 
 def test_another_size_shows_the_same_world() -> None:
@@ -113,12 +160,17 @@ def test_another_size_shows_the_same_world() -> None:
         ((-1, 28, 28), "seed"),
         ((1 << 64, 28, 28), "seed"),
         ((0, 7, 28), "7x28"),
-        ((0, 28, 28, "moon"), "'moon'.*room, table, street, park"),
+        ((0, 28, 28, "moon"), "'moon'.*room, table, street, park, warehouse, ruins, canyon"),
     ],
 )
 def test_what_cannot_be_rendered_is_refused(arguments: tuple[int, int, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         render_scene(*arguments)
+
+
+def test_an_unknown_family_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"family.*'mars'.*home, foreign"):
+        render_scene(0, 28, 28, family="mars")
 
 
 def test_the_ground_has_the_z_depth_of_the_pinhole_formula() -> None:
@@ -162,9 +214,9 @@ def _inside(solid: Solid, x: Doubles, y: Doubles, z: Doubles, margin: float) -> 
     return roof
 
 
-@pytest.mark.parametrize("seed", range(16))
-def test_rays_run_free_to_their_hit_and_enter_the_solid_there(seed: int) -> None:
-    world = build(seed, KINDS[seed % 4])
+@pytest.mark.parametrize(("seed", "kind"), [(seed, kind) for kind in ALL_KINDS for seed in range(4)])
+def test_rays_run_free_to_their_hit_and_enter_the_solid_there(seed: int, kind: str) -> None:
+    world = build(seed, kind)
     depth_HW, index_HW, rays = cast(world, 36, 48)
     x, y, z = (r.astype(np.float64) for r in rays)
     ox, oy, oz = world.camera.position

@@ -1,9 +1,9 @@
 """Rendered scenes with exact depth: for the demo, the tests and the embedded teacher.
 
-`render_scene(seed)` draws a small world (a room, a table top, a street or a park), looks at it through a pinhole
-camera, and gives the photograph and the exact disparity. The same seed, size and kind give the same bytes, whatever was
-rendered before and however many threads there are. (Another CPU generation or numpy build may move the last bit of a
-sine, and so an RGB value by one step.)
+`render_scene(seed)` draws a small world (a room, a table top, a street or a park; of the family `foreign`: a warehouse,
+ruins or a canyon), looks at it through a pinhole camera, and gives the photograph and the exact disparity. The same
+seed, size and kind give the same bytes, whatever was rendered before and however many threads there are. (Another CPU
+generation or numpy build may move the last bit of a sine, and so an RGB value by one step.)
 
 Array legend: N scenes; H, W pixels; 3 colour channels.
 """
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.scenes.building import KINDS, build
+from depthsieve.scenes.building import FAMILIES, KINDS, build
 from depthsieve.scenes.shading import paint
 from depthsieve.scenes.solids import cast
 
-__all__ = ["KINDS", "Scene", "render_scene", "render_scenes"]
+__all__ = ["FAMILIES", "KINDS", "Scene", "render_scene", "render_scenes"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Scene:
     Attributes:
         rgb_HW3: uint8, upright RGB.
         disparity_HW: float32, 1 / z-depth in 1 / metres at pixel centres, free of noise; 0 where there is only sky.
-        kind: one of `KINDS`.
+        kind: one of `FAMILIES`.
         focal_px: focal length in pixels; the principal point is the image's centre.
         seed: what it was rendered from.
     """
@@ -49,19 +49,26 @@ class Scene:
         return depth_HW
 
 
-def render_scene(seed: int, height: int = 168, width: int = 224, kind: str | None = None) -> Scene:
+def render_scene(
+    seed: int, height: int = 168, width: int = 224, kind: str | None = None, *, family: str = "home"
+) -> Scene:
     """Renders the scene of `seed` (0 to 2**64 - 1). Another size shows the same world from the same place.
 
+    The seed draws one of the family's kinds, unless `kind` names one; a kind of any family will do.
+
     Raises:
-        ValueError: for a negative seed, a side under 8 pixels or an unknown kind.
+        ValueError: for a negative seed, a side under 8 pixels or an unknown kind or family.
     """
     if not 0 <= seed < 1 << 64:
         raise ValueError(f"seed must lie in 0..2**64-1, not {seed}")
     if min(height, width) < 8:
         raise ValueError(f"a scene needs at least 8x8 pixels, not {height}x{width}")
-    if kind is not None and kind not in KINDS:
-        raise ValueError(f"unknown kind of scene {kind!r}; there are {', '.join(KINDS)}")
-    world = build(seed, kind)
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family of scenes {family!r}; there are {', '.join(FAMILIES)}")
+    kinds = [known for members in FAMILIES.values() for known in members]
+    if kind is not None and kind not in kinds:
+        raise ValueError(f"unknown kind of scene {kind!r}; there are {', '.join(kinds)}")
+    world = build(seed, kind, family)
     depth_HW, index_HW, rays = cast(world, height, width)
     with np.errstate(divide="ignore"):
         disparity_HW = np.float32(1) / depth_HW

@@ -40,7 +40,7 @@ def paint(
         rays_P = tuple(r.reshape(-1)[chosen] for r in rays)
         shade = tuple(s.reshape(-1)[chosen] for s in _coarse_shadows(world, depth_HW, index_HW, rays))
         rgb_3HW.reshape(3, -1)[:, chosen] = _surfaces(world, depth_P, index_HW.reshape(-1)[chosen], rays_P, shade)
-    return _photograph(rgb_3HW, rng)
+    return _photograph(rgb_3HW, rng, world.sensor_noise)
 
 
 def _surfaces(
@@ -219,7 +219,7 @@ def _sky(world: World, rays: tuple[Floats, Floats, Floats], rgb_3HW: Floats) -> 
         rgb_3HW += (np.float32(0.95) - rgb_3HW) * cloud
 
 
-def _photograph(rgb_3HW: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _photograph(rgb_3HW: Floats, rng: np.random.Generator, noisier: float) -> NDArray[np.uint8]:
     """Exposure, white balance, a soft lens, a tone curve, sensor noise, eight bits."""
     exposure, gamma, soft, noise, contrast = rng.uniform(size=5).tolist()
     balance = 1 + 0.12 * (rng.random(3) - 0.5)
@@ -241,9 +241,9 @@ def _photograph(rgb_3HW: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
     soft_3HW[..., 0] += side * down_3HW[..., 0]
     soft_3HW[..., -1] += side * down_3HW[..., -1]
     soft_3HW = np.power(np.minimum(soft_3HW, np.float32(1)), np.float32(1 / (1.8 + 0.6 * gamma)))
-    soft_3HW += rng.standard_normal(soft_3HW.shape[1:], dtype=np.float32) * np.float32(0.02 * noise * noise)
+    soft_3HW += rng.standard_normal(soft_3HW.shape[1:], dtype=np.float32) * np.float32(0.02 * noise * noise * noisier)
     soft_3HW += (rng.random(soft_3HW.shape, dtype=np.float32) - np.float32(0.5)) * np.float32(
-        0.004 + 0.035 * noise * noise
+        0.004 + 0.035 * noise * noise * noisier
     )
     soft_3HW *= np.float32(255)
     soft_3HW += np.float32(0.5)

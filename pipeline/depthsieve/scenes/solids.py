@@ -99,10 +99,13 @@ class Light:
 
 @dataclass(frozen=True, slots=True)
 class World:
+    """All there is to see; `sensor_noise` multiplies the noise of the photograph."""
+
     kind: str
     solids: tuple[Solid, ...]
     camera: Camera
     light: Light
+    sensor_noise: float = 1.0
 
 
 def cast(world: World, height: int, width: int) -> tuple[Floats, Ints, tuple[Floats, Floats, Floats]]:
