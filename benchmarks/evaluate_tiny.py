@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForDepthEstimation
 
-from depthsieve.reliability import expected_error, flip_disagreement
+from depthsieve.reliability import flip_disagreement, relative_error
 from depthsieve.scenes import render_scenes
 
 HELD_OUT = range(200)
@@ -84,7 +84,7 @@ def evaluate(folder: Path, height: int, width: int) -> dict[str, Any]:
     upright_NHW = predict(model, rgb_NHW3)
     mirrored_NHW = predict(model, np.ascontiguousarray(rgb_NHW3[:, :, ::-1]))
     upright, mirrored = torch.from_numpy(upright_NHW), torch.from_numpy(mirrored_NHW)
-    doubt_NHW = expected_error(upright, flip_disagreement(upright, mirrored, "disparity")).numpy()
+    doubt_NHW = relative_error(upright, flip_disagreement(upright, mirrored, "disparity")).numpy()
     rows: dict[str, list[tuple[float, float]]] = {"tiny": [], "mean map": [], "constant map": []}
     areas = []
     for prediction_HW, doubt_HW, disparity_HW in zip(upright_NHW, doubt_NHW, disparity_NHW, strict=True):

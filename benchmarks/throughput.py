@@ -207,12 +207,21 @@ def wait_for(model: Any) -> None:
 
 def align(model: Any, maps: dict[str, list[torch.Tensor]], options: argparse.Namespace) -> tuple[float, Any]:
     """Seconds of the flip's disagreement, codes and histograms, on all cores."""
-    from depthsieve.reliability import encode_error, expected_error, flip_disagreement, histogram
+    from depthsieve.reliability import (
+        encode_error,
+        flip_disagreement,
+        fuse,
+        histogram,
+        relative_error,
+        shipped_calibration,
+    )
 
     def code(pair: tuple[torch.Tensor, torch.Tensor]) -> Any:
         torch.set_num_threads(1)
         delta_BHW = flip_disagreement(*pair, model.quantity)
-        code_BHW = encode_error(expected_error(pair[0], delta_BHW))
+        code_BHW = encode_error(
+            fuse(pair[0], {"flip": relative_error(pair[0], delta_BHW)}, model.quantity, shipped_calibration())
+        )
         return code_BHW, histogram(code_BHW)
 
     with ThreadPoolExecutor(options.threads) as pool:

@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 
 from depthsieve.errors import UsageError
 from depthsieve.reliability import (
-    calibration_of,
     decode_error,
     encode_error,
-    expected_error,
     flip_disagreement,
     histogram,
     lowres_disagreement,
     lowres_view,
-    mean_disagreement,
+    relative_error,
 )
 
 
@@ -104,10 +102,10 @@ def test_decoding_gives_the_middle_of_the_bin_and_encoding_brings_it_back() -> N
     assert torch.equal(encode_error(e), codes)
 
 
-def test_the_codes_of_this_calibration_never_change() -> None:
-    """Labels in stores were made with these numbers: a change needs another name of the calibration."""
+def test_the_codes_of_an_error_never_change() -> None:
+    """Labels in stores were made with these numbers."""
     e = torch.tensor([3e-4, 1.7e-3, 0.031, 0.11, 0.62])
-    assert (calibration_of(["flip"]), encode_error(e).tolist()) == ("flip-1", [225, 177, 97, 62, 14])
+    assert encode_error(e).tolist() == [225, 177, 97, 62, 14]
 
 
 # The histogram
@@ -123,13 +121,13 @@ def test_the_histogram_counts_each_image() -> None:
     assert histogram(codes[:0]).shape == (0, 256)
 
 
-# Expected error
+# Relative error
 
 
-def test_expected_error_is_relative_to_label_and_median() -> None:
+def test_the_relative_error_is_relative_to_label_and_median() -> None:
     depth = torch.tensor([[[1.0, 2.0], [4.0, 3.0]]])  # the lower of the middle values 2 and 3
     delta = torch.tensor([[[0.3, -0.4], [0.6, 0.0]]])
-    e = expected_error(depth, delta)
+    e = relative_error(depth, delta)
     assert e.dtype == torch.float32
     assert e.flatten().tolist() == pytest.approx([0.1, 0.1, 0.1, 0.0])
 
@@ -137,43 +135,43 @@ def test_expected_error_is_relative_to_label_and_median() -> None:
 def test_where_most_is_sky_the_denominator_is_a_tenth_of_the_mean() -> None:
     depth = torch.zeros(1, 1, 10)
     depth[..., 0] = 5.0  # median 0, mean 0.5, floor 0.05
-    e = expected_error(depth, torch.full_like(depth, 0.01))
+    e = relative_error(depth, torch.full_like(depth, 0.01))
     assert e.flatten().tolist() == pytest.approx([0.01 / 5] + [0.2] * 9)
 
 
 def test_the_floor_is_taken_over_finite_pixels() -> None:
     depth = torch.tensor([[[5.0, 0.0, 0.0, 0.0, 0.0, math.nan, math.nan, math.nan, math.nan, math.inf]]])
-    e = expected_error(depth, torch.full_like(depth, 0.01))  # mean 1, floor 0.1
+    e = relative_error(depth, torch.full_like(depth, 0.01))  # mean 1, floor 0.1
     assert e[0, 0, :5].tolist() == pytest.approx([0.01 / 5] + [0.1] * 4)
 
 
 def test_the_floor_holds_for_negative_labels_too() -> None:
     depth = torch.tensor([[[-1.0, -1.0, 2.0]]])  # median -1: the sums are -2, -2, 1; the mean magnitude is 4/3
-    e = expected_error(depth, torch.full_like(depth, 0.1))
+    e = relative_error(depth, torch.full_like(depth, 0.1))
     assert e.flatten().tolist() == pytest.approx([0.75, 0.75, 0.1])
 
 
 def test_a_map_of_nothing_but_0_is_invalid_or_all_wrong() -> None:
-    e = expected_error(torch.zeros(1, 1, 2), torch.tensor([[[0.0, 1e-3]]]))
+    e = relative_error(torch.zeros(1, 1, 2), torch.tensor([[[0.0, 1e-3]]]))
     assert encode_error(e).tolist() == [[[0, 1]]]
 
 
 def test_pixels_that_are_not_finite_are_invalid_and_disturb_no_other() -> None:
     depth = torch.tensor([[[1.0, 2.0, 3.0, math.nan, math.inf, 3.0, 1.0]]])
     delta = torch.tensor([[[0.3, 0.4, 0.5, 0.1, 0.1, math.nan, math.inf]]])
-    e = expected_error(depth, delta)
+    e = relative_error(depth, delta)
     assert e[0, 0, :3].tolist() == pytest.approx([0.3 / 3, 0.4 / 4, 0.5 / 5])  # the median of 1 1 2 3 3 is 2
     assert encode_error(e)[0, 0, 3:].tolist() == [0, 0, 0, 0]
-    assert encode_error(expected_error(torch.full((1, 2, 2), math.nan), torch.zeros(1, 2, 2))).sum() == 0
+    assert encode_error(relative_error(torch.full((1, 2, 2), math.nan), torch.zeros(1, 2, 2))).sum() == 0
 
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10_000), scale=st.floats(1e-3, 1e3))
-def test_expected_error_does_not_depend_on_the_unit(seed: int, scale: float) -> None:
+def test_the_relative_error_does_not_depend_on_the_unit(seed: int, scale: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     depth, delta = torch.rand(2, 1, 6, 6, generator=generator)
     torch.testing.assert_close(
-        expected_error(depth * scale, delta * scale), expected_error(depth, delta), rtol=1e-5, atol=0
+        relative_error(depth * scale, delta * scale), relative_error(depth, delta), rtol=1e-5, atol=0
     )
 
 
@@ -206,7 +204,7 @@ def test_a_disagreement_that_is_not_finite_codes_as_invalid() -> None:
     depth = torch.rand(1, 6, 6, generator=torch.Generator().manual_seed(3)) + 1
     flipped = (depth + 0.01).flip(-1).clone()
     flipped[0, 0, 5], flipped[0, 1, 5] = math.nan, math.inf
-    codes = encode_error(expected_error(depth, flip_disagreement(depth, flipped, "disparity")))
+    codes = encode_error(relative_error(depth, flip_disagreement(depth, flipped, "disparity")))
     assert codes[0, :2, 0].tolist() == [0, 0]
     assert (codes == 0).sum() == 2
 
@@ -219,7 +217,7 @@ def test_an_image_has_the_same_bytes_in_every_batch() -> None:
 
     def codes(part: slice) -> torch.Tensor:
         delta = flip_disagreement(depth[part], flipped[part], "disparity")
-        return encode_error(expected_error(depth[part], delta))
+        return encode_error(relative_error(depth[part], delta))
 
     whole = codes(slice(0, 4))
     for b in range(3):
@@ -260,24 +258,12 @@ def test_the_lowres_disagreement_lies_where_the_label_does() -> None:
     assert row in (6, 7) and column in (40, 41)
 
 
-def test_several_signals_count_by_their_mean_and_one_alone_as_it_is() -> None:
-    first, second = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(mean_disagreement([first]), first)
-    torch.testing.assert_close(mean_disagreement([first, second]), (first + second) / 2)
-    assert mean_disagreement([first, torch.full((1, 4, 4), math.nan)]).isnan().all()
-
-
-def test_calibrations_are_named_by_their_signals() -> None:
-    assert calibration_of(()) == "none"
-    assert calibration_of(("lowres", "flip")) == "flip+lowres-1"
-
-
 def test_bad_arguments_are_refused() -> None:
-    with pytest.raises(UsageError, match="2 labels and 1 predictions"):
+    with pytest.raises(UsageError, match="2 labels and 1 predictions to compare"):
         lowres_disagreement(torch.zeros(2, 4, 4), torch.zeros(1, 2, 2), "depth")
     with pytest.raises(UsageError, match="'metres'"):
         flip_disagreement(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2), "metres")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="one shape"):
         flip_disagreement(torch.zeros(1, 2, 2), torch.zeros(1, 2, 3), "depth")
     with pytest.raises(UsageError, match="one shape"):
-        expected_error(torch.zeros(2, 2), torch.zeros(2, 2))
+        relative_error(torch.zeros(2, 2), torch.zeros(2, 2))

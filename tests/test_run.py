@@ -37,11 +37,12 @@ from depthsieve.processes import Process
 from depthsieve.records import LabelJob, TeacherRequest
 from depthsieve.reliability import (
     encode_error,
-    expected_error,
     flip_disagreement,
+    fuse,
     lowres_disagreement,
     lowres_view,
-    mean_disagreement,
+    relative_error,
+    shipped_calibration,
 )
 from depthsieve.sources import Source
 from depthsieve.storage import open_root
@@ -76,10 +77,16 @@ def test_labels_are_the_teachers_own_and_rows_say_which_image(tmp_path: Path, te
         assert found.depth_HW.shape == shape == ((98, 70) if number % 3 == 2 else (70, 98))
         np.testing.assert_allclose(found.depth_HW, depth_1HW[0], rtol=5e-4, atol=2e-6 * float(depth_1HW.max()))
         delta = flip_disagreement(depth_1HW, model.predict(image_1CHW.flip(-1)), "disparity")
-        codes = encode_error(expected_error(depth_1HW, delta))[0].numpy()
+        codes = codes_of(depth_1HW, {"flip": delta})
         assert np.mean(np.abs(codes.astype(int) - found.reliability_HW) <= 1) > 0.99
         assert len(np.unique(codes)) > 20
         assert found.source_shape == rgb_HW3.shape[:2]
+
+
+def codes_of(depth_1HW: torch.Tensor, deltas: dict[str, torch.Tensor]) -> np.ndarray:
+    """The codes [H,W] that labels of these disagreements have."""
+    relative = {name: relative_error(depth_1HW, delta) for name, delta in deltas.items()}
+    return encode_error(fuse(depth_1HW, relative, "disparity", shipped_calibration()))[0].numpy()
 
 
 @pytest.mark.parametrize("signals", ["lowres", "flip,lowres"])
@@ -87,7 +94,7 @@ def test_reliability_follows_from_the_signals(tmp_path: Path, teacher: str, sign
     photos = write_photos(tmp_path / "photos", 3)
     label(photos, tmp_path / "store", teacher, signals=signals)
     store = open_store(tmp_path / "store")
-    assert store.spec.calibration == f"{signals.replace(',', '+')}-1"
+    assert store.spec.calibration == f"{signals.replace(',', '+')}-2-transferred"  # it was not fitted on this teacher
     model = load_teacher(teacher)
     for number in range(3):
         rgb_HW3 = np.asarray(Image.open(photos / f"photo {number}.png").convert("RGB"))
@@ -95,10 +102,11 @@ def test_reliability_follows_from_the_signals(tmp_path: Path, teacher: str, sign
         image_1CHW = torch.from_numpy(model.prepare(rgb_HW3, shape))[None]
         depth_1HW, half = model.predict(image_1CHW), model.half_shape(shape)
         assert half == ((56, 42) if number == 2 else (42, 56))
-        deltas = [lowres_disagreement(depth_1HW, model.predict(lowres_view(image_1CHW, half)), "disparity")]
+        view_1Chw = lowres_view(image_1CHW, half)
+        deltas = {"lowres": lowres_disagreement(depth_1HW, model.predict(view_1Chw), "disparity")}
         if "flip" in signals:
-            deltas.append(flip_disagreement(depth_1HW, model.predict(image_1CHW.flip(-1)), "disparity"))
-        codes = encode_error(expected_error(depth_1HW, mean_disagreement(deltas)))[0].numpy()
+            deltas["flip"] = flip_disagreement(depth_1HW, model.predict(image_1CHW.flip(-1)), "disparity")
+        codes = codes_of(depth_1HW, deltas)
         found = store.label(f"default/photo {number}.png").reliability_HW
         assert np.mean(np.abs(codes.astype(int) - found) <= 1) > 0.99
         assert len(np.unique(codes)) > 20

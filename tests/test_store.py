@@ -43,7 +43,7 @@ def spec(**changes: object) -> LabelSpec:
         "dtype": "float32",
         "preprocessing": {"size": 70},
         "signals": ("flip",),
-        "calibration": "flip-1",
+        "calibration": "flip-2",
         "encoding": schema.ENCODING,
     }
     return LabelSpec(**fields | changes)  # type: ignore[arg-type]
@@ -392,10 +392,11 @@ def test_exclusive_and_atomic_writes(tmp_path: Path) -> None:
 def test_the_fingerprint_knows_what_decides_a_label_and_nothing_else() -> None:
     assert spec().fingerprint == spec(kind="teacher", parents=(), spec_version=1).fingerprint
     changes = [{"dtype": "bfloat16"}, {"signals": ()}, {"preprocessing": {"size": 84}}, {"kind": "fused"}]
+    changes.append({"second": {"weights_digest": "ef" * 32}})
     prints = {spec(**change).fingerprint for change in [{}, *changes, {"weights_digest": "cd" * 32}]}
-    assert len(prints) == 6
+    assert len(prints) == 7
     body = spec().to_json()
-    for default in ("kind", "parents", "spec_version"):
+    for default in ("kind", "parents", "spec_version", "second"):
         del body[default]
     assert spec().fingerprint == hashlib.sha256(canonical_json(body).encode()).hexdigest()
 

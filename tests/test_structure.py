@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "labelling": "errors records stopping threads lanes images sources store teachers reliability numerics forward",
     "isolation": "errors records stopping lifelines labelling",
     "drafting": "errors records store sharding",
-    "planning": "errors records options lanes sources storage store teachers numerics drafting",
+    "planning": "errors records options lanes reliability sources storage store teachers numerics drafting",
     "runners": "errors records stopping lifelines store teachers labelling isolation",
     "dispatch": "errors records stopping processes storage store runners",
     "repair": "errors processes records storage store labelling",

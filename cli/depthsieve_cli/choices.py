@@ -50,8 +50,14 @@ PLANNING = (
         default=DEFAULTS.signals,
         show_default=True,
         metavar="LIST",
-        help=f"What reliability is made of: {', '.join(SIGNALS)}. lowres costs a third of flip; with none, every pixel "
-        "counts as reliable.",
+        help=f"What reliability is made of: {', '.join(SIGNALS)}. lowres costs a third of flip, edges nothing; with "
+        "none, every pixel counts as reliable.",
+    ),
+    click.option(
+        "--second-teacher", metavar="NAME", help="Another teacher to compare labels with; adds teachers to --signals."
+    ),
+    click.option(
+        "--keep-signals", is_flag=True, help="Keep the signals beside the labels, for `depthsieve recalibrate`."
     ),
     click.option(
         "--max-tokens",

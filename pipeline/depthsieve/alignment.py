@@ -1,8 +1,9 @@
 """Scale and shift between two depth maps.
 
 Relative teachers give inverse depth (disparity) up to a scale and a shift that differ from map to map, so two of their
-maps are compared only after one is aligned to the other. The alignment is least squares, as in Ranftl et al.,
-"Towards Robust Monocular Depth Estimation" (MiDaS, TPAMI 2020), section on scale- and shift-invariant losses.
+maps are compared only after one is aligned to the other: by least squares, as in Ranftl et al., "Towards Robust
+Monocular Depth Estimation" (MiDaS, TPAMI 2020), section on scale- and shift-invariant losses, or, where a part of the
+pixels may be wild, by least trimmed squares.
 
 Axes: B image of a batch, H row, W column.
 
@@ -11,9 +12,19 @@ else is in its batch and however many CPU threads run.
 Maps on a device without float64 (Apple's MPS) have to be moved to the CPU first.
 """
 
+import math
+
 import torch
 
 from depthsieve.errors import UsageError
+
+ROBUST_SAMPLE = 4096
+"""Pixels of a map from which the robust alignment starts."""
+
+ROBUST_KEPT = 0.8
+"""The share of the pixels that the robust alignment fits: those nearest to it."""
+
+ROBUST_ROUNDS = 2
 
 
 def check_maps(**maps_BHW: torch.Tensor | None) -> None:
@@ -64,6 +75,60 @@ def align_scale_shift(
             counted_HW &= valid_BHW[b].bool()
         scale_B[b], shift_B[b] = _least_squares(source_HW.double(), target_HW.double(), counted_HW)
     return scale_B, shift_B
+
+
+def align_robust(
+    source_BHW: torch.Tensor, target_BHW: torch.Tensor, valid_BHW: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and shift as :func:`align_scale_shift`, of the 80% of the pixels that agree best: wild ones have no say.
+
+    Least trimmed squares (Rousseeuw, "Least median of squares regression", 1984), found by concentration steps from
+    Theil's incomplete estimator: the median slope between pixels half the sorted sample apart (Theil, 1950). Fewer
+    than a fifth of the pixels cannot move the result beyond what the others allow, however wild they are.
+
+    Args, returns and errors as for :func:`align_scale_shift`; a source that is constant at the sampled pixels gives
+    scale 0 and the target's median.
+    """
+    check_maps(source_BHW=source_BHW, target_BHW=target_BHW, valid_BHW=valid_BHW)
+    scale_B = torch.ones(len(source_BHW), dtype=torch.float64, device=source_BHW.device)
+    shift_B = torch.zeros_like(scale_B)
+    for b, (source_HW, target_HW) in enumerate(zip(source_BHW, target_BHW, strict=True)):
+        counted_HW = is_finite(source_HW) & is_finite(target_HW)
+        if valid_BHW is not None:
+            counted_HW &= valid_BHW[b].bool()
+        if counted_HW.any():
+            scale_B[b], shift_B[b] = _least_trimmed_squares(source_HW.double(), target_HW.double(), counted_HW)
+    return scale_B, shift_B
+
+
+def _least_trimmed_squares(
+    source_HW: torch.Tensor, target_HW: torch.Tensor, counted_HW: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    source_P, target_P = source_HW[counted_HW], target_HW[counted_HW]
+    scale, shift = _median_slope(source_P, target_P)
+    kept = math.ceil(ROBUST_KEPT * len(source_P))
+    for _ in range(ROBUST_ROUNDS):
+        off_HW = (scale * source_HW + shift - target_HW).abs()
+        limit = off_HW[counted_HW].kthvalue(kept).values
+        kept_HW = counted_HW & (off_HW <= limit)
+        source_P = source_HW[kept_HW]
+        if source_P.amin() == source_P.amax():  # nothing but sky, say: no slope in it
+            break
+        scale, shift = _least_squares(source_HW, target_HW, kept_HW)
+    return scale, shift
+
+
+def _median_slope(source_P: torch.Tensor, target_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Theil's incomplete estimator on a sample at even distances; two pixels at least give a slope."""
+    step = math.ceil(len(source_P) / ROBUST_SAMPLE)
+    source_S, order_S = source_P[::step].sort(stable=True)
+    target_S = target_P[::step][order_S]
+    half = (len(source_S) + 1) // 2
+    run = source_S[half:] - source_S[: len(source_S) - half]
+    rise = target_S[half:] - target_S[: len(source_S) - half]
+    slopes = (rise / run)[run > 0]
+    scale = slopes.median() if len(slopes) else source_S.new_zeros(())
+    return scale, (target_S - scale * source_S).median()
 
 
 def _least_squares(

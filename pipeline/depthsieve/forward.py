@@ -1,6 +1,7 @@
 """The teacher on one batch: prediction, reliability codes, and what to do when memory does not suffice.
 
-Axes: B images of a batch, C channels, H and W the label shape, K the 256 reliability codes.
+Axes: B images of a batch, C channels, H and W the label shape, h and w the second teacher's, K the 256 reliability
+codes, S the signals in alphabetical order.
 """
 
 from dataclasses import dataclass, fields
@@ -10,14 +11,20 @@ import numpy as np
 import torch
 
 from depthsieve.errors import ImageRejected
+from depthsieve.records import Quantity, Shape
 from depthsieve.reliability import (
+    edges_disagreement,
     encode_error,
-    expected_error,
     flip_disagreement,
+    fuse,
     histogram,
     lowres_disagreement,
     lowres_view,
-    mean_disagreement,
+    photometric_disagreement,
+    photometric_view,
+    relative_error,
+    shipped_calibration,
+    teachers_disagreement,
 )
 from depthsieve.store import schema
 from depthsieve.teachers import Teacher
@@ -28,46 +35,82 @@ OUT_OF_MEMORY = ("defaultcpuallocator", "out of memory", "alloc_failed")
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image ready for the teacher. ``hole_HW`` is True where the source is transparent."""
+    """An image ready for the teacher, and for the second one if there is one. ``hole_HW`` is True where the source is
+    transparent."""
 
     image_CHW: np.ndarray[Any, np.dtype[np.float32]]
+    second_Chw: np.ndarray[Any, np.dtype[np.float32]] | None
     hole_HW: np.ndarray[Any, np.dtype[np.bool_]] | None
     focal_px: float
     content_sha256: str
+
+
+@dataclass(frozen=True)
+class LabelWork:
+    """How images become labels: by which teacher, with which signals, sorted, and whether those are kept."""
+
+    teacher: Teacher
+    signals: tuple[str, ...]
+    keep_signals: bool = False
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What goes through the teachers: one place an image, zeros where there is none. ``second_BChw`` may be empty."""
+
+    image_BCHW: np.ndarray[Any, np.dtype[np.float32]]
+    second_BChw: np.ndarray[Any, np.dtype[np.float32]]
+    valid_BHW: np.ndarray[Any, np.dtype[np.bool_]]
+
+    @classmethod
+    def of(cls, prepared: list[PreparedImage | ImageRejected], shape: Shape) -> "_Batch":
+        known = [image for image in prepared if isinstance(image, PreparedImage)]
+        second = next((image.second_Chw.shape for image in known if image.second_Chw is not None), (3, 0, 0))
+        batch = cls(
+            np.zeros((len(prepared), 3, *shape), np.float32),
+            np.zeros((len(prepared), *second), np.float32),
+            np.ones((len(prepared), *shape), np.bool_),
+        )
+        for place, image in enumerate(prepared):
+            if isinstance(image, PreparedImage):
+                batch.image_BCHW[place] = image.image_CHW
+                if image.second_Chw is not None:
+                    batch.second_BChw[place] = image.second_Chw
+                if image.hole_HW is not None:
+                    batch.valid_BHW[place] = ~image.hole_HW
+        return batch
+
+    def to_device(self, part: slice, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        maps = (self.image_BCHW, self.second_BChw, self.valid_BHW)
+        images, second, valid = (_to_device(map_[part], device) for map_ in maps)
+        return images, second, valid
 
 
 def label_batch(
     arrays: dict[str, np.ndarray[Any, Any]],
     span: range,
     prepared: list[PreparedImage | ImageRejected],
-    teacher: Teacher,
-    signals: tuple[str, ...],
+    work: LabelWork,
     most: int,
 ) -> int:
     """Label the rows of ``span`` into ``arrays``. Returns how many images went through the teacher at a time.
 
     That is the whole batch, or ``most``, and a half, a quarter, ... of it where that does not fit into memory. A row
-    that is rejected, or whose prediction is no label, gets its reason. Raises what torch raises when one image alone
-    does not fit.
+    that is rejected, or whose prediction is no label, gets its reason. Kept signals go into an array named by each.
+    Raises what torch raises when one image alone does not fit.
     """
-    shape = arrays["depth"].shape[1:]
-    image_BCHW = np.zeros((len(span), 3, *shape), np.float32)
-    valid_BHW = np.ones((len(span), *shape), np.bool_)
-    for place, image in enumerate(prepared):
-        if isinstance(image, PreparedImage):
-            image_BCHW[place] = image.image_CHW
-            if image.hole_HW is not None:
-                valid_BHW[place] = ~image.hole_HW
+    height, width = arrays["depth"].shape[1:]
+    batch = _Batch.of(prepared, (height, width))
     part = min(most, len(span))
-    while (labels := _in_parts(image_BCHW, valid_BHW, teacher, signals, part)) is None:
+    while (labels := _in_parts(batch, work, part)) is None:
         part = (part + 1) // 2
-        _release_memory(teacher)
+        _release_memory(work.teacher)
     for place, (row, image) in enumerate(zip(span, prepared, strict=True)):
         fault = image if isinstance(image, ImageRejected) else labels.fault(place)
         if fault is not None:
             arrays["status"][row] = schema.STATUS_FAILED
             arrays["reason"][row] = str(fault)
-            arrays["histogram"][row, 0] = shape[0] * shape[1]
+            arrays["histogram"][row, 0] = height * width
             continue
         assert isinstance(image, PreparedImage)
         arrays["depth"][row] = labels.depth_BHW[place]
@@ -75,12 +118,15 @@ def label_batch(
         arrays["histogram"][row] = labels.count_BK[place]
         arrays["focal_px"][row] = image.focal_px
         arrays["content_sha256"][row] = image.content_sha256
+        for number, name in enumerate(work.signals if work.keep_signals else ()):
+            arrays[name][row] = labels.signal_BSHW[place, number]
     return part
 
 
 @dataclass(frozen=True)
 class _Labels:
-    """A batch as it is stored: float16 depth, uint8 codes and their histogram, and what tells a label from none.
+    """A batch as it is stored: float16 depth, uint8 codes and their histogram, signals where they are kept (float16),
+    and what tells a label from none.
 
     ``wild_B`` counts pixels that are not finite; ``low_B`` and ``high_B`` are the ends of a map before it was rounded.
     """
@@ -88,18 +134,20 @@ class _Labels:
     depth_BHW: torch.Tensor
     code_BHW: torch.Tensor
     count_BK: torch.Tensor
+    signal_BSHW: torch.Tensor
     wild_B: torch.Tensor
     low_B: torch.Tensor
     high_B: torch.Tensor
 
     @classmethod
-    def of(cls, depth_BHW: torch.Tensor, code_BHW: torch.Tensor) -> "_Labels":
+    def of(cls, depth_BHW: torch.Tensor, code_BHW: torch.Tensor, kept: list[torch.Tensor]) -> "_Labels":
         """Made where the maps are, on the device, so that only this crosses the bus."""
         flat_BP = depth_BHW.flatten(1)
         return cls(
             depth_BHW.half(),
             code_BHW,
             histogram(code_BHW),
+            torch.stack(kept, 1).half() if kept else depth_BHW.new_empty((len(depth_BHW), 0, 0, 0)),
             (~torch.isfinite(flat_BP)).sum(1),
             flat_BP.amin(1),
             flat_BP.amax(1),
@@ -130,25 +178,45 @@ class _Labels:
 
 
 def predict_labels(
-    image_BCHW: torch.Tensor, valid_BHW: torch.Tensor, teacher: Teacher, signals: tuple[str, ...]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Depth (float32 [B,H,W]) and reliability codes (uint8 [B,H,W]; 0 where not ``valid_BHW``).
+    image_BCHW: torch.Tensor, second_BChw: torch.Tensor, teacher: Teacher, signals: tuple[str, ...]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Depth (float32 [B,H,W]), and each signal's disagreement relative to it (likewise, by name in order).
 
-    Of several signals the mean disagreement counts. Without any nothing is known of the error, and every valid pixel
-    gets 255.
+    ``second_BChw`` holds the images for ``teacher.second``, and is looked at for the signal "teachers" alone.
     """
-    views = [image_BCHW, image_BCHW.flip(-1)] if "flip" in signals else [image_BCHW]
-    depth_BHW, *flipped = _predict(teacher, views)
-    valid_BHW = valid_BHW.to(depth_BHW.device)
-    if not signals:
-        return depth_BHW, valid_BHW.to(torch.uint8) * 255
-    deltas = [flip_disagreement(depth_BHW, flipped_BHW, teacher.quantity) for flipped_BHW in flipped]
+    views = [image_BCHW]
+    if "flip" in signals:
+        views.append(image_BCHW.flip(-1))
+    if "photometric" in signals:
+        views.append(photometric_view(image_BCHW))
+    depth_BHW, *others = _predict(teacher, views)
+    quantity, deltas = teacher.quantity, {}
+    if "flip" in signals:
+        deltas["flip"] = flip_disagreement(depth_BHW, others.pop(0), quantity)
+    if "photometric" in signals:
+        deltas["photometric"] = photometric_disagreement(depth_BHW, others.pop(0), quantity)
+    if "edges" in signals:
+        deltas["edges"] = edges_disagreement(depth_BHW)
     if "lowres" in signals:
         half = teacher.half_shape((image_BCHW.shape[2], image_BCHW.shape[3]))
         assert half is not None  # checked before the run
         (lowres_Bhw,) = _predict(teacher, [lowres_view(image_BCHW, half)])
-        deltas.append(lowres_disagreement(depth_BHW, lowres_Bhw, teacher.quantity))
-    return depth_BHW, encode_error(expected_error(depth_BHW, mean_disagreement(deltas)), valid_BHW)
+        deltas["lowres"] = lowres_disagreement(depth_BHW, lowres_Bhw, quantity)
+    if "teachers" in signals:
+        assert teacher.second is not None  # likewise
+        (second_Bhw,) = _predict(teacher.second, [second_BChw])
+        deltas["teachers"] = teachers_disagreement(depth_BHW, second_Bhw, quantity, teacher.second.quantity)
+    return depth_BHW, {name: relative_error(depth_BHW, deltas[name]) for name in sorted(deltas)}
+
+
+def reliability_codes(
+    depth_BHW: torch.Tensor, relative: dict[str, torch.Tensor], valid_BHW: torch.Tensor, quantity: Quantity
+) -> torch.Tensor:
+    """uint8 [B,H,W], 0 where not ``valid_BHW``. Without any signal nothing is known of the error, and every valid pixel
+    gets 255."""
+    if not relative:
+        return valid_BHW.to(torch.uint8) * 255
+    return encode_error(fuse(depth_BHW, relative, quantity, shipped_calibration()), valid_BHW)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -157,24 +225,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in OUT_OF_MEMORY)
 
 
-def _in_parts(
-    image_BCHW: np.ndarray[Any, Any],
-    valid_BHW: np.ndarray[Any, Any],
-    teacher: Teacher,
-    signals: tuple[str, ...],
-    part: int,
-) -> _Labels | None:
+def _in_parts(batch: _Batch, work: LabelWork, part: int) -> _Labels | None:
     """The labels of a batch, ``part`` images at a time; None where those do not fit into memory."""
     done: list[_Labels] = []
+    teacher = work.teacher
     try:
-        for start in range(0, len(image_BCHW), part):
-            depth_BHW, code_BHW = predict_labels(
-                _to_device(image_BCHW[start : start + part], teacher.device),
-                _to_device(valid_BHW[start : start + part], teacher.device),
-                teacher,
-                signals,
-            )
-            done.append(_Labels.of(depth_BHW, code_BHW).to_cpu())
+        for start in range(0, len(batch.image_BCHW), part):
+            images, second, valid = batch.to_device(slice(start, start + part), teacher.device)
+            depth_BHW, relative = predict_labels(images, second, teacher, work.signals)
+            code_BHW = reliability_codes(depth_BHW, relative, valid.to(depth_BHW.device), teacher.quantity)
+            kept = list(relative.values()) if work.keep_signals else []
+            done.append(_Labels.of(depth_BHW, code_BHW, kept).to_cpu())
     except (MemoryError, RuntimeError) as error:
         if part == 1 or not is_out_of_memory(error):
             raise

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from depthsieve.errors import DepthsieveError, ImageRejected, SourceError, StoreError, TeacherError
-from depthsieve.forward import PreparedImage, is_out_of_memory, label_batch
+from depthsieve.forward import LabelWork, PreparedImage, is_out_of_memory, label_batch
 from depthsieve.images import decode
 from depthsieve.lanes import GPU_LANES, Lanes, cores
 from depthsieve.numerics import make_profile
@@ -31,7 +31,7 @@ from depthsieve.records import (
     TeacherRequest,
     digest_of,
 )
-from depthsieve.reliability import calibration_of
+from depthsieve.reliability import shipped_calibration
 from depthsieve.sources import Source, reopen_source
 from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import open_store, schema
@@ -51,8 +51,8 @@ class Unreadable(ImageRejected):
 
 
 def load_requested(request: TeacherRequest) -> Teacher:
-    """The teacher that is asked for."""
-    return load_teacher(
+    """The teacher that is asked for, and its second."""
+    teacher = load_teacher(
         request.name,
         revision=request.revision,
         size=request.size,
@@ -61,6 +61,8 @@ def load_requested(request: TeacherRequest) -> Teacher:
         max_tokens=request.max_tokens,
         oversize=request.oversize,
     )
+    teacher.second = load_requested(request.second) if request.second else None
+    return teacher
 
 
 def label_spec(teacher: Teacher, signals: tuple[str, ...]) -> LabelSpec:
@@ -72,9 +74,15 @@ def label_spec(teacher: Teacher, signals: tuple[str, ...]) -> LabelSpec:
         dtype=teacher.dtype,
         preprocessing=teacher.preprocessing,
         signals=signals,
-        calibration=calibration_of(signals),
+        calibration=shipped_calibration().name(signals, teacher.weights_digest),
         encoding=schema.ENCODING,
+        second=_second_spec(teacher.second) if teacher.second else None,
     )
+
+
+def _second_spec(second: Teacher) -> dict[str, Any]:
+    names = ("weights_digest", "quantity", "unit", "dtype", "preprocessing")
+    return {name: getattr(second, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -103,10 +111,12 @@ class Watch:
 
 @dataclass(frozen=True)
 class Labelled:
-    """The content of a shard, and the batches that went in parts: (first row, rows, images at a time)."""
+    """The content of a shard, and the batches that went in parts: (first row, rows, images at a time). ``signals``
+    holds those that are kept: float16 [N,H,W], relative to the label, by name."""
 
     content: ShardArrays
     split_batches: tuple[tuple[int, int, int], ...] = ()
+    signals: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
 
 class ShardLabeller:
@@ -240,7 +250,9 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes, make_room: Callable
     :class:`OSError` for a transient fault of the file system, and :class:`Abandoned` when it was stopped and the rest
     would take longer than the stop allows.
     """
+    how = LabelWork(work.teacher, work.job.signals, work.job.keep_signals)
     arrays = _empty_arrays(shard)
+    kept = {name: np.zeros_like(arrays["depth"]) for name in (how.signals if how.keep_signals else ())}
     size, watch = work.profile.batch_size, work.watch
     spans = [range(start, min(start + size, len(shard.images))) for start in range(0, len(shard.images), size)]
     began: list[float] = []
@@ -252,7 +264,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes, make_room: Callable
         began.append(time.monotonic())
         most = 1 if watch.care and span.start in watch.care.singly else size
         with torch_threads(work.profile.threads):
-            part = label_batch(arrays, span, prepared, work.teacher, work.job.signals, most)
+            part = label_batch(arrays | kept, span, prepared, how, most)
         return part, [image for image in prepared if isinstance(image, Unreadable)]
 
     def pixels(row: int) -> int:
@@ -273,7 +285,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes, make_room: Callable
             _check_stop(watch.stop, (time.monotonic() - began[0]) / done * (len(spans) - done))
     if len(unreadable) == len(shard.images):
         raise OSError(errno.EIO, f"none of {len(unreadable)} images can be read; is the disk there? {unreadable[0]}")
-    return Labelled(ShardArrays(arrays), tuple(split))
+    return Labelled(ShardArrays(arrays), tuple(split), kept)
 
 
 def _check_stop(stop: Stop | None, seconds: float) -> None:
@@ -325,6 +337,7 @@ def _prepare(image: ImageRecord, shape: Shape, work: ShardWork) -> Prepared:
         if (height, width) != (image.height, image.width):
             return ImageRejected(f"changed since the scan: {image.width}x{image.height} then, {width}x{height} now")
         prepared_CHW = work.teacher.prepare(decoded.rgb_HW3, shape)
+        second_Chw = _prepare_second(decoded.rgb_HW3, shape, work.teacher.second) if work.teacher.second else None
     except ImageRejected as error:
         return error
     except (SourceError, TeacherError) as error:  # a file that became a link outward, a shape the processor refuses
@@ -340,4 +353,11 @@ def _prepare(image: ImageRecord, shape: Shape, work: ShardWork) -> Prepared:
     if decoded.hole_HW is not None:
         covered = cv2.resize(decoded.hole_HW.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
         hole_HW = np.asarray(covered > 0)
-    return PreparedImage(prepared_CHW, hole_HW, decoded.header.focal_px, hashlib.sha256(data).hexdigest())
+    return PreparedImage(prepared_CHW, second_Chw, hole_HW, decoded.header.focal_px, hashlib.sha256(data).hexdigest())
+
+
+def _prepare_second(rgb_HW3: np.ndarray[Any, Any], shape: Shape, second: Teacher) -> np.ndarray[Any, Any]:
+    """The second teacher's input, made of the image at label shape: so a shard's images have one shape there too."""
+    smaller = shape[0] * shape[1] < rgb_HW3.shape[0] * rgb_HW3.shape[1]
+    how = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    return second.prepare(cv2.resize(rgb_HW3, shape[::-1], interpolation=how), second.label_shape(*shape))

@@ -6,7 +6,7 @@ from typing import Literal
 from depthsieve.errors import UsageError
 from depthsieve.records import ImageFailure
 
-SIGNALS = ("flip", "lowres", "none")
+SIGNALS = ("flip", "lowres", "photometric", "teachers", "native", "edges", "none")
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,9 @@ class LabelOptions:
 
     ``batch_size`` None is found by a trial; ``threads`` None is all cores (Ray: the cores divided by the workers).
     ``dtype`` "auto" is the store's, and for a new store float16 on CUDA, else float32.
-    ``signals`` is a comma-separated list. ``moved`` says that the images of a known source now lie under a new root.
+    ``signals`` is a comma-separated list; a ``second_teacher`` adds "teachers" to it. ``keep_signals`` keeps them
+    beside the labels, for another calibration without the teacher. ``moved`` says that the images of a known source now
+    lie under a new root.
     ``part`` "i/n" labels the i-th of n parts of a plan that is written, and adds nothing to it.
     Raises :class:`UsageError` for a value that cannot be meant.
     """
@@ -29,6 +31,8 @@ class LabelOptions:
     threads: int | None = None
     shard_size: int = 256
     signals: str = "flip"
+    second_teacher: str | None = None
+    keep_signals: bool = False
     max_tokens: int = 16384
     oversize: Literal["reject", "shrink"] = "reject"
     runner: str = "auto"
@@ -53,6 +57,10 @@ class LabelOptions:
         unknown = sorted(set(self.signals.split(",")) - set(SIGNALS))
         if unknown:
             raise UsageError(f"unknown signal {unknown[0]!r}; there are: {', '.join(SIGNALS)}")
+        if "teachers" in self.signal_names and self.second_teacher is None:
+            raise UsageError("signal 'teachers' compares two teachers; name the other one: --second-teacher NAME")
+        if self.keep_signals and not self.signal_names:
+            raise UsageError("there are no signals to keep with --signals none")
         if self.part is not None and self.share is None:
             raise UsageError(f"part must be I/N, the I-th of N parts counted from 1, such as '2/8', not {self.part!r}")
         if self.part is not None and (self.retry_failed or self.moved):
@@ -71,7 +79,8 @@ class LabelOptions:
     @property
     def signal_names(self) -> tuple[str, ...]:
         """The chosen signals, sorted, without "none"."""
-        return tuple(sorted(set(self.signals.split(",")) - {"none"}))
+        second = {"teachers"} if self.second_teacher is not None else set()
+        return tuple(sorted(set(self.signals.split(",")) - {"none"} | second))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from depthsieve.lanes import cores
 from depthsieve.numerics import TrialSettings, find_batch_size, make_profile, threads_a_lane
 from depthsieve.options import LabelOptions
 from depthsieve.records import NumericsProfile, TeacherRequest
+from depthsieve.reliability import shipped_calibration
 from depthsieve.sources import Scan, Source
 from depthsieve.storage import Root, is_url
 from depthsieve.store import Store, open_store
@@ -94,12 +95,24 @@ def device_kind(options: LabelOptions, cluster: Sequence[tuple[int, int]] | None
 
 
 def check_signals(teacher: Teacher, options: LabelOptions) -> None:
-    """Raise :class:`UsageError` for a signal that the teacher cannot give."""
+    """Raise :class:`UsageError` for a signal that the teacher cannot give, or that nobody has calibrated."""
+    if "native" in options.signal_names:
+        raise UsageError(
+            f"teacher {teacher.name!r} gives no confidence of its own, as no model does that transformers loads; leave "
+            "out signal 'native'"
+        )
+    if teacher.second is not None and (teacher.quantity, teacher.second.quantity) == ("depth", "disparity"):
+        raise UsageError(
+            f"second teacher {teacher.second.name!r} gives disparity and cannot judge the metres of teacher "
+            f"{teacher.name!r}; name a metric one"
+        )
     if "lowres" in options.signal_names and teacher.half_shape((1, 1)) is None:
         raise UsageError(
             f"teacher {teacher.name!r} works at its processor's sizes only, and signal 'lowres' needs half of them; "
             "use --signals flip"
         )
+    if options.signal_names:
+        shipped_calibration().weights_of(teacher.quantity, options.signal_names)
 
 
 def find_store(root: Root) -> Store | None:
@@ -211,8 +224,9 @@ def choose_profile(
     if workforce.device in (None, "cpu") and teacher.device.type == "cpu":
         threads = threads_a_lane(workforce.threads, draft.images)
         settings = replace(settings, threads=threads, lanes=workforce.threads // threads)
-    elif "flip" in options.signal_names:
-        settings = replace(settings, views=2)  # in one batch, see forward.py
+    else:
+        views = 1 + len({"flip", "photometric"} & set(options.signal_names))  # in one batch, see forward.py
+        settings = replace(settings, views=views)
     if batch_size is None and workforce.device in (None, teacher.device.type):
         batch_size = find_batch_size(teacher, settings, progress)
     return workforce.profile(teacher, batch_size or CLUSTER_BATCH, settings.threads)

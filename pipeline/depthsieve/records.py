@@ -82,7 +82,8 @@ class ShardResult:
 
 @dataclass(frozen=True, slots=True)
 class TeacherRequest:
-    """Which teacher, and how it is to work; the arguments of :func:`depthsieve.teachers.load_teacher`."""
+    """Which teacher, and how it is to work; the arguments of :func:`depthsieve.teachers.load_teacher`. ``second`` is
+    the one whose predictions its own are compared with, if there is one."""
 
     name: str
     revision: str | None = None
@@ -91,6 +92,17 @@ class TeacherRequest:
     dtype: str = "float32"
     max_tokens: int = 16384
     oversize: Literal["reject", "shrink"] = "reject"
+    second: "TeacherRequest | None" = None
+
+    def on(self, device: str) -> "TeacherRequest":
+        """The same on another device, the second one too."""
+        return dataclasses.replace(self, device=device, second=self.second.on(device) if self.second else None)
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "TeacherRequest":
+        """The request whose fields ``body`` holds."""
+        second = body.get("second")
+        return cls(**{**body, "second": cls.from_json(second) if second else None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +110,8 @@ class LabelJob:
     """All that a worker needs to label shards of the store at a path or URL; it is small and can be pickled.
 
     On the ``last_attempt`` of a run a file that cannot be read is its image's own failure, not the shard's. ``cores``
-    is how many of them one worker may use (None: all that its process may).
+    is how many of them one worker may use (None: all that its process may). With ``keep_signals`` the signals are kept
+    beside the labels.
     """
 
     store: str
@@ -108,11 +121,15 @@ class LabelJob:
     sources: tuple[tuple[str, str], ...]
     last_attempt: bool = False
     cores: int | None = None
+    keep_signals: bool = False
 
 
 @dataclass(frozen=True)
 class LabelSpec:
-    """What decides a label. Names and paths are not in it; two stores of equal fingerprint hold the same labels."""
+    """What decides a label. Names and paths are not in it; two stores of equal fingerprint hold the same labels.
+
+    ``second`` says of the second teacher, if there is one, what the first fields say of the teacher.
+    """
 
     weights_digest: str
     quantity: Quantity
@@ -125,6 +142,7 @@ class LabelSpec:
     kind: str = "teacher"
     parents: tuple[str, ...] = ()
     spec_version: int = 1
+    second: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All fields, defaults too, as plain JSON values."""

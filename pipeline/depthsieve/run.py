@@ -153,7 +153,7 @@ class _Run:
         existing = find_store(root)
         request = _request(options, _dtype(existing, options, cluster))
         # On a cluster the workers have the device that is asked for, and this process need not have it.
-        teacher = load_requested(replace(request, device="auto") if on_cluster else request)
+        teacher = load_requested(request.on("auto") if on_cluster else request)
         check_signals(teacher, options)
         spec = label_spec(teacher, options.signal_names)
         if existing is not None:
@@ -206,10 +206,17 @@ class _Run:
 
     def job(self, store: Store) -> LabelJob:
         device = self.workforce.device or (self.teacher.device.type if self.workforce.on_ray else self.request.device)
-        request = replace(self.request, device=device)
         sources = tuple(store.sources().items())
         threads = self.workforce.threads
-        return LabelJob(self.root.location, request, self.spec.fingerprint, self.spec.signals, sources, cores=threads)
+        return LabelJob(
+            self.root.location,
+            self.request.on(device),
+            self.spec.fingerprint,
+            self.spec.signals,
+            sources,
+            cores=threads,
+            keep_signals=self.options.keep_signals,
+        )
 
     def make_runner(self) -> MakeRunner:
         workforce = self.workforce
@@ -289,12 +296,24 @@ def _dtype(existing: Store | None, options: LabelOptions, cluster: Sequence[tupl
 
 
 def _request(options: LabelOptions, dtype: str) -> TeacherRequest:
-    name = options.teacher
-    if name != EMBEDDED.name and find_preset(name) is None and Path(name).is_dir():
-        name = str(Path(name).absolute())  # a worker has another working folder
-    return TeacherRequest(
-        name, options.revision, options.size, options.device, dtype, options.max_tokens, options.oversize
+    teacher = TeacherRequest(
+        _found(options.teacher),
+        options.revision,
+        options.size,
+        options.device,
+        dtype,
+        options.max_tokens,
+        options.oversize,
     )
+    if options.second_teacher is None:
+        return teacher
+    return replace(teacher, second=replace(teacher, name=_found(options.second_teacher), revision=None, size=None))
+
+
+def _found(name: str) -> str:
+    """A teacher's name; a folder's whole path, since a worker has another working folder."""
+    is_folder = name != EMBEDDED.name and find_preset(name) is None and Path(name).is_dir()
+    return str(Path(name).absolute()) if is_folder else name
 
 
 def _summary(

@@ -1,16 +1,43 @@
-"""How far a label can be trusted: disagreement signals, and the uint8 code of expected error made of them."""
+"""How far a label can be trusted: disagreement signals, their fusion into an expected error, and its uint8 code."""
 
-from depthsieve.reliability.code import calibration_of, decode_error, encode_error, expected_error, histogram
-from depthsieve.reliability.signals import flip_disagreement, lowres_disagreement, lowres_view, mean_disagreement
+from depthsieve.reliability.code import decode_error, encode_error, histogram
+from depthsieve.reliability.fusion import (
+    Calibration,
+    fuse,
+    fusion_features,
+    near_level,
+    patch_mean,
+    relative_error,
+    shipped_calibration,
+)
+from depthsieve.reliability.signals import (
+    edges_disagreement,
+    flip_disagreement,
+    lowres_disagreement,
+    lowres_view,
+    native_disagreement,
+    photometric_disagreement,
+    photometric_view,
+    teachers_disagreement,
+)
 
 __all__ = [
-    "calibration_of",
+    "Calibration",
     "decode_error",
+    "edges_disagreement",
     "encode_error",
-    "expected_error",
     "flip_disagreement",
+    "fuse",
+    "fusion_features",
     "histogram",
     "lowres_disagreement",
     "lowres_view",
-    "mean_disagreement",
+    "native_disagreement",
+    "near_level",
+    "patch_mean",
+    "photometric_disagreement",
+    "photometric_view",
+    "relative_error",
+    "shipped_calibration",
+    "teachers_disagreement",
 ]

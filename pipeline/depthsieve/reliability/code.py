@@ -6,62 +6,11 @@ or more, and one step for a factor of 1.037. 0 means that the pixel is never tra
 Axes: B image of a batch, H row, W column.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
-from depthsieve.alignment import check_maps, is_finite, sum_map
-
-VERSION = 1
-"""Version of everything in this folder that decides a code: the disagreement, the expected error and its floor, and the
-thresholds."""
-
-DENOMINATOR_FLOOR = 0.1
-"""The denominator of the expected error is at least this fraction of the label's mean magnitude."""
-
 _ERROR_RANGE = 1e4
 _STEPS = 254
-
-
-def calibration_of(signals: Sequence[str]) -> str:
-    """The name of how codes are made of ``signals``, as it stands in a label spec: "flip-1", "flip+lowres-1"."""
-    return f"{'+'.join(sorted(signals))}-{VERSION}" if signals else "none"
-
-
-def expected_error(depth_BHW: torch.Tensor, delta_BHW: torch.Tensor) -> torch.Tensor:
-    """``e = |delta| / (d + median(d))``, the disagreement relative to the label.
-
-    The median keeps far pixels, whose disparity is near 0, from counting as all wrong. It is the lower of the two
-    middle values (``torch.median``), taken over the image's finite pixels. Where more than half of an image is sky it
-    is 0; the denominator is therefore never below a tenth of the mean magnitude of the image's finite pixels.
-
-    Args:
-        depth_BHW: the labels, disparity or metres.
-        delta_BHW: disagreement in the same unit, either sign.
-
-    Returns:
-        float32 [B,H,W], 0 or more. NaN where label or disagreement is not finite, and where both label and
-        disagreement are 0 in an image that is 0 everywhere: such a map says nothing.
-
-    Raises:
-        UsageError: shapes that are not [B,H,W] or differ.
-    """
-    check_maps(depth_BHW=depth_BHW, delta_BHW=delta_BHW)
-    e_BHW = torch.empty(depth_BHW.shape, dtype=torch.float32, device=depth_BHW.device)
-    for b, (depth_HW, delta_HW) in enumerate(zip(depth_BHW.float(), delta_BHW.float(), strict=True)):
-        e_BHW[b] = _expected_error(depth_HW, delta_HW)  # one image at a time: see depthsieve.alignment
-    return e_BHW
-
-
-def _expected_error(depth_HW: torch.Tensor, delta_HW: torch.Tensor) -> torch.Tensor:
-    finite_HW = is_finite(depth_HW)
-    known_HW = torch.where(finite_HW, depth_HW, torch.nan)
-    median = torch.nanmedian(known_HW)
-    magnitude = sum_map(torch.where(finite_HW, depth_HW, 0.0).abs().double())
-    floor = DENOMINATOR_FLOOR * magnitude / finite_HW.sum()
-    delta_HW = torch.where(is_finite(delta_HW), delta_HW.abs(), torch.nan)
-    return delta_HW / torch.maximum(known_HW + median, floor.float())
 
 
 def encode_error(e_BHW: torch.Tensor, valid_BHW: torch.Tensor | None = None) -> torch.Tensor:

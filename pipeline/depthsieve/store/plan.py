@@ -102,8 +102,8 @@ class Generation:
     def from_json(cls, body: Mapping[str, Any]) -> "Generation":
         """The generation that :meth:`to_json` wrote."""
         values = {known.name: body[known.name] for known in dataclasses.fields(cls)}
-        made = {"profile": NumericsProfile.from_json(body["profile"]), "teacher": TeacherRequest(**body["teacher"])}
-        return cls(**values | made)
+        teacher = TeacherRequest.from_json(body["teacher"])
+        return cls(**values | {"profile": NumericsProfile.from_json(body["profile"]), "teacher": teacher})
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from depthsieve.errors import TeacherUnsupported
 from depthsieve.records import Quantity, Shape
 from depthsieve.teachers.checkpoints import Checkpoint
 from depthsieve.teachers.preprocessing import Preprocessing, ProcessorPreprocessing, pad_margin
+from depthsieve.teachers.protocol import Teacher
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,6 +35,7 @@ class HuggingFaceTeacher:
         self.attention = _attention(model)
         self.device: torch.device = next(model.parameters()).device
         self.preprocessing: Mapping[str, Any] = preprocessing.spec
+        self.second: Teacher | None = None
 
     def label_shape(self, height: int, width: int) -> Shape:
         """See :meth:`depthsieve.teachers.protocol.Teacher.label_shape`."""

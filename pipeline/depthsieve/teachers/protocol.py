@@ -20,7 +20,8 @@ class Teacher(Protocol):
     ``quantity`` and ``unit`` say what :meth:`predict` gives: ``disparity`` with unit ``""`` (inverse depth up to scale
     and shift, larger is nearer) or ``depth`` with unit ``"m"``. ``dtype`` is the compute type, ``attention`` the
     attention backend in use. ``preprocessing`` is plain JSON and holds everything that decides the model's input and
-    the label shape; it goes into the label spec's fingerprint.
+    the label shape; it goes into the label spec's fingerprint. ``second`` is another teacher that its predictions are
+    compared with, if there is one.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Teacher(Protocol):
     attention: str
     preprocessing: Mapping[str, Any]
     device: "torch.device"
+    second: "Teacher | None"
 
     def label_shape(self, height: int, width: int) -> Shape:
         """The (H, W) at which an upright image of ``height`` x ``width`` pixels is labelled.
