@@ -33,21 +33,23 @@ MEAN_C, STD_C = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PATCH = 14
 MAX_DEPTH = 80.0  # metres; farther counts only in the plain loss
 SHORT_SIDE = 126
+LAYERS = "backbone.encoder.layer."
 # Sizes in patches, as often as they come. The first share of the training runs at the small ones: many cheap steps.
 SMALL = ((7, 9), (7, 9), (7, 10), (9, 7), (7, 7))
 LARGE = ((9, 12), (9, 12), (9, 12), (9, 13), (12, 9), (9, 9), (9, 16), (10, 13))
 
 
-def build_model() -> nn.Module:
-    """A Depth Anything of 3.5 million parameters, for training: its last ReLU is put back by `save`."""
+def build_model(layers: int = 6) -> nn.Module:
+    """A Depth Anything of 3.5 million parameters, for training: its last ReLU is put back by `save`. Fewer than six
+    ``layers`` (four at least) make a smaller one."""
     backbone = Dinov2Config(
         hidden_size=192,
-        num_hidden_layers=6,
+        num_hidden_layers=layers,
         num_attention_heads=3,
         mlp_ratio=4,
         patch_size=PATCH,
         image_size=SHORT_SIDE,
-        out_indices=[2, 3, 5, 6],
+        out_indices=[round(layers * sixths / 6) for sixths in (2, 3, 5, 6)],
         reshape_hidden_states=False,
         apply_layernorm=True,
         layerscale_value=1.0,
@@ -68,6 +70,23 @@ def build_model() -> nn.Module:
     # For a hundred tokens, plain matrix products are quicker than the fused attention (a tenth of the step on a CPU).
     model.backbone.set_attn_implementation("eager")
     return model
+
+
+def start_from(model: nn.Module, folder: Path) -> None:
+    """Loads a trained model's weights; of its layers as many as ``model`` has, at even distances."""
+    trained = DepthAnythingForDepthEstimation.from_pretrained(folder, dtype=torch.float32).state_dict()
+    before = 1 + max(int(name.split(".")[3]) for name in trained if name.startswith(LAYERS))
+    count = len(model.backbone.encoder.layer)
+    chosen = {round(layer * (before - 1) / (count - 1)): layer for layer in range(count)}
+    held = {}
+    for name, value in trained.items():
+        if name.startswith(LAYERS):
+            number, rest = name.removeprefix(LAYERS).split(".", 1)
+            if int(number) in chosen:
+                held[f"{LAYERS}{chosen[int(number)]}.{rest}"] = value
+        else:
+            held[name] = value
+    model.load_state_dict(held)
 
 
 class RenderedBatches(IterableDataset[tuple[Tensor, Tensor]]):
@@ -198,7 +217,10 @@ def train(rank: int, options: argparse.Namespace) -> None:
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=options.processes)
     torch.manual_seed(0)
     device = torch.device(options.device)
-    model = build_model().to(device=device, memory_format=torch.channels_last)
+    model = build_model(options.layers)
+    if options.start:
+        start_from(model, options.start)
+    model = model.to(device=device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     muon = Muon(model, rank, options.processes)
     orthogonal = {id(p) for group in muon.groups for p in group}
@@ -327,6 +349,8 @@ def save(
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded teacher on rendered scenes.")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--layers", type=int, default=6, choices=(4, 5, 6), help="fewer make a smaller, second teacher")
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="begin from these weights, not at random")
     parser.add_argument("--minutes", type=float, default=100.0, help="training time, summed over restarts")
     parser.add_argument("--steps", type=int, default=0, help="train so many steps instead of --minutes")
     parser.add_argument("--batch", type=int, default=8, help="images a step, over all processes")
