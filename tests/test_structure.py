@@ -56,8 +56,9 @@ MAY_IMPORT = {
     "loader": "errors records image_headers images sources store masking",
     # labelling: one shard, then one run
     "numerics": "errors records threads images teachers",
-    "forward": "errors store.schema teachers reliability",
-    "labelling": "errors records stopping threads lanes images sources store teachers reliability numerics forward",
+    "forward": "errors records store.schema teachers reliability",
+    "preparing": "errors records images sources teachers forward",
+    "labelling": "errors records stopping threads lanes sources store teachers reliability numerics forward preparing",
     "isolation": "errors records stopping lifelines labelling",
     "drafting": "errors records store sharding",
     "planning": "errors records options lanes reliability sources storage store teachers numerics drafting",
