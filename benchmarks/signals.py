@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def judge(scenes: Iterator[Observed], signals: tuple[str, ...], teacher: Teacher
 
 
 @torch.inference_mode()
-def costs(teacher: Teacher, signals: tuple[str, ...], options: argparse.Namespace) -> dict[str, tuple[float, ...]]:
+def costs(teacher: Teacher, signals: tuple[str, ...], options: argparse.Namespace) -> dict[str, Sequence[float]]:
     """Extra time over the plain forward pass, (median, 10%, 90% of the scenes): signals with all that comes after."""
     shape = (options.height, options.width)
     chosen: dict[str, tuple[str, ...]] = {"+".join(names): names for names in combinations_of(signals)}
@@ -114,7 +114,7 @@ def costs(teacher: Teacher, signals: tuple[str, ...], options: argparse.Namespac
         for name, names in chosen.items():
             base = _seconds(plain)
             shares[name].append(_seconds(lambda names=names: with_signals(names)) / base - 1)
-    return {name: tuple(np.quantile(values, [0.5, 0.1, 0.9]).tolist()) for name, values in shares.items()}
+    return {name: np.quantile(values, [0.5, 0.1, 0.9]).tolist() for name, values in shares.items()}
 
 
 def _seconds(work: Callable[[], None]) -> float:
@@ -140,7 +140,7 @@ def real_pairs(folder: Path, teacher: Teacher, signals: tuple[str, ...]) -> Iter
         yield name, observe(teacher, signals, small_HW3, np.asarray(truth_HW, np.float32), teacher.quantity)
 
 
-def show(rows: Mapping[str, Mapping[str, float]], paid: Mapping[str, tuple[float, ...]]) -> None:
+def show(rows: Mapping[str, Mapping[str, float]], paid: Mapping[str, Sequence[float]]) -> None:
     print(f"{'':42}{'AUSE':>8}{'+-':>7}{'AURG':>8}{'AURG>0':>8}{'kept':>7}{'e/actual':>10}{'extra time':>12}")
     for name, row in rows.items():
         ratio = f"{row['expected_over_actual']:.2f}" if "expected_over_actual" in row else ""
@@ -151,35 +151,40 @@ def show(rows: Mapping[str, Mapping[str, float]], paid: Mapping[str, tuple[float
         )
 
 
-def draw(rows: Mapping[str, Mapping[str, float]], paid: Mapping[str, tuple[float, ...]], png: Path) -> None:
-    """Quality against extra compute; the line joins what nothing cheaper beats."""
+def draw(rows: Mapping[str, Mapping[str, float]], paid: Mapping[str, Sequence[float]], png: Path) -> None:
+    """Quality against extra compute, signals by their initials; the line joins what no cheaper fusion beats."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
-    points = {
-        name: (100 * paid[name.partition(" ")[2]][0], rows[name]["ause"])
-        for name in rows
-        if name.partition(" ")[2] in paid
-    }
-    for kind, colour, marker in (("raw", "#888888", "x"), ("fused", "#1f6fb4", "o")):
-        chosen = {name: at for name, at in points.items() if name.startswith(kind)}
-        axes.scatter(*zip(*chosen.values(), strict=True), c=colour, marker=marker, label=kind, zorder=3)
-        for number, (name, (x, y)) in enumerate(sorted(chosen.items(), key=lambda item: item[1][0])):
-            shown = name.partition(" ")[2]
-            axes.annotate(shown, (x, y), xytext=(6, 4 if number % 2 else -11), textcoords="offset points", fontsize=8)
-    best: list[tuple[float, float]] = []
-    for x, y in sorted(points.values()):
-        if not best or y < best[-1][1]:
-            best.append((x, y))
-    axes.plot(*zip(*best, strict=True), c="#1f6fb4", lw=1, alpha=0.5)
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    looks = {"raw": ("#888888", "x", "a signal as it is"), "fused": ("#1f6fb4", "o", "expected error fused of them")}
+    for kind, (colour, marker, legend) in looks.items():
+        points = []
+        for name, row in rows.items():
+            start, _, signals = name.partition(" ")
+            if start == kind:
+                points.append(
+                    (100 * paid[signals][0], row["ause"], "".join(one[0].upper() for one in signals.split("+")))
+                )
+        axes.scatter(
+            [x for x, _, _ in points], [y for _, y, _ in points], c=colour, marker=marker, label=legend, zorder=3
+        )
+        for x, y, initials in points:
+            axes.annotate(initials, (x, y), xytext=(0, 6), textcoords="offset points", fontsize=8, ha="center")
+        if kind == "fused":
+            best = [(x, y) for x, y, _ in sorted(points) if y <= min(v for u, v, _ in points if u <= x)]
+            axes.plot(*zip(*best, strict=True), c=colour, lw=1, alpha=0.5)
+    axes.scatter(
+        [0], [rows["level alone"]["ause"]], c="#c04000", marker="s", label="the label's own level, no signal", zorder=3
+    )
     axes.set_xlabel("extra time over the plain forward pass, %")
     axes.set_ylabel("AUSE of AbsRel (lower is better)")
+    axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(png, dpi=120)
+    axes.legend(title="E edges, F flip, L lowres, P photometric, T teachers", loc="lower right", fontsize=9)
+    figure.savefig(png, dpi=110)
 
 
 def main() -> None:
