@@ -34,7 +34,7 @@ class TrimmedLoss(nn.Module):
     all the pixels would find. Every rank must call the loss equally often, with the same settings, also one whose batch
     is empty; float64 losses must be so on all ranks. A rank's result is ``ranks * (sum over its kept pixels) / (pixels
     kept on all ranks)``: the mean of these, and of their gradients as DistributedDataParallel takes it, is that of all
-    kept pixels. No loss is sent, but counts: two all-reduces of 512 KiB (float64: four) and one of 24 bytes, together
+    kept pixels. No loss is sent, but counts: two all-reduces of 512 KiB (float64: four) and one of 32 bytes, together
     1% of what ViT-S's gradients take. Without a process group it is ``batch``.
 
     Args:
