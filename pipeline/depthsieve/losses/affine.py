@@ -119,7 +119,8 @@ def _normalise(map_BHW: torch.Tensor, valid_BHW: torch.Tensor) -> torch.Tensor:
     median_B = torch.stack(medians) if medians else map_BHW.new_zeros(0)
     centred_BHW = torch.where(valid_BHW, map_BHW - median_B[:, None, None], 0.0)
     count_B = valid_BHW.sum(dim=(1, 2)).clamp(min=1)
-    spread_B = (centred_BHW.abs().sum(dim=(1, 2)) / count_B).clamp(min=SPREAD_FLOOR)
+    # Divided before they are summed: the sum itself may leave the range of float32 where the mean does not.
+    spread_B = (centred_BHW.abs() / count_B[:, None, None]).sum(dim=(1, 2)).clamp(min=SPREAD_FLOOR)
     return centred_BHW / spread_B[:, None, None]
 
 
