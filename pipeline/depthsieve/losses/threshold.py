@@ -9,7 +9,6 @@ Axes: R row, of which each has its own threshold; N value of a row; D digit.
 
 from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache
 
 import torch
 
@@ -27,7 +26,6 @@ Total = Callable[[torch.Tensor], torch.Tensor]
 """The sum of an int64 tensor over all ranks."""
 
 
-@lru_cache(maxsize=256)
 def countable_fraction(drop: float) -> tuple[int, int]:
     """Numerator and denominator, at most :data:`COUNTABLE`, that give ``floor(drop * n)`` for all ``n`` up to there.
 
