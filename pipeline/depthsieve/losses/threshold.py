@@ -12,6 +12,7 @@ from fractions import Fraction
 
 import torch
 
+from depthsieve.losses.masked import count_dtype
 from depthsieve.masking import drop_fraction
 
 COUNTABLE = 2**40
@@ -75,7 +76,6 @@ def kth_largest(
     key_RN, bits = _ordered_keys(values_RN), 8 * values_RN.element_size()
     width = DIGIT_BITS if total is not None or length >= SHORT_ROW else SHORT_DIGIT_BITS
     row_R1 = torch.arange(rows, dtype=key_RN.dtype, device=values_RN.device)[:, None] << width
-    count_dtype = torch.int32 if length < 2**31 else torch.int64
     known_R1 = key_RN.new_zeros(rows, 1)  # the digits found so far, in their places
     rank_R1 = k_R1 = n_R[:, None]
     for shift in range(bits - width, -1, -width):
@@ -84,20 +84,21 @@ def kth_largest(
             candidate_RN = candidate_RN & ((key_RN ^ known_R1).bitwise_right_shift_(shift + width) == 0)
         # Those that do not take part add 0 to a bin of their own digit: one bin for them all would be waited for on
         # a GPU, where additions to one place queue.
-        bin_RN = (key_RN >> shift).bitwise_and_(2**width - 1).add_(row_R1)
-        counts = torch.zeros(rows << width, dtype=count_dtype, device=values_RN.device)
-        counts.index_add_(0, bin_RN.reshape(-1), candidate_RN.reshape(-1).to(count_dtype))
-        counts = counts.long()
+        bin_RN = (key_RN >> shift).bitwise_and_(2**width - 1)
+        if rows > 1:
+            bin_RN.add_(row_R1)
+        counts = torch.zeros(rows << width, dtype=count_dtype(length), device=values_RN.device)
+        counts.index_add_(0, bin_RN.reshape(-1), candidate_RN.reshape(-1).to(counts.dtype))
         count_RD = counts.view(rows, 1 << width)
         if total is not None:
-            summed = total(torch.cat([counts, n_R]) if first else counts)
+            summed = total(torch.cat([counts.long(), n_R]) if first else counts.long())
             count_RD, n_R = summed[None, : 1 << width], summed[1 << width :] if first else n_R
-        upto_RD = count_RD.cumsum(dim=1)
+        upto_RD = count_RD.cumsum(dim=1, dtype=torch.int64)
         if first:
             k_R1 = torch.minimum(count(n_R)[:, None], upto_RD[:, -1:])
             rank_R1 = upto_RD[:, -1:] - k_R1  # how many candidates are left below it, in the order of keys
-        digit_R1 = (upto_RD <= rank_R1).sum(dim=1, keepdim=True).clamp(max=2**width - 1)
-        rank_R1 = rank_R1 - (upto_RD - count_RD).gather(1, digit_R1)
+        digit_R1 = torch.searchsorted(upto_RD, rank_R1, right=True).clamp(max=2**width - 1)
+        rank_R1 = rank_R1 - upto_RD.gather(1, digit_R1) + count_RD.gather(1, digit_R1)
         known_R1 = known_R1 | (digit_R1.to(key_RN.dtype) << shift)
     return torch.where(k_R1 > 0, _values_of(known_R1, values_RN.dtype), torch.nan)[:, 0]
 

@@ -11,7 +11,7 @@ from torch import distributed, nn
 from torch.nn import functional
 
 from depthsieve.errors import UsageError
-from depthsieve.losses.masked import at_least_float32, fitting, fitting_mask
+from depthsieve.losses.masked import at_least_float32, counts, fitting, fitting_mask
 from depthsieve.losses.threshold import Total, countable_fraction, floor_share, kth_largest
 
 Scope = Literal["image", "batch", "global"]
@@ -156,7 +156,7 @@ class TrimmedLoss(nn.Module):
         keep_RN = self._in_scopes(valid & ~(free & self._largest(loss, valid, free, total)))
         valid_RN = self._in_scopes(valid)
 
-        sums = [keep_RN.sum(dim=1), valid_RN.sum(dim=1)]
+        sums = [counts(keep_RN), counts(valid_RN)]
         if weight is not None:
             weight = fitting(loss, weight, "a weight").detach().to(at_least_float32(loss).dtype)
             weight_RN = self._in_scopes(torch.where(valid, weight, 0.0))
@@ -179,7 +179,7 @@ class TrimmedLoss(nn.Module):
         if self.region is not None:
             units = _patches(units, self.region)
         values_RN, valid_RN, free_RN = map(self._in_scopes, units)
-        v_R = kth_largest(values_RN, free_RN, valid_RN.sum(dim=1), self._count, total)
+        v_R = kth_largest(values_RN, free_RN, counts(valid_RN), self._count, total)
         reach = (values_RN >= v_R[:, None]).view(units.values.shape)  # a NaN does not, and nothing reaches a v of NaN
         return reach if self.region is None else _spread(reach, self.region, loss.shape)
 
