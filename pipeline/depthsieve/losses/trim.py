@@ -158,7 +158,7 @@ class TrimmedLoss(nn.Module):
 
         sums = [counts(keep_RN), counts(valid_RN)]
         if weight is not None:
-            weight = fitting(loss, weight, "a weight").detach().to(at_least_float32(loss).dtype)
+            weight = fitting(loss, weight, "a weight").to(at_least_float32(loss).dtype)
             weight_RN = self._in_scopes(torch.where(valid, weight, 0.0))
             sums += [torch.where(keep_RN, weight_RN, 0.0).sum(dim=1), weight_RN.sum(dim=1)]
         if total is not None:
