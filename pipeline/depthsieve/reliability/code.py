@@ -55,13 +55,21 @@ def expected_error(depth_BHW: torch.Tensor, delta_BHW: torch.Tensor) -> torch.Te
 
 
 def _expected_error(depth_HW: torch.Tensor, delta_HW: torch.Tensor) -> torch.Tensor:
+    delta_HW = torch.where(is_finite(delta_HW), delta_HW.abs(), torch.nan)
+    return delta_HW / error_denominator(depth_HW)
+
+
+def error_denominator(depth_HW: torch.Tensor) -> torch.Tensor:
+    """What the expected error of one float32 label is relative to: ``d + median(d)`` with its floor, as above; [H,W].
+
+    NaN where the label is not finite.
+    """
     finite_HW = is_finite(depth_HW)
     known_HW = torch.where(finite_HW, depth_HW, torch.nan)
     median = torch.nanmedian(known_HW)
     magnitude = sum_map(torch.where(finite_HW, depth_HW, 0.0).abs().double())
     floor = DENOMINATOR_FLOOR * magnitude / finite_HW.sum()
-    delta_HW = torch.where(is_finite(delta_HW), delta_HW.abs(), torch.nan)
-    return delta_HW / torch.maximum(known_HW + median, floor.float())
+    return torch.maximum(known_HW + median, floor.float())
 
 
 def encode_error(e_BHW: torch.Tensor, valid_BHW: torch.Tensor | None = None) -> torch.Tensor:

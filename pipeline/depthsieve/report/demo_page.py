@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.demo_settings import DemoSettings
-from depthsieve.evaluate import Floats, Sparsification
+from depthsieve.evaluate import Floats, KeptError, Sparsification
 from depthsieve.report import colours
 from depthsieve.report.page import Line, cards, image, page, panels, plot, table
 from depthsieve.report.sheet import Panels
@@ -24,16 +24,6 @@ class Accuracy:
     abs_rel: float
     abs_rel_median: float
     delta1: float
-
-
-@dataclass(frozen=True)
-class KeptError:
-    """Mean AbsRel of what is kept when a fraction ``dropped`` goes: least reliable first, worst first, any."""
-
-    dropped: float
-    method: float
-    oracle: float
-    random: float
 
 
 @dataclass(frozen=True)
