@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from depthsieve.errors import UsageError
 from depthsieve.evaluate.accuracy import ErrorMetric, Floats, of_shape
+from depthsieve.evaluate.correlation import dense_ranks
 
 STEPS = 50
 
@@ -72,9 +73,8 @@ def sparsification(
         mask &= of_shape("valid", valid_HW, error.shape).astype(np.bool_)
     if steps < 1 or not mask.any():
         raise UsageError("a sparsification curve needs at least one step and one valid pixel with a finite error")
-    order = np.argsort(-error[mask], kind="stable")
-    error, reliability = error[mask][order], reliability[mask][order]
-    ranks = np.unique(reliability, return_inverse=True)[1]
+    order = np.argsort(error[mask])[::-1]
+    error, ranks = error[mask][order], dense_ranks(reliability[mask])[0][order]
 
     dropped = np.linspace(0.0, 1.0, steps + 1)
     method = _mean_kept(np.bincount(ranks), np.bincount(ranks, weights=error), dropped)

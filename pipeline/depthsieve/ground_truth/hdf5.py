@@ -90,7 +90,15 @@ class Hdf5Stack:
             return int(member)
         name = image_id.rpartition("/")[2]
         digits = re.findall(r"\d+", name.rpartition(".")[0] or name)
-        return int(digits[-1][-12:]) - self._settings.count_from if digits else None
+        if not digits:
+            return None
+        number, first = int(digits[-1][-12:]), self._settings.count_from
+        if number == (self._count if first == 0 else 0):
+            raise GroundTruthError(
+                f"{image_id} has the number {number}, so images are not counted from {first} to "
+                f"{first + self._count - 1}, as the maps of {self.location} would be; say --count-from {1 - first}"
+            )
+        return number - first
 
 
 @contextlib.contextmanager
