@@ -106,9 +106,9 @@ def _opened(source: Path | io.BytesIO) -> Iterator[h5py.File]:
     try:
         with h5py.File(source, "r") as file:
             yield file
-    except GroundTruthError:
+    except (GroundTruthError, MemoryError):
         raise
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:  # what h5py makes of bad bytes
+    except Exception as error:  # whatever HDF5 makes of bad bytes
         missing = isinstance(source, Path) and isinstance(error, FileNotFoundError | PermissionError)
         what = "it cannot be opened" if missing else "it is damaged or no HDF5 file (MATLAB: save with -v7.3)"
         raise GroundTruthError(what) from error

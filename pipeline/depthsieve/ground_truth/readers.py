@@ -8,6 +8,7 @@ import io
 import math
 import re
 import struct
+import warnings
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def one_map(shape: tuple[int, ...], dtype: "np.dtype[Any]", scale: float | None)
     sides = shape
     if len(sides) == 3 and 1 in (sides[0], sides[-1]):
         sides = sides[1:] if sides[0] == 1 else sides[:-1]
-    if len(sides) != 2 or 0 in sides:
+    if len(sides) != 2 or min(sides) < 1:
         raise GroundTruthError(f"it holds an array of shape {list(shape)}, and a depth map is [height, width]")
     if math.prod(sides) > MAX_PIXELS:
         raise GroundTruthError(f"it declares {math.prod(sides):,} pixels, more than the {MAX_PIXELS:,} allowed")
@@ -51,8 +52,10 @@ def read_npy(data: bytes, scale: float | None) -> NDArray[Any]:
     try:
         version = npy_format.read_magic(file)
         read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-        shape, fortran, dtype = read_header(file)
-    except (ValueError, EOFError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about Python 2's files
+            shape, fortran, dtype = read_header(file)
+    except Exception as error:  # numpy has Python parse it: of its errors there are many
         raise GroundTruthError("it is no whole .npy file") from error
     size = one_map(shape, dtype, scale)
     body = memoryview(data)[file.tell() :]
