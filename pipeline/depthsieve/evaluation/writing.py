@@ -8,7 +8,7 @@ import math
 import os
 from pathlib import Path
 
-from depthsieve.errors import UsageError
+from depthsieve.errors import RunError, UsageError
 from depthsieve.evaluation.result import Evaluation, ImageScore
 
 FILES = ("evaluation.json", "images.csv", "sparsification.png", "calibration.png")
@@ -30,19 +30,23 @@ def prepare_folder(out: Path) -> Path:
 def write_evaluation(result: Evaluation, out: Path) -> None:
     """Write all of :data:`FILES` into ``out``; those of an earlier evaluation are replaced.
 
-    Raises :class:`UsageError` when the disk does not take them.
+    Raises :class:`RunError` when the disk does not take them.
     """
     from depthsieve.evaluation.figures import calibration_figure, sparsification_figure  # matplotlib takes a second
 
     body = json.dumps(result.as_json(), indent=1, allow_nan=False).encode() + b"\n"
     contents = (body, images_csv(result.images), sparsification_figure(result), calibration_figure(result))
+    parts = [out / f".{name}.part" for name in FILES]
     try:
-        for name, data in zip(FILES, contents, strict=True):
-            part = out / f".{name}.part"
+        for part, data in zip(parts, contents, strict=True):
             part.write_bytes(data)
+        for part, name in zip(parts, FILES, strict=True):
             part.replace(out / name)
     except OSError as error:
-        raise UsageError(f"{out} cannot be written to ({error.strerror}); name another folder") from error
+        raise RunError(f"{out} cannot be written to ({error.strerror}); name another folder") from error
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
 
 
 def images_csv(images: tuple[ImageScore, ...]) -> bytes:
