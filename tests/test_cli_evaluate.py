@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from test_evaluation import LABEL, SOURCE, truth_of
 
 from depthsieve.evaluation.writing import FILES
 from depthsieve_cli.evaluate import _knee, _number
-from depthsieve_cli.main import main
+from depthsieve_cli.main import cli, main
 
 COUNT = 9
+PAGE = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +154,16 @@ def test_bad_input_is_one_line_and_the_right_exit_code(
     assert line.startswith("Error: ")
     assert message in line
     assert "Traceback" not in told.err
+
+
+@pytest.mark.parametrize("line", re.findall(r"^\$ depthsieve evaluate (.*)$", PAGE, re.MULTILINE))
+def test_commands_of_the_page_parse(line: str) -> None:
+    cli.commands["evaluate"].make_context("evaluate", shlex.split(line))
+
+
+def test_the_page_names_every_option() -> None:
+    options = {option.opts[0] for option in cli.commands["evaluate"].params if option.opts[0].startswith("--")}
+    assert options <= set(re.findall(r"--[a-z-]+", PAGE))
 
 
 def test_a_drop_that_stands_out_is_named(made: Path) -> None:
