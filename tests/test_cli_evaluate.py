@@ -12,7 +12,7 @@ from storemaker import Picture, make_store
 from test_evaluation import LABEL, SOURCE, truth_of
 
 from depthsieve.evaluation.writing import FILES
-from depthsieve_cli.evaluate import _knee, _number
+from depthsieve_cli.evaluate import _factor, _knee, _number
 from depthsieve_cli.main import cli, main
 
 COUNT = 9
@@ -61,7 +61,7 @@ def test_the_report_says_all_that_was_measured(
     assert rows["10%"] == ["10%", *(f"{kept[0.1][name]:.4f}" for name in ("method", "random", "oracle"))]
     text = told.out
     assert f"Spearman correlation of reliability and error: {mean['spearman']:.4f} (-1 is best)." in text
-    assert f"better than chance (AURG > 0) on {body['better_than_chance']:.0%} of the images." in text
+    assert f"better than chance on {body['better_than_chance']:.0%} of the images." in text
     assert f"labels err {10 ** body['calibration']['bias']:.2g} times as much as their reliability codes say" in text
     assert "No drop stands out: to choose by, it takes 8 images or more, and there are 7." in text
     assert "  not compared: default/2.png: no label: made up" in lines
@@ -176,3 +176,4 @@ def test_a_drop_that_stands_out_is_named(made: Path) -> None:
     result = dataclasses.replace(result, knee=Knee(0.12, 0.2, 0.15, ""))
     assert _knee(result) == "drop 0.12 would keep 88% of the pixels and lower AbsRel from 0.2000 to 0.1500."
     assert _number(float("nan")) == "-"
+    assert [_factor(value) for value in (-1.0, 0.0, 0.8, 1.9, 2.95)] == ["0.1", "1", "6.3", "79", "891"]

@@ -19,6 +19,7 @@ from depthsieve.evaluate import (
     actual_code_errors,
     ause_aurg,
     average_ranks,
+    beats_chance,
     code_denominator,
     compare,
     find_knee,
@@ -137,6 +138,15 @@ def test_delta1_areas_are_those_of_ordering_by_the_ratio() -> None:
     wrong, ratio = pixel_errors(predicted, truth, "delta1"), np.maximum(predicted / truth, truth / predicted)
     by_ratio = sparsification(wrong, -ratio, metric="delta1")
     np.testing.assert_allclose(by_ratio.method_S, by_ratio.oracle_S, atol=1e-12)
+
+
+def test_a_map_that_says_nothing_does_not_beat_chance() -> None:
+    error = np.random.default_rng(7).random(1000)
+    blind = sparsification(error, np.full(1000, 255, np.uint8))
+    assert ause_aurg(blind)[1] > 0
+    assert not beats_chance(blind)
+    assert beats_chance(sparsification(error, -error))
+    assert not beats_chance(sparsification(error, error))
 
 
 # The mean curve and its knee

@@ -111,7 +111,7 @@ def test_all_numbers_are_those_of_another_formulation(
     result = evaluated(store if quantity == "disparity" else metric_store, truth)
     assert result.align == ("scale-shift" if quantity == "disparity" else "none")
     assert [score.id for score in result.images] == sorted(f"default/{n}.png" for n in range(COUNT))
-    sums = []
+    sums, better = [], []
     for score in result.images:
         predicted, true, codes = independent_pixels(int(score.id[8:-4]), quantity)
         relative, square = np.abs(predicted / true - 1), np.square(predicted - true)
@@ -130,11 +130,12 @@ def test_all_numbers_are_those_of_another_formulation(
             assert getattr(score, f"ause_{metric}") == pytest.approx(method - oracle, rel=1e-3, abs=2e-4)
             assert getattr(score, f"aurg_{metric}") == pytest.approx(root(errors.mean()) - method, rel=1e-3, abs=2e-4)
         sums.append(relative.mean())
+        kept = [(a + b) / 2 for a, b in pairwise(independent_curve(relative, codes)[:-1])]
+        better.append(np.mean(kept) < relative.mean())
     assert result.mean["abs_rel"] == pytest.approx(np.mean(sums), rel=1e-5)
     assert result.median["abs_rel"] == pytest.approx(np.median(sums), rel=1e-5)
     assert result.pixels == sum(score.pixels for score in result.images)
-    share = np.mean([score.aurg_abs_rel > 0 for score in result.images])
-    assert result.better_than_chance == share
+    assert 0 < result.better_than_chance == np.mean(better) < 1
     assert [result.kept[0].method, result.kept[0].random] == pytest.approx([result.mean["abs_rel"]] * 2)
     assert [row.dropped for row in result.kept] == [0.0, 0.05, 0.1, 0.2, 0.3]
     assert result.mean["ause_abs_rel"] == pytest.approx(np.mean([score.ause_abs_rel for score in result.images]))

@@ -138,9 +138,7 @@ def _print(result: "Evaluation") -> None:
         [name, *(_number(result.mean[f"{area}_{key}"]) for area in ("ause", "aurg"))] for key, name in AREAS.items()
     ]
     print_table(["reliability", "AUSE", "AURG"], rows)
-    click.echo(
-        f"Reliability finds errors better than chance (AURG > 0) on {result.better_than_chance:.0%} of the images."
-    )
+    click.echo(f"Reliability finds errors better than chance on {result.better_than_chance:.0%} of the images.")
     click.echo(f"Spearman correlation of reliability and error: {_number(result.mean['spearman'])} (-1 is best).")
     click.echo(_calibration(result))
     click.echo("")
@@ -158,8 +156,13 @@ def _calibration(result: "Evaluation") -> str:
     bias, spread = result.calibration.bias, result.calibration.spread
     if math.isnan(bias):
         return "Calibration: no error to compare with what the codes say."
-    off = f"single codes are off by a factor of {10**spread:.2g}"
-    return f"Calibration: labels err {10**bias:.2g} times as much as their reliability codes say; {off}."
+    off = f"single codes are off by a factor of {_factor(spread)}"
+    return f"Calibration: labels err {_factor(bias)} times as much as their reliability codes say; {off}."
+
+
+def _factor(log10: float) -> str:
+    factor = 10**log10
+    return f"{factor:,.0f}" if factor >= 99.5 else f"{factor:.2g}"
 
 
 def _knee(result: "Evaluation") -> str:

@@ -32,6 +32,7 @@ from depthsieve.evaluate.sparsification import (
     KeptError,
     Sparsification,
     ause_aurg,
+    beats_chance,
     kept_errors,
     sparsification,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "at_shape",
     "ause_aurg",
     "average_ranks",
+    "beats_chance",
     "chosen_alignment",
     "code_denominator",
     "codes_at_shape",

@@ -20,6 +20,7 @@ from depthsieve.evaluate import (
     actual_code_errors,
     at_shape,
     ause_aurg,
+    beats_chance,
     chosen_alignment,
     code_denominator,
     compare,
@@ -104,6 +105,7 @@ class _Gathered:
         self._failed: list[ImageFailure] = []
         self._curves = {metric: CurveMean() for metric in METRICS}
         self._codes = CodeErrors()
+        self._better = 0
 
     def add(self, pair: Pair) -> None:
         """Compare one label; what is wrong with its ground truth is noted down."""
@@ -130,6 +132,7 @@ class _Gathered:
             depth_HW, truth_HW, found.mask_HW, denominator_HW, quantity, align=settings.align
         )
         self._codes.add(reliability_HW, errors_HW)
+        self._better += beats_chance(found.curves["abs_rel"])
         areas = {}
         for metric, curve in found.curves.items():
             self._curves[metric].add(curve)
@@ -157,7 +160,7 @@ class _Gathered:
             median={name: _over(np.nanmedian, self._scores, name) for name in MEASURED},
             curves=curves,
             kept=kept_errors(curves["abs_rel"], DROPS),
-            better_than_chance=float(np.mean([score.aurg_abs_rel > 0 for score in self._scores])),
+            better_than_chance=self._better / len(self._scores),
             knee=find_knee(self._curves["abs_rel"]),
             calibration=self._codes.calibration(),
             not_compared=tuple(sorted((*self._failed, *matches.without_label), key=lambda failure: failure.id)),

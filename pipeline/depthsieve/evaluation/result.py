@@ -43,8 +43,8 @@ class Evaluation:
 
     ``align`` is what was fitted ("none", "scale", "scale-shift"). ``images`` are the scores, sorted by id. ``mean`` and
     ``median`` are over images, by the names of :class:`ImageScore`, each over the images that have a value; so is the
-    mean of the ``curves``. ``kept`` is AbsRel after some drops, ``better_than_chance`` the share of images whose AURG
-    (AbsRel) is above 0, ``calibration`` over all pixels.
+    mean of the ``curves``. ``kept`` is AbsRel after some drops, ``better_than_chance`` the share of images where
+    reliability lowers AbsRel (:func:`depthsieve.evaluate.beats_chance`), ``calibration`` over all pixels.
 
     ``not_compared``: images that have ground truth, but could not be compared, with the reason. ``without_truth``: ids
     of labels without ground truth; ``without_image``: ground truth without an image in the store. ``notes``: what a

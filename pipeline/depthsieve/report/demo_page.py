@@ -40,8 +40,8 @@ class StudentScore:
 @dataclass(frozen=True)
 class DemoResult:
     """What the demo measured, and where its page lies. ``masked`` is the share of the valid pixels that the mask of
-    ``drop`` really left out, ``better_than_chance`` the share of scenes whose AURG is above 0, ``samples`` the ids on
-    page and contact sheet."""
+    ``drop`` really left out, ``better_than_chance`` the share of scenes whose reliability beats chance, ``samples`` the
+    ids on page and contact sheet."""
 
     page: Path
     sheet: Path
