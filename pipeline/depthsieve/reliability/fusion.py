@@ -60,6 +60,11 @@ def relative_error(depth_BHW: torch.Tensor, delta_BHW: torch.Tensor) -> torch.Te
     return e_BHW
 
 
+def error_denominator(depth_HW: torch.Tensor) -> torch.Tensor:
+    """What the relative error of one float32 label [H,W] is relative to, as above; NaN where it is not finite."""
+    return _denominator(depth_HW)[0]
+
+
 def _denominator(depth_HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``d + median(d)``, floored, NaN where the label is not finite; and the median."""
     finite_HW = is_finite(depth_HW)
