@@ -16,6 +16,7 @@ from depthsieve.errors import DepthsieveError, UsageError
 from depthsieve_cli.demo import demo
 from depthsieve_cli.label import label
 from depthsieve_cli.plan import plan
+from depthsieve_cli.recalibrate import recalibrate
 from depthsieve_cli.status import status
 from depthsieve_cli.teachers import teachers
 from depthsieve_cli.verify import verify
@@ -35,7 +36,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, label, plan, status, teachers, verify):
+for command in (demo, label, plan, recalibrate, status, teachers, verify):
     cli.add_command(command)
 
 

@@ -122,7 +122,7 @@ class Calibration:
                 if quantity in body["weights"]
             }
             found = cls(str(body["version"]), tuple(map(str, body["fitted_on"])), weights)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(f"{shown} is no calibration; make one with benchmarks/calibration.py") from error
         for quantity, table in weights.items():
             for combination, row in table.items():
