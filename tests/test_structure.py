@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "loader": "errors records image_headers images sources store masking",
     # labelling: one shard, then one run
     "numerics": "errors records threads images teachers",
-    "forward": "errors store.schema teachers reliability",
+    "forward": "errors records store.schema teachers reliability",
     "labelling": "errors records stopping threads lanes images sources store teachers reliability numerics forward",
     "isolation": "errors records stopping lifelines labelling",
     "drafting": "errors records store sharding",

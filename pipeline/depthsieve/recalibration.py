@@ -89,7 +89,7 @@ def recalibrate(
     called = chosen.name(spec.signals, spec.weights_digest)
     transferred = spec.weights_digest not in chosen.fitted_on
     chosen.weights_of(spec.quantity, spec.signals)  # raises where it was not fitted for them
-    name = check_name(name or called)
+    name = check_name(called if name is None else name)
     if name == spec.calibration:
         if _made_the_labels(chosen, spec):
             return RecalibrateSummary(opened.location, None, called, transferred)

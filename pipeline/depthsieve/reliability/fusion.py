@@ -10,7 +10,6 @@ Axes: B image of a batch, H row, W column.
 
 import functools
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -32,6 +31,9 @@ predictions agree by chance wherever their difference changes its sign; nearby t
 
 SIGNAL_FLOOR = 1e-3
 LEVEL_FLOOR = 0.02
+
+MOST_WEIGHT = 1e6
+"""Far beyond what a fit gives; what is larger may overflow float32."""
 
 
 def relative_error(depth_BHW: torch.Tensor, delta_BHW: torch.Tensor) -> torch.Tensor:
@@ -127,7 +129,7 @@ class Calibration:
         for quantity, table in weights.items():
             for combination, row in table.items():
                 needed = {"constant", "level", *combination.split("+")}
-                if set(row) != needed or not all(math.isfinite(value) for value in row.values()):
+                if set(row) != needed or not all(abs(value) <= MOST_WEIGHT for value in row.values()):
                     raise UsageError(f"{shown}: {quantity}, {combination}: needs finite weights of {sorted(needed)}")
         return found
 
