@@ -24,6 +24,7 @@ from PIL import Image
 
 import depthsieve
 from depthsieve.errors import LoaderError, StoreBusy, StoreDamaged, StoreError, StoreMismatch, StoreNotFound, UsageError
+from depthsieve.forward import _Labels, predict_labels
 from depthsieve.isolation import label_isolated
 from depthsieve.labelling import ShardLabeller
 from depthsieve.loader import PseudoLabelDataset
@@ -148,8 +149,6 @@ def reseal(path: Path, **changes: object) -> None:
 
 
 def test_signals_are_those_of_the_teacher_and_zero_in_failed_rows(made: Path) -> None:
-    from depthsieve.forward import predict_labels
-
     model = load_teacher(str(made / "teacher"))
     seen = 0
     for shard_id in records(made / "store", SIGNALS):
@@ -341,6 +340,24 @@ def test_signals_change_no_label_and_without_the_option_there_are_none(made: Pat
 def test_room_for_signals_is_counted() -> None:
     plain, kept = LabelOptions(signals="flip,edges"), LabelOptions(signals="flip,edges", keep_signals=True)
     assert pixel_bytes(kept) - pixel_bytes(plain) == pytest.approx(2 * 1.6)
+
+
+def test_a_plan_counts_the_bytes_of_signals(made: Path, tmp_path: Path) -> None:
+    label = {**SETTINGS, "teacher": str(made / "teacher")}
+    plain, kept = (
+        depthsieve.plan(made / "photos", tmp_path / "store", keep_signals=keep, **label) for keep in (False, True)
+    )
+    assert plain.tried == kept.tried > 0
+    assert kept.bytes > 2 * plain.bytes  # three float16 maps more
+    without_trial = depthsieve.plan(made / "photos", tmp_path / "store", keep_signals=True, trial=False, **label)
+    assert without_trial.bytes == int(7 * 70 * 98 * (2.2 + 3 * 1.6))
+
+
+def test_a_signal_beyond_float16_is_stored_as_the_largest() -> None:
+    wild_BHW = torch.tensor([[[1e6, 0.25], [70_000.0, 65_504.0]]])
+    labels = _Labels.of(torch.ones(1, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8), [wild_BHW, wild_BHW / 2])
+    assert labels.signal_BSHW.dtype == torch.float16
+    assert labels.signal_BSHW[0, 0].tolist() == [[65_504.0, 0.25], [65_504.0, 65_504.0]]
 
 
 # --- recalibrate
