@@ -228,8 +228,7 @@ def _reliability(
             depth_1HW = torch.from_numpy(labels.depth(row))[None]
             relative = {name: torch.from_numpy(signals.signal(name, row))[None] for name in spec.signals}
             e_1HW = fuse(depth_1HW, relative, spec.quantity, calibration)
-            # A valid pixel never gets 0: where weights beyond all measure give no number, it is the least reliable.
-            code_1HW = encode_error(e_1HW.nan_to_num_(nan=torch.inf, posinf=torch.inf), code_1HW > 0)
+            code_1HW = encode_error(e_1HW, code_1HW > 0)
         codes.append(code_1HW)
     code_NHW = torch.cat(codes)
     return {"reliability": code_NHW.numpy(), "histogram": histogram(code_NHW).numpy().astype(np.uint32)}
