@@ -106,6 +106,7 @@ def calibrate(teacher: Teacher, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "version": options.version,
         "fitted_on": [teacher.weights_digest],
+        "second_teacher": teacher.second.weights_digest if teacher.second else None,
         "fitted_by": "benchmarks/calibration.py",
         "scenes": {"family": options.family, "first_seed": FIRST_SEED, "count": options.scenes},
         "weights": weights,

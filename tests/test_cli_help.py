@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from depthsieve.demo_settings import DemoSettings
+from depthsieve.evaluation.settings import EvaluateSettings
 from depthsieve.options import LabelOptions
 from depthsieve_cli.main import cli
 
@@ -25,6 +26,7 @@ SETTINGS: dict[str, tuple[type[Any], list[str], set[str]]] = {
     # the dataclass behind a command, arguments that it cannot do without, and what is the command line's own
     "label": (LabelOptions, ["photos", "labels"], {"source", "store", "grace", "as_json"}),
     "demo": (DemoSettings, [], {"out", "as_json"}),
+    "evaluate": (EvaluateSettings, ["labels", "--ground-truth", "depth"], {"store", "ground_truth", "out", "as_json"}),
 }
 FIELDS = [
     pytest.param(verb, field, id=f"{verb} {field.name}")
@@ -93,7 +95,7 @@ def test_defaults_are_those_of_the_library(verb: str, field: "dataclasses.Field[
     chosen = cli.commands[verb].make_context(verb, [*SETTINGS[verb][1]]).params[field.name]
     assert chosen == field.default
     assert type(chosen) is type(field.default)
-    if field.default is not None and not isinstance(field.default, bool):
+    if field.default not in (None, ()) and not isinstance(field.default, bool):
         option = help_of(verb).partition(f"--{field.name.replace('_', '-')} ")[2].partition("\n  --")[0]
         assert f"[default: {field.default}]" in " ".join(option.split())
 

@@ -35,7 +35,10 @@ def test_metric_depth_by_hand() -> None:
         {
             "abs_rel": (0.1 + 0.25 + 0.25 + 0.0) / 4,
             "rmse": np.sqrt((0.01 + 0.25 + 1.0) / 4),
+            "log10": (np.log10(1.1) + np.log10(1.25) + np.log10(4 / 3)) / 4,
             "delta1": 0.5,
+            "delta2": 1.0,
+            "delta3": 1.0,
             "pixels": 4.0,
         }
     )

@@ -644,10 +644,14 @@ def test_damaged_signals_are_named_as_lost_and_labels_stand(
 
 @pytest.mark.parametrize("layer", [SIGNALS, NAME])
 @pytest.mark.parametrize("what", ["zarr.json", "shards/zarr.json", "commits/0000-000000.json"])
-def test_documents_and_records_are_mended_to_the_same_bytes(store: Path, layer: str, what: str) -> None:
+@pytest.mark.parametrize("how", ["a bit", "a space that means nothing"])
+def test_documents_and_records_are_mended_to_the_same_bytes(store: Path, layer: str, what: str, how: str) -> None:
     intact = decided_bytes(store)
     path = store / "layers" / layer / what
-    change(path)
+    if how == "a bit":
+        change(path)
+    else:
+        path.write_bytes(path.read_bytes() + b" ")
     key = f"layers/{layer}/{what}"
     assert [(finding.key, finding.harmless) for finding in check(store).findings] == [(key, False)]
     mended = check(store, repair=True)

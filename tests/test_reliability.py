@@ -1,5 +1,6 @@
 """Disagreement, expected error and its uint8 code."""
 
+import itertools
 import math
 
 import numpy as np
@@ -10,14 +11,24 @@ from hypothesis import strategies as st
 
 from depthsieve.errors import UsageError
 from depthsieve.reliability import (
+    Calibration,
     decode_error,
+    edges_disagreement,
     encode_error,
     flip_disagreement,
+    fuse,
     histogram,
     lowres_disagreement,
     lowres_view,
+    native_disagreement,
+    near_level,
+    photometric_disagreement,
+    photometric_view,
     relative_error,
+    shipped_calibration,
+    teachers_disagreement,
 )
+from depthsieve.teachers import load_teacher
 
 
 def formula(e: float) -> int:
@@ -267,3 +278,171 @@ def test_bad_arguments_are_refused() -> None:
         flip_disagreement(torch.zeros(1, 2, 2), torch.zeros(1, 2, 3), "depth")
     with pytest.raises(UsageError, match="one shape"):
         relative_error(torch.zeros(2, 2), torch.zeros(2, 2))
+
+
+# Other views, another teacher, and the map itself
+
+
+def test_the_photometric_view_is_mild_and_the_same_for_every_image() -> None:
+    images_BCHW = torch.randn(3, 3, 40, 50, generator=torch.Generator().manual_seed(7))
+    view_BCHW = photometric_view(images_BCHW)
+    assert torch.equal(view_BCHW[1:2], photometric_view(images_BCHW[1:2]))
+    off_BCHW = view_BCHW - images_BCHW
+    assert 0.1 < off_BCHW.std() < 0.2  # of colours whose deviation is 1
+    gain_C = [
+        float((view[:] * image).sum() / (image * image).sum())
+        for view, image in zip(view_BCHW.transpose(0, 1), images_BCHW.transpose(0, 1), strict=True)
+    ]
+    assert gain_C == pytest.approx([1.1, 1.0, 0.9], abs=0.02)
+
+
+def test_the_photometric_disagreement_is_not_mirrored() -> None:
+    depth = torch.rand(1, 6, 8, generator=torch.Generator().manual_seed(0))
+    other = depth.clone()
+    other[0, 2, 1] += 1
+    delta = photometric_disagreement(depth, other, "depth")
+    assert delta.flatten().argmax().item() == 2 * 8 + 1
+    assert photometric_disagreement(depth, depth * 2 + 1, "disparity").max() < 1e-6
+
+
+def test_a_second_teacher_is_compared_in_the_labels_quantity_and_size() -> None:
+    depth = ramp(28, 42)
+    assert teachers_disagreement(depth, ramp(28, 42) * 5 - 1, "disparity", "disparity").max() < 1e-5
+    assert teachers_disagreement(depth, 1 / ramp(28, 42), "disparity", "depth").max() < 1e-5
+    metres = teachers_disagreement(depth, depth + 0.5, "depth", "depth")
+    torch.testing.assert_close(metres, torch.full_like(depth, 0.5))
+    coarse = teachers_disagreement(depth, ramp(14, 21), "disparity", "disparity")
+    assert coarse[:, 2:-2, 2:-2].max() < 0.02
+    with pytest.raises(UsageError, match="name a metric one"):
+        teachers_disagreement(depth, depth, "depth", "disparity")
+
+
+def test_a_second_teachers_depth_of_nothing_is_no_disparity() -> None:
+    depth = ramp(8, 8)
+    other = (1 / ramp(8, 8)).clone()
+    other[0, 0, 0] = 0.0
+    delta = teachers_disagreement(depth, other, "disparity", "depth")
+    assert delta[0, 0, 0].isnan() and delta.isnan().sum() == 1
+
+
+def test_confidence_is_turned_the_right_way() -> None:
+    depth = torch.full((1, 1, 4), 2.0)
+    confidence = torch.tensor([[[1.0, 4.0, 0.0, math.nan]]])
+    higher, lower = (native_disagreement(depth, confidence, better).flatten() for better in ("higher", "lower"))
+    assert higher[:3].tolist() == [2.0, 0.5, math.inf] and higher[3].isnan()
+    assert lower[:3].tolist() == [2.0, 8.0, 0.0] and lower[3].isnan()
+    with pytest.raises(UsageError, match="'up'"):
+        native_disagreement(depth, confidence, "up")  # type: ignore[arg-type]
+
+
+def test_edges_are_what_is_within_reach() -> None:
+    depth = torch.ones(1, 21, 40)
+    depth[:, :, 20:] = 3.0  # one step of 2
+    row = edges_disagreement(depth)[0, 10]
+    assert row[[19, 18, 17, 16, 15, 12, 11]].tolist() == [2.0, 1.5, 1.0, 1.0, 0.5, 0.5, 0.0]
+    assert torch.equal(row, row.flip(0))
+    assert torch.equal(edges_disagreement(depth.transpose(1, 2)), edges_disagreement(depth).transpose(1, 2))
+
+
+# Fusion
+
+
+def weights(**rows: dict[str, float]) -> Calibration:
+    return Calibration("9", ("ab",), {"disparity": {name.replace("_", "+"): row for name, row in rows.items()}})
+
+
+def test_the_expected_error_is_a_power_law_of_level_and_patch_means() -> None:
+    generator = torch.Generator().manual_seed(0)
+    depth, flip, edges = torch.rand(3, 1, 20, 30, generator=generator) + torch.tensor([0.5, 0, 0]).view(3, 1, 1, 1)
+    calibration = weights(edges_flip={"constant": -1.0, "level": -0.5, "flip": 0.4, "edges": 0.3})
+    got = fuse(depth, {"flip": flip, "edges": edges}, "disparity", calibration)[0]
+    middle = float(depth.flatten().sort().values[(600 - 1) // 2])
+
+    def around(map_HW: torch.Tensor, y: int, x: int) -> float:
+        return float(map_HW[max(0, y - 7) : y + 8, max(0, x - 7) : x + 8].double().mean())
+
+    for y, x in [(0, 0), (10, 15), (19, 3)]:
+        d = float(depth[0, y, x])
+        level = d / (d + middle)
+        expected = math.exp(-1.0) * (level + 0.02) ** -0.5 * (around(flip[0], y, x) + 1e-3) ** 0.4
+        expected *= (around(edges[0], y, x) + 1e-3) ** 0.3
+        assert float(got[y, x]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_near_is_near_in_metres_as_in_disparity() -> None:
+    disparity = torch.tensor([[[0.1, 0.5, 2.0]]])
+    near = near_level(disparity, "disparity")
+    torch.testing.assert_close(near, near_level(1 / disparity, "depth"))
+    assert near.flatten().tolist() == pytest.approx([0.1 / 0.6, 0.5, 2.0 / 2.5])
+
+
+def test_what_is_not_finite_gets_no_expected_error_and_spoils_no_neighbour() -> None:
+    depth = torch.rand(1, 20, 20, generator=torch.Generator().manual_seed(0)) + 1
+    flip = torch.full((1, 20, 20), 0.1)
+    flip[0, 5, 5] = math.nan
+    e = fuse(depth, {"flip": flip}, "disparity", shipped_calibration())
+    assert e[0, 5, 5].isnan() and e.isnan().sum() == 1
+    clean = fuse(depth, {"flip": torch.full_like(flip, 0.1)}, "disparity", shipped_calibration())
+    torch.testing.assert_close(e[~e.isnan()], clean[~e.isnan()])
+
+
+def test_an_image_has_the_same_expected_error_in_every_batch() -> None:
+    generator = torch.Generator().manual_seed(4)
+    depth, flip = torch.rand(2, 4, 60, 70, generator=generator)
+    whole = fuse(depth, {"flip": flip}, "disparity", shipped_calibration())
+    for b in range(4):
+        alone = fuse(depth[b : b + 1], {"flip": flip[b : b + 1]}, "disparity", shipped_calibration())
+        assert torch.equal(whole[b : b + 1], alone)
+    assert fuse(depth[:0], {"flip": flip[:0]}, "disparity", shipped_calibration()).shape == (0, 60, 70)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10_000), scale=st.floats(1e-2, 1e2))
+def test_the_expected_error_knows_no_unit_and_grows_with_disagreement(seed: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    depth, delta = torch.rand(2, 1, 12, 16, generator=generator) + 0.1
+
+    def expected(depth: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+        return fuse(depth, {"flip": relative_error(depth, delta)}, "disparity", shipped_calibration())
+
+    e = expected(depth, delta)
+    torch.testing.assert_close(expected(depth * scale, delta * scale), e, rtol=1e-4, atol=0)
+    assert (expected(depth, delta * 2) > e).all()
+
+
+def test_the_shipped_calibration_knows_every_combination_and_no_signal_lowers_the_error() -> None:
+    names = ["edges", "flip", "lowres", "photometric", "teachers"]
+    every = {"+".join(some) for count in range(1, 6) for some in itertools.combinations(names, count)}
+    calibration = shipped_calibration()
+    assert calibration.weights.keys() == {"disparity", "depth"}
+    for table in calibration.weights.values():
+        assert table.keys() == every
+        assert all(row[name] >= 0 for key, row in table.items() for name in key.split("+"))
+        assert all(row["level"] < 0 for row in table.values())  # far is less certain than near
+    assert calibration.fitted_on == (load_teacher("tiny").weights_digest,)
+
+
+def test_calibrations_are_named_by_signals_and_marked_where_they_were_not_fitted() -> None:
+    calibration = weights(flip={"constant": 0, "level": 0, "flip": 1})
+    assert calibration.name((), "ab") == "none"
+    assert calibration.name(("lowres", "flip"), "ab") == "flip+lowres-9"
+    assert calibration.name(("flip",), "cd") == "flip-9-transferred"
+    with pytest.raises(UsageError, match=r"calibration 9 was not fitted for disparity with signals edges"):
+        calibration.weights_of("disparity", ["edges"])
+    with pytest.raises(UsageError, match="not fitted for depth with signals flip"):
+        calibration.weights_of("depth", ["flip"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        {"version": "1", "fitted_on": []},
+        {"version": "1", "fitted_on": [], "weights": {"disparity": {"flip": 3}}},
+        {"version": "1", "fitted_on": [], "weights": {"disparity": {"flip": {"constant": 1, "level": 0}}}},
+        {"version": "1", "fitted_on": [], "weights": {"depth": {"flip": {"constant": 1, "level": 0, "flip": "nan"}}}},
+    ],
+)
+def test_a_file_that_is_no_calibration_is_refused_by_its_name(body: object) -> None:
+    with pytest.raises(UsageError, match=r"mine\.json"):
+        Calibration.from_json(body, "mine.json")

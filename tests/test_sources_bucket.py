@@ -12,7 +12,7 @@ from s3server import S3Server, every, some_calls
 
 from depthsieve.errors import ImageRejected, SourceError, UsageError
 from depthsieve.images import decode
-from depthsieve.labelling import IMAGE_FAULTS
+from depthsieve.preparing import IMAGE_FAULTS
 from depthsieve.records import ImageRecord
 from depthsieve.sources import Scan, Source, bucket, open_source, reopen_source
 from depthsieve.storage import objects

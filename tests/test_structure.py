@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "pillow_guard": "errors",
     "images": "errors records image_headers pillow_guard",
     "sources": "errors records image_headers images storage",
+    "ground_truth": "errors image_headers pillow_guard sources storage",
     "store": "errors records processes storage",
     "sharding": "errors records store.schema",
     "teachers": "errors records threads",
@@ -57,7 +58,8 @@ MAY_IMPORT = {
     # labelling: one shard, then one run
     "numerics": "errors records threads images teachers",
     "forward": "errors records store.schema teachers reliability",
-    "labelling": "errors records stopping threads lanes images sources store teachers reliability numerics forward",
+    "preparing": "errors records images sources teachers forward",
+    "labelling": "errors records stopping threads lanes sources store teachers reliability numerics forward preparing",
     "isolation": "errors records stopping lifelines labelling",
     "drafting": "errors records store sharding",
     "planning": "errors records options lanes reliability sources storage store teachers numerics drafting",
@@ -69,6 +71,7 @@ MAY_IMPORT = {
     "run": "errors records options stopping sources storage store teachers numerics labelling drafting planning "
     "forecast runners dispatch",
     # what looks at a finished store, and the demonstration of it all
+    "evaluation": "errors records storage store evaluate ground_truth",
     "student": "errors losses loader",
     "demo_settings": "errors",
     "report": "errors records images sources store masking reliability evaluate loader demo_settings",
@@ -84,10 +87,14 @@ ONLY_IN = {
     "click": "depthsieve_cli",
     "obstore": "depthsieve.storage",
     "duckdb": "depthsieve.store.spill",
+    "matplotlib": "depthsieve.evaluation.figures",
     "depthsieve_cli": "depthsieve_cli",
 }
 
-HEAVY = ("PIL", "cv2", "duckdb", "h5py", "huggingface_hub", "numpy", "pyarrow", "ray", "torch", "transformers", "zarr")
+HEAVY = (
+    *("PIL", "cv2", "duckdb", "h5py", "huggingface_hub", "matplotlib", "numpy", "pyarrow", "ray", "torch"),
+    *("transformers", "zarr"),
+)
 
 
 def imports_in(source: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ import click
 import depthsieve
 from depthsieve.errors import DepthsieveError, UsageError
 from depthsieve_cli.demo import demo
+from depthsieve_cli.evaluate import evaluate
 from depthsieve_cli.label import label
 from depthsieve_cli.plan import plan
 from depthsieve_cli.recalibrate import recalibrate
@@ -36,7 +37,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, label, plan, recalibrate, status, teachers, verify):
+for command in (demo, evaluate, label, plan, recalibrate, status, teachers, verify):
     cli.add_command(command)
 
 

@@ -10,6 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from depthsieve.evaluation.comparing import evaluate_labels
+    from depthsieve.evaluation.result import Evaluation
+    from depthsieve.evaluation.settings import EvaluateSettings
     from depthsieve.loader import PseudoLabelDataset
     from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
     from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "EvaluateSettings",
+    "Evaluation",
     "GradientMatchingLoss",
     "Label",
     "LabelOptions",
@@ -37,6 +42,7 @@ __all__ = [
     "StoreStatus",
     "TrimmedLoss",
     "VerifyReport",
+    "evaluate_labels",
     "label",
     "load_teacher",
     "open_store",
@@ -47,6 +53,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "evaluation.comparing": ("evaluate_labels",),
+    "evaluation.result": ("Evaluation",),
+    "evaluation.settings": ("EvaluateSettings",),
     "loader": ("PseudoLabelDataset",),
     "losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
     "options": ("LabelOptions", "LabelSummary", "PlanSummary"),

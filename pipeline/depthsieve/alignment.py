@@ -104,25 +104,33 @@ def align_robust(
 def _least_trimmed_squares(
     source_HW: torch.Tensor, target_HW: torch.Tensor, counted_HW: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """The concentration steps are taken on a sample at even distances; the last fit is that of all pixels."""
     source_P, target_P = source_HW[counted_HW], target_HW[counted_HW]
-    scale, shift = _median_slope(source_P, target_P)
-    kept = math.ceil(ROBUST_KEPT * len(source_P))
-    for _ in range(ROBUST_ROUNDS):
-        off_HW = (scale * source_HW + shift - target_HW).abs()
-        limit = off_HW[counted_HW].kthvalue(kept).values
-        kept_HW = counted_HW & (off_HW <= limit)
-        source_P = source_HW[kept_HW]
-        if source_P.amin() == source_P.amax():  # nothing but sky, say: no slope in it
+    step = math.ceil(len(source_P) / ROBUST_SAMPLE)
+    source_1S, target_1S = source_P[None, ::step], target_P[None, ::step]
+    scale, shift = _median_slope(source_1S[0], target_1S[0])
+    kept = math.ceil(ROBUST_KEPT * source_1S.numel())
+    for source, target, counted in (
+        *ROBUST_ROUNDS * [(source_1S, target_1S, torch.ones_like(source_1S, dtype=torch.bool))],
+        (source_HW, target_HW, counted_HW),
+    ):
+        limit = _off(source_1S, target_1S, scale, shift).flatten().kthvalue(kept).values
+        counted = counted & (_off(source, target, scale, shift) <= limit)
+        fitted = source[counted]
+        if fitted.numel() == 0 or fitted.amin() == fitted.amax():  # nothing but sky, say: no slope in it
             break
-        scale, shift = _least_squares(source_HW, target_HW, kept_HW)
+        scale, shift = _least_squares(source, target, counted)
     return scale, shift
 
 
-def _median_slope(source_P: torch.Tensor, target_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Theil's incomplete estimator on a sample at even distances; two pixels at least give a slope."""
-    step = math.ceil(len(source_P) / ROBUST_SAMPLE)
-    source_S, order_S = source_P[::step].sort(stable=True)
-    target_S = target_P[::step][order_S]
+def _off(source: torch.Tensor, target: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    return (scale * source + shift - target).abs()
+
+
+def _median_slope(source_S: torch.Tensor, target_S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Theil's incomplete estimator; two pixels at least give a slope."""
+    source_S, order_S = source_S.sort(stable=True)
+    target_S = target_S[order_S]
     half = (len(source_S) + 1) // 2
     run = source_S[half:] - source_S[: len(source_S) - half]
     rise = target_S[half:] - target_S[: len(source_S) - half]

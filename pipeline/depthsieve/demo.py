@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,17 +23,20 @@ from tqdm.auto import tqdm
 from depthsieve.demo_settings import HEIGHT, WIDTH, DemoSettings
 from depthsieve.errors import RunError, UsageError
 from depthsieve.evaluate import (
+    Comparison,
+    CurveMean,
     Sparsification,
+    at_shape,
     ause_aurg,
+    beats_chance,
+    compare,
     depth_metrics,
+    kept_errors,
+    label_at_shape,
     pixel_errors,
-    predicted_depth,
-    sparsification,
-    truth_mask,
 )
 from depthsieve.loader import PseudoLabelDataset
-from depthsieve.records import Quantity
-from depthsieve.report.demo_page import Accuracy, DemoResult, KeptError, SceneMaps, StudentScore, write_page
+from depthsieve.report.demo_page import Accuracy, DemoResult, SceneMaps, StudentScore, write_page
 from depthsieve.report.sheet import contact_sheet, label_panels
 from depthsieve.run import label
 from depthsieve.scenes import render_scene
@@ -99,10 +101,10 @@ def run_demo(out: Path, *, progress: bool = True, settings: DemoSettings | None 
         drop=DROP,
         masked=masked,
         labels=_accuracy(scores),
-        kept=_kept(curve),
+        kept=kept_errors(curve, DROPS),
         ause=ause,
         aurg=aurg,
-        better_than_chance=float(np.mean([ause_aurg(score.curve)[1] > 0 for score in scores])),
+        better_than_chance=float(np.mean([beats_chance(score.curve) for score in scores])),
         student=student,
         samples=tuple(score.id for score in samples),
         seconds=time.perf_counter() - start,
@@ -189,37 +191,34 @@ def _evaluate(store: Store, out: Path, progress: bool) -> list[_Score]:
     """Every label that has exact depth to compare with, in the order of ids."""
     scores = []
     for image_id in tqdm(store.images, desc="evaluate", unit=" labels", disable=not progress):
-        depth_HW, reliability_HW, truth_HW = _against_truth(store, out, image_id)
-        mask_HW = truth_mask(truth_HW, reliability_HW > 0, DEPTH_RANGE)
-        if not mask_HW.any():
-            continue  # nothing but sky
-        metrics = depth_metrics(depth_HW, truth_HW, mask_HW, store.spec.quantity, DEPTH_RANGE)
-        predicted_HW = predicted_depth(depth_HW, truth_HW, mask_HW, store.spec.quantity, DEPTH_RANGE)
-        curve = sparsification(pixel_errors(predicted_HW, truth_HW, "abs_rel"), reliability_HW, mask_HW)
-        scores.append(_Score(image_id, metrics["abs_rel"], metrics["delta1"], curve))
+        _, found = _compared(store, out, image_id)
+        if found is not None:  # else there is nothing but sky
+            metrics = found.metrics
+            scores.append(_Score(image_id, metrics["abs_rel"], metrics["delta1"], found.curves["abs_rel"]))
     if not scores:
         raise RunError("no scene shows anything nearer than the sky; use another seed")
     return scores
 
 
+def _compared(store: Store, out: Path, image_id: str) -> tuple[NDArray[np.float32], Comparison | None]:
+    """The exact depth of a scene, and its label compared with it."""
+    depth_HW, reliability_HW, truth_HW = _against_truth(store, out, image_id)
+    quantity = store.spec.quantity
+    return truth_HW, compare(depth_HW, reliability_HW, truth_HW, quantity, DEPTH_RANGE, metrics=("abs_rel",))
+
+
 def _against_truth(
     store: Store, out: Path, image_id: str
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]:
-    """Depth (bilinear) and reliability (nearest) of a label at the resolution of the exact depth, and that."""
+    """Depth and reliability of a label at the resolution of the exact depth, and that."""
     held, truth_HW = store.label(image_id), _truth(out, image_id)
-    size = (truth_HW.shape[1], truth_HW.shape[0])
-    reliability_HW = cv2.resize(held.reliability_HW, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return _resized(held.depth_HW, size), np.asarray(reliability_HW, dtype=np.uint8), truth_HW
+    height, width = truth_HW.shape
+    return *label_at_shape(held.depth_HW, held.reliability_HW, (height, width)), truth_HW
 
 
 def _truth(out: Path, image_id: str) -> NDArray[np.float32]:
     name = image_id.removeprefix("scenes/").removesuffix(".png")
     return np.asarray(np.load(out / "depth" / f"{name}.npy", allow_pickle=False), dtype=np.float32)
-
-
-def _resized(map_HW: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Bilinear between pixel centres, as cv2 has it; ``size`` is (width, height)."""
-    return np.asarray(cv2.resize(map_HW, size, interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
 
 def _train(
@@ -262,7 +261,7 @@ def _measured(
     rows = []
     for sample in PseudoLabelDataset(store, subset=[score.id for score in held_out], drop=0.0):
         _, reliability_HW, truth_HW = _against_truth(store, out, sample["id"])
-        prediction_HW = _resized(predict(sample["image_CHW"]), (truth_HW.shape[1], truth_HW.shape[0]))
+        prediction_HW = at_shape(predict(sample["image_CHW"]), (truth_HW.shape[0], truth_HW.shape[1]))
         metrics = depth_metrics(prediction_HW, truth_HW, reliability_HW > 0, "disparity", DEPTH_RANGE)
         rows.append((metrics["abs_rel"], metrics["delta1"]))
     return _summary(rows)
@@ -278,18 +277,10 @@ def _summary(rows: Sequence[tuple[float, float]]) -> Accuracy:
 
 
 def _mean_curve(scores: Sequence[_Score]) -> Sparsification:
-    """The mean of the scenes' curves, as published evaluations have it."""
-    names = [field.name for field in dataclasses.fields(Sparsification)]
-    return Sparsification(*(np.mean([getattr(score.curve, name) for score in scores], axis=0) for name in names))
-
-
-def _kept(curve: Sparsification) -> tuple[KeptError, ...]:
-    def at(dropped: float, values_S: NDArray[np.float64]) -> float:
-        return float(np.interp(dropped, curve.dropped_S, values_S))
-
-    return tuple(
-        KeptError(drop, curve.kept_error(drop), at(drop, curve.oracle_S), at(drop, curve.random_S)) for drop in DROPS
-    )
+    curves = CurveMean()
+    for score in scores:
+        curves.add(score.curve)
+    return curves.mean()
 
 
 def _samples(scores: Sequence[_Score]) -> list[_Score]:
@@ -300,9 +291,7 @@ def _samples(scores: Sequence[_Score]) -> list[_Score]:
 
 
 def _maps(store: Store, out: Path, score: _Score) -> SceneMaps:
-    depth_HW, reliability_HW, truth_HW = _against_truth(store, out, score.id)
-    mask_HW = truth_mask(truth_HW, reliability_HW > 0, DEPTH_RANGE)
-    quantity: Quantity = store.spec.quantity
-    predicted_HW = predicted_depth(depth_HW, truth_HW, mask_HW, quantity, DEPTH_RANGE)
-    error_HW = np.where(mask_HW, pixel_errors(predicted_HW, truth_HW, "abs_rel"), np.nan)
-    return SceneMaps(score.abs_rel, truth_HW, predicted_HW, error_HW)
+    truth_HW, found = _compared(store, out, score.id)
+    assert found is not None  # it has a score
+    error_HW = np.where(found.mask_HW, pixel_errors(found.predicted_HW, truth_HW, "abs_rel"), np.nan)
+    return SceneMaps(score.abs_rel, truth_HW, found.predicted_HW, error_HW)

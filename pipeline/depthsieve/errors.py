@@ -12,6 +12,7 @@
     │   ├── StoreMismatch (ValueError)     the store was made under another label spec or format
     │   ├── StoreBusy (BlockingIOError)    another process labels into it
     │   └── StoreDamaged (ValueError)      a digest does not fit
+    ├── GroundTruthError (ValueError)      ground truth that is missing, ambiguous, or cannot be read
     ├── RunError (RuntimeError)            a run that had to stop; what is committed stands
     └── LoaderError (ValueError)           a dataset or state that does not fit the store
 
@@ -65,6 +66,10 @@ class StoreBusy(StoreError, BlockingIOError):
 
 class StoreDamaged(StoreError, ValueError):
     """A file of the store does not fit its digest."""
+
+
+class GroundTruthError(DepthsieveError, ValueError):
+    """Ground truth that is missing, ambiguous, or cannot be read."""
 
 
 class RunError(DepthsieveError, RuntimeError):

@@ -5,27 +5,23 @@ Axes: C channels, H and W the label shape; batches are rows [kB, (k+1)B) of the 
 
 import contextlib
 import errno
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 
-from depthsieve.errors import DepthsieveError, ImageRejected, SourceError, StoreError, TeacherError
-from depthsieve.forward import LabelWork, PreparedImage, is_out_of_memory, label_batch
-from depthsieve.images import decode
+from depthsieve.errors import DepthsieveError, ImageRejected, StoreError, TeacherError
+from depthsieve.forward import LabelWork, is_out_of_memory, label_batch
 from depthsieve.lanes import GPU_LANES, Lanes, cores
 from depthsieve.numerics import make_profile
+from depthsieve.preparing import Prepared, Unreadable, prepare_image
 from depthsieve.records import (
-    ImageRecord,
     LabelJob,
     LabelSpec,
     NumericsProfile,
-    Shape,
     Shard,
     ShardResult,
     TeacherRequest,
@@ -40,15 +36,7 @@ from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard
 from depthsieve.teachers import Teacher, load_teacher
 from depthsieve.threads import torch_threads
 
-Prepared = PreparedImage | ImageRejected
 Done = TypeVar("Done")
-
-IMAGE_FAULTS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
-"""File errors that are the image's own: trying again at once cannot help. All others are transient at first."""
-
-
-class Unreadable(ImageRejected):
-    """A file that could not be read; where that is true of a whole shard, it is the disk and not the images."""
 
 
 def load_requested(request: TeacherRequest) -> Teacher:
@@ -264,7 +252,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes, make_room: Callable
     began: list[float] = []
 
     def prepare(row: int) -> Prepared:
-        return _prepare(shard.images[row], shard.shape, work)
+        return prepare_image(shard.images[row], shard.shape, work.sources, work.teacher, work.job.last_attempt)
 
     def predict(span: range, prepared: list[Prepared]) -> tuple[int, list[Unreadable]]:
         began.append(time.monotonic())
@@ -331,39 +319,3 @@ def _empty_arrays(shard: Shard) -> dict[str, np.ndarray[Any, Any]]:
         arrays["source_width"][row] = image.width
         arrays["orientation"][row] = image.orientation
     return arrays
-
-
-def _prepare(image: ImageRecord, shape: Shape, work: ShardWork) -> Prepared:
-    """Read, decode and resize one image; what is wrong with the image itself comes back as a value."""
-    source = work.sources[image.id.partition("/")[0]]
-    try:
-        data = source.read(image.id)
-        decoded = decode(data)
-        height, width = decoded.rgb_HW3.shape[:2]
-        if (height, width) != (image.height, image.width):
-            return ImageRejected(f"changed since the scan: {image.width}x{image.height} then, {width}x{height} now")
-        prepared_CHW = work.teacher.prepare(decoded.rgb_HW3, shape)
-        second_Chw = _prepare_second(decoded.rgb_HW3, shape, work.teacher.second) if work.teacher.second else None
-    except ImageRejected as error:
-        return error
-    except (SourceError, TeacherError) as error:  # a file that became a link outward, a shape the processor refuses
-        return ImageRejected(str(error))
-    except OSError as error:
-        reason = f"cannot be read any more: {(error.strerror or str(error)).lower()}"
-        if error.errno in IMAGE_FAULTS and source.is_there():
-            return ImageRejected(reason)
-        if work.job.last_attempt:
-            return Unreadable(reason)
-        raise OSError(error.errno, f"{image.id} {reason}") from error
-    hole_HW = None
-    if decoded.hole_HW is not None:
-        covered = cv2.resize(decoded.hole_HW.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
-        hole_HW = np.asarray(covered > 0)
-    return PreparedImage(prepared_CHW, second_Chw, hole_HW, decoded.header.focal_px, hashlib.sha256(data).hexdigest())
-
-
-def _prepare_second(rgb_HW3: np.ndarray[Any, Any], shape: Shape, second: Teacher) -> np.ndarray[Any, Any]:
-    """The second teacher's input, made of the image at label shape: so a shard's images have one shape there too."""
-    smaller = shape[0] * shape[1] < rgb_HW3.shape[0] * rgb_HW3.shape[1]
-    how = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-    return second.prepare(cv2.resize(rgb_HW3, shape[::-1], interpolation=how), second.label_shape(*shape))

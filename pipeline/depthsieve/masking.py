@@ -24,8 +24,13 @@ def drop_count(drop: float, n: int) -> int:
     Raises:
         UsageError: ``drop`` is no number in [0, 1).
     """
-    fraction = _fraction(str(drop))
+    fraction = drop_fraction(drop)
     return n * fraction.numerator // fraction.denominator
+
+
+def drop_fraction(drop: float) -> Fraction:
+    """``drop`` as the fraction that :func:`drop_count` counts by. Raises as that does."""
+    return _fraction(str(drop))
 
 
 @lru_cache(maxsize=256)

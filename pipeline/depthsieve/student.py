@@ -4,7 +4,7 @@ The demo trains it for a minute to show the whole way; for real work put your ow
 a batch, C channel, H row, W column.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, pairwise, repeat
 from typing import Any
@@ -85,10 +85,6 @@ def train_student(
 ) -> Training:
     """Train a new student on the CPU. The dataset's mask leaves out what is doubtful, the trim the largest losses.
 
-    The loss is L1 to the normalised label plus gradient matching. ``ScaleShiftInvariantLoss``, which normalises the
-    prediction too, is for a student that begins from pretrained weights: this one, whose first predictions are flat,
-    had learnt nothing by it after 200 steps.
-
     Args:
         dataset: with images; its seed also decides the student's first weights.
         steps: optimiser steps, 1 or more.
@@ -99,18 +95,44 @@ def train_student(
     Raises:
         UsageError: no step. LoaderError: see :class:`PseudoLabelDataset`.
     """
+    samples = chain.from_iterable(repeat(dataset.loader(batch)))
+    batches = (sample | {"depth_BHW": as_disparity(sample["depth_BHW"], dataset.quantity)} for sample in samples)
+    return train_on(batches, steps, seed=dataset.seed, drop=drop, advance=advance)
+
+
+def train_on(
+    batches: Iterable[Mapping[str, Any]],
+    steps: int,
+    *,
+    seed: int,
+    drop: float = 0.10,
+    advance: Callable[[float], Any] | None = None,
+) -> Training:
+    """:func:`train_student` on batches from anywhere: ``image_BCHW``, ``depth_BHW`` (disparity) and ``mask_BHW``.
+
+    The loss is L1 to the normalised label plus gradient matching. ``ScaleShiftInvariantLoss``, which normalises the
+    prediction too, is for a student that begins from pretrained weights: this one, whose first predictions are flat,
+    had learnt nothing by it after 200 steps.
+
+    Args:
+        batches: as many as there are steps, or more; those are not taken.
+        steps, drop, advance: see :func:`train_student`.
+        seed: decides the student's first weights.
+
+    Raises:
+        UsageError: no step, or fewer batches than steps.
+    """
     if steps < 1:
         raise UsageError(f"training needs at least 1 step, not {steps}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(dataset.seed)
+        torch.manual_seed(seed)
         student = Student()
     optimizer = torch.optim.AdamW(student.parameters(), RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps + 1, pct_start=0.1)
     edge_loss, trim = GradientMatchingLoss(reduction="none"), TrimmedLoss(drop)
     losses: list[float] = []
-    epochs = chain.from_iterable(repeat(dataset.loader(batch)))
-    for _, sample in zip(range(steps), epochs, strict=False):
-        label_BHW, mask_BHW = as_disparity(sample["depth_BHW"], dataset.quantity), sample["mask_BHW"]
+    for _, sample in zip(range(steps), batches, strict=False):
+        label_BHW, mask_BHW = sample["depth_BHW"], sample["mask_BHW"]
         prediction_BHW = student(sample["image_BCHW"])
         loss_BHW = (prediction_BHW - normalised(label_BHW, mask_BHW)).abs()
         loss_BHW = loss_BHW + EDGE_WEIGHT * edge_loss(prediction_BHW, label_BHW, mask_BHW)
@@ -123,6 +145,8 @@ def train_student(
         losses.append(loss.item())
         if advance is not None:
             advance(losses[-1])
+    if len(losses) < steps:
+        raise UsageError(f"training of {steps} steps was given {len(losses)} batches")
     return Training(student.eval(), tuple(losses))
 
 

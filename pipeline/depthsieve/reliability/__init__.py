@@ -3,6 +3,7 @@
 from depthsieve.reliability.code import decode_error, encode_error, histogram
 from depthsieve.reliability.fusion import (
     Calibration,
+    error_denominator,
     fuse,
     fusion_features,
     near_level,
@@ -26,6 +27,7 @@ __all__ = [
     "decode_error",
     "edges_disagreement",
     "encode_error",
+    "error_denominator",
     "flip_disagreement",
     "fuse",
     "fusion_features",

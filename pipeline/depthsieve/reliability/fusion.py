@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import Any, get_args
 
 import torch
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import pad
 
 from depthsieve.alignment import check_maps, is_finite, sum_map
 from depthsieve.errors import UsageError
@@ -62,6 +62,11 @@ def relative_error(depth_BHW: torch.Tensor, delta_BHW: torch.Tensor) -> torch.Te
     return e_BHW
 
 
+def error_denominator(depth_HW: torch.Tensor) -> torch.Tensor:
+    """What the relative error of one float32 label [H,W] is relative to, as above; NaN where it is not finite."""
+    return _denominator(depth_HW)[0]
+
+
 def _denominator(depth_HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``d + median(d)``, floored, NaN where the label is not finite; and the median."""
     finite_HW = is_finite(depth_HW)
@@ -94,9 +99,16 @@ def patch_mean(map_HW: torch.Tensor) -> torch.Tensor:
 
 
 def _box(map_HW: torch.Tensor) -> torch.Tensor:
-    reach = PATCH // 2
-    across = avg_pool2d(map_HW[None, None], (1, PATCH), 1, (0, reach), count_include_pad=False)
-    return avg_pool2d(across, (PATCH, 1), 1, (reach, 0), count_include_pad=False)[0, 0]
+    """By running sums: the same time for a window of any size."""
+    mean_HW = map_HW.double()
+    for axis in (0, 1):
+        size = mean_HW.shape[axis]
+        at = torch.arange(size, device=mean_HW.device)
+        first, last = (at - PATCH // 2).clamp(min=0), (at + PATCH // 2 + 1).clamp(max=size)
+        sums_HW = pad(mean_HW.cumsum(axis), (0, 0, 1, 0) if axis == 0 else (1, 0))
+        count = (last - first).view(-1, 1) if axis == 0 else last - first
+        mean_HW = (sums_HW.index_select(axis, last) - sums_HW.index_select(axis, first)) / count
+    return mean_HW.float()
 
 
 @dataclass(frozen=True)

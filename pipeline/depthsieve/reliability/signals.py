@@ -11,7 +11,7 @@ import functools
 from typing import Literal
 
 import torch
-from torch.nn.functional import interpolate, max_pool2d
+from torch.nn.functional import interpolate
 
 from depthsieve.alignment import align_robust, apply_scale_shift, check_maps
 from depthsieve.errors import UsageError
@@ -24,7 +24,7 @@ PHOTOMETRIC_NOISE = 0.1
 brighter picture with the noise of a cheap camera (0.1 is about 6 steps of 255)."""
 
 EDGE_REACHES = (1, 2, 4, 8)
-"""How far from a pixel, in pixels, the edge signal looks for another depth."""
+"""How far from a pixel, in pixels, the edge signal looks for another depth; each at most twice the one before."""
 
 
 def flip_disagreement(depth_BHW: torch.Tensor, flipped_BHW: torch.Tensor, quantity: Quantity) -> torch.Tensor:
@@ -125,19 +125,30 @@ def edges_disagreement(depth_BHW: torch.Tensor) -> torch.Tensor:
     falling off with the distance to it, as far as the farthest reach. It needs no further prediction.
     """
     check_maps(depth_BHW=depth_BHW)
-    low_B1HW = high_B1HW = depth_BHW.float()[:, None]
-    total_B1HW, reached = torch.zeros_like(high_B1HW), 0
+    high_BHW, minus_low_BHW = depth_BHW.float(), -depth_BHW.float()
+    total_BHW, reached = torch.zeros_like(high_BHW), 0
     for reach in EDGE_REACHES:
-        high_B1HW, low_B1HW = _grown(high_B1HW, reach - reached), -_grown(-low_B1HW, reach - reached)
-        total_B1HW = total_B1HW + (high_B1HW - low_B1HW)
+        high_BHW, minus_low_BHW = _grown(high_BHW, reach - reached), _grown(minus_low_BHW, reach - reached)
+        total_BHW += high_BHW + minus_low_BHW
         reached = reach
-    return total_B1HW[:, 0] / len(EDGE_REACHES)
+    return total_BHW / len(EDGE_REACHES)
 
 
-def _grown(maps_B1HW: torch.Tensor, reach: int) -> torch.Tensor:
-    """The largest value within a square that reaches so far: rows, then columns."""
-    size = 2 * reach + 1
-    return max_pool2d(max_pool2d(maps_B1HW, (size, 1), 1, (reach, 0)), (1, size), 1, (0, reach))
+def _grown(maps_BHW: torch.Tensor, by: int) -> torch.Tensor:
+    """The largest of each pixel and those ``by`` away in rows, and then in columns. Where pixels hold the largest value
+    within a square that reaches at least ``by / 2``, it then reaches ``by`` farther."""
+    for axis in (1, 2):
+        size = maps_BHW.shape[axis] - by
+        if size > 0:
+            near, far = maps_BHW.narrow(axis, 0, size), maps_BHW.narrow(axis, by, size)
+            grown_BHW = maps_BHW.clone()
+            grown_BHW.narrow(axis, 0, size).copy_(torch.maximum(near, far))
+            upper = grown_BHW.narrow(axis, by, size)
+            upper.copy_(torch.maximum(upper, near))
+            maps_BHW = grown_BHW
+        else:
+            maps_BHW = maps_BHW.amax(axis, keepdim=True).expand_as(maps_BHW)
+    return maps_BHW
 
 
 def _enlarged(maps_Bhw: torch.Tensor, like_BHW: torch.Tensor) -> torch.Tensor:

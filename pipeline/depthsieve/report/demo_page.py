@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.demo_settings import DemoSettings
-from depthsieve.evaluate import Floats, Sparsification
+from depthsieve.evaluate import Floats, KeptError, Sparsification
 from depthsieve.report import colours
 from depthsieve.report.page import Line, cards, image, page, panels, plot, table
 from depthsieve.report.sheet import Panels
@@ -27,16 +27,6 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class KeptError:
-    """Mean AbsRel of what is kept when a fraction ``dropped`` goes: least reliable first, worst first, any."""
-
-    dropped: float
-    method: float
-    oracle: float
-    random: float
-
-
-@dataclass(frozen=True)
 class StudentScore:
     """The student's mean loss over its first and its last ten steps, and accuracies on scenes it did not learn from."""
 
@@ -50,8 +40,8 @@ class StudentScore:
 @dataclass(frozen=True)
 class DemoResult:
     """What the demo measured, and where its page lies. ``masked`` is the share of the valid pixels that the mask of
-    ``drop`` really left out, ``better_than_chance`` the share of scenes whose AURG is above 0, ``samples`` the ids on
-    page and contact sheet."""
+    ``drop`` really left out, ``better_than_chance`` the share of scenes whose reliability beats chance, ``samples`` the
+    ids on page and contact sheet."""
 
     page: Path
     sheet: Path

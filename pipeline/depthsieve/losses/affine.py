@@ -1,11 +1,10 @@
-"""Losses for training a student on pseudo-labels: the trim, and the two losses that Depth Anything trains with.
+"""The two losses that Depth Anything trains with: scale-and-shift-invariant, and gradient matching.
 
-Needs torch alone. Predictions and labels are disparity (inverse depth up to scale and shift), [B,H,W].
+Predictions and labels are disparity (inverse depth up to scale and shift), [B,H,W].
 
-Axes: B image of a batch, C channel, H row, W column, N all else of an image in one axis.
+Axes: B image of a batch, C channel, H row, W column.
 """
 
-import math
 from typing import Literal
 
 import torch
@@ -13,79 +12,12 @@ from torch import nn
 from torch.nn import functional
 
 from depthsieve.errors import UsageError
-from depthsieve.masking import drop_count
+from depthsieve.losses.masked import at_least_float32, fitting_mask, masked_mean
 
 SPREAD_FLOOR = 1e-6
 """A map whose mean absolute deviation is below this is divided by this instead: a constant map stays 0."""
 
 Reduction = Literal["mean", "none"]
-
-
-class TrimmedLoss(nn.Module):
-    """The mean of a per-pixel loss without its largest values: ``L[L < v].mean()``.
-
-    Depth Anything V2 ignores the top 10% this way when it trains on pseudo-labels (section "Learning from
-    pseudo-labels"; the formula is its author's, issue 108 of its repository). Over the valid losses of the scope,
-    ``k = floor(drop * n)`` (exact, see :func:`depthsieve.masking.drop_count`), ``v`` is the k-th largest, and pixels
-    with ``L >= v`` go. ``k = 0`` keeps all. So do losses that are all equal, where nothing would be left.
-
-    Args:
-        drop: fraction in [0, 1); 0.10 is the paper's.
-        scope: ``image`` finds ``v`` for each image, ``batch`` one for all of them.
-
-    Raises:
-        UsageError: ``drop`` out of range, or another scope. ``dataset`` is a scope of masks only: losses change with
-            every step, so no value of theirs holds for a dataset.
-    """
-
-    def __init__(self, drop: float = 0.10, scope: Literal["image", "batch"] = "image") -> None:
-        super().__init__()
-        drop_count(drop, 0)  # raises where drop is out of range
-        if scope not in ("image", "batch"):
-            raise UsageError(
-                f"the trim's scope is 'image' or 'batch', not {scope!r} (losses change with every step, so none of "
-                "their values holds for a dataset; 'dataset' is a scope of masks)"
-            )
-        self.drop = drop
-        self.scope = scope
-
-    def extra_repr(self) -> str:
-        return f"drop={self.drop}, scope={self.scope!r}"
-
-    def forward(self, loss: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
-        """The mean over all kept pixels of the batch; every kept pixel weighs the same, whichever image it is in.
-
-        Args:
-            loss: one loss a pixel, batch first, any shape, any floating dtype.
-            valid: bool, True where a loss counts (default: everywhere); as many axes as ``loss``, broadcast over axes
-                of size 1. What stands in other pixels, NaN too, reaches neither value nor gradient.
-
-        Returns:
-            A scalar, summed in float32 (float64 for float64 losses). 0 with zero gradients if nothing is valid. A NaN
-            at a valid pixel is never trimmed out of sight: it makes the result NaN. An infinite loss is a large loss.
-
-        Raises:
-            UsageError: ``valid`` does not fit ``loss``.
-        """
-        return _masked_mean(loss, self.keep_mask(loss, valid))
-
-    @torch.no_grad()
-    def keep_mask(self, loss: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
-        """True at the pixels that :meth:`forward` averages over: bool of the shape of ``loss``. Takes the same."""
-        valid = _fitting_mask(loss, valid)
-        rows = loss.reshape(1, -1) if self.scope == "batch" else loss.reshape(len(loss), math.prod(loss.shape[1:]))
-        keep = valid.reshape(rows.shape).clone()
-        for row, row_keep, n in zip(rows, keep, keep.sum(dim=1).tolist(), strict=True):
-            k = drop_count(self.drop, n)
-            if k == 0:
-                continue
-            # An invalid pixel is below every valid one; there are at least k valid ones.
-            candidates = row if n == row.numel() else torch.where(row_keep, row, -torch.inf)
-            # A NaN counts as the largest and makes v NaN too: then nothing is below v, and all stay.
-            v = candidates.topk(k, sorted=False).values.amin()
-            trimmed = row_keep & (row < v)
-            row_keep.copy_(torch.where(trimmed.any(), trimmed, row_keep))
-        return keep.reshape(loss.shape)
 
 
 class ScaleShiftInvariantLoss(nn.Module):
@@ -113,7 +45,7 @@ class ScaleShiftInvariantLoss(nn.Module):
         """
         valid_BHW = _fitting_maps(prediction_BHW, label_BHW, valid_BHW)
         loss_BHW = _normalised_residual(prediction_BHW, label_BHW, valid_BHW).abs()
-        return loss_BHW if self.reduction == "none" else _masked_mean(loss_BHW, valid_BHW)
+        return loss_BHW if self.reduction == "none" else masked_mean(loss_BHW, valid_BHW)
 
 
 class GradientMatchingLoss(nn.Module):
@@ -152,7 +84,7 @@ class GradientMatchingLoss(nn.Module):
             (_gradient_map(residual_BHW, valid_BHW, 2**scale) for scale in range(self.scales)),
             start=torch.zeros_like(residual_BHW),
         )
-        return loss_BHW if self.reduction == "none" else _masked_mean(loss_BHW, valid_BHW)
+        return loss_BHW if self.reduction == "none" else masked_mean(loss_BHW, valid_BHW)
 
 
 def _gradient_map(residual_BHW: torch.Tensor, valid_BHW: torch.Tensor, step: int) -> torch.Tensor:
@@ -180,36 +112,16 @@ def _normalised_residual(prediction: torch.Tensor, label: torch.Tensor, valid: t
 
 def _normalise(map_BHW: torch.Tensor, valid_BHW: torch.Tensor) -> torch.Tensor:
     """Each map less its median, over its mean absolute deviation, both of its valid pixels; 0 elsewhere."""
-    map_BHW = _at_least_float32(map_BHW)
+    map_BHW = at_least_float32(map_BHW)
     # One image at a time: the full reduction gives no indices, so it also runs under deterministic algorithms on CUDA,
     # and it shares the gradient among equal values.
     medians = [torch.nanmedian(known_HW) for known_HW in torch.where(valid_BHW, map_BHW, torch.nan)]
     median_B = torch.stack(medians) if medians else map_BHW.new_zeros(0)
     centred_BHW = torch.where(valid_BHW, map_BHW - median_B[:, None, None], 0.0)
     count_B = valid_BHW.sum(dim=(1, 2)).clamp(min=1)
-    spread_B = (centred_BHW.abs().sum(dim=(1, 2)) / count_B).clamp(min=SPREAD_FLOOR)
+    # Divided before they are summed: the sum itself may leave the range of float32 where the mean does not.
+    spread_B = (centred_BHW.abs() / count_B[:, None, None]).sum(dim=(1, 2)).clamp(min=SPREAD_FLOOR)
     return centred_BHW / spread_B[:, None, None]
-
-
-def _masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The mean where ``mask``; 0 if that is nowhere. What stands elsewhere, NaN too, has no part in the gradient."""
-    total = torch.where(mask, _at_least_float32(values), 0.0).sum()
-    return total / mask.sum().clamp(min=1)
-
-
-def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
-    return values if values.dtype == torch.float64 else values.float()
-
-
-def _fitting_mask(values: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-    """``valid`` as bool in the shape of ``values``; everywhere True for None."""
-    if values.dim() == 0:
-        raise UsageError("losses must have a batch axis; a scalar has nothing to trim")
-    if valid is None:
-        return torch.ones_like(values, dtype=torch.bool)
-    if valid.dim() != values.dim() or any(v not in (1, s) for v, s in zip(valid.shape, values.shape, strict=True)):
-        raise UsageError(f"a valid mask of shape {list(valid.shape)} does not fit values of {list(values.shape)}")
-    return valid.bool().expand(values.shape)
 
 
 def _fitting_maps(prediction: torch.Tensor, label: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
@@ -218,7 +130,7 @@ def _fitting_maps(prediction: torch.Tensor, label: torch.Tensor, valid: torch.Te
         raise UsageError(
             f"prediction and label must both be [B,H,W], not {list(prediction.shape)} and {list(label.shape)}"
         )
-    return _fitting_mask(prediction, valid)
+    return fitting_mask(prediction, valid)
 
 
 def _checked(reduction: Reduction) -> Reduction:

@@ -1,0 +1,188 @@
+"""``depthsieve evaluate``: labels against ground truth."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from depthsieve.evaluation.settings import ALIGNMENTS, EvaluateSettings
+from depthsieve_cli.output import count, print_json, print_table
+
+if TYPE_CHECKING:
+    from depthsieve.evaluation.result import Evaluation
+
+DEFAULTS = EvaluateSettings()
+SHOWN = 5
+NAMES = {
+    "abs_rel": "AbsRel",
+    "rmse": "RMSE",
+    "log10": "log10",
+    "delta1": "delta1",
+    "delta2": "delta2",
+    "delta3": "delta3",
+}
+AREAS = {"abs_rel": "AbsRel", "rmse": "RMSE", "delta1": "1 - delta1"}
+ALIGNED = {
+    "none": "not aligned",
+    "scale": "aligned by scale, image by image",
+    "scale-shift": "aligned by scale and shift, image by image",
+}
+
+
+@click.command(epilog="Example: depthsieve evaluate labels/ --ground-truth depth/ --scale 1000 --out evaluation/")
+@click.argument("store")
+@click.option(
+    "--ground-truth",
+    required=True,
+    metavar="DIR",
+    help="Folder with a .npy, 16-bit .png, .pfm, .h5 or .hdf5 file for each image, or one HDF5 file (NYU's .mat) with "
+    "all maps.",
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write JSON, a CSV of images and pictures.")
+@click.option(
+    "--scale",
+    type=float,
+    metavar="UNITS",
+    help="How many units of the files are a metre; PNG needs it: 1000 for millimetres, 256 for KITTI, 5000 for TUM.  "
+    "[default: values are metres]",
+)
+@click.option(
+    "--min-depth",
+    default=DEFAULTS.min_depth,
+    show_default=True,
+    metavar="M",
+    help="Nearer ground truth does not count.",
+)
+@click.option(
+    "--max-depth",
+    default=DEFAULTS.max_depth,
+    show_default=True,
+    metavar="M",
+    help="Farther ground truth does not count.",
+)
+@click.option(
+    "--align",
+    type=click.Choice(ALIGNMENTS),
+    default=DEFAULTS.align,
+    show_default=True,
+    help="What is fitted to the ground truth. auto: scale and shift for disparity, nothing for metres.",
+)
+@click.option(
+    "--pattern",
+    metavar="PATTERN",
+    help="Where in DIR an image's ground truth is, such as '{dir}/{stem}_depth.png'; also {name}, {source}.  "
+    "[default: {dir}/{stem} with any of the suffixes]",
+)
+@click.option(
+    "--replace",
+    nargs=2,
+    multiple=True,
+    metavar="OLD NEW",
+    help="OLD in an image's path is NEW in that of its ground truth; may be repeated.",
+)
+@click.option("--dataset", metavar="NAME", help="Which dataset of HDF5 files.  [default: the only one; .mat: depths]")
+@click.option(
+    "--count-from",
+    type=int,
+    default=DEFAULTS.count_from,
+    show_default=True,
+    metavar="0|1",
+    help="Number of the first image, where one file holds all maps and images are named by numbers.",
+)
+@click.option(
+    "--distance-to-depth",
+    type=float,
+    metavar="FOCAL",
+    help="The files hold distance to the camera's centre: make it depth, for this focal length in pixels (Hypersim: "
+    "886.81).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON; no progress bar.")
+def evaluate(store: str, ground_truth: str, out: Path | None, as_json: bool, **options: Any) -> int:
+    """Compare the labels of STORE with ground truth: accuracy, whether reliability finds errors, which drop to use.
+
+    Labels come to the resolution of the ground truth. Images are matched by name; a part of them is enough.
+
+    Exit codes: 0 done; 1 nothing could be compared; 3 done, but some images that have ground truth could not be
+    compared (they are named).
+    """
+    from depthsieve.evaluation.comparing import evaluate_labels  # torch takes seconds
+
+    result = evaluate_labels(store, ground_truth, out=out, progress=not as_json, **options)
+    if as_json:
+        print_json(result.as_json())
+    else:
+        _print(result)
+        if out is not None:
+            from depthsieve.evaluation.writing import FILES
+
+            click.echo(f"Written to {out}: {', '.join(FILES)}.")
+    return 3 if result.not_compared else 0
+
+
+def _print(result: "Evaluation") -> None:
+    low, high = result.settings.depth_range
+    click.echo(f"{result.store} against {result.ground_truth}:")
+    click.echo(
+        f"{count(len(result.images), 'image')}, {count(result.pixels, 'pixel')} from {low:g} to {high:g} m; labels are "
+        f"{'disparity' if result.quantity == 'disparity' else 'metres'}, {ALIGNED[result.align]}."
+    )
+    for note in result.notes:
+        click.echo(f"Note: {note}.")
+    click.echo("")
+    rows = [[name, _number(result.mean[key]), _number(result.median[key])] for key, name in NAMES.items()]
+    print_table(["over images", "mean", "median"], rows)
+    click.echo("")
+    rows = [
+        [name, *(_number(result.mean[f"{area}_{key}"]) for area in ("ause", "aurg"))] for key, name in AREAS.items()
+    ]
+    print_table(["reliability", "AUSE", "AURG"], rows)
+    click.echo(f"Reliability finds errors better than chance on {result.better_than_chance:.0%} of the images.")
+    click.echo(f"Spearman correlation of reliability and error: {_number(result.mean['spearman'])} (-1 is best).")
+    click.echo(_calibration(result))
+    click.echo("")
+    rows = [[f"{row.dropped:.0%}", *map(_number, (row.method, row.random, row.oracle))] for row in result.kept]
+    print_table(["AbsRel after dropping", "least reliable", "any", "largest error"], rows)
+    click.echo(_knee(result))
+    _print_unmatched(result)
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def _calibration(result: "Evaluation") -> str:
+    bias, spread = result.calibration.bias, result.calibration.spread
+    if math.isnan(bias):
+        return "Calibration: no error to compare with what the codes say."
+    off = f"single codes are off by a factor of {_factor(spread)}"
+    return f"Calibration: labels err {_factor(bias)} times as much as their reliability codes say; {off}."
+
+
+def _factor(log10: float) -> str:
+    factor = 10**log10
+    return f"{factor:,.0f}" if factor >= 99.5 else f"{factor:.2g}"
+
+
+def _knee(result: "Evaluation") -> str:
+    knee = result.knee
+    if knee.drop is None:
+        return f"No drop stands out: {knee.reason}."
+    kept = f"keep {1 - knee.drop:.0%} of the pixels"
+    return f"drop {knee.drop:.2f} would {kept} and lower AbsRel from {knee.error:.4f} to {knee.kept_error:.4f}."
+
+
+def _print_unmatched(result: "Evaluation") -> None:
+    for failure in result.not_compared[:SHOWN]:
+        click.echo(f"  not compared: {failure.id}: {failure.reason}")
+    if len(result.not_compared) > SHOWN:
+        click.echo(f"  ... and {len(result.not_compared) - SHOWN:,} more; --json names all of them")
+    _print_names(result.without_truth, "label", "without ground truth")
+    _print_names(result.without_image, "ground truth", "without an image")
+
+
+def _print_names(names: Sequence[str], noun: str, what: str) -> None:
+    if names:
+        more = f", ... ({len(names) - 2:,} more; --json names all of them)" if len(names) > 2 else ""
+        click.echo(f"{count(len(names), noun)} {what}: {', '.join(names[:2])}{more}.")

@@ -1,0 +1,74 @@
+"""Accuracy of labels against ground truth, and how well the reliability map finds their errors.
+
+Pure functions of numpy arrays; whatever computes is float64. Ground truth is depth in metres, 0, NaN or infinity where
+there is none.
+"""
+
+from depthsieve.evaluate.accuracy import (
+    Align,
+    Bools,
+    DepthRange,
+    ErrorMetric,
+    Floats,
+    chosen_alignment,
+    depth_metrics,
+    metrics_of,
+    pixel_errors,
+    predicted_depth,
+    truth_mask,
+)
+from depthsieve.evaluate.calibration import (
+    Calibration,
+    CalibrationBin,
+    CodeErrors,
+    actual_code_errors,
+    code_denominator,
+)
+from depthsieve.evaluate.comparison import METRICS, Comparison, at_shape, codes_at_shape, compare, label_at_shape
+from depthsieve.evaluate.correlation import average_ranks, spearman
+from depthsieve.evaluate.knee import Knee, find_knee
+from depthsieve.evaluate.sparsification import (
+    CurveMean,
+    KeptError,
+    Sparsification,
+    ause_aurg,
+    beats_chance,
+    kept_errors,
+    sparsification,
+)
+
+__all__ = [
+    "METRICS",
+    "Align",
+    "Bools",
+    "Calibration",
+    "CalibrationBin",
+    "CodeErrors",
+    "Comparison",
+    "CurveMean",
+    "DepthRange",
+    "ErrorMetric",
+    "Floats",
+    "KeptError",
+    "Knee",
+    "Sparsification",
+    "actual_code_errors",
+    "at_shape",
+    "ause_aurg",
+    "average_ranks",
+    "beats_chance",
+    "chosen_alignment",
+    "code_denominator",
+    "codes_at_shape",
+    "compare",
+    "depth_metrics",
+    "find_knee",
+    "kept_errors",
+    "label_at_shape",
+    "metrics_of",
+    "pixel_errors",
+    "predicted_depth",
+    "sparsification",
+    "spearman",
+    "truth_mask",
+]

@@ -1,0 +1,104 @@
+"""One label against its ground truth. Axes: H row, W column."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depthsieve.evaluate.accuracy import (
+    Align,
+    Bools,
+    DepthRange,
+    ErrorMetric,
+    Floats,
+    metrics_of,
+    pixel_errors,
+    predicted_depth,
+    truth_mask,
+)
+from depthsieve.evaluate.correlation import spearman
+from depthsieve.evaluate.sparsification import Sparsification, sparsification
+from depthsieve.records import Quantity
+
+METRICS: tuple[ErrorMetric, ...] = get_args(ErrorMetric)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out of comparing one label.
+
+    ``mask_HW`` where pixels were compared, ``predicted_HW`` the label in metres, ``metrics`` as
+    :func:`~depthsieve.evaluate.accuracy.metrics_of`, ``curves`` by metric, ``spearman`` of reliability and the error
+    ``abs_rel`` (below 0: the reliable pixels err less; NaN where either is constant).
+    """
+
+    mask_HW: Bools
+    predicted_HW: Floats
+    metrics: dict[str, float]
+    curves: dict[ErrorMetric, Sparsification]
+    spearman: float
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels were compared."""
+        return int(self.mask_HW.sum())
+
+
+def compare(
+    depth_HW: NDArray[Any],
+    reliability_HW: NDArray[np.uint8],
+    truth_HW: NDArray[Any],
+    quantity: Quantity,
+    depth_range: DepthRange,
+    *,
+    align: Align = "auto",
+    metrics: Sequence[ErrorMetric] = METRICS,
+) -> Comparison | None:
+    """Compare a label with its ground truth, both at the truth's resolution; None where no pixel can be compared.
+
+    Pixels count that have truth within ``depth_range``, a finite depth and a reliability above 0. ``metrics`` says of
+    which errors there shall be a curve.
+
+    Raises:
+        UsageError: see :func:`~depthsieve.evaluate.accuracy.depth_metrics`.
+    """
+    mask_HW = truth_mask(truth_HW, (np.asarray(reliability_HW) > 0) & np.isfinite(depth_HW), depth_range)
+    if not mask_HW.any():
+        return None
+    predicted_HW = predicted_depth(depth_HW, truth_HW, mask_HW, quantity, depth_range, align)
+    predicted, truth, codes = predicted_HW[mask_HW], np.asarray(truth_HW)[mask_HW], reliability_HW[mask_HW]
+    errors = {metric: pixel_errors(predicted, truth, metric) for metric in {"abs_rel", *metrics}}
+    return Comparison(
+        mask_HW,
+        predicted_HW,
+        metrics_of(predicted, truth),
+        {metric: sparsification(errors[metric], codes, metric=metric) for metric in metrics},
+        spearman(codes, errors["abs_rel"]),
+    )
+
+
+def at_shape(map_HW: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """A map of numbers brought to ``shape`` (height, width): bilinear between pixel centres, as cv2 has it."""
+    size = (shape[1], shape[0])
+    return np.asarray(cv2.resize(np.asarray(map_HW, np.float32), size, interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def codes_at_shape(codes_HW: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Reliability brought to ``shape`` (height, width): that of the nearest pixel centre, since codes do not mix."""
+    size = (shape[1], shape[0])
+    return np.asarray(cv2.resize(codes_HW, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+
+
+def label_at_shape(
+    depth_HW: NDArray[np.float32], reliability_HW: NDArray[np.uint8], shape: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """A label's depth and reliability at ``shape`` (height, width).
+
+    Depth is NaN where any of the pixels that it is made of has reliability 0: there it means nothing.
+    """
+    if (reliability_HW == 0).any():
+        depth_HW = np.where(reliability_HW > 0, depth_HW, np.float32(np.nan))
+    return at_shape(depth_HW, shape), codes_at_shape(reliability_HW, shape)

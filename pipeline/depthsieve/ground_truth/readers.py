@@ -1,0 +1,117 @@
+"""Depth maps in the bytes of a file: ``.npy``, 16-bit PNG, ``.pfm``. Input is hostile.
+
+Each reader gives the values as they are stored, [H,W], and refuses what is not one map of numbers. The size that a file
+declares is checked before anything is allocated. Axes: H row, W column.
+"""
+
+import io
+import math
+import re
+import struct
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+from PIL.PngImagePlugin import PngImageFile
+
+from depthsieve.errors import GroundTruthError
+from depthsieve.image_headers import MAX_PIXELS
+from depthsieve.pillow_guard import own_pillow_settings
+
+USUAL_SCALES = "1000 for millimetres, 256 for KITTI, 5000 for TUM"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_GREY = 0
+_PFM = re.compile(rb"(P[Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,32})\s")
+
+
+def one_map(shape: tuple[int, ...], dtype: "np.dtype[Any]", scale: float | None) -> tuple[int, int]:
+    """The (height, width) of an array that is one map of depth, with or without an axis of length 1 at either end.
+
+    Raises :class:`GroundTruthError` for other shapes, too many pixels, what are no real numbers, and whole numbers
+    without a ``scale``: they are metres in no format.
+    """
+    sides = shape
+    if len(sides) == 3 and 1 in (sides[0], sides[-1]):
+        sides = sides[1:] if sides[0] == 1 else sides[:-1]
+    if len(sides) != 2 or min(sides) < 1:
+        raise GroundTruthError(f"it holds an array of shape {list(shape)}, and a depth map is [height, width]")
+    if math.prod(sides) > MAX_PIXELS:
+        raise GroundTruthError(f"it declares {math.prod(sides):,} pixels, more than the {MAX_PIXELS:,} allowed")
+    if dtype.kind not in "fiu":
+        raise GroundTruthError(f"it holds values of type {dtype}, and depth is numbers")
+    if dtype.kind != "f" and scale is None:
+        raise GroundTruthError(f"it holds whole numbers: say how many are a metre with --scale ({USUAL_SCALES})")
+    return sides[0], sides[1]
+
+
+def read_npy(data: bytes, scale: float | None) -> NDArray[Any]:
+    """An array as ``numpy.save`` writes it; never a pickled one."""
+    file = io.BytesIO(data)
+    try:
+        version = npy_format.read_magic(file)
+        read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about Python 2's files
+            shape, fortran, dtype = read_header(file)
+    except Exception as error:  # numpy has Python parse it: of its errors there are many
+        raise GroundTruthError("it is no whole .npy file") from error
+    size = one_map(shape, dtype, scale)
+    body = memoryview(data)[file.tell() :]
+    if len(body) != dtype.itemsize * math.prod(shape):
+        raise GroundTruthError(
+            f"truncated or damaged .npy: {len(body):,} bytes of values instead of {dtype.itemsize * math.prod(shape):,}"
+        )
+    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C").reshape(size)
+
+
+def read_png(data: bytes, scale: float | None) -> NDArray[Any]:
+    """A PNG of one grey channel of 16 bits."""
+    if not data.startswith(_PNG) or len(data) < 26:
+        raise GroundTruthError("it is no PNG file")
+    width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
+    if colour != _PNG_GREY:
+        raise GroundTruthError("a PNG in colour: depth is one grey channel of 16 bits (is this a picture of depth?)")
+    if bits != 16:
+        raise GroundTruthError(f"a PNG of {bits} bits: depth needs 16 (is this a picture of depth?)")
+    size = one_map((height, width), np.dtype(np.uint16), scale)
+    try:
+        with own_pillow_settings(MAX_PIXELS):
+            image = PngImageFile(io.BytesIO(data))
+            image.load()
+            values_HW = np.asarray(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a codec makes of bad bytes
+        raise GroundTruthError("truncated or damaged PNG") from error
+    if values_HW.shape != size:
+        raise GroundTruthError("damaged PNG: it does not hold the pixels that it declares")
+    return values_HW
+
+
+def read_pfm(data: bytes, scale: float | None) -> NDArray[Any]:
+    """A grey portable float map: rows from the bottom to the top, a negative factor for little-endian values.
+
+    (netpbm's manual page pfm(5).) The size of the factor says units without saying which, so a factor other than 1
+    needs a ``scale``, which then counts alone.
+    """
+    header = _PFM.match(data[:128])
+    try:
+        factor = float(header[4]) if header else math.nan
+    except ValueError:
+        factor = math.nan
+    if header is None or not math.isfinite(factor) or factor == 0:
+        raise GroundTruthError("it is no .pfm file")
+    if header[1] != b"Pf":
+        raise GroundTruthError("a .pfm in colour: depth is one channel")
+    if abs(factor) != 1 and scale is None:
+        raise GroundTruthError(f"its header has the factor {factor:g}: say how many units are a metre with --scale")
+    dtype = np.dtype("<f4" if factor < 0 else ">f4")
+    height, width = one_map((int(header[3]), int(header[2])), dtype, scale)
+    body = memoryview(data)[header.end() :]
+    if len(body) != 4 * height * width:
+        raise GroundTruthError(
+            f"truncated or damaged .pfm: {len(body):,} bytes of values instead of {4 * height * width:,}"
+        )
+    return np.frombuffer(body, dtype).reshape(height, width)[::-1]

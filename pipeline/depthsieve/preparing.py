@@ -1,0 +1,66 @@
+"""From an image's file to the teacher's input, or to the reason why there is none."""
+
+import errno
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+
+from depthsieve.errors import ImageRejected, SourceError, TeacherError
+from depthsieve.forward import PreparedImage
+from depthsieve.images import decode
+from depthsieve.records import ImageRecord, Shape
+from depthsieve.sources import Source
+from depthsieve.teachers import Teacher
+
+Prepared = PreparedImage | ImageRejected
+
+IMAGE_FAULTS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+"""File errors that are the image's own: trying again at once cannot help. All others are transient at first."""
+
+
+class Unreadable(ImageRejected):
+    """A file that could not be read; where that is true of a whole shard, it is the disk and not the images."""
+
+
+def prepare_image(
+    image: ImageRecord, shape: Shape, sources: Mapping[str, Source], teacher: Teacher, last_attempt: bool
+) -> Prepared:
+    """Read, decode and resize one image; what is wrong with the image itself comes back as a value.
+
+    A file that cannot be read raises :class:`OSError`, unless that is its own fault, or this is the ``last_attempt``.
+    """
+    source = sources[image.id.partition("/")[0]]
+    try:
+        data = source.read(image.id)
+        decoded = decode(data)
+        height, width = decoded.rgb_HW3.shape[:2]
+        if (height, width) != (image.height, image.width):
+            return ImageRejected(f"changed since the scan: {image.width}x{image.height} then, {width}x{height} now")
+        prepared_CHW = teacher.prepare(decoded.rgb_HW3, shape)
+        second_Chw = _prepare_second(decoded.rgb_HW3, shape, teacher.second) if teacher.second else None
+    except ImageRejected as error:
+        return error
+    except (SourceError, TeacherError) as error:  # a file that became a link outward, a shape the processor refuses
+        return ImageRejected(str(error))
+    except OSError as error:
+        reason = f"cannot be read any more: {(error.strerror or str(error)).lower()}"
+        if error.errno in IMAGE_FAULTS and source.is_there():
+            return ImageRejected(reason)
+        if last_attempt:
+            return Unreadable(reason)
+        raise OSError(error.errno, f"{image.id} {reason}") from error
+    hole_HW = None
+    if decoded.hole_HW is not None:
+        covered = cv2.resize(decoded.hole_HW.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
+        hole_HW = np.asarray(covered > 0)
+    return PreparedImage(prepared_CHW, second_Chw, hole_HW, decoded.header.focal_px, hashlib.sha256(data).hexdigest())
+
+
+def _prepare_second(rgb_HW3: np.ndarray[Any, Any], shape: Shape, second: Teacher) -> np.ndarray[Any, Any]:
+    """The second teacher's input, made of the image at label shape: so a shard's images have one shape there too."""
+    smaller = shape[0] * shape[1] < rgb_HW3.shape[0] * rgb_HW3.shape[1]
+    how = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    return second.prepare(cv2.resize(rgb_HW3, shape[::-1], interpolation=how), second.label_shape(*shape))
