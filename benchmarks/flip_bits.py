@@ -25,6 +25,9 @@ KINDS = (
     ("generation records", r"commits/generation-.*"),
     ("plans", r"plan/.*"),
     ("copies", r"copies/.*"),
+    ("layers' arrays", r"layers/.*/c(/.*)?"),
+    ("layers' documents", r"layers/.*zarr\.json"),
+    ("layers' records", r"layers/.*/commits/.*"),
     ("index", r"index\..*"),
 )
 

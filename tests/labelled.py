@@ -11,7 +11,7 @@ from test_teachers_builders import DEPTH_ANYTHING_PROCESSOR, depth_anything_conf
 from depthsieve.records import LabelJob, TeacherRequest
 from depthsieve.store import open_store
 
-DECIDED = ("labels.zarr", "plan", "commits")
+DECIDED = ("labels.zarr", "plan", "commits", "layers")
 """What two runs of one profile must agree on to the byte."""
 
 

@@ -475,7 +475,7 @@ def test_a_folder_called_tiny_is_not_the_teacher(tmp_path: Path, teacher: str, m
 
 def test_enormous_values_fail_by_name() -> None:
     def fault(depth_HW: torch.Tensor) -> str:
-        labels = forward._Labels.of(depth_HW[None], torch.zeros(1, 4, 4, dtype=torch.uint8))
+        labels = forward._Labels.of(depth_HW[None], torch.zeros(1, 4, 4, dtype=torch.uint8), [])
         return str(labels.fault(0))
 
     depth_HW = torch.zeros(4, 4)

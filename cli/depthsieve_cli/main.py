@@ -17,6 +17,7 @@ from depthsieve_cli.demo import demo
 from depthsieve_cli.evaluate import evaluate
 from depthsieve_cli.label import label
 from depthsieve_cli.plan import plan
+from depthsieve_cli.recalibrate import recalibrate
 from depthsieve_cli.status import status
 from depthsieve_cli.teachers import teachers
 from depthsieve_cli.verify import verify
@@ -36,7 +37,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, evaluate, label, plan, status, teachers, verify):
+for command in (demo, evaluate, label, plan, recalibrate, status, teachers, verify):
     cli.add_command(command)
 
 

@@ -52,6 +52,11 @@ def _print(found: "StoreStatus") -> None:
     if found.images_per_second is not None:
         left = "" if found.seconds_left is None else f"; about {_duration(found.seconds_left)} left"
         click.echo(f"{found.images_per_second:,.3g} images/s of late{left}.")
+    for layer in found.layers:
+        kind = f"{layer.kind}, transferred" if layer.transferred else layer.kind
+        click.echo(
+            f"Layer {layer.name} ({kind}): {layer.shards:,} of {count(found.shards_committed, 'committed shard')}."
+        )
     for process in found.at_work:
         click.echo(f"At work: {process}.")
     print_failures(found.failed)

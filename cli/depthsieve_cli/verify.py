@@ -9,7 +9,7 @@ from depthsieve_cli.output import count, print_failures, print_json
 
 if TYPE_CHECKING:
     from depthsieve.repair import VerifyReport
-    from depthsieve.store.inspect import Finding
+    from depthsieve.store.findings import Finding
 
 SHOWN = 50
 REMEDIES = {
@@ -18,6 +18,9 @@ REMEDIES = {
     "relabel": "--repair labels the shard again",
     "index": "--repair writes it anew",
     "remove": "--repair removes it",
+    "layer record": "--repair writes it anew from its group, or takes the shard out of the layer",
+    "recalibrate": "--repair takes the shard out of the layer, and `depthsieve recalibrate` adds it again",
+    "lost": "--repair takes the shard out of the layer: its signals are lost, its labels stand",
     "none": "left as it is",
 }
 
@@ -48,6 +51,7 @@ def _print_report(report: "VerifyReport", repair: bool) -> None:
         click.echo(f"  ... and {len(report.findings) - SHOWN:,} more; --json names all of them")
     if repair and report.relabelled:
         click.echo(f"{count(report.relabelled, 'image')} labelled again.")
+    _print_taken_out(report)
     for finding in report.left if repair else ():
         click.echo(f"  still {_words(finding)}: {finding.key}: {finding.problem}")
     read = f"{count(report.files, 'file')}, {report.bytes / 1e6:,.1f} MB read"
@@ -58,6 +62,20 @@ def _print_report(report: "VerifyReport", repair: bool) -> None:
         click.echo("Error: damage was found; `depthsieve verify --repair` mends what can be mended", err=True)
     elif not report.sound:
         click.echo("Error: not all could be mended; restore the files named from a copy of the store", err=True)
+
+
+def _print_taken_out(report: "VerifyReport") -> None:
+    """What a repair took out of layers, and what that means."""
+    shards: dict[str, list[str]] = {}
+    for layer, shard_id in report.taken_out:
+        shards.setdefault(layer, []).append(shard_id)
+    for layer, out in shards.items():
+        named = ", ".join(out[:SHOWN]) + (f" and {len(out) - SHOWN:,} more" if len(out) > SHOWN else "")
+        gone = f"Layer {layer} lost {count(len(out), 'shard')} ({named})"
+        if layer == "signals":
+            click.echo(f"{gone}: raw signals cannot be made again without labelling anew; the labels stand.")
+        else:
+            click.echo(f"{gone}; add them again: depthsieve recalibrate {report.store} --name {layer}")
 
 
 def _words(finding: "Finding") -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from depthsieve.loader import PseudoLabelDataset
     from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
     from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
+    from depthsieve.recalibration import RecalibrateSummary, recalibrate
     from depthsieve.repair import VerifyReport, verify
     from depthsieve.run import label, plan
     from depthsieve.stopping import Stop
@@ -34,6 +35,7 @@ __all__ = [
     "LabelSummary",
     "PlanSummary",
     "PseudoLabelDataset",
+    "RecalibrateSummary",
     "ScaleShiftInvariantLoss",
     "Stop",
     "Store",
@@ -45,6 +47,7 @@ __all__ = [
     "load_teacher",
     "open_store",
     "plan",
+    "recalibrate",
     "status",
     "verify",
 ]
@@ -56,6 +59,7 @@ _HOMES = {
     "loader": ("PseudoLabelDataset",),
     "losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
     "options": ("LabelOptions", "LabelSummary", "PlanSummary"),
+    "recalibration": ("RecalibrateSummary", "recalibrate"),
     "repair": ("VerifyReport", "verify"),
     "run": ("label", "plan"),
     "stopping": ("Stop",),

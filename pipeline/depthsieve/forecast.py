@@ -19,12 +19,13 @@ from depthsieve.errors import DepthsieveError, RunError
 from depthsieve.labelling import ShardWork, label_shard, lanes_of
 from depthsieve.lanes import Lanes
 from depthsieve.options import LabelOptions, PlanSummary
-from depthsieve.planning import BYTES_PER_PIXEL, Workforce, choose_profile
+from depthsieve.planning import Workforce, choose_profile, pixel_bytes
 from depthsieve.records import ImageFailure, ImageRecord, LabelJob, Shape, Shard, TeacherRequest
 from depthsieve.sources import Source, reopen_source
 from depthsieve.storage import Root
 from depthsieve.storage.local import LocalRoot
 from depthsieve.store import Store
+from depthsieve.store.layers import SIGNALS, Layer, LayerSpec, publish_to_layer
 from depthsieve.store.pending import Pending
 from depthsieve.store.writer import CommitContext, publish_group
 from depthsieve.teachers import Teacher
@@ -111,7 +112,7 @@ def forecast(ahead: WorkAhead, rejected: tuple[ImageFailure, ...]) -> PlanSummar
         store=ahead.root.location,
         images=ahead.images,
         shards=ahead.shards,
-        bytes=int(ahead.pixels * BYTES_PER_PIXEL),
+        bytes=int(ahead.pixels * pixel_bytes(ahead.options)),
         free_bytes=ahead.root.free_bytes(),
         rejected=rejected,
         written=False,
@@ -148,7 +149,9 @@ def _try_some(ahead: WorkAhead) -> Trial | None:
         planned = {generation.number: generation.profile for generation in ahead.store.generations()}
         profile = planned[max(number for number, left in ahead.left.numbers.items() if len(left))]
     request = TeacherRequest(ahead.teacher.name)  # which is loaded: nobody asks again
-    job = LabelJob("", request, "", ahead.options.signal_names, (), last_attempt=True, cores=ahead.workforce.threads)
+    signals, keep = ahead.options.signal_names, ahead.options.keep_signals
+    cores = ahead.workforce.threads
+    job = LabelJob("", request, "", signals, (), last_attempt=True, cores=cores, keep_signals=keep)
     others = dict(ahead.store.sources()) if ahead.store else {}
     sources = {name: reopen_source(name, root) for name, root in others.items()} | dict(ahead.sources)
     lanes = lanes_of(ahead.teacher, job, profile)
@@ -189,10 +192,13 @@ def try_out(samples: Iterator[Sample], work: ShardWork, lanes: Lanes, round_done
 
 def _label_and_store(shard: Shard, work: ShardWork, lanes: Lanes, folder: Path) -> int:
     """Returns how many bytes it takes."""
-    content = label_shard(shard, work, lanes).content
+    done, root = label_shard(shard, work, lanes), LocalRoot(folder)
     context = CommitContext("", work.teacher.quantity, work.teacher.unit, "")
-    record = publish_group(LocalRoot(folder), shard, content, context)
-    return sum(int(entry["bytes"]) for entry in record["files"].values())
+    records = [publish_group(root, shard, done.content, context)]
+    if done.signals:
+        kept = Layer(root, LayerSpec(SIGNALS, "signals", "", tuple(done.signals)))
+        records.append(publish_to_layer(kept, shard.id, "", done.signals))
+    return sum(int(entry["bytes"]) for record in records for entry in record["files"].values())
 
 
 def draw_samples(draft: Draft | None, store: Store | None, pending: Pending, size: int) -> Iterator[Sample]:

@@ -143,11 +143,12 @@ class _Labels:
     def of(cls, depth_BHW: torch.Tensor, code_BHW: torch.Tensor, kept: list[torch.Tensor]) -> "_Labels":
         """Made where the maps are, on the device, so that only this crosses the bus."""
         flat_BP = depth_BHW.flatten(1)
+        none = depth_BHW.new_empty((len(depth_BHW), 0))
         return cls(
             depth_BHW.half(),
             code_BHW,
             histogram(code_BHW),
-            torch.stack(kept, 1).half() if kept else depth_BHW.new_empty((len(depth_BHW), 0, 0, 0)),
+            torch.stack(kept, 1).clamp_(max=schema.MAX_DEPTH).half() if kept else none,
             (~torch.isfinite(flat_BP)).sum(1),
             flat_BP.amin(1),
             flat_BP.amax(1),

@@ -31,6 +31,7 @@ from depthsieve.reliability import shipped_calibration
 from depthsieve.sources import Source, reopen_source
 from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import open_store, schema
+from depthsieve.store.layers import commit_to_layer, make_layer, signals_spec
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard
 from depthsieve.teachers import Teacher, load_teacher
 from depthsieve.threads import torch_threads
@@ -127,6 +128,7 @@ class ShardLabeller:
         self._store = open_store(job.store)
         if self._store.fingerprint != job.fingerprint:
             raise StoreError(f"{job.store} is another store than when the run began; run the same command again")
+        self._kept = make_layer(self._store.root, signals_spec(self._store.spec)) if job.keep_signals else None
         self._sources = {name: reopen_source(name, root) for name, root in job.sources}
         self._profiles = {generation.number: generation.profile for generation in self._store.generations()}
         self._lanes = lanes_of(self._teacher, job, list(self._profiles.values())[-1])
@@ -206,6 +208,10 @@ class ShardLabeller:
         if self._watch.care:
             self._watch.care.tell("commit", ())
         try:
+            if self._kept is not None and not self._store.is_committed(shard.id):
+                # First: whoever sees the shard's own record finds its signals too, wherever a run was killed. What an
+                # attempt left that went no further than this is kept if it belongs to these labels, else replaced.
+                commit_to_layer(self._kept, shard.id, done.content.content_digest(), done.signals)
             commit_shard(self._store.root, shard, done.content, context)
         except OSError as error:
             raise StoreError(f"cannot write to {self._store.location}: {error.strerror or error}") from error

@@ -20,6 +20,7 @@ from depthsieve.sources import Scan, Source
 from depthsieve.storage import Root, is_url
 from depthsieve.store import Store, open_store
 from depthsieve.store.create import add_generation
+from depthsieve.store.layers import SIGNALS, find_layer
 from depthsieve.store.plan import REJECTED_SCHEMA, removed_table
 from depthsieve.store.spill import BATCH_ROWS
 from depthsieve.store.standing import Again
@@ -27,6 +28,9 @@ from depthsieve.teachers import Teacher, resolve_device
 
 BYTES_PER_PIXEL = 2.2
 """What a label takes on disk, on the large side: float16 depth and uint8 reliability after compression."""
+
+SIGNAL_BYTES_PER_PIXEL = 1.6
+"""The same of one kept signal: 1.2 (edges) to 1.5 (flip) on 16 photos."""
 
 
 CLUSTER_BATCH = 16
@@ -206,14 +210,32 @@ def write_generation(
     )
 
 
-def check_space(root: Root, pixels: int, images: int) -> None:
+def pixel_bytes(options: LabelOptions) -> float:
+    """What a pixel takes on disk, on the large side."""
+    return BYTES_PER_PIXEL + SIGNAL_BYTES_PER_PIXEL * len(options.signal_names if options.keep_signals else ())
+
+
+def check_space(root: Root, pixels: int, images: int, options: LabelOptions) -> None:
     """Raise :class:`RunError` where labels of so many pixels will not fit."""
-    needed, free = int(pixels * BYTES_PER_PIXEL), root.free_bytes()
+    needed, free = int(pixels * pixel_bytes(options)), root.free_bytes()
     if free is not None and needed > free:
         raise RunError(
             f"{root.location}: {images} labels take about {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; "
             "make room or name a store on another disk"
         )
+
+
+def signals_notes(store: Store, keep_signals: bool, todo: int) -> Iterator[str]:
+    """What a person should know of shards with kept signals beside shards without; ``todo`` of them are left."""
+    layer = find_layer(store.root, SIGNALS, store.fingerprint)
+    without = store.committed() - (layer.shards() if layer else set())
+    if keep_signals and without:
+        yield (
+            f"{len(without)} shards were labelled without --keep-signals and stay without; `depthsieve recalibrate` "
+            "leaves them out (for all of them, label into a new store)"
+        )
+    if not keep_signals and layer and todo:
+        yield "this store keeps signals, and what is labelled now is without them, as --keep-signals was not given"
 
 
 def choose_profile(

@@ -1,10 +1,8 @@
 """Verify a store, and mend what is damaged: copies, records, shards that are labelled again, the index."""
 
 import contextlib
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
@@ -15,18 +13,23 @@ from depthsieve.processes import Process
 from depthsieve.records import ImageFailure, LabelJob, Shard, digest_of, seal, unseal
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store, plan, schema
+from depthsieve.store.arrays import ShardReader
 from depthsieve.store.create import add_generation, write_index
-from depthsieve.store.inspect import Finding, Inspection, check_is_store, inspect_store
+from depthsieve.store.findings import Finding, Inspection, Look
+from depthsieve.store.inspect import check_is_store, inspect_store
+from depthsieve.store.inspect_layers import inspect_layers
+from depthsieve.store.layers import SIGNALS, find_layer
 from depthsieve.store.leases import PLAN, Leases, left_leases
-from depthsieve.store.reader import ShardReader
+from depthsieve.store.mend_layers import TakenOut, mend_layers
 from depthsieve.store.standing import standing
-from depthsieve.store.writer import CommitContext, ShardArrays, commit_body, group_name, publish_group
+from depthsieve.store.writer import CommitContext, ShardArrays, commit_body, publish_group, whole_group
 
 
 @dataclass(frozen=True)
 class VerifyReport:
     """What :func:`verify` looked at and found. ``findings`` are those of the store as it was met, ``left`` those that
-    stand after a repair (the same, where none was asked for), ``failed`` the images that stand failed."""
+    stand after a repair (the same, where none was asked for), ``failed`` the images that stand failed. ``taken_out``
+    are the shards that a repair took out of layers, as their files were damaged: (layer, shard)."""
 
     store: str
     shards: int
@@ -37,6 +40,7 @@ class VerifyReport:
     left: tuple[Finding, ...]
     relabelled: int
     failed: tuple[ImageFailure, ...]
+    taken_out: tuple[TakenOut, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -50,7 +54,8 @@ def verify(store: str | Path, *, repair: bool = False, progress: bool = True) ->
     A repair puts the sound one of two copies in place, writes records and index anew, removes what dead processes left,
     and labels again just the shards that are damaged, with the teacher that the plan names. Files of a shard are only
     replaced by ones of equal decoded content; where that cannot be had, the images whose labels are damaged are
-    planned and labelled in a new generation. Raises :class:`StoreNotFound`, :class:`StoreBusy` for a repair while a run
+    planned and labelled in a new generation. A shard whose files of a layer are damaged is taken out of the layer: see
+    ``taken_out``. Raises :class:`StoreNotFound`, :class:`StoreBusy` for a repair while a run
     is at work, and :class:`RunError` where labelling again is not possible.
     """
     root = open_root(store)
@@ -66,14 +71,15 @@ def verify(store: str | Path, *, repair: bool = False, progress: bool = True) ->
             if not first.findings:
                 return _report(root, first, first, 0)
             root.clear_scratch()
-            relabelled = _mend(root, first.findings, progress)
+            relabelled, taken_out = _mend(root, first.findings, progress)
         except DepthsieveError:
             raise
         except OSError as error:
             raise RunError(f"{root.location}: {error.strerror or error}; what is mended stays mended") from error
         finally:
             leases.give_back(lease, settled=True)
-    return _report(root, first, _inspect(root, progress, "verify again"), relabelled)
+    last = _inspect(root, progress, "verify again")
+    return replace(_report(root, first, last, relabelled), taken_out=tuple(taken_out))
 
 
 def _check_nobody_works(root: Root) -> None:
@@ -99,8 +105,8 @@ def _report(root: Root, first: Inspection, last: Inspection, relabelled: int) ->
     return VerifyReport(root.location, *size, tuple(found), tuple(left), relabelled, failed)
 
 
-def _mend(root: Root, findings: list[Finding], progress: bool) -> int:
-    """Mend what can be, the foundations first; returns how many images were labelled again."""
+def _mend(root: Root, findings: list[Finding], progress: bool) -> tuple[int, list[TakenOut]]:
+    """Mend what can be, the foundations first; returns how many images were labelled again, and what layers lost."""
     for finding in findings:
         if finding.remedy == "restore":
             _restore(root, finding.key)
@@ -111,7 +117,7 @@ def _mend(root: Root, findings: list[Finding], progress: bool) -> int:
     try:
         store = open_store(root)
     except StoreDamaged:  # both copies of what makes it a store: that is said, and nothing else can be done
-        return 0
+        return 0, []
     again: dict[str, list[str]] = {}
     for finding in findings:
         if finding.shard and finding.remedy == "relabel":
@@ -122,7 +128,11 @@ def _mend(root: Root, findings: list[Finding], progress: bool) -> int:
             again[finding.shard] = []
     done = _label_again(store, again, progress)
     write_index(open_store(root))
-    return done
+    if again:  # what layers hold may belong to labels that are no more
+        look = Look(root, Process.current())
+        inspect_layers(look, store)
+        findings = look.seen.findings
+    return done, mend_layers(store, findings)
 
 
 def _restore(root: Root, key: str) -> None:
@@ -133,40 +143,20 @@ def _restore(root: Root, key: str) -> None:
 
 
 def _write_record(store: Store, shard_id: str) -> bool:
-    """Write the commit record of a shard anew, from the one group whose files have the digest in its name.
-
-    Of several such groups, which late attempts left, the one counts that what is left of the record names.
-    """
+    """Write the commit record of a shard anew, from the one group whose files have the digest in its name."""
     damaged = store.root.read(schema.commit_key(shard_id)).decode(errors="replace")
-    whole = [one for one in _whole_groups(store, shard_id) if one[0] in damaged] or _whole_groups(store, shard_id)
-    if len(whole) != 1:
+    found = whole_group(store.root, schema.SHARDS, shard_id, damaged)
+    if found is None:
         return False
-    ((group, listed),) = whole
+    group, listed = found
     (generation,) = (one for one in store.generations() if one.number == schema.shard_number(shard_id)[0])
-    reader = ShardReader(store.root, group)
+    reader = ShardReader(store.root, schema.group_key(group))
     content = ShardArrays({spec.name: reader.whole(spec) for spec in (*schema.MAPS, *schema.ROWS)})
     profile = digest_of(generation.profile.to_json())
     context = CommitContext(store.fingerprint, store.spec.quantity, store.spec.unit, profile)
     body = commit_body(store.planned_shard(shard_id), content, context, group, listed)
     store.root.write(schema.commit_key(shard_id), seal(body))
     return True
-
-
-def _whole_groups(store: Store, shard_id: str) -> list[tuple[str, dict[str, dict[str, Any]]]]:
-    """Groups of a shard whose files have the digest in their name, each with the list of its files."""
-    found = []
-    for group in store.root.names(schema.SHARDS):
-        if not group.startswith(f"{shard_id}-"):
-            continue
-        folder = schema.group_key(group)
-        listed = {}
-        for entry in sorted(store.root.entries(folder), key=lambda entry: entry.key):
-            data = store.root.read(entry.key)
-            digest = hashlib.sha256(data).hexdigest()
-            listed[entry.key.removeprefix(f"{folder}/")] = {"sha256": digest, "bytes": len(data)}
-        if group_name(shard_id, listed) == group:
-            found.append((group, listed))
-    return found
 
 
 def _label_again(store: Store, damaged: dict[str, list[str]], progress: bool) -> int:
@@ -191,7 +181,13 @@ def _label_again(store: Store, damaged: dict[str, list[str]], progress: bool) ->
 def _labeller(store: Store, shard_id: str, kept_failures: dict[int, str]) -> ShardLabeller:
     (generation,) = (one for one in store.generations() if one.number == schema.shard_number(shard_id)[0])
     sources = tuple(store.sources().items())
-    job = LabelJob(store.location, generation.teacher, store.fingerprint, store.spec.signals, sources)
+    kept = None
+    with contextlib.suppress(DepthsieveError):  # of a layer that is beyond repair
+        kept = find_layer(store.root, SIGNALS, store.fingerprint)
+    signals = store.spec.signals
+    job = LabelJob(
+        store.location, generation.teacher, store.fingerprint, signals, sources, keep_signals=kept is not None
+    )
     # An image that failed keeps its failure: it may be one that ends the process that decodes it.
     care = Care(lambda step, rows: None, kept_failures) if kept_failures else None
     return ShardLabeller(job, watch=Watch(care=care))

@@ -30,6 +30,7 @@ from depthsieve.planning import (
     draft_generation,
     find_store,
     has_moved,
+    signals_notes,
     write_generation,
 )
 from depthsieve.records import ImageFailure, LabelJob, LabelSpec, TeacherRequest
@@ -78,7 +79,7 @@ def label(
         leases.forget(opened.is_committed)
         todo = opened.pending(chosen.share)
         notes = tuple(run.notes(todo))
-        check_space(run.root, todo.pixels, todo.images)
+        check_space(run.root, todo.pixels, todo.images, chosen)
         start = time.perf_counter()
         stop.armed = True
         try:
@@ -186,7 +187,7 @@ class _Run:
         moved = has_moved(store, self.source, scan)
         with self.root.scratch("plan") as folder, self._draft(store, scan, folder) as draft:
             if draft or moved:
-                check_space(self.root, draft.pixels, draft.images)
+                check_space(self.root, draft.pixels, draft.images, self.options)
                 profile = choose_profile(self.teacher, self.options, draft, self.workforce, progress)
                 sources = {self.source.name: self.source.root}
                 write_generation(store, draft, sources, profile, self.request, self.options.shard_size)
@@ -235,6 +236,7 @@ class _Run:
             if len(todo.numbers.get(generation.number, ())):
                 for difference in differences_from(generation.profile, self.teacher, self.options, self.workforce):
                     yield f"generation {generation.number} {difference}"
+        yield from signals_notes(store, self.options.keep_signals, len(todo))
 
     def estimate(self, scan: Scan, trial: bool, progress: bool) -> PlanSummary:
         """What is left and what is new, with nothing written."""

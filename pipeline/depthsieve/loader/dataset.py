@@ -56,12 +56,14 @@ class PseudoLabelDataset(Dataset[Sample]):
             of one label shape each.
         seed: decides order, windows and mirroring.
         flip: mirror every other sample left to right, at random.
+        reliability: name of a layer that ``depthsieve recalibrate`` made: reliability and masks come from it. None:
+            from the labels, or as an open ``store`` has it.
 
     Raises:
         UsageError: ``drop``, ``scope``, ``crop``, ``seed`` or ``images`` cannot be meant.
         LoaderError: no labelled image, a subset that does not fit the store, a crop larger than a label, or an image
             root that is not there. From samples: a source image that cannot be read or is not the one labelled.
-        StoreError: ``store`` is not there or cannot be read.
+        StoreError: ``store`` is not there or cannot be read, it has no such layer, or the layer lacks images.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class PseudoLabelDataset(Dataset[Sample]):
         crop: int | tuple[int, int] | None = None,
         seed: int = 0,
         flip: bool = False,
+        reliability: str | None = None,
     ) -> None:
         drop_count(drop, 0)  # raises where drop is out of range
         if scope not in ("image", "batch", "dataset"):
@@ -84,7 +87,10 @@ class PseudoLabelDataset(Dataset[Sample]):
         self.crop = check_crop(crop)
         self.epoch = 0
         self._store = store if isinstance(store, Store) else open_store(store)
+        if reliability is not None:
+            self._store = self._store.with_layer(reliability)
         self.selection = select(self._store, subset)
+        self._store.check_covered(self.selection.images_of_shards())
         self._check_crop_fits()
         self.image_roots = None if images is False else _image_roots(self._store, self.selection, images)
         self.thresholds_N = self._thresholds()
@@ -131,6 +137,7 @@ class PseudoLabelDataset(Dataset[Sample]):
             "fingerprint": self._store.fingerprint,
             "snapshot": self.selection.snapshot,
             "subset": self.selection.digest,
+            "reliability": self._store.layer and f"{self._store.layer.name} ({self._store.layer.spec.digest[:12]})",
             "seed": self.seed,
             "drop": self.drop,
             "scope": self.scope,
@@ -222,7 +229,9 @@ class PseudoLabelDataset(Dataset[Sample]):
     def _own_reader(self) -> Reader:
         """The reader of this process. A forked worker must not share its parent's open files: their position is one."""
         if self._reader is None or self._reader.process != os.getpid():
-            self._reader = Reader(open_store(self._store.location), self.image_roots or {})
+            layer = self._store.layer
+            store = open_store(self._store.location).with_layer(layer.name if layer else None)
+            self._reader = Reader(store, self.image_roots or {})
         return self._reader
 
 

@@ -71,6 +71,10 @@ class Selection:
         """Names of the sources that the images come from, sorted."""
         return sorted({image_id.partition("/")[0] for image_id in self.ids})
 
+    def images_of_shards(self) -> dict[str, int]:
+        """How many of the images each shard holds, by its id."""
+        return dict(Counter(self._columns["shard"].to_pylist()))
+
     def label_shapes(self) -> NDArray[np.int64]:
         """[N,2] height and width of each label, in pixels."""
         sides = [self._columns[name].to_numpy() for name in ("label_height", "label_width")]

@@ -10,7 +10,6 @@ Axes: B image of a batch, H row, W column.
 
 import functools
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -32,6 +31,9 @@ predictions agree by chance wherever their difference changes its sign; nearby t
 
 SIGNAL_FLOOR = 1e-3
 LEVEL_FLOOR = 0.02
+
+MOST_WEIGHT = 1e6
+"""Far beyond what a fit gives; what is larger may overflow float32."""
 
 
 def relative_error(depth_BHW: torch.Tensor, delta_BHW: torch.Tensor) -> torch.Tensor:
@@ -134,12 +136,12 @@ class Calibration:
                 if quantity in body["weights"]
             }
             found = cls(str(body["version"]), tuple(map(str, body["fitted_on"])), weights)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(f"{shown} is no calibration; make one with benchmarks/calibration.py") from error
         for quantity, table in weights.items():
             for combination, row in table.items():
                 needed = {"constant", "level", *combination.split("+")}
-                if set(row) != needed or not all(math.isfinite(value) for value in row.values()):
+                if set(row) != needed or not all(abs(value) <= MOST_WEIGHT for value in row.values()):
                     raise UsageError(f"{shown}: {quantity}, {combination}: needs finite weights of {sorted(needed)}")
         return found
 

@@ -1,5 +1,6 @@
 """Open a store, read its labels and its index. Axes: N images of a shard, H and W the label shape, K the 256 codes."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -16,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import zarr
 
 from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
 from depthsieve.records import MEND, LabelSpec, Shape, Shard, canonical_json, digest_of, unseal
 from depthsieve.storage import Root, open_root
 from depthsieve.store import plan, schema
+from depthsieve.store.arrays import ShardReader, check_files
 from depthsieve.store.index import build_index
+from depthsieve.store.layers import RELIABILITY, Layer, open_layer
 from depthsieve.store.pending import Pending
 
 FETCHES = 16
@@ -46,54 +48,30 @@ class Label:
     source_shape: Shape
 
 
-class ShardReader:
-    """The arrays of one committed shard, by row. Reading raises :class:`StoreDamaged` where a checksum does not fit."""
-
-    def __init__(self, root: Root, group: str) -> None:
-        self._root = root
-        self._group = schema.group_key(group)
-        self._arrays: dict[str, Any] = {}
-
-    def _read(self, name: str, rows: Any) -> Any:
-        key = f"{self._group}/{name}"
-        try:
-            if name not in self._arrays:
-                self._arrays[name] = zarr.open_array(self._root.zarr(key), mode="r")
-            return self._arrays[name][rows]
-        except (OSError, ValueError, RuntimeError, KeyError) as error:  # what zarr and its codecs raise
-            reason = "a checksum does not fit" if "checksum" in str(error) else str(error)
-            raise StoreDamaged(f"{self._root.location}/{key} cannot be read: {reason}; {MEND}") from error
-
-    def column(self, name: str) -> np.ndarray[Any, Any]:
-        """A whole one-dimensional array, or ``histogram`` [N,K]."""
-        return np.asarray(self._read(name, ...))
-
-    def whole(self, spec: schema.ArraySpec) -> np.ndarray[Any, Any]:
-        """A whole array, in the type it was written from."""
-        values = self.column(spec.name)
-        return values.astype(object) if spec.dtype == "str" else values
-
-    def depth(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Depth of one image, float32 [H,W]."""
-        return np.asarray(self._read("depth", row), dtype=np.float32)
-
-    def reliability(self, row: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Reliability of one image, uint8 [H,W]."""
-        return np.asarray(self._read("reliability", row), dtype=np.uint8)
-
-
 @dataclass(frozen=True)
 class Store:
-    """A label store, for reading. Make one with :func:`open_store`; it can be pickled (it is its location)."""
+    """A label store, for reading. Make one with :func:`open_store`; it can be pickled (it is its location).
+
+    With a ``layer``, reliability and histograms are read from that.
+    """
 
     root: Root
     spec: LabelSpec
+    layer: Layer | None = None
     _readers: dict[str, ShardReader] = field(default_factory=dict, repr=False, compare=False)
     _shards: dict[int, plan.ShardTable] = field(default_factory=dict, repr=False, compare=False)
     _parts: "OrderedDict[str, pa.Table]" = field(default_factory=OrderedDict, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_store, (self.location,)
+        return _reopen, (self.location, None if self.layer is None else self.layer.name)
+
+    def with_layer(self, name: str | None) -> "Store":
+        """The same store, with reliability from the layer of that name; from the labels with None.
+
+        Raises :class:`StoreError` that lists the layers there are.
+        """
+        layer = None if name is None else open_layer(self.root, name, self.fingerprint)
+        return dataclasses.replace(self, layer=layer, _readers={})
 
     @property
     def location(self) -> str:
@@ -186,6 +164,16 @@ class Store:
             self._shards[generation.number] = plan.ShardTable.decode(self.read_table(generation, "shards"))
         return self._shards[generation.number]
 
+    def images_of(self, shard_ids: Iterable[str]) -> dict[str, int]:
+        """How many images each of these shards has, labelled or failed."""
+        tables = {generation.number: self.shard_table(generation) for generation in self.generations()}
+        counts = {}
+        for shard_id in shard_ids:
+            number, shard = schema.shard_number(shard_id)
+            if number in tables and shard < len(tables[number].images_S):  # else no plan has it, as `verify` says
+                counts[shard_id] = int(tables[number].images_S[shard])
+        return counts
+
     def planned_shard(self, shard_id: str) -> Shard:
         """A shard as its plan has it."""
         number, shard = schema.shard_number(shard_id)
@@ -217,20 +205,37 @@ class Store:
     def reader(self, shard_id: str) -> ShardReader:
         """The arrays of a committed shard; opened once a store object.
 
-        Raises :class:`StoreDamaged` when a file is missing or has another size: Zarr would read a missing one as zeros.
+        Raises :class:`StoreDamaged` when a file is missing or has another size: Zarr would read a missing one as zeros;
+        and :class:`StoreError` for a shard that the layer does not have.
         """
         if shard_id not in self._readers:
             record = self.commit_record(shard_id)
             folder = schema.group_key(record["group"])
-            sizes = {entry.key: entry.size for entry in self.root.entries(folder)}
-            for name, listed in record["files"].items():
-                key = f"{folder}/{name}"
-                size = sizes.get(key)
-                if size != listed["bytes"]:
-                    found = "is missing" if size is None else f"has {size} bytes instead of {listed['bytes']}"
-                    raise StoreDamaged(f"{self.location}/{key} {found}; {MEND}")
-            self._readers[shard_id] = ShardReader(self.root, record["group"])
+            check_files(self.root, folder, record["files"])
+            instead = {}
+            if self.layer is not None:
+                in_layer = self.layer.folder_of(shard_id, record["content_sha256"])
+                if in_layer is None:
+                    raise StoreError(f"layer {self.layer.name!r} does not have shard {shard_id}; {self._recalibrate}")
+                instead = {spec.name: in_layer for spec in RELIABILITY}
+            self._readers[shard_id] = ShardReader(self.root, folder, instead)
         return self._readers[shard_id]
+
+    @property
+    def _recalibrate(self) -> str:
+        name = "" if self.layer is None else self.layer.name
+        return f"`depthsieve recalibrate {self.location} --name {name}` adds what has kept signals"
+
+    def check_covered(self, images: Mapping[str, int]) -> None:
+        """Raise :class:`StoreError` unless the layer, if there is one, has all of the given shards, each of which has
+        so many ``images``."""
+        missing = images.keys() - self.layer.shards() if self.layer is not None else set()
+        if self.layer is not None and missing:
+            count, all_of_them = sum(images[shard] for shard in missing), sum(images.values())
+            raise StoreError(
+                f"layer {self.layer.name!r} of {self.location} does not have {count} of {all_of_them} images (in "
+                f"{len(missing)} of {len(images)} shards); {self._recalibrate}"
+            )
 
     @functools.cached_property
     def _places(self) -> dict[str, tuple[str, int, Shape]]:
@@ -253,12 +258,23 @@ class Store:
         return len(self._places)
 
 
-def open_store(location: str | Path | Root) -> Store:
+def open_store(location: str | Path | Root, reliability: str | None = None) -> Store:
     """Open a label store for reading: a folder, or the URL of one in an object store (``s3://bucket/prefix``).
 
+    With ``reliability``, the name of a layer that :func:`depthsieve.recalibrate` made, reliability is read from that.
+
     Raises :class:`StoreNotFound` when there is none, :class:`StoreMismatch` for another format version,
-    :class:`StoreDamaged` when the root record does not fit its digest.
+    :class:`StoreDamaged` when the root record does not fit its digest, :class:`StoreError` where there is no such layer
+    or it does not have all that is labelled.
     """
+    store = _reopen(location, reliability)
+    if store.layer is not None:
+        store.check_covered(store.images_of(store.committed()))
+    return store
+
+
+def _reopen(location: str | Path | Root, reliability: str | None) -> Store:
+    """The store, which may have grown since it was opened: what its layer does not have is not looked at."""
     root = open_root(location) if isinstance(location, str | Path) else location
     shown = f"{root.location}/{schema.ROOT_DOCUMENT}"
     try:
@@ -267,7 +283,7 @@ def open_store(location: str | Path | Root) -> Store:
         raise StoreNotFound(f"{root.location} is not a label store (it has no labels.zarr)") from None
     except OSError as error:
         raise StoreError(f"cannot read {root.location}: {error.strerror or error}") from error
-    return Store(root, spec_in(data, shown)[1])
+    return Store(root, spec_in(data, shown)[1]).with_layer(reliability)
 
 
 def spec_in(data: bytes, shown: str) -> tuple[dict[str, Any], LabelSpec]:

@@ -35,6 +35,11 @@ class ArraySpec:
     dtype: str
     dims: tuple[str, ...]
 
+    @property
+    def is_map(self) -> bool:
+        """Whether it has a value a pixel: then each image is a chunk of its own."""
+        return self.dims[1:] == ("y", "x")
+
 
 MAPS = (
     ArraySpec("depth", "float16", ("image", "y", "x")),

@@ -4,9 +4,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from depthsieve.errors import DepthsieveError
 from depthsieve.records import ImageFailure
 from depthsieve.storage import open_root
 from depthsieve.store import schema
+from depthsieve.store.layers import find_layer, layer_names
 from depthsieve.store.leases import left_leases
 from depthsieve.store.reader import Store, open_store
 from depthsieve.store.standing import Seen, standing
@@ -15,13 +17,24 @@ RECENT_S = 600.0
 """Over how many seconds the throughput is taken."""
 
 
+@dataclass(frozen=True, slots=True)
+class LayerState:
+    """A layer of a store: of what ``kind`` ("signals", "reliability", or "damaged"), how many of the committed shards
+    it has, and whether its calibration was ``transferred`` to a teacher that it was not fitted on."""
+
+    name: str
+    kind: str
+    shards: int
+    transferred: bool = False
+
+
 @dataclass(frozen=True)
 class StoreStatus:
     """A store as it stands. ``labelled``, ``pending`` and ``failed`` (by id, with reasons) are images.
 
     ``images_per_second`` is that of the shards committed in the last ten minutes, over the time since the first of them
     began to count (None where none was), and ``seconds_left`` what the pending ones take at that rate. ``at_work`` are
-    the living processes that have something in hand.
+    the living processes that have something in hand. ``layers`` are those of the store, by name.
     """
 
     store: str
@@ -33,6 +46,7 @@ class StoreStatus:
     images_per_second: float | None
     seconds_left: float | None
     at_work: tuple[str, ...]
+    layers: tuple[LayerState, ...] = ()
 
 
 def status(store: str | Path, seen: Seen | None = None) -> StoreStatus:
@@ -56,7 +70,24 @@ def status(store: str | Path, seen: Seen | None = None) -> StoreStatus:
         images_per_second=rate,
         seconds_left=stands.pending / rate if rate and workers else None,
         at_work=tuple(workers),
+        layers=_layers(opened),
     )
+
+
+def _layers(store: Store) -> tuple[LayerState, ...]:
+    names = layer_names(store.root)
+    committed = store.committed() if names else set()
+    found = []
+    for name in names:
+        try:
+            layer = find_layer(store.root, name, store.fingerprint)
+        except DepthsieveError:  # `verify` says what is wrong with it
+            found.append(LayerState(name, "damaged", 0))
+            continue
+        if layer is not None:
+            transferred = bool((layer.spec.calibration or {}).get("transferred"))
+            found.append(LayerState(name, layer.spec.kind, len(layer.shards() & committed), transferred))
+    return tuple(found)
 
 
 def _rate(store: Store) -> float | None:

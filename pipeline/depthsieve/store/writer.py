@@ -1,7 +1,10 @@
-"""Write one shard, whole and once, and commit it. Axes: N images, H and W the label shape, K the 256 codes."""
+"""Write one shard, whole and once, and commit it. Axes: N images, H and W the label shape, K the 256 codes.
+
+:func:`write_array` and :func:`publish_folder` are also what layers are written with.
+"""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,13 +80,24 @@ def commit_shard(root: Root, shard: Shard, content: ShardArrays, context: Commit
 
 def publish_group(root: Root, shard: Shard, content: ShardArrays, context: CommitContext) -> dict[str, Any]:
     """Write the shard's group, and return what the record says that would commit it."""
-    with root.scratch(shard.id) as attempt:
-        _write_group(attempt, content, context)
+    group, listed = publish_folder(
+        root, schema.SHARDS, shard.id, lambda attempt: _write_group(attempt, content, context)
+    )
+    return commit_body(shard, content, context, group, listed)
+
+
+def publish_folder(
+    root: Root, parent: str, shard_id: str, write: Callable[[Path], None]
+) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Bring a group of a shard into ``parent``, whole and flushed, under a name made of what ``write`` puts into the
+    path it is given. Returns that name, and sha256 and bytes of each file."""
+    with root.scratch(shard_id) as attempt:
+        write(attempt)
         sync_folder(attempt)
         listed = list_folder(attempt)
-        group = group_name(shard.id, listed)
-        root.publish(attempt, schema.group_key(group), listed)
-    return commit_body(shard, content, context, group, listed)
+        group = group_name(shard_id, listed)
+        root.publish(attempt, f"{parent}/{group}", listed)
+    return group, listed
 
 
 def commit_body(
@@ -115,16 +129,16 @@ def _write_group(path: Path, content: ShardArrays, context: CommitContext) -> No
     for spec in (*schema.MAPS, *schema.ROWS):
         values = content.arrays[spec.name]
         attributes = schema.array_attributes(spec.name, context.quantity, context.unit)
-        _write_array(group, spec, values, attributes)
+        write_array(group, spec, values, attributes)
 
 
-def _write_array(
+def write_array(
     group: zarr.Group, spec: schema.ArraySpec, values: np.ndarray[Any, Any], attributes: dict[str, Any]
 ) -> None:
+    """Write one array of a group: a map with a chunk an image, anything else in one."""
     shape = values.shape
-    is_map = spec in schema.MAPS
     compressors: Sequence[Any] = [Crc32cCodec()]
-    if is_map:
+    if spec.is_map:
         typesize = values.dtype.itemsize
         blosc = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=typesize)
         compressors = [blosc, Crc32cCodec()]
@@ -132,8 +146,8 @@ def _write_array(
         spec.name,
         shape=shape,
         dtype=str if spec.dtype == "str" else spec.dtype,
-        chunks=(1, *shape[1:]) if is_map else shape,
-        shards=shape if is_map else None,
+        chunks=(1, *shape[1:]) if spec.is_map else shape,
+        shards=shape if spec.is_map else None,
         compressors=compressors,
         fill_value="" if spec.dtype == "str" else 0,
         attributes=attributes,
@@ -147,3 +161,25 @@ def group_name(shard_id: str, listed: Mapping[str, Mapping[str, Any]]) -> str:
     """The name of a shard's group: its id, and 12 digits of a digest over the files in it."""
     lines = "".join(f"{entry['sha256']} {path}\n" for path, entry in sorted(listed.items()))
     return f"{shard_id}-{hashlib.sha256(lines.encode()).hexdigest()[:12]}"
+
+
+def whole_group(root: Root, parent: str, shard_id: str, record: str) -> tuple[str, dict[str, dict[str, Any]]] | None:
+    """The one group of a shard in ``parent`` whose files have the digest in its name, and the list of its files.
+
+    Of several, which late attempts left, the one counts that ``record`` names, what is left of the shard's record. None
+    where there is none, or it cannot be told.
+    """
+    found = []
+    for group in root.names(parent):
+        if not group.startswith(f"{shard_id}-"):
+            continue
+        folder = f"{parent}/{group}"
+        listed = {}
+        for entry in sorted(root.entries(folder), key=lambda entry: entry.key):
+            data = root.read(entry.key)
+            digest = hashlib.sha256(data).hexdigest()
+            listed[entry.key.removeprefix(f"{folder}/")] = {"sha256": digest, "bytes": len(data)}
+        if group_name(shard_id, listed) == group:
+            found.append((group, listed))
+    whole = [one for one in found if one[0] in record] or found
+    return whole[0] if len(whole) == 1 else None

@@ -1,0 +1,69 @@
+"""``depthsieve recalibrate``: reliability by another calibration, as a layer, without the teacher."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import click
+
+from depthsieve_cli.output import SHOWN_FAILURES, count, print_json
+
+if TYPE_CHECKING:
+    from depthsieve.recalibration import RecalibrateSummary
+
+
+@click.command(epilog="Example: depthsieve recalibrate labels/ --calibration mine.json")
+@click.argument("store")
+@click.option(
+    "--calibration",
+    metavar="FILE",
+    help="As benchmarks/calibration.py makes them.  [default: that of the layer --name, else this release's own]",
+)
+@click.option("--name", metavar="NAME", help="Of the layer.  [default: the calibration's own, such as flip-2]")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; no progress bar.")
+def recalibrate(store: str, calibration: str | None, name: str | None, as_json: bool) -> int:
+    """Make the reliability of STORE anew by another calibration, from the signals that `label --keep-signals` kept.
+
+    It becomes a layer of the store; labels stay as they are. Run it again to go on, or after labelling more images.
+
+    Exit codes: 0 all done; 1 some shards cannot be read; 3 done, but some shards have no signals.
+    """
+    from depthsieve.recalibration import recalibrate as run_recalibrate  # torch takes seconds
+
+    summary = run_recalibrate(store, calibration, name, progress=not as_json)
+    if as_json:
+        print_json(dataclasses.asdict(summary))
+    else:
+        _print_summary(summary)
+    return 1 if summary.errors else 3 if summary.without_signals else 0
+
+
+def _print_summary(summary: "RecalibrateSummary") -> None:
+    if summary.layer is None:
+        click.echo(
+            f"Nothing to do: the labels of {summary.store} were made with calibration {summary.calibration}. (A --name "
+            "makes a layer of it all the same.)"
+        )
+        return
+    if summary.shards_now:
+        rate = summary.images_now / max(summary.seconds, 1e-9)
+        done = f"Recalibrated {count(summary.images_now, 'image')} in {summary.seconds:.1f} s"
+        click.echo(f"{done} ({rate:.3g} images/s).")
+    else:
+        click.echo("0 images to do.")
+    note = ", which was not fitted on this teacher" if summary.transferred else ""
+    click.echo(
+        f"{summary.store}: layer {summary.layer} has {count(summary.shards, 'shard')}, by calibration "
+        f"{summary.calibration}{note}."
+    )
+    for shard_id in summary.without_signals[:SHOWN_FAILURES]:
+        click.echo(f"  no signals: shard {shard_id}")
+    if len(summary.without_signals) > SHOWN_FAILURES:
+        click.echo(f"  ... and {len(summary.without_signals) - SHOWN_FAILURES:,} more; --json names all of them")
+    if summary.without_signals:
+        shards = count(len(summary.without_signals), "shard")
+        click.echo(
+            f"{shards} with {count(summary.images_without_signals, 'image')} kept no signals and are left out; label "
+            "those images into a new store with --keep-signals."
+        )
+    for error in summary.errors:
+        click.echo(f"Error: {error}", err=True)

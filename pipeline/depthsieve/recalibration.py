@@ -1,0 +1,234 @@
+"""Make reliability anew by another calibration, from stored labels and kept signals, into a layer of the store.
+
+Axes: N images of a shard, H and W the label shape, K the 256 reliability codes.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from depthsieve.errors import DepthsieveError, RunError, StoreBusy, StoreDamaged, StoreError, UsageError
+from depthsieve.processes import Process
+from depthsieve.records import LabelSpec
+from depthsieve.reliability import Calibration, encode_error, fuse, histogram, shipped_calibration
+from depthsieve.storage import open_root
+from depthsieve.store import Store, open_store, schema
+from depthsieve.store.arrays import ShardReader
+from depthsieve.store.layers import (
+    LEASE,
+    SIGNALS,
+    Layer,
+    LayerSpec,
+    check_name,
+    commit_to_layer,
+    document_key,
+    find_layer,
+    make_layer,
+)
+from depthsieve.store.leases import Leases
+
+
+@dataclass(frozen=True)
+class RecalibrateSummary:
+    """What :func:`recalibrate` did, and how the layer stands after it.
+
+    ``layer`` is None where nothing was to be done, as the labels themselves were made with this ``calibration``.
+    ``transferred``: it was not fitted on the store's teacher. ``images_now`` and ``shards_now`` were added by this call
+    in ``seconds``; the layer has ``shards`` in all. ``without_signals`` are committed shards that have no signals, with
+    ``images_without_signals`` in them. ``errors`` say which shards cannot be read, and why.
+    """
+
+    store: str
+    layer: str | None
+    calibration: str
+    transferred: bool
+    images_now: int = 0
+    shards_now: int = 0
+    shards: int = 0
+    seconds: float = 0.0
+    without_signals: tuple[str, ...] = ()
+    images_without_signals: int = 0
+    errors: tuple[str, ...] = ()
+
+
+def recalibrate(
+    store: str | Path, calibration: str | Path | None = None, name: str | None = None, progress: bool = True
+) -> RecalibrateSummary:
+    """Write the reliability that another calibration makes of a store's labels and kept signals, as a layer.
+
+    No teacher is needed, and no image. Pixels whose stored code is 0, and failed images, stay 0. Shards that the layer
+    has are passed by: the same call goes on after a crash, and adds what was labelled since. Labels do not change; read
+    the layer with ``open_store(store, reliability=name)`` or ``PseudoLabelDataset(store, reliability=name)``.
+
+    Args:
+        store: path or URL of a store that was labelled with ``keep_signals``.
+        calibration: a file that ``benchmarks/calibration.py`` made. None: that of the layer called ``name``, if there
+            is one, else the one that comes with this release.
+        name: of the layer. None: the calibration's own, such as "flip-2", which ends in "-transferred" for a teacher
+            that it was not fitted on.
+        progress: show a bar on stderr, or in the notebook.
+
+    Raises:
+        UsageError: a file that is no calibration or has no weights for these signals, or a name that cannot be meant.
+        StoreError: no store there, one that kept no signals, or a layer of that name by another calibration.
+        RunError: the store cannot be written; what is committed stands.
+    """
+    opened = open_store(open_root(store))
+    spec = opened.spec
+    kept = _kept_signals(opened)
+    chosen = _choose(opened, calibration, name)
+    called = chosen.name(spec.signals, spec.weights_digest)
+    transferred = spec.weights_digest not in chosen.fitted_on
+    chosen.weights_of(spec.quantity, spec.signals)  # raises where it was not fitted for them
+    name = check_name(called if name is None else name)
+    if name == spec.calibration:
+        if _made_the_labels(chosen, spec):
+            return RecalibrateSummary(opened.location, None, called, transferred)
+        raise UsageError(
+            f"{name!r} is what the labels' own calibration is called, and this one has other weights; give the layer "
+            "another name with --name"
+        )
+    body = json.loads(json.dumps(dataclasses.asdict(chosen)))
+    body |= {"name": called, "digest": chosen.digest, "transferred": transferred}
+    layer_spec = LayerSpec(name, "reliability", spec.fingerprint, kept.spec.signals, body)
+    with _at_work(opened, name):
+        layer = make_layer(opened.root, layer_spec)
+        done = _Recalibration(opened, kept, layer, chosen).run(progress)
+    return dataclasses.replace(
+        done, layer=name, calibration=called, transferred=transferred, shards=len(layer.shards() & opened.committed())
+    )
+
+
+def _kept_signals(store: Store) -> Layer:
+    kept = find_layer(store.root, SIGNALS, store.fingerprint)
+    if kept is None or not kept.shards():
+        raise StoreError(
+            f"{store.location} kept no signals, so its reliability cannot be made again; label into a new store with "
+            "--keep-signals"
+        )
+    return kept
+
+
+def _choose(store: Store, file: str | Path | None, name: str | None) -> Calibration:
+    """The calibration in the file, else that of the layer of that name, else the one of this release."""
+    if file is not None:
+        try:
+            body = json.loads(Path(file).read_bytes())
+        except OSError as error:
+            raise UsageError(f"calibration {file} cannot be read: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"calibration {file} is not JSON; make one with benchmarks/calibration.py") from error
+        return Calibration.from_json(body, str(file))
+    if name is not None:
+        layer = find_layer(store.root, check_name(name), store.fingerprint)
+        if layer is not None:
+            return Calibration.from_json(layer.spec.calibration, f"{store.location}/{document_key(name)}")
+    return shipped_calibration()
+
+
+def _made_the_labels(calibration: Calibration, spec: LabelSpec) -> bool:
+    """Whether the labels were made with it. Their spec has its name alone; the release's own has weights to compare."""
+    called, shipped = calibration.name(spec.signals, spec.weights_digest), shipped_calibration()
+    if called != spec.calibration:
+        return False
+    return shipped.name(spec.signals, spec.weights_digest) != called or shipped.digest == calibration.digest
+
+
+@contextmanager
+def _at_work(store: Store, name: str) -> Iterator[None]:
+    """Hold the lease of a layer, so that no repair takes what is under way for left behind, and nobody works twice."""
+    try:
+        with Leases(store.root) as leases:
+            taken = leases.take(f"{LEASE}{name}")
+            if isinstance(taken, Process):
+                raise StoreBusy(f"layer {name!r} of {store.location} is being made by {taken}; wait until it has ended")
+            try:
+                store.root.clear_scratch()
+                yield
+            finally:
+                leases.give_back(taken, settled=True)
+    except OSError as error:
+        if isinstance(error, DepthsieveError):  # StoreBusy is both
+            raise
+        raise RunError(
+            f"{store.location}: {error.strerror or error}; what is committed stands, and the same command goes on"
+        ) from error
+
+
+@dataclass
+class _Recalibration:
+    store: Store
+    kept: Layer
+    layer: Layer
+    calibration: Calibration
+    without: dict[str, int] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+
+    def run(self, progress: bool) -> RecalibrateSummary:
+        """Add every committed shard that the layer does not have; images and shards of this call are counted."""
+        start = time.perf_counter()
+        images_of = self.store.images_of(sorted(self.store.committed()))
+        signals = self.kept.shards()
+        self.without = {shard_id: images for shard_id, images in images_of.items() if shard_id not in signals}
+        has = self.layer.shards()
+        todo = {one: images for one, images in images_of.items() if one in signals and one not in has}
+        added: list[int] = []
+        with tqdm(total=sum(todo.values()), desc="recalibrate", unit=" images", disable=not progress) as bar:
+            for shard_id, images in todo.items():
+                if self._add(shard_id, images):
+                    added.append(images)
+                bar.update(images)
+        return RecalibrateSummary(
+            self.store.location,
+            None,
+            "",
+            False,
+            images_now=sum(added),
+            shards_now=len(added),
+            seconds=time.perf_counter() - start,
+            without_signals=tuple(sorted(self.without)),
+            images_without_signals=sum(self.without.values()),
+            errors=tuple(self.errors),
+        )
+
+    def _add(self, shard_id: str, images: int) -> bool:
+        try:
+            record = self.store.commit_record(shard_id)
+            labels = self.store.reader(shard_id)
+            folder = self.kept.folder_of(shard_id, record["content_sha256"])
+            if folder is None:  # those of an attempt whose labels were not committed
+                self.without[shard_id] = images
+                return False
+            signals = ShardReader(self.store.root, folder)
+            arrays = _reliability(labels, signals, self.store.spec, self.calibration)
+        except StoreDamaged as error:  # it costs no other shard its place in the layer
+            self.errors.append(f"shard {shard_id}: {error}")
+            return False
+        return commit_to_layer(self.layer, shard_id, record["content_sha256"], arrays)
+
+
+def _reliability(
+    labels: ShardReader, signals: ShardReader, spec: LabelSpec, calibration: Calibration
+) -> dict[str, np.ndarray[Any, Any]]:
+    """``reliability`` uint8 [N,H,W] and ``histogram`` uint32 [N,K] of a shard, an image at a time."""
+    status_N = labels.column("status")
+    codes: list[torch.Tensor] = []
+    for row in range(len(status_N)):
+        code_1HW = torch.from_numpy(labels.reliability(row))[None]
+        if status_N[row] == schema.STATUS_LABELLED:
+            depth_1HW = torch.from_numpy(labels.depth(row))[None]
+            relative = {name: torch.from_numpy(signals.signal(name, row))[None] for name in spec.signals}
+            e_1HW = fuse(depth_1HW, relative, spec.quantity, calibration)
+            code_1HW = encode_error(e_1HW, code_1HW > 0)
+        codes.append(code_1HW)
+    code_NHW = torch.cat(codes)
+    return {"reliability": code_NHW.numpy(), "histogram": histogram(code_NHW).numpy().astype(np.uint32)}
