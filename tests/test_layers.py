@@ -196,6 +196,24 @@ def test_reliability_of_a_layer_follows_from_stored_labels_signals_and_weights(m
     assert checked == 6 and zeros > 100
 
 
+def test_evaluate_judges_a_layer_by_its_codes(made: Path, store: Path, tmp_path: Path) -> None:
+    opened = open_store(store)
+    for image_id in opened.images:  # ground truth that the labels know well, but for a corner
+        disparity_HW = opened.label(image_id).depth_HW + 1
+        disparity_HW[:8, :8] += 0.5
+        np.save(tmp_path / f"{image_id.removeprefix('default/').removesuffix('.png')}.npy", 1 / disparity_HW)
+    write_calibration(tmp_path / "half.json", "half", constant=WEIGHTS["constant"] - math.log(2))
+    half = depthsieve.recalibrate(store, tmp_path / "half.json", progress=False).layer
+    found = [
+        depthsieve.evaluate_labels(store, tmp_path, reliability=name, progress=False) for name in (NAME, half, None)
+    ]
+    assert found[0].mean["abs_rel"] == found[1].mean["abs_rel"] == found[2].mean["abs_rel"]
+    assert found[1].calibration.bias - found[0].calibration.bias == pytest.approx(math.log10(2), abs=0.02)
+    assert found[2].calibration.bias != found[0].calibration.bias
+    with pytest.raises(StoreError, match="half"):
+        depthsieve.evaluate_labels(store, tmp_path, reliability="none", progress=False)
+
+
 def test_the_labels_own_calibration_gives_their_codes_back_but_for_rounding(made: Path, store: Path) -> None:
     done = depthsieve.recalibrate(store, name="same", progress=False)
     assert done.layer == "same" and done.calibration == open_store(store).spec.calibration

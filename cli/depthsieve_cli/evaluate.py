@@ -98,8 +98,13 @@ ALIGNED = {
     help="The files hold distance to the camera's centre: make it depth, for this focal length in pixels (Hypersim: "
     "886.81).",
 )
+@click.option(
+    "--reliability", metavar="NAME", help="Judge a layer that recalibrate made, not the labels' own reliability."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON; no progress bar.")
-def evaluate(store: str, ground_truth: str, out: Path | None, as_json: bool, **options: Any) -> int:
+def evaluate(
+    store: str, ground_truth: str, out: Path | None, reliability: str | None, as_json: bool, **options: Any
+) -> int:
     """Compare the labels of STORE with ground truth: accuracy, whether reliability finds errors, which drop to use.
 
     Labels come to the resolution of the ground truth. Images are matched by name; a part of them is enough.
@@ -109,7 +114,7 @@ def evaluate(store: str, ground_truth: str, out: Path | None, as_json: bool, **o
     """
     from depthsieve.evaluation.comparing import evaluate_labels  # torch takes seconds
 
-    result = evaluate_labels(store, ground_truth, out=out, progress=not as_json, **options)
+    result = evaluate_labels(store, ground_truth, out=out, reliability=reliability, progress=not as_json, **options)
     if as_json:
         print_json(result.as_json())
     else:

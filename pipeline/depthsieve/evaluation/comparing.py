@@ -55,6 +55,7 @@ def evaluate_labels(
     ground_truth: str | Path,
     *,
     out: str | Path | None = None,
+    reliability: str | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Evaluation:
@@ -68,6 +69,7 @@ def evaluate_labels(
         store: a label store, or where it is.
         ground_truth: a folder with a file an image, or an HDF5 file with all maps.
         out: a folder for ``evaluation.json``, ``images.csv``, ``sparsification.png`` and ``calibration.png``.
+        reliability: the layer that reliability is taken from (see :func:`depthsieve.recalibrate`); None: the labels.
         progress: show a bar on stderr, or in the notebook.
         options: the fields of :class:`depthsieve.evaluation.settings.EvaluateSettings`.
 
@@ -75,13 +77,15 @@ def evaluate_labels(
         UsageError: an option that cannot be meant, or a scale that is needed and not there.
         GroundTruthError: no ground truth, ground truth that is ambiguous, or nothing that could be compared. Single
             images that cannot be compared raise nothing: they stand in the result with their reasons.
-        StoreError: no store, or a damaged one.
+        StoreError: no store, a damaged one, or one without that layer.
     """
     try:
         settings = EvaluateSettings(**options)
     except TypeError as error:
         raise UsageError(str(error).replace("EvaluateSettings.__init__()", "evaluate_labels()")) from None
     opened = store if isinstance(store, Store) else open_store(store)
+    if reliability is not None:
+        opened = opened.with_layer(reliability)
     truth = open_ground_truth(ground_truth, settings.truth)
     matches = match(opened, truth)
     if settings.scale is None and any(needs_scale(pair.place) for pair in matches.pairs):
