@@ -13,6 +13,7 @@ Maps on a device without float64 (Apple's MPS) have to be moved to the CPU first
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -25,6 +26,9 @@ ROBUST_KEPT = 0.8
 """The share of the pixels that the robust alignment fits: those nearest to it."""
 
 ROBUST_ROUNDS = 2
+
+Fit = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Scale and shift of one image: source, target, and where they count."""
 
 
 def check_maps(**maps_BHW: torch.Tensor | None) -> None:
@@ -66,15 +70,7 @@ def align_scale_shift(
     Raises:
         UsageError: shapes that are not [B,H,W] or differ.
     """
-    check_maps(source_BHW=source_BHW, target_BHW=target_BHW, valid_BHW=valid_BHW)
-    scale_B = torch.ones(len(source_BHW), dtype=torch.float64, device=source_BHW.device)
-    shift_B = torch.zeros_like(scale_B)
-    for b, (source_HW, target_HW) in enumerate(zip(source_BHW, target_BHW, strict=True)):
-        counted_HW = is_finite(source_HW) & is_finite(target_HW)
-        if valid_BHW is not None:
-            counted_HW &= valid_BHW[b].bool()
-        scale_B[b], shift_B[b] = _least_squares(source_HW.double(), target_HW.double(), counted_HW)
-    return scale_B, shift_B
+    return _fit_each(_least_squares, source_BHW, target_BHW, valid_BHW)
 
 
 def align_robust(
@@ -89,6 +85,13 @@ def align_robust(
     Args, returns and errors as for :func:`align_scale_shift`; a source that is constant at the sampled pixels gives
     scale 0 and the target's median.
     """
+    return _fit_each(_least_trimmed_squares, source_BHW, target_BHW, valid_BHW)
+
+
+def _fit_each(
+    fit: Fit, source_BHW: torch.Tensor, target_BHW: torch.Tensor, valid_BHW: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What ``fit`` makes of each image; scale 1 and shift 0 of one without a pixel that counts."""
     check_maps(source_BHW=source_BHW, target_BHW=target_BHW, valid_BHW=valid_BHW)
     scale_B = torch.ones(len(source_BHW), dtype=torch.float64, device=source_BHW.device)
     shift_B = torch.zeros_like(scale_B)
@@ -97,7 +100,7 @@ def align_robust(
         if valid_BHW is not None:
             counted_HW &= valid_BHW[b].bool()
         if counted_HW.any():
-            scale_B[b], shift_B[b] = _least_trimmed_squares(source_HW.double(), target_HW.double(), counted_HW)
+            scale_B[b], shift_B[b] = fit(source_HW.double(), target_HW.double(), counted_HW)
     return scale_B, shift_B
 
 
@@ -142,9 +145,9 @@ def _median_slope(source_S: torch.Tensor, target_S: torch.Tensor) -> tuple[torch
 def _least_squares(
     source_HW: torch.Tensor, target_HW: torch.Tensor, counted_HW: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and shift of one image of float64 maps, both finite where ``counted_HW``."""
+    """Scale and shift of one image of float64 maps, both finite where ``counted_HW``, which is True somewhere."""
     count = counted_HW.sum().double()
-    zero, one = source_HW.new_zeros(()), source_HW.new_ones(())
+    zero = source_HW.new_zeros(())
     source_mean = sum_map(torch.where(counted_HW, source_HW, zero)) / count
     target_mean = sum_map(torch.where(counted_HW, target_HW, zero)) / count
     source_rest_HW = torch.where(counted_HW, source_HW - source_mean, zero)
@@ -155,8 +158,7 @@ def _least_squares(
     low = torch.where(counted_HW, source_HW, torch.inf).amin()
     high = torch.where(counted_HW, source_HW, -torch.inf).amax()
     scale = torch.where(high > low, covariance / variance, zero)
-    shift = target_mean - scale * source_mean
-    return torch.where(count > 0, scale, one), torch.where(count > 0, shift, zero)
+    return scale, target_mean - scale * source_mean
 
 
 def apply_scale_shift(source_BHW: torch.Tensor, scale_B: torch.Tensor, shift_B: torch.Tensor) -> torch.Tensor:
