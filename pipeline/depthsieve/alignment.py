@@ -19,7 +19,7 @@ import torch
 
 from depthsieve.errors import UsageError
 
-ROBUST_SAMPLE = 4096
+ROBUST_SAMPLE = 2048
 """Pixels of a map from which the robust alignment starts."""
 
 ROBUST_KEPT = 0.8
