@@ -26,7 +26,11 @@ SETTINGS: dict[str, tuple[type[Any], list[str], set[str]]] = {
     # the dataclass behind a command, arguments that it cannot do without, and what is the command line's own
     "label": (LabelOptions, ["photos", "labels"], {"source", "store", "grace", "as_json"}),
     "demo": (DemoSettings, [], {"out", "as_json"}),
-    "evaluate": (EvaluateSettings, ["labels", "--ground-truth", "depth"], {"store", "ground_truth", "out", "as_json"}),
+    "evaluate": (
+        EvaluateSettings,
+        ["labels", "--ground-truth", "depth"],
+        {"store", "ground_truth", "out", "reliability", "as_json"},
+    ),
 }
 FIELDS = [
     pytest.param(verb, field, id=f"{verb} {field.name}")

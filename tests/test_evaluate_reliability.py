@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from depthsieve.alignment import align_scale_shift, apply_scale_shift
 from depthsieve.errors import UsageError
 from depthsieve.evaluate import (
     CodeErrors,
@@ -29,8 +30,7 @@ from depthsieve.evaluate import (
     sparsification,
     spearman,
 )
-from depthsieve.reliability.code import decode_error, encode_error, expected_error
-from depthsieve.reliability.signals import flip_disagreement
+from depthsieve.reliability import decode_error, encode_error, relative_error
 
 RANGE = (0.1, 100.0)
 
@@ -247,13 +247,14 @@ def test_actual_error_by_hand_in_disparity() -> None:
     np.testing.assert_allclose(errors, [[0.5 / 5, 1 / 8, 0.5 / 8]], rtol=1e-6)
 
 
-def test_actual_error_is_the_expected_error_when_the_truth_is_the_other_map() -> None:
-    """If the mirrored map were the truth, each code would be right: the two definitions are one."""
+def test_the_actual_error_is_the_relative_error_of_the_label_against_the_truth() -> None:
+    """In the definition of the codes, once the truth is aligned to the label."""
     rng = np.random.default_rng(4)
     label = torch.from_numpy(rng.uniform(0.5, 3, (1, 20, 30)).astype(np.float32))
-    mirrored = label.flip(2) + torch.from_numpy(rng.uniform(0, 0.4, (1, 20, 30)).astype(np.float32))
-    expected = expected_error(label, flip_disagreement(label, mirrored, "disparity"))[0].numpy()
-    other = (mirrored.flip(2) * 3 + 1)[0].double().numpy()
+    truth = label + torch.from_numpy(rng.uniform(0, 0.4, (1, 20, 30)).astype(np.float32))
+    aligned = apply_scale_shift(truth, *align_scale_shift(truth, label))
+    expected = relative_error(label, aligned - label)[0].numpy()
+    other = (truth * 3 + 1)[0].double().numpy()
     depth = label[0].numpy()
     actual = actual_code_errors(depth, 1 / other, np.ones_like(other, bool), code_denominator(depth), "disparity")
     np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-5)
