@@ -180,6 +180,7 @@ def draw(results: Sequence[Result], references: dict[str, tuple[float, float]], 
     left.legend(fontsize=8)
     right.axvline(0, color="black", linewidth=1)
     right.set_xlabel("AbsRel less that of no filter, same seed (left of 0: helps)")
+    right.locator_params(axis="x", nbins=6)
     left.set_yticks(range(len(names)), names)
     left.set_ylim(-0.6, len(names) - 0.4)
     left.invert_yaxis()
