@@ -228,13 +228,14 @@ def check_space(root: Root, pixels: int, images: int, options: LabelOptions) -> 
 def signals_notes(store: Store, keep_signals: bool, todo: int) -> Iterator[str]:
     """What a person should know of shards with kept signals beside shards without; ``todo`` of them are left."""
     layer = find_layer(store.root, SIGNALS, store.fingerprint)
-    without = store.committed() - (layer.shards() if layer else set())
-    if keep_signals and without:
-        yield (
-            f"{len(without)} shards were labelled without --keep-signals and stay without; `depthsieve recalibrate` "
-            "leaves them out (for all of them, label into a new store)"
-        )
-    if not keep_signals and layer and todo:
+    if keep_signals:  # else the shards need not be listed, of which there may be many
+        without = store.committed() - (layer.shards() if layer else set())
+        if without:
+            yield (
+                f"{len(without)} shards were labelled without --keep-signals and stay without; `depthsieve "
+                "recalibrate` leaves them out (for all of them, label into a new store)"
+            )
+    elif layer and todo:
         yield "this store keeps signals, and what is labelled now is without them, as --keep-signals was not given"
 
 
