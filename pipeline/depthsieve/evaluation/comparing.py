@@ -86,7 +86,7 @@ def evaluate_labels(
     opened = store if isinstance(store, Store) else open_store(store)
     if reliability is not None:
         opened = opened.with_layer(reliability)
-    truth = open_ground_truth(ground_truth, settings.truth)
+    truth = open_ground_truth(ground_truth, settings)
     matches = match(opened, truth)
     if settings.scale is None and any(needs_scale(pair.place) for pair in matches.pairs):
         raise UsageError(NEEDS_SCALE)

@@ -10,7 +10,7 @@ ALIGNMENTS = ("auto", "none", "scale", "scale-shift")
 
 
 @dataclass(frozen=True)
-class EvaluateSettings:
+class EvaluateSettings(TruthSettings):
     """The options of :func:`depthsieve.evaluate_labels`; the command line has the same names and defaults.
 
     ``min_depth`` and ``max_depth``: metres between which ground truth counts. ``align``: what is fitted by least
@@ -33,35 +33,17 @@ class EvaluateSettings:
     min_depth: float = 0.001
     max_depth: float = 80.0
     align: Literal["auto", "none", "scale", "scale-shift"] = "auto"
-    pattern: str | None = None
-    replace: tuple[tuple[str, str], ...] = ()
-    scale: float | None = None
-    dataset: str | None = None
-    count_from: int = 1
-    distance_to_depth: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.min_depth < self.max_depth < float("inf"):
             raise UsageError(
                 f"the range of depth needs 0 < min_depth < max_depth, not {self.min_depth} and {self.max_depth}"
             )
         if self.align not in ALIGNMENTS:
             raise UsageError(f"align must be one of {', '.join(ALIGNMENTS)}, not {self.align!r}")
-        _ = self.truth  # which checks the rest
 
     @property
     def depth_range(self) -> tuple[float, float]:
         """``min_depth`` and ``max_depth``."""
         return self.min_depth, self.max_depth
-
-    @property
-    def truth(self) -> TruthSettings:
-        """What concerns finding and reading ground truth."""
-        return TruthSettings(
-            pattern=self.pattern,
-            replace=self.replace,
-            scale=self.scale,
-            dataset=self.dataset,
-            count_from=self.count_from,
-            distance_to_depth=self.distance_to_depth,
-        )
