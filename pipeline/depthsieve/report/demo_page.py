@@ -118,8 +118,8 @@ def _opening(result: DemoResult) -> str:
     } scenes and let a teacher guess their depth from the picture alone. Their exact
 depth is known, so this page can say how wrong the labels are, and whether depthsieve knew.</p>
 <p>Reliability comes from the teacher itself: it sees each picture and its mirror image, and where the two answers
-disagree, and where the scene is far, the label is doubtful. How doubtful was learnt from exact depth of other scenes; that
-of these is not used.</p>
+disagree, and where the scene is far, the label is doubtful. How doubtful was learnt from exact depth of other scenes;
+that of these is not used.</p>
 {
         cards(
             [
