@@ -36,7 +36,8 @@ from depthsieve.reliability import shipped_calibration
 from depthsieve.repair import VerifyReport, verify
 from depthsieve.storage import open_root
 from depthsieve.store import open_store
-from depthsieve.store.layers import SIGNALS, commit_to_layer, find_layer
+from depthsieve.store.layer_kinds import SIGNALS, LayerSpec, spec_in
+from depthsieve.store.layers import commit_to_layer, find_layer
 from depthsieve.store.leases import Leases
 from depthsieve.teachers import load_teacher
 from depthsieve_cli.main import main
@@ -829,3 +830,28 @@ def test_in_an_object_store_the_bytes_are_a_folders(s3: Any, made: Path) -> None
     assert verify(url, repair=True, progress=False).taken_out == ((NAME, "0000-000000"),)
     assert depthsieve.recalibrate(url, name=NAME, progress=False).shards_now == 1
     assert {key: hashlib.sha256(root.read(key)).hexdigest() for key in keys} == expected
+
+
+# --- kinds
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "detail"),
+    [
+        (SIGNALS, "reliability", {"name": "n", "digest": "d", "transferred": False}),
+        ("mine", SIGNALS, None),
+        ("mine", "reliability", {"name": "n", "digest": "d"}),
+    ],
+)
+def test_a_layer_whose_name_and_kind_do_not_go_together_is_damage(
+    name: str, kind: str, detail: dict[str, Any] | None
+) -> None:
+    document = LayerSpec(name, kind, "f", ("flip",), detail).document()
+    with pytest.raises(StoreDamaged, match="here is not a readable record of a layer"):
+        spec_in(document, "here")
+
+
+def test_what_a_layer_says_is_read_back() -> None:
+    detail = {"name": "n", "digest": "d", "transferred": False}
+    for spec in (LayerSpec(SIGNALS, SIGNALS, "f", ("flip",)), LayerSpec("mine", "reliability", "f", (), detail)):
+        assert spec_in(spec.document(), "here") == spec

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from depthsieve.drafting import Draft
 from depthsieve.errors import DepthsieveError, RunError
-from depthsieve.labelling import ShardWork, label_shard, lanes_of
+from depthsieve.labelling import ShardWork, kept_layers, label_shard, label_spec, lanes_of
 from depthsieve.lanes import Lanes
 from depthsieve.options import LabelOptions, PlanSummary
 from depthsieve.planning import Workforce, choose_profile, pixel_bytes
@@ -25,7 +25,7 @@ from depthsieve.sources import Source, reopen_source
 from depthsieve.storage import Root
 from depthsieve.storage.local import LocalRoot
 from depthsieve.store import Store
-from depthsieve.store.layers import SIGNALS, Layer, LayerSpec, publish_to_layer
+from depthsieve.store.layers import Layer, publish_to_layer
 from depthsieve.store.pending import Pending
 from depthsieve.store.writer import CommitContext, publish_group
 from depthsieve.teachers import Teacher
@@ -195,9 +195,8 @@ def _label_and_store(shard: Shard, work: ShardWork, lanes: Lanes, folder: Path) 
     done, root = label_shard(shard, work, lanes), LocalRoot(folder)
     context = CommitContext("", work.teacher.quantity, work.teacher.unit, "")
     records = [publish_group(root, shard, done.content, context)]
-    if done.signals:
-        kept = Layer(root, LayerSpec(SIGNALS, "signals", "", tuple(done.signals)))
-        records.append(publish_to_layer(kept, shard.id, "", done.signals))
+    for spec in kept_layers(work.job, label_spec(work.teacher, work.job.signals)):
+        records.append(publish_to_layer(Layer(root, spec), shard.id, "", done.layers[spec.name]))
     return sum(int(entry["bytes"]) for record in records for entry in record["files"].values())
 
 

@@ -31,7 +31,8 @@ from depthsieve.reliability import shipped_calibration
 from depthsieve.sources import Source, reopen_source
 from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import open_store, schema
-from depthsieve.store.layers import commit_to_layer, make_layer, signals_spec
+from depthsieve.store.layer_kinds import SIGNALS, LayerSpec, signals_spec
+from depthsieve.store.layers import commit_to_layer, make_layer
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard
 from depthsieve.teachers import Teacher, load_teacher
 from depthsieve.threads import torch_threads
@@ -74,6 +75,11 @@ def _second_spec(second: Teacher) -> dict[str, Any]:
     return {name: getattr(second, name) for name in names}
 
 
+def kept_layers(job: LabelJob, spec: LabelSpec) -> tuple[LayerSpec, ...]:
+    """The layers that a job adds to with each shard: :attr:`Labelled.layers` has the arrays of each."""
+    return (signals_spec(spec),) if job.keep_signals else ()
+
+
 @dataclass(frozen=True)
 class Care:
     """How a shard is labelled whose images may end the process: decoded one by one, and each step told beforehand.
@@ -100,12 +106,12 @@ class Watch:
 
 @dataclass(frozen=True)
 class Labelled:
-    """The content of a shard, and the batches that went in parts: (first row, rows, images at a time). ``signals``
-    holds those that are kept: float16 [N,H,W], relative to the label, by name."""
+    """The content of a shard, and the batches that went in parts: (first row, rows, images at a time). ``layers`` holds
+    what is kept beside it: by the layer's name, its arrays by theirs."""
 
     content: ShardArrays
     split_batches: tuple[tuple[int, int, int], ...] = ()
-    signals: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    layers: Mapping[str, Mapping[str, np.ndarray[Any, Any]]] = field(default_factory=dict)
 
 
 class ShardLabeller:
@@ -128,7 +134,7 @@ class ShardLabeller:
         self._store = open_store(job.store)
         if self._store.fingerprint != job.fingerprint:
             raise StoreError(f"{job.store} is another store than when the run began; run the same command again")
-        self._kept = make_layer(self._store.root, signals_spec(self._store.spec)) if job.keep_signals else None
+        self._layers = [make_layer(self._store.root, spec) for spec in kept_layers(job, self._store.spec)]
         self._sources = {name: reopen_source(name, root) for name, root in job.sources}
         self._profiles = {generation.number: generation.profile for generation in self._store.generations()}
         self._lanes = lanes_of(self._teacher, job, list(self._profiles.values())[-1])
@@ -208,10 +214,12 @@ class ShardLabeller:
         if self._watch.care:
             self._watch.care.tell("commit", ())
         try:
-            if self._kept is not None and not self._store.is_committed(shard.id):
-                # First: whoever sees the shard's own record finds its signals too, wherever a run was killed. What an
+            if self._layers and not self._store.is_committed(shard.id):
+                # First: whoever sees the shard's own record finds its layers too, wherever a run was killed. What an
                 # attempt left that went no further than this is kept if it belongs to these labels, else replaced.
-                commit_to_layer(self._kept, shard.id, done.content.content_digest(), done.signals)
+                labels = done.content.content_digest()
+                for layer in self._layers:
+                    commit_to_layer(layer, shard.id, labels, done.layers[layer.name])
             commit_shard(self._store.root, shard, done.content, context)
         except OSError as error:
             raise StoreError(f"cannot write to {self._store.location}: {error.strerror or error}") from error
@@ -279,7 +287,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes, make_room: Callable
             _check_stop(watch.stop, (time.monotonic() - began[0]) / done * (len(spans) - done))
     if len(unreadable) == len(shard.images):
         raise OSError(errno.EIO, f"none of {len(unreadable)} images can be read; is the disk there? {unreadable[0]}")
-    return Labelled(ShardArrays(arrays), tuple(split), kept)
+    return Labelled(ShardArrays(arrays), tuple(split), {SIGNALS: kept} if kept else {})
 
 
 def _check_stop(stop: Stop | None, seconds: float) -> None:

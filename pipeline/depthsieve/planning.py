@@ -20,7 +20,8 @@ from depthsieve.sources import Scan, Source
 from depthsieve.storage import Root, is_url
 from depthsieve.store import Store, open_store
 from depthsieve.store.create import add_generation
-from depthsieve.store.layers import SIGNALS, find_layer
+from depthsieve.store.layer_kinds import SIGNALS
+from depthsieve.store.layers import find_layer
 from depthsieve.store.plan import REJECTED_SCHEMA, removed_table
 from depthsieve.store.spill import BATCH_ROWS
 from depthsieve.store.standing import Again

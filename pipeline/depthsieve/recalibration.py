@@ -23,17 +23,8 @@ from depthsieve.reliability import Calibration, encode_error, fuse, histogram, s
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.arrays import ShardReader
-from depthsieve.store.layers import (
-    LEASE,
-    SIGNALS,
-    Layer,
-    LayerSpec,
-    check_name,
-    commit_to_layer,
-    document_key,
-    find_layer,
-    make_layer,
-)
+from depthsieve.store.layer_kinds import SIGNALS, LayerSpec, check_name
+from depthsieve.store.layers import LEASE, Layer, commit_to_layer, document_key, find_layer, make_layer
 from depthsieve.store.leases import Leases
 
 
@@ -131,7 +122,7 @@ def _choose(store: Store, file: str | Path | None, name: str | None) -> Calibrat
     if name is not None:
         layer = find_layer(store.root, check_name(name), store.fingerprint)
         if layer is not None:
-            return Calibration.from_json(layer.spec.calibration, f"{store.location}/{document_key(name)}")
+            return Calibration.from_json(layer.spec.detail, f"{store.location}/{document_key(name)}")
     return shipped_calibration()
 
 

@@ -18,7 +18,8 @@ from depthsieve.store.create import add_generation, write_index
 from depthsieve.store.findings import Finding, Inspection, Look
 from depthsieve.store.inspect import check_is_store, inspect_store
 from depthsieve.store.inspect_layers import inspect_layers
-from depthsieve.store.layers import SIGNALS, find_layer
+from depthsieve.store.layer_kinds import SIGNALS
+from depthsieve.store.layers import find_layer
 from depthsieve.store.leases import PLAN, Leases, left_leases
 from depthsieve.store.mend_layers import TakenOut, mend_layers
 from depthsieve.store.standing import standing

@@ -7,17 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from depthsieve.errors import DepthsieveError
 from depthsieve.records import unseal
 from depthsieve.store import schema
-from depthsieve.store.findings import DAMAGED, THREADS, Look, Remedy, bounded, record_fault
-from depthsieve.store.layers import (
-    FOLDER,
-    LEASE,
-    SIGNALS,
-    Layer,
-    document_key,
-    shards_document_key,
-    signals_spec,
-    spec_in,
-)
+from depthsieve.store.findings import DAMAGED, THREADS, Look, bounded, record_fault
+from depthsieve.store.layer_kinds import KINDS, SIGNALS, signals_spec, spec_in
+from depthsieve.store.layers import FOLDER, LEASE, Layer, document_key, shards_document_key
 from depthsieve.store.reader import Store
 
 _SHARD_RECORD = re.compile(r"\d{4}-\d{6}\.json")
@@ -68,7 +60,7 @@ class _LayerInspector:
         self._look = look
         self._store = store
         self._layer = layer
-        self._remedy: Remedy = "lost" if layer.spec.kind == "signals" else "recalibrate"
+        self._remedy = KINDS[layer.spec.kind].remedy
 
     def run(self) -> None:
         root, layer = self._store.root, self._layer

@@ -1,104 +1,31 @@
 """Layers of a store: arrays beside the labels, added at any time, under records of their own. See docs/store_format.md.
 
-There are two kinds. ``signals`` holds the raw signals that reliability was made of; a store has at most one such layer.
-``reliability`` holds the reliability that another calibration makes of them.
-
-Axes: N images of a shard, H and W the label shape, K the 256 reliability codes.
+What they may hold is in :mod:`depthsieve.store.layer_kinds`. Axes: N images of a shard, H and W the label shape.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import zarr
 
-from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, UsageError
-from depthsieve.records import MEND, LabelSpec, canonical_json, digest_of, seal, unseal
+from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch
+from depthsieve.records import MEND, seal, unseal
 from depthsieve.storage import Root
 from depthsieve.store import schema
 from depthsieve.store.arrays import check_files
+from depthsieve.store.layer_kinds import KINDS, LayerSpec, is_name, is_single, spec_in
 from depthsieve.store.writer import ShardArrays, publish_folder, write_array
 
-Kind = Literal["signals", "reliability"]
-
 FOLDER = "layers"
-FORMAT = "depthsieve-layer"
-SIGNALS = "signals"
-"""The name of the layer of kept signals."""
 
 LEASE = "layer-"
 """Begins the name of the lease on a layer of reliability that shards are being added to."""
 
-RELIABILITY = (
-    next(spec for spec in schema.MAPS if spec.name == "reliability"),
-    next(spec for spec in schema.ROWS if spec.name == "histogram"),
-)
-"""The arrays of a layer of reliability: those of the labels that it stands for."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _GROUP = re.compile(r"\d{4}-\d{6}-[0-9a-f]{12}")
-
-
-def check_name(name: str) -> str:
-    """``name``, if a layer of reliability can be called that. Raises :class:`UsageError`."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or name == SIGNALS:
-        raise UsageError(
-            f"a layer cannot be called {name!r}: use up to 100 letters, digits and . _ + -, a letter or digit first, "
-            f"and not {SIGNALS!r}; name it with --name"
-        )
-    return name
-
-
-@dataclass(frozen=True)
-class LayerSpec:
-    """What a layer holds, and the label spec that it belongs to, by its ``fingerprint``.
-
-    ``calibration`` is that of a layer of reliability: its whole content, as in its file, and besides its ``name``, its
-    ``digest``, and whether it is ``transferred`` to a teacher that it was not fitted on. None for kept signals.
-    """
-
-    name: str
-    kind: Kind
-    fingerprint: str
-    signals: tuple[str, ...]
-    calibration: Mapping[str, Any] | None = None
-
-    @property
-    def arrays(self) -> tuple[schema.ArraySpec, ...]:
-        """The arrays of each of its groups."""
-        if self.kind == "reliability":
-            return RELIABILITY
-        return tuple(schema.ArraySpec(name, "float16", ("image", "y", "x")) for name in self.signals)
-
-    @property
-    def digest(self) -> str:
-        """Of all that it says."""
-        return digest_of(self.to_json())
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it as plain JSON values."""
-        body: dict[str, Any] = {
-            "format": FORMAT,
-            "format_version": schema.FORMAT_VERSION,
-            "name": self.name,
-            "kind": self.kind,
-            "fingerprint": self.fingerprint,
-            "signals": list(self.signals),
-        }
-        return body if self.calibration is None else body | {"calibration": dict(self.calibration)}
-
-    def document(self) -> bytes:
-        """The ``zarr.json`` of the layer, with the sealed spec as its attributes."""
-        return schema.group_document(json.loads(seal(self.to_json())))
-
-
-def signals_spec(spec: LabelSpec) -> LayerSpec:
-    """What the kept signals of a store are: nothing else than its label spec decides it."""
-    return LayerSpec(SIGNALS, "signals", spec.fingerprint, tuple(sorted(spec.signals)))
 
 
 @dataclass(frozen=True)
@@ -195,9 +122,9 @@ def find_layer(root: Root, name: str, fingerprint: str) -> Layer | None:
 
 def open_layer(root: Root, name: str, fingerprint: str) -> Layer:
     """A layer of reliability. Raises :class:`StoreError` that lists those there are, and as :func:`find_layer`."""
-    layer = find_layer(root, name, fingerprint) if _NAME.fullmatch(name) else None
+    layer = find_layer(root, name, fingerprint) if is_name(name) else None
     if layer is None or layer.spec.kind != "reliability":
-        others = ", ".join(other for other in layer_names(root) if other != SIGNALS)
+        others = ", ".join(other for other in layer_names(root) if not is_single(other))
         there = f"there are: {others}" if others else "there is none; `depthsieve recalibrate` makes one"
         raise StoreError(f"{root.location} has no layer of reliability called {name!r}; {there}")
     return layer
@@ -214,38 +141,14 @@ def make_layer(root: Root, spec: LayerSpec) -> Layer:
             root.write(key, data)
             root.write(schema.copy_key(key), data)
     elif found.spec != spec:
-        raise StoreMismatch(
-            f"{root.location} has a layer {spec.name!r} of another {'calibration' if spec.calibration else 'kind'}; "
-            "name another: --name NAME"
-        )
+        other = KINDS[spec.kind].detail if found.spec.kind == spec.kind else "kind"
+        raise StoreMismatch(f"{root.location} has a layer {spec.name!r} of another {other}; name another: --name NAME")
     return Layer(root, spec)
 
 
 def layer_documents(spec: LayerSpec) -> dict[str, bytes]:
     """The documents that make a layer, by key; the one that is opened last."""
     return {shards_document_key(spec.name): schema.group_document({}), document_key(spec.name): spec.document()}
-
-
-def spec_in(data: bytes, shown: str) -> LayerSpec:
-    """The spec in a layer's document, which is called ``shown``. Raises :class:`StoreDamaged` for one that is not what
-    was written, :class:`StoreMismatch` for one of a later release."""
-    try:
-        attributes = json.loads(data)["attributes"]
-        body = unseal(canonical_json(attributes).encode(), shown)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StoreDamaged(f"{shown} is not a readable record of a layer; {MEND}") from error
-    version = body.get("format_version")
-    kind: Any = body.get("kind")
-    if body.get("format") != FORMAT or version != schema.FORMAT_VERSION or kind not in get_args(Kind):
-        raise StoreMismatch(f"{shown} is a layer that this depthsieve does not know; use the release that made it")
-    calibration: Any = body.get("calibration")
-    try:
-        if kind == "reliability":
-            calibration["name"], calibration["digest"], calibration["transferred"]
-        signals = tuple(map(str, body["signals"]))
-        return LayerSpec(str(body["name"]), kind, str(body["fingerprint"]), signals, calibration)
-    except (KeyError, TypeError) as error:
-        raise StoreDamaged(f"{shown} is not a readable record of a layer; {MEND}") from error
 
 
 def commit_to_layer(layer: Layer, shard_id: str, labels: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> bool:
@@ -283,7 +186,7 @@ def publish_to_layer(
     def write(path: Path) -> None:
         group = zarr.create_group(path, zarr_format=3, attributes={"shard": shard_id, "labels": labels})
         for spec in layer.spec.arrays:
-            write_array(group, spec, arrays[spec.name], _attributes(layer.spec, spec.name))
+            write_array(group, spec, arrays[spec.name], KINDS[layer.spec.kind].attributes(spec.name))
 
     group, listed = publish_folder(layer.root, layer.shards_key, shard_id, write)
     return record_body(layer, shard_id, labels, arrays, (group, listed))
@@ -305,12 +208,5 @@ def record_body(
         "labels": labels,
         "files": written[1],
         "content_sha256": ShardArrays(content).content_digest(),
-        "images": len(next(iter(content.values()))),
+        "images": next(len(content[spec.name]) for spec in layer.spec.arrays if spec.dims[0] == "image"),
     }
-
-
-def _attributes(spec: LayerSpec, name: str) -> dict[str, Any]:
-    if spec.kind == "reliability":
-        return schema.array_attributes(name, "", "")
-    meaning = f"disagreement of the label by the signal {name}, relative to the label: |difference| / (label + median)"
-    return {"meaning": meaning, "unit": "1"}

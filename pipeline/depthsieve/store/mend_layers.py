@@ -9,9 +9,12 @@ from depthsieve.errors import DepthsieveError
 from depthsieve.records import seal
 from depthsieve.store.arrays import ShardReader
 from depthsieve.store.findings import Finding
+from depthsieve.store.layer_kinds import KINDS
 from depthsieve.store.layers import Layer, find_layer, record_body
 from depthsieve.store.reader import Store
 from depthsieve.store.writer import whole_group
+
+_TAKE_OUT = {kind.remedy for kind in KINDS.values()}
 
 
 class TakenOut(NamedTuple):
@@ -26,7 +29,7 @@ def mend_layers(store: Store, findings: Iterable[Finding]) -> list[TakenOut]:
     again."""
     damaged: dict[TakenOut, set[str]] = {}
     for finding in findings:
-        if finding.shard and finding.remedy in ("layer record", "recalibrate", "lost"):
+        if finding.shard and (finding.remedy == "layer record" or finding.remedy in _TAKE_OUT):
             damaged.setdefault(TakenOut(finding.key.split("/")[1], finding.shard), set()).add(finding.remedy)
     out = []
     for one, remedies in sorted(damaged.items()):

@@ -24,7 +24,8 @@ from depthsieve.storage import Root, open_root
 from depthsieve.store import plan, schema
 from depthsieve.store.arrays import ShardReader, check_files
 from depthsieve.store.index import build_index
-from depthsieve.store.layers import RELIABILITY, Layer, open_layer
+from depthsieve.store.layer_kinds import RELIABILITY
+from depthsieve.store.layers import Layer, open_layer
 from depthsieve.store.pending import Pending
 
 FETCHES = 16

@@ -85,7 +85,7 @@ def _layers(store: Store) -> tuple[LayerState, ...]:
             found.append(LayerState(name, "damaged", 0))
             continue
         if layer is not None:
-            transferred = bool((layer.spec.calibration or {}).get("transferred"))
+            transferred = bool((layer.spec.detail or {}).get("transferred"))
             found.append(LayerState(name, layer.spec.kind, len(layer.shards() & committed), transferred))
     return tuple(found)
 

@@ -1,0 +1,161 @@
+"""The kinds of layers a store may have: their arrays, and what a layer of each kind says of itself.
+
+``signals`` holds the raw signals that reliability was made of. ``reliability`` holds the reliability that another
+calibration makes of them. A new kind is an entry in :data:`KINDS`, and a line in docs/store_format.md.
+
+Axes: N images of a shard, H and W the label shape, K the 256 reliability codes.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from depthsieve.errors import StoreDamaged, StoreMismatch, UsageError
+from depthsieve.records import MEND, LabelSpec, canonical_json, digest_of, seal, unseal
+from depthsieve.store import schema
+from depthsieve.store.findings import Remedy
+
+FORMAT = "depthsieve-layer"
+SIGNALS = "signals"
+"""The kind of the layer of kept signals, and its name."""
+
+RELIABILITY = (
+    next(spec for spec in schema.MAPS if spec.name == "reliability"),
+    next(spec for spec in schema.ROWS if spec.name == "histogram"),
+)
+"""The arrays of a layer of reliability: those of the labels that it stands for."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """What a layer holds, and the label spec that it belongs to, by its ``fingerprint``.
+
+    ``signals`` are those it is made of or holds. ``detail`` is what its kind has to say besides, None where that is
+    nothing; of reliability it is the calibration: its whole content, as in its file, and besides its ``name``, its
+    ``digest``, and whether it is ``transferred`` to a teacher that it was not fitted on.
+    """
+
+    name: str
+    kind: str
+    fingerprint: str
+    signals: tuple[str, ...] = ()
+    detail: Mapping[str, Any] | None = None
+
+    @property
+    def arrays(self) -> tuple[schema.ArraySpec, ...]:
+        """The arrays of each of its groups."""
+        return KINDS[self.kind].arrays(self)
+
+    @property
+    def digest(self) -> str:
+        """Of all that it says."""
+        return digest_of(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain JSON values."""
+        body: dict[str, Any] = {
+            "format": FORMAT,
+            "format_version": schema.FORMAT_VERSION,
+            "name": self.name,
+            "kind": self.kind,
+            "fingerprint": self.fingerprint,
+            "signals": list(self.signals),
+        }
+        field = KINDS[self.kind].detail
+        return body | ({field: dict(self.detail or {})} if field else {})
+
+    def document(self) -> bytes:
+        """The ``zarr.json`` of the layer, with the sealed spec as its attributes."""
+        return schema.group_document(json.loads(seal(self.to_json())))
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """What all layers of one kind have in common.
+
+    ``attributes`` are those of one array, by its name. ``remedy`` is what a repair does about damaged files. Of a kind
+    that is ``single`` a store has at most one layer, which is called as the kind is. ``detail`` names the field of the
+    layer's document that holds :attr:`LayerSpec.detail`, and ``needed`` are the fields that must be in there.
+    """
+
+    arrays: Callable[[LayerSpec], tuple[schema.ArraySpec, ...]]
+    attributes: Callable[[str], dict[str, Any]]
+    remedy: Remedy
+    single: bool = True
+    detail: str | None = None
+    needed: tuple[str, ...] = ()
+
+
+def _signal_attributes(name: str) -> dict[str, Any]:
+    meaning = f"disagreement of the label by the signal {name}, relative to the label: |difference| / (label + median)"
+    return {"meaning": meaning, "unit": "1"}
+
+
+KINDS: Mapping[str, LayerKind] = {
+    SIGNALS: LayerKind(
+        arrays=lambda spec: tuple(schema.ArraySpec(name, "float16", ("image", "y", "x")) for name in spec.signals),
+        attributes=_signal_attributes,
+        remedy="lost",
+    ),
+    "reliability": LayerKind(
+        arrays=lambda spec: RELIABILITY,
+        attributes=lambda name: schema.array_attributes(name, "", ""),
+        remedy="recalibrate",
+        single=False,
+        detail="calibration",
+        needed=("name", "digest", "transferred"),
+    ),
+}
+
+
+def signals_spec(spec: LabelSpec) -> LayerSpec:
+    """What the kept signals of a store are: nothing else than its label spec decides it."""
+    return LayerSpec(SIGNALS, SIGNALS, spec.fingerprint, tuple(sorted(spec.signals)))
+
+
+def is_name(name: str) -> bool:
+    """Whether a layer can be called that."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def is_single(name: str) -> bool:
+    """Whether it is the name of the one layer of a kind."""
+    return name in KINDS and KINDS[name].single
+
+
+def check_name(name: str) -> str:
+    """``name``, if a layer of reliability can be called that. Raises :class:`UsageError`."""
+    if not is_name(name) or is_single(name):
+        raise UsageError(
+            f"a layer cannot be called {name!r}: use up to 100 letters, digits and . _ + -, a letter or digit first, "
+            f"and not {', '.join(repr(kind) for kind in KINDS if is_single(kind))}; name it with --name"
+        )
+    return name
+
+
+def spec_in(data: bytes, shown: str) -> LayerSpec:
+    """The spec in a layer's document, which is called ``shown``. Raises :class:`StoreDamaged` for one that is not what
+    was written, :class:`StoreMismatch` for one of a later release."""
+    try:
+        attributes = json.loads(data)["attributes"]
+        body = unseal(canonical_json(attributes).encode(), shown)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StoreDamaged(f"{shown} is not a readable record of a layer; {MEND}") from error
+    version = body.get("format_version")
+    kind = KINDS.get(str(body.get("kind")))
+    if body.get("format") != FORMAT or version != schema.FORMAT_VERSION or kind is None:
+        raise StoreMismatch(f"{shown} is a layer that this depthsieve does not know; use the release that made it")
+    try:
+        name = str(body["name"])
+        detail: Any = body[kind.detail] if kind.detail else None
+        for field in kind.needed:
+            detail[field]
+        if (name if is_single(name) else "") != (body["kind"] if kind.single else ""):
+            raise KeyError(name)
+        return LayerSpec(name, body["kind"], str(body["fingerprint"]), tuple(map(str, body["signals"])), detail)
+    except (KeyError, TypeError) as error:
+        raise StoreDamaged(f"{shown} is not a readable record of a layer; {MEND}") from error
