@@ -1,5 +1,6 @@
 """The pure parts of the loader: epoch plans, streams of random bits, windows, the image brought to label shape."""
 
+import hashlib
 import itertools
 
 import numpy as np
@@ -7,10 +8,12 @@ import pytest
 
 from depthsieve.errors import UsageError
 from depthsieve.loader.crops import Window, check_crop, choose_window, to_label_shape
-from depthsieve.loader.epoch import plan_epoch, rank_share, shuffled, stream
+from depthsieve.loader.epoch import plan_epoch, rank_share, shuffled, smallest_type, stream
 
 PINNED_BITS = [2129512530910296552, 8021433055519150496]
 PINNED_ORDER = [3, 1, 2, 6, 5, 7, 0, 4]
+PINNED_PLAN = [[4, 7, 3, 0], [2, 1, 6, 8], [10], [14], [12, 11, 13, 9], [5]]
+PINNED_DIGEST = "4febf01a283d23d4"
 
 
 def batches(buckets, global_batch, seed=0, epoch=0):
@@ -21,7 +24,7 @@ def batches(buckets, global_batch, seed=0, epoch=0):
 def test_random_bits_and_order_are_pinned():
     # Values of the first release: changing them changes every run that goes on from a saved state.
     assert stream("order", 0, 0).random_raw(2).tolist() == PINNED_BITS
-    assert shuffled(8, 3, 1).tolist() == PINNED_ORDER
+    assert shuffled(8, "order", 3, 1).tolist() == PINNED_ORDER
     assert stream("order", 0, 1).random_raw() != stream("order", 1, 0).random_raw()
 
 
@@ -34,22 +37,65 @@ def test_every_image_is_in_one_batch_and_batches_share_a_bucket(global_batch):
     sizes = {bucket: [len(b) for b in made if buckets[b[0]] == bucket] for bucket in range(5)}
     for bucket, count in ((0, 7), (1, 7), (2, 6), (3, 5), (4, 1)):
         whole, rest = divmod(count, global_batch)
-        assert sizes[bucket] == [global_batch] * whole + [rest] * (rest > 0)  # the smaller one comes last
+        assert sorted(sizes[bucket], reverse=True) == [global_batch] * whole + [rest] * (rest > 0)
 
 
 def test_one_bucket_is_the_shuffled_order_cut():
-    order = shuffled(10, 5, 2).tolist()
+    order = shuffled(10, "order", 5, 2).tolist()
     assert batches([0] * 10, 4, 5, 2) == [order[:4], order[4:8], order[8:]]
 
 
-def test_buckets_mix_by_the_place_of_their_first_image():
-    buckets = [0] * 60 + [1] * 60
-    order = shuffled(120, 0, 0).tolist()
-    made = batches(buckets, 4)
-    places = [order.index(batch[0]) for batch in made]
-    assert places == sorted(places)
-    of = [buckets[batch[0]] for batch in made]
-    assert sum(a != b for a, b in itertools.pairwise(of)) > 8
+def chi_square(counts):
+    """Pearson's statistic of counts that should all be alike, in standard deviations from what it should be."""
+    expected, freedom = counts.sum() / counts.size, counts.size - 1
+    return float((((counts - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom))
+
+
+def test_no_bucket_comes_sooner_than_another():
+    buckets = np.array([0] * 200 + [1] * 60 + [2] * 9 + [3])  # 50, 15, 3 and 1 batches
+    places_of_bucket = np.zeros((4, 69))
+    for epoch in range(400):
+        plan = plan_epoch(buckets, 4, 7, epoch)
+        places_of_bucket[buckets[plan.grouped_N[plan.starts_M]], np.arange(69)] += 1
+    for bucket in range(4):
+        thirds = places_of_bucket[bucket].reshape(3, 23).sum(axis=1)
+        assert abs(chi_square(thirds)) < 5, bucket
+
+
+def test_an_image_has_any_place_and_any_neighbours():
+    buckets, epochs = np.arange(48) % 2, 600
+    at, together = np.zeros((48, 12)), np.zeros((48, 48))
+    for epoch in range(epochs):
+        plan = plan_epoch(buckets, 4, 3, epoch)
+        for place in range(12):
+            batch = plan.batch(place)
+            at[batch, place] += 1
+            together[np.ix_(batch, batch)] += 1
+    assert all(abs(chi_square(row)) < 6 for row in at)
+    pairs = together[np.triu_indices(48, 1)]
+    assert (pairs[(buckets[:, None] != buckets)[np.triu_indices(48, 1)]] == 0).all()
+    assert abs(chi_square(pairs[pairs > 0])) < 5
+
+
+def test_plans_are_pinned():
+    buckets = np.array([0] * 9 + [1] * 5 + [2])
+    assert batches(buckets, 4, 11, 2) == PINNED_PLAN
+    assert hashlib.sha256(shuffled(100_000, "order", 1, 2).tobytes()).hexdigest()[:16] == PINNED_DIGEST
+    for kind in (np.uint8, np.uint16, np.int64):
+        assert batches(buckets.astype(kind), 4, 11, 2) == PINNED_PLAN
+
+
+def test_an_order_is_that_of_its_random_bits():
+    """By the plainest way, for counts around powers of two, where the bits of a number and of its place meet."""
+    for count in (0, 1, 2, 3, 4, 5, 255, 256, 257, 1000):
+        bits = stream("order", 0, count).random_raw(count) if count else np.empty(0)
+        assert shuffled(count, "order", 0, count).tolist() == sorted(range(count), key=lambda n: bits[n])
+
+
+def test_bucket_numbers_get_the_smallest_type():
+    for most, kind in ((0, np.uint8), (255, np.uint8), (256, np.uint16), (65_536, np.uint32)):
+        small = smallest_type(np.array([0, most]))
+        assert (small.dtype, small.tolist()) == (kind, [0, most])
 
 
 def test_seed_and_epoch_change_the_order_and_nothing_else_does():

@@ -95,7 +95,7 @@ class PseudoLabelDataset(Dataset[Sample]):
         self.image_roots = None if images is False else _image_roots(self._store, self.selection, images)
         self.thresholds_N = self._thresholds()
         self._reader: Reader | None = None
-        self._order: tuple[int, NDArray[np.int64]] | None = None
+        self._order: tuple[int, NDArray[np.uint32]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels to another process: neither open files nor the histograms, which it does not need."""
@@ -185,7 +185,7 @@ class PseudoLabelDataset(Dataset[Sample]):
             "id": entry.id,
         }
 
-    def keys(self, epoch: int, indices: NDArray[np.int64], global_indices: NDArray[np.int64]) -> list[SampleKey]:
+    def keys(self, epoch: int, indices: NDArray[np.uint32], global_indices: NDArray[np.uint32]) -> list[SampleKey]:
         """The keys of ``indices``, a rank's part of the global batch ``global_indices``."""
         if self.thresholds_N is None:
             shared = threshold_code(scope_histogram(self.histograms[global_indices]), self.drop)
@@ -198,7 +198,7 @@ class PseudoLabelDataset(Dataset[Sample]):
         if not -len(self) <= position < len(self):
             raise IndexError(f"sample {position} of {len(self)}")
         if self._order is None or self._order[0] != self.epoch:
-            self._order = (self.epoch, shuffled(len(self), self.seed, self.epoch))
+            self._order = (self.epoch, shuffled(len(self), "order", self.seed, self.epoch))
         index = int(self._order[1][position])
         return SampleKey(index, self.epoch, int(self.thresholds_N[index]))
 

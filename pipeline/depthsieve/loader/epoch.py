@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from depthsieve.errors import UsageError
 from depthsieve.records import canonical_json
 
 
@@ -27,23 +28,41 @@ def draw_below(random: np.random.Philox, n: int) -> int:
     return int(random.random_raw()) % n
 
 
-def shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The images 0..count-1 in the order of an epoch."""
-    return np.argsort(stream("order", seed, epoch).random_raw(count), kind="stable").astype(np.int64)
+def draw_unit(random: np.random.Philox) -> float:
+    """The next number in [0, 1) of a stream, a multiple of 2**-53."""
+    return (int(random.random_raw()) >> 11) * 2.0**-53
+
+
+def shuffled(count: int, *purpose: int | str) -> NDArray[np.uint32]:
+    """The numbers 0..count-1 in the order that ``purpose`` gives; every order is as likely as another.
+
+    Each number gets random bits, and the bits are sorted. A number stands in the lowest bits of its own, which so
+    differ from all others: whatever algorithm sorts them, the order is the same. Those above decide it; of ten
+    million numbers some 45 pairs share those, and so stand in their own order.
+    """
+    if not 0 <= count < 2**32:
+        raise UsageError(f"an epoch has at most {2**32 - 1} images, not {count}")
+    low = np.uint64((1 << max(count - 1, 0).bit_length()) - 1)
+    bits_N = stream(*purpose).random_raw(count)
+    bits_N &= ~low
+    bits_N |= np.arange(count, dtype=np.uint64)
+    bits_N.sort()
+    bits_N &= low
+    return bits_N.astype(np.uint32)
 
 
 @dataclass(frozen=True)
 class EpochPlan:
     """The global batches of one epoch, in order. As :func:`plan_epoch` makes it, every image is in exactly one."""
 
-    grouped_N: NDArray[np.int64]
+    grouped_N: NDArray[np.uint32]
     starts_M: NDArray[np.int64]
     ends_M: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.starts_M)
 
-    def batch(self, number: int) -> NDArray[np.int64]:
+    def batch(self, number: int) -> NDArray[np.uint32]:
         """The images of the ``number``-th global batch."""
         return self.grouped_N[self.starts_M[number] : self.ends_M[number]]
 
@@ -58,25 +77,31 @@ class EpochPlan:
         return EpochPlan(self.grouped_N, self.starts_M, self.starts_M + sizes_M)
 
 
-def plan_epoch(bucket_N: NDArray[np.int64], global_batch: int, seed: int, epoch: int) -> EpochPlan:
+def plan_epoch(bucket_N: NDArray[Any], global_batch: int, seed: int, epoch: int) -> EpochPlan:
     """Cut an epoch into global batches whose images share a bucket.
 
     The images are shuffled. Each bucket takes its own in that order and is cut into batches of ``global_batch``; what
-    is left over is its last, smaller batch. Batches follow one another by the place of their first image in the
-    shuffled order, so that buckets mix. With one bucket this is the shuffled order, cut.
+    is left over is its last, smaller batch. The batches of several buckets are then shuffled, the smaller ones among
+    them, so that no bucket, large or small, comes sooner than another. With one bucket this is the shuffled order, cut.
 
-    ``bucket_N`` holds each image's bucket, counted from 0.
+    ``bucket_N`` holds each image's bucket, counted from 0; as uint16 (:func:`smallest_type`) it is sorted fastest.
     """
-    order_N = shuffled(len(bucket_N), seed, epoch)
-    place_N = np.empty_like(order_N)
-    place_N[order_N] = np.arange(len(order_N))
-    grouped_N = order_N[np.argsort(bucket_N[order_N], kind="stable")]
+    order_N = shuffled(len(bucket_N), "order", seed, epoch)
     sizes = np.bincount(bucket_N)
-    within_N = np.arange(len(grouped_N)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    starts_M = np.flatnonzero(within_N % global_batch == 0)
-    ends_M = np.append(starts_M[1:], len(grouped_N))
-    sequence_M = np.argsort(place_N[grouped_N[starts_M]])
-    return EpochPlan(grouped_N, starts_M[sequence_M], ends_M[sequence_M])
+    if len(sizes) > 1:
+        order_N = order_N[np.argsort(bucket_N[order_N], kind="stable")]  # by radix, where the type has 16 bits or less
+    first = np.cumsum(sizes) - sizes
+    starts_M = np.concatenate([np.arange(at, at + size, global_batch) for at, size in zip(first, sizes, strict=True)])
+    ends_M = np.append(starts_M[1:], len(order_N))
+    if len(sizes) > 1:
+        sequence_M = shuffled(len(starts_M), "batches", seed, epoch)
+        starts_M, ends_M = starts_M[sequence_M], ends_M[sequence_M]
+    return EpochPlan(order_N, starts_M, ends_M)
+
+
+def smallest_type(bucket_N: NDArray[np.int64]) -> NDArray[Any]:
+    """The same bucket numbers in the smallest unsigned type that holds them."""
+    return bucket_N.astype(np.min_scalar_type(int(bucket_N.max(initial=0))))
 
 
 def rank_share(batch: NDArray[Any], rank: int, world_size: int) -> NDArray[Any]:
