@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "evaluate": "errors records alignment reliability",
     "scenes": "errors records",
     "image_headers": "errors",
+    "datasets": "errors records",
     # files, images and models
     "storage": "errors processes",
     "pillow_guard": "errors",

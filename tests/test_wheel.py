@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DIST_INFO = f"depthsieve-{PROJECT['version']}.dist-info"
-DATA = {".py", ".typed", ".json", ".safetensors", ".md"}
+DATA = {".py", ".typed", ".json", ".safetensors", ".md", ".toml"}
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -56,6 +56,7 @@ def test_it_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         for path in (ROOT / root).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    expected |= {f"depthsieve/data_manifests/{path.name}" for path in (ROOT / "data_manifests").iterdir()}
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.startswith(DIST_INFO)}
     assert names == expected
@@ -91,6 +92,12 @@ def test_nothing_comes_from_the_checkout(bare: Path) -> None:
     assert Path(package).is_relative_to(bare)
     assert Path(command).is_relative_to(bare)
     assert not any(Path(entry).is_relative_to(ROOT / source) for entry in path for source in ("pipeline", "cli"))
+
+
+def test_recipes_of_datasets_come_along(bare: Path) -> None:
+    code = "from depthsieve.datasets import *; print(recipes_folder(), load_dataset('sa-1b').images.expected)"
+    folder, expected = run(bare / "bin" / "python", "-c", code, cwd=bare).split()
+    assert Path(folder).is_relative_to(bare) and expected == "11185362"
 
 
 def test_help(bare: Path) -> None:

@@ -80,6 +80,31 @@ class ShardResult:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class DatasetNote:
+    """What travels with labels of a dataset's images: where they come from and under which terms.
+
+    ``commercial_use``, ``share_labels`` (whether labels may be passed on) and ``attribution`` (whether it is asked for)
+    are "yes", "no" or "not confirmed"; ``consequences`` are the terms in plain words, ``citation`` is BibTeX or plain.
+    """
+
+    name: str
+    title: str
+    home: str
+    licence: str
+    licence_url: str
+    commercial_use: str
+    share_labels: str
+    attribution: str
+    consequences: str
+    citation: str
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "DatasetNote":
+        """The note whose fields ``body`` holds; what is not there is empty, and what nobody knows is passed over."""
+        return cls(**{known.name: str(body.get(known.name, "")) for known in dataclasses.fields(cls)})
+
+
 @dataclass(frozen=True, slots=True)
 class TeacherRequest:
     """Which teacher, and how it is to work; the arguments of :func:`depthsieve.teachers.load_teacher`. ``second`` is
