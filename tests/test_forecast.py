@@ -11,6 +11,7 @@ from depthsieve.errors import RunError
 from depthsieve.forecast import MARGIN, Trial, draw_samples
 from depthsieve.options import LabelOptions
 from depthsieve.planning import draft_generation
+from depthsieve.scanning import scan_to
 from depthsieve.sources import open_source
 from depthsieve.store import open_store
 from depthsieve.store.pending import Pending
@@ -44,7 +45,7 @@ def test_samples_are_of_one_shape_each_drawn_as_often_as_there_are_images(tmp_pa
     for number in range(60):
         write_photo(tmp_path / "photos" / f"{number:02d}.png", *((120, 90) if number % 4 else (90, 120)), seed=number)
     source = open_source(tmp_path / "photos", "default")
-    scan = source.scan(known=set(), progress=lambda count: None)
+    scan = scan_to(tmp_path / "scan", [source])
     model = load_teacher(teacher)
     with draft_generation(None, source, scan, model, LabelOptions(), tmp_path / "scratch") as draft:
         samples = [list(draw_samples(draft, None, Pending({}, {}), 2)) for _ in range(2)]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from labelled import small_teacher, write_photo
+from scanned import scanned
 
 import depthsieve
 from depthsieve.labelling import Labelled, ShardWork, label_shard, label_spec
@@ -163,7 +164,7 @@ def test_output_that_is_no_label_fails_its_image_by_name_and_no_other(
 ) -> None:
     model = load_teacher(teacher)
     source = open_source(photos, "default")
-    images = tuple(source.scan(known=set(), progress=lambda count: None).images)[:4]
+    images = scanned(source).images[:4]
     shard = Shard(SHARD, (70, 98), images)
     found, expected = (label_all(shard, each, source, teacher) for each in (Odd(model, value, pixels), model))
     (failure,) = found.content.failures

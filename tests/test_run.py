@@ -34,6 +34,7 @@ from depthsieve.errors import (
     UsageError,
 )
 from depthsieve.numerics import default_dtype
+from depthsieve.planning import teacher_request
 from depthsieve.processes import Process
 from depthsieve.records import LabelJob, TeacherRequest
 from depthsieve.reliability import (
@@ -469,8 +470,8 @@ def test_a_worker_with_other_weights_labels_nothing(tmp_path: Path, teacher: str
 def test_a_folder_called_tiny_is_not_the_teacher(tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch) -> None:
     small_teacher(tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)
-    assert run._request(depthsieve.LabelOptions(teacher="tiny"), "float32").name == "tiny"
-    assert run._request(depthsieve.LabelOptions(teacher="./tiny"), "float32").name == str(tmp_path / "tiny")
+    assert teacher_request(depthsieve.LabelOptions(teacher="tiny"), None, None).name == "tiny"
+    assert teacher_request(depthsieve.LabelOptions(teacher="./tiny"), None, None).name == str(tmp_path / "tiny")
 
 
 def test_enormous_values_fail_by_name() -> None:

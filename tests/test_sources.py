@@ -9,15 +9,18 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hostile import DEPENDS_ON_SHAPE, SKIPPED, encoded, exif, make_hostile_folder, photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scanned import Scanned, scanned
 
 from depthsieve.errors import ImageRejected, SourceError, UsageError
 from depthsieve.images import decode
 from depthsieve.records import ImageRecord
-from depthsieve.sources import Scan, decode_path, encode_path, folder, open_source, reopen_source
+from depthsieve.scanning import scan_to
+from depthsieve.sources import Listed, Passed, decode_path, encode_path, folder, open_source, reopen_source
 from depthsieve.sources.ids import check_name, split_id
 
 PHOTOS = Path(__file__).parents[1].parent / "shared" / "photos"
@@ -37,11 +40,11 @@ def no_test_hangs() -> Iterator[None]:
     signal.signal(signal.SIGALRM, previous)
 
 
-def paths(scan: Scan) -> list[str]:
+def paths(scan: Scanned) -> list[str]:
     return [image.id.partition("/")[2] for image in scan.images]
 
 
-def reasons(scan: Scan) -> dict[str, str]:
+def reasons(scan: Scanned) -> dict[str, str]:
     return {image.id.partition("/")[2]: image.reason for image in scan.rejected}
 
 
@@ -54,7 +57,7 @@ def write_photo(path: Path, width: int = 16, height: int = 12) -> Path:
 def test_hostile_folder_every_good_image_and_every_bad_one_named(tmp_path: Path) -> None:
     expected = make_hostile_folder(tmp_path / "source")
     source = open_source(tmp_path / "source")
-    scan = source.scan()
+    scan = scanned(source)
     outcome: dict[str, str | None] = dict(reasons(scan))
     for image in scan.images:
         try:
@@ -84,15 +87,15 @@ def test_records_say_what_the_header_and_the_file_say(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(encoded(photo(30, 20), "JPEG", exif=exif(6)))
     os.utime(path, ns=(0, 1_234_567_891))
-    scan = open_source(tmp_path, "street").scan()
+    scan = scanned(open_source(tmp_path, "street"))
     size = path.stat().st_size
     assert scan.images == (ImageRecord("street/a/turned.jpg", size, 1_234_567_891, 20, 30, 6),)
-    assert scan == Scan(scan.images, (), 0, 0, 0)
+    assert scan == Scanned(scan.images, (), 0, 0, 0)
 
 
 def test_the_scan_does_not_depend_on_the_directorys_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_hostile_folder(tmp_path / "source")
-    first = open_source(tmp_path / "source").scan()
+    first = scanned(open_source(tmp_path / "source"))
     real_scandir = os.scandir
 
     class Reversed:
@@ -107,7 +110,7 @@ def test_the_scan_does_not_depend_on_the_directorys_order(tmp_path: Path, monkey
 
     source = open_source(tmp_path / "source")
     monkeypatch.setattr(folder.os, "scandir", Reversed)
-    assert source.scan() == first
+    assert scanned(source) == first
 
 
 def test_known_images_are_counted_and_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,17 +125,66 @@ def test_known_images_are_counted_and_not_opened(tmp_path: Path, monkeypatch: py
         return real_read_header(file)  # type: ignore[arg-type]
 
     monkeypatch.setattr(folder, "read_header", counting)
-    scan = source.scan(known=["default/a.jpg", "default/c.jpg", "default/gone.jpg"])
-    assert paths(scan) == ["b.jpg"] and scan.known == 2 and len(opened) == 1
+    known = scanned(source).images
+    opened.clear()
+    assert scanned(source, known) == Scanned((), (), known=3) and opened == []
+    gone = ImageRecord("default/gone.jpg", 1, 1, 2, 2)
+    scan = scanned(source, (known[0], known[2], gone))
+    assert paths(scan) == ["b.jpg"] and (scan.known, scan.changed) == (2, ()) and len(opened) == 1
 
 
-def test_progress_adds_up_to_the_files_looked_at(tmp_path: Path) -> None:
+def test_what_is_known_with_another_size_or_time_is_looked_at_again(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"):
+        write_photo(tmp_path / name)
+    (tmp_path / "bad.jpg").write_bytes(b"words")
+    source = open_source(tmp_path)
+    first = scanned(source)
+    write_photo(tmp_path / "a.jpg", 20, 10)
+    os.utime(tmp_path / "b.jpg", ns=(0, 5))
+    (tmp_path / "c.jpg").write_bytes(b"broken now")
+    write_photo(tmp_path / "bad.jpg", 30, 20)
+    (tmp_path / "d.jpg").unlink()
+    write_photo(tmp_path / "new.jpg")
+    scan = scanned(source, first.images + first.rejected)
+    assert paths(scan) == ["a.jpg", "b.jpg", "bad.jpg", "new.jpg"]
+    assert reasons(scan) == {"c.jpg": "not an image of a known format"}
+    assert scan.changed == ("default/a.jpg", "default/b.jpg", "default/bad.jpg", "default/c.jpg")
+    assert scan.known == 1
+    assert [(image.width, image.mtime_ns == 5) for image in scan.images[:3]] == [(20, False), (16, True), (30, False)]
+
+
+def test_of_an_image_known_twice_the_newest_generation_counts(tmp_path: Path) -> None:
+    write_photo(tmp_path / "a.jpg")
+    source = open_source(tmp_path)
+    (image,) = scanned(source).images
+    row = {"id": [image.id], "size": [image.size]}
+    old = pa.table({**row, "mtime_ns": [image.mtime_ns], "generation": pa.array([0], pa.int32())})
+    new = pa.table({**row, "mtime_ns": [7], "generation": pa.array([1], pa.int32())})
+    tallies = [
+        scan_to(tmp_path / f"scan {number}", [source], tables).tally
+        for number, tables in enumerate(([old, new], [new, old], [old]))
+    ]
+    assert [(tally.known, tally.changed, tally.images) for tally in tallies] == [(0, 1, 1), (0, 1, 1), (1, 0, 0)]
+
+
+def test_an_id_that_is_listed_twice_is_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("depthsieve.store.spill.BATCH_ROWS", 2)
+    for number in range(5):
+        write_photo(tmp_path / f"{number}.jpg")
+    source = open_source(tmp_path)
+    once = scanned(source)
+    listed = list(source.listing(Passed()))
+    monkeypatch.setattr(source, "listing", lambda passed: iter(listed * 3))
+    assert scanned(source) == once
+
+
+def test_a_listing_opens_nothing_and_counts_what_it_passes_over(tmp_path: Path) -> None:
     for index in range(130):
         (tmp_path / f"{index}.txt").touch()
     (tmp_path / "bad.jpg").touch()
-    steps: list[int] = []
-    open_source(tmp_path).scan(progress=steps.append)
-    assert sum(steps) == 131 and len(steps) == 3
+    passed = Passed()
+    assert [type(found) for found in open_source(tmp_path).listing(passed)] == [Listed]
+    assert passed == Passed(0, 130)
 
 
 def test_a_single_file_is_its_folders_only_image(tmp_path: Path) -> None:
@@ -140,17 +192,17 @@ def test_a_single_file_is_its_folders_only_image(tmp_path: Path) -> None:
     write_photo(tmp_path / "another.jpg")
     source = open_source(path, "one")
     assert source.root == str(tmp_path.resolve())
-    scan = source.scan()
+    scan = scanned(source)
     assert [(image.id, image.width, image.height) for image in scan.images] == [("one/photo of mine.jpeg", 20, 10)]
     assert reopen_source("one", source.root).read(scan.images[0].id) == path.read_bytes()
-    assert open_source(path, "one").scan(known=[scan.images[0].id]).known == 1
+    assert scanned(open_source(path, "one"), scan.images).known == 1
 
 
 def test_a_single_file_needs_no_suffix_but_must_be_an_image(tmp_path: Path) -> None:
     write_photo(tmp_path / "upload")
     (tmp_path / "bad").write_bytes(b"words")
-    assert paths(open_source(tmp_path / "upload").scan()) == ["upload"]
-    assert reasons(open_source(tmp_path / "bad").scan()) == {"bad": "not an image of a known format"}
+    assert paths(scanned(open_source(tmp_path / "upload"))) == ["upload"]
+    assert reasons(scanned(open_source(tmp_path / "bad"))) == {"bad": "not an image of a known format"}
 
 
 def test_a_link_as_the_source_itself_is_followed(tmp_path: Path) -> None:
@@ -160,7 +212,7 @@ def test_a_link_as_the_source_itself_is_followed(tmp_path: Path) -> None:
     for link in ("folder", "file.jpg"):
         source = open_source(tmp_path / link)
         assert source.root == str(real.parent.resolve())
-        assert paths(source.scan()) == ["a.jpg"]
+        assert paths(scanned(source)) == ["a.jpg"]
 
 
 def test_bad_sources_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -175,7 +227,7 @@ def test_bad_sources_are_refused_in_one_line(tmp_path: Path) -> None:
             open_source(path)
         assert "\n" not in str(caught.value)
     with pytest.raises(SourceError, match="no such file"):
-        reopen_source("default", str(tmp_path / "gone")).scan()
+        scanned(reopen_source("default", str(tmp_path / "gone")))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "/", "a::b", "new\nline", "\x00", "100%", "\x7f", "bad\udcff", ":a"])
@@ -190,7 +242,7 @@ def test_names_that_cannot_stand_in_an_id(name: str, tmp_path: Path) -> None:
 def test_names_that_can(name: str, tmp_path: Path) -> None:
     check_name(name)
     write_photo(tmp_path / "a.jpg")
-    assert [image.id for image in open_source(tmp_path, name).scan().images] == [f"{name}/a.jpg"]
+    assert [image.id for image in scanned(open_source(tmp_path, name)).images] == [f"{name}/a.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +283,7 @@ def test_a_name_that_only_begins_like_the_roots_is_outside(tmp_path: Path) -> No
     sibling = write_photo(tmp_path / "root-sibling" / "private.jpg")
     (tmp_path / "root" / "link.jpg").symlink_to(sibling)
     source = open_source(tmp_path / "root")
-    assert list(reasons(source.scan())) == ["link.jpg"]
+    assert list(reasons(scanned(source))) == ["link.jpg"]
     with pytest.raises(SourceError, match="leads out"):
         source.read("default/link.jpg")
 
@@ -252,14 +304,14 @@ def test_a_socket_is_told_from_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)  # a socket's path may not be long
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket.jpg")
-        assert reasons(open_source(tmp_path).scan()) == {"socket.jpg": "not a file but a socket"}
+        assert reasons(scanned(open_source(tmp_path))) == {"socket.jpg": "not a file but a socket"}
 
 
 def test_a_file_too_large_to_read_whole_is_rejected_from_its_size(tmp_path: Path) -> None:
     path = write_photo(tmp_path / "large.jpg")
     os.truncate(path, folder.MAX_FILE_BYTES + 1)  # sparse
     source = open_source(tmp_path)
-    assert reasons(source.scan()) == {"large.jpg": "2,147,483,649 bytes, more than the 2,147,483,648 allowed"}
+    assert reasons(scanned(source)) == {"large.jpg": "2,147,483,649 bytes, more than the 2,147,483,648 allowed"}
     with pytest.raises(ImageRejected, match="more than"):
         source.read("default/large.jpg")
 
@@ -281,7 +333,7 @@ def test_permission_denied_costs_nobody_else(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(folder.os, "open", failing(os.open, b"closed.jpg", denied))
     monkeypatch.setattr(folder.os, "scandir", failing(os.scandir, b"closed folder", denied))
     monkeypatch.setattr(folder.os, "stat", failing(os.stat, b"weak disk.jpg", broken))
-    scan = source.scan()
+    scan = scanned(source)
     assert paths(scan) == ["good.jpg"]
     assert reasons(scan) == {
         "closed.jpg": "permission denied",
@@ -298,7 +350,7 @@ def test_links_between_folders_end(tmp_path: Path) -> None:
     (tmp_path / "a" / "to b").symlink_to(tmp_path / "b")
     (tmp_path / "b" / "to a").symlink_to("../a")
     (tmp_path / "b" / "up.jpg").symlink_to("..")
-    scan = open_source(tmp_path).scan()
+    scan = scanned(open_source(tmp_path))
     assert paths(scan) == ["a/one.jpg", "b/two.jpg"]
     assert scan.rejected == () and scan.skipped_other == 3
 
@@ -309,7 +361,7 @@ def test_folders_may_be_deeper_than_pythons_recursion(tmp_path: Path) -> None:
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack(0)) + 200)
     try:
-        scan = source.scan()
+        scan = scanned(source)
     finally:
         sys.setrecursionlimit(limit)
     assert paths(scan) == ["d/" * 400 + "down.jpg"]
@@ -320,7 +372,7 @@ def test_real_photos_are_all_there() -> None:
     if not PHOTOS.is_dir():
         pytest.skip("no ../shared/photos")
     source = open_source(PHOTOS)
-    scan = source.scan()
+    scan = scanned(source)
     assert paths(scan) == sorted(path.name for path in PHOTOS.iterdir())
     assert scan.rejected == ()
     assert source.read("default/rgba_demo1.png") == (PHOTOS / "rgba_demo1.png").read_bytes()

@@ -9,20 +9,21 @@ import pytest
 from hostile import SKIPPED, encoded, exif, make_hostile_folder, photo
 from PIL import Image
 from s3server import S3Server, every, some_calls
+from scanned import Scanned, scanned
 
 from depthsieve.errors import ImageRejected, SourceError, UsageError
 from depthsieve.images import decode
 from depthsieve.preparing import IMAGE_FAULTS
 from depthsieve.records import ImageRecord
-from depthsieve.sources import Scan, Source, bucket, open_source, reopen_source
+from depthsieve.sources import Source, bucket, open_source, reopen_source
 from depthsieve.storage import objects
 
 
-def paths(scan: Scan) -> list[str]:
+def paths(scan: Scanned) -> list[str]:
     return [image.id.partition("/")[2] for image in scan.images]
 
 
-def reasons(scan: Scan) -> dict[str, str]:
+def reasons(scan: Scanned) -> dict[str, str]:
     return {image.id.partition("/")[2]: image.reason for image in scan.rejected}
 
 
@@ -55,7 +56,7 @@ def test_a_bucket_is_scanned_as_the_folder_would_be(s3: S3Server, tmp_path: Path
         else:
             s3.put(name, f"data/{key}", path.read_bytes())
     here, there = open_source(tmp_path / "source"), open_source(f"s3://{name}/data")
-    wanted, found = here.scan(), there.scan()
+    wanted, found = scanned(here), scanned(there)
     assert len(wanted.images) > 20 and len(wanted.rejected) > 20
     assert [(i.id, i.size, i.width, i.height, i.orientation) for i in found.images] == [
         (i.id, i.size, i.width, i.height, i.orientation) for i in wanted.images
@@ -69,7 +70,7 @@ def test_a_bucket_is_scanned_as_the_folder_would_be(s3: S3Server, tmp_path: Path
 
 def test_a_record_says_what_the_listing_says(s3: S3Server) -> None:
     name = upload(s3, **{"a/turned.jpg": (data := encoded(photo(30, 20), "JPEG", exif=exif(6)))})
-    (image,) = open_source(f"s3://{name}", "street").scan().images
+    (image,) = scanned(open_source(f"s3://{name}", "street")).images
     assert image == ImageRecord("street/a/turned.jpg", len(data), image.mtime_ns, 20, 30, 6)
     assert image.mtime_ns % 1_000_000 == 0 and image.mtime_ns > 1.5e18
 
@@ -80,7 +81,7 @@ def test_only_headers_are_fetched(s3: S3Server) -> None:
     name = upload(s3, **{f"{number}.png": data for number in range(20)})
     sent: list[str] = []
     with s3.failing(lambda environ: sent.append(environ.get("HTTP_RANGE", "all"))):
-        scan = open_source(f"s3://{name}/").scan()
+        scan = scanned(open_source(f"s3://{name}/"))
     assert [(image.width, image.height) for image in scan.images] == [(1500, 1500)] * 20
     fetched = [span for span in sent if span != "all"]
     assert fetched == [f"bytes=0-{bucket.FIRST_BYTES - 1}"] * 20
@@ -95,7 +96,7 @@ def test_a_header_behind_the_pixels_is_found(s3: S3Server) -> None:
     Image.fromarray(random).save(webp, "WEBP", lossless=True, exif=exif(6))
     assert min(len(tiff.getvalue()), len(webp.getvalue())) > 4 * bucket.FIRST_BYTES
     name = upload(s3, **{"a.tif": tiff.getvalue(), "b.webp": webp.getvalue()})
-    scan = open_source(f"s3://{name}").scan()
+    scan = scanned(open_source(f"s3://{name}"))
     assert [(i.width, i.height, i.orientation) for i in scan.images] == [(600, 400, 1), (400, 600, 6)]
 
 
@@ -103,7 +104,7 @@ def test_the_root_is_the_url_and_opens_again(s3: S3Server) -> None:
     name = upload(s3, **{"a b/50%20/one.jpg": jpeg(), "a b/50%20x/two.jpg": jpeg()})
     source = open_source(f"s3://{name}/a b/50%20/")
     assert source.root == f"s3://{name}/a b/50%20" and not source.is_one_file
-    scan = source.scan()
+    scan = scanned(source)
     assert paths(scan) == ["one.jpg"]
     again = reopen_source("default", source.root)
     assert again.read("default/one.jpg") == jpeg() and repr(again) == repr(source)
@@ -113,7 +114,7 @@ def test_a_single_object_is_its_folders_only_image(s3: S3Server) -> None:
     name = upload(s3, **{"photos/upload": jpeg(20, 10), "photos/other.jpg": jpeg(), "top.jpg": jpeg()})
     source = open_source(f"s3://{name}/photos/upload", "one")
     assert (source.root, source.is_one_file) == (f"s3://{name}/photos", True)
-    (image,) = source.scan().images
+    (image,) = scanned(source).images
     assert (image.id, image.width, image.height) == ("one/upload", 20, 10)
     assert reopen_source("one", source.root).read(image.id) == jpeg(20, 10)
     assert open_source(f"s3://{name}/top.jpg").root == f"s3://{name}"
@@ -122,24 +123,23 @@ def test_a_single_object_is_its_folders_only_image(s3: S3Server) -> None:
 def test_known_images_are_counted_and_not_fetched(s3: S3Server) -> None:
     name = upload(s3, **{f"{letter}.jpg": jpeg() for letter in "abc"})
     source = open_source(f"s3://{name}")
+    known = scanned(source).images
     s3.calls.clear()
-    scan = source.scan(known=["default/a.jpg", "default/c.jpg", "default/gone.jpg"])
+    scan = scanned(source, (known[0], known[2]))
     assert paths(scan) == ["b.jpg"] and scan.known == 2
     assert [path for _, path in s3.calls if path.endswith(".jpg")] == [f"/{name}/b.jpg"]
 
 
-def test_progress_adds_up(s3: S3Server) -> None:
+def test_every_object_is_told_once(s3: S3Server) -> None:
     name = upload(s3, **{"a.jpg": jpeg(), "b.txt": b"", "c.png": b""})
-    steps: list[int] = []
-    scan = open_source(f"s3://{name}").scan(progress=steps.append)
-    assert sum(steps) == 3
-    assert reasons(scan) == {"c.png": "empty file"}
+    scan = scanned(open_source(f"s3://{name}"))
+    assert (paths(scan), reasons(scan), scan.skipped_other) == (["a.jpg"], {"c.png": "empty file"}, 1)
 
 
 @pytest.mark.parametrize("bad", ["sub/../private.jpg", "sub//double.jpg", "sub/./one.jpg"])
 def test_keys_that_are_no_paths_cost_their_folder_and_are_named(s3: S3Server, bad: str) -> None:
     files = {"a.jpg": jpeg(), "other/b.jpg": jpeg(), "private.jpg": jpeg(), bad: jpeg(), "sub/c.jpg": jpeg()}
-    scan = open_source(f"s3://{upload(s3, **files)}").scan()
+    scan = scanned(open_source(f"s3://{upload(s3, **files)}"))
     assert paths(scan) == ["a.jpg", "other/b.jpg", "private.jpg"]
     (reason,) = reasons(scan).items()
     assert reason[0] == "sub/" and "rename that" in reason[1]
@@ -157,7 +157,7 @@ def test_odd_keys_are_images_like_others(s3: S3Server) -> None:
         "a b.jpg",
     ]
     source = open_source(f"s3://{upload(s3, **{key: jpeg() for key in keys}, **{'marker.jpg/': b''})}")
-    scan = source.scan()
+    scan = scanned(source)
     assert len(scan.images) == len(keys)
     assert {"50%25.jpg", "a%252Fb.jpg", "x%3A%3Ay.jpg", "a?b#c.jpg"} <= set(paths(scan))
     assert reasons(scan) == {"marker.jpg": "empty file"}
@@ -218,7 +218,7 @@ def test_faults_of_an_image_and_of_the_server_are_told_apart(s3: S3Server, monke
             assert away.value.errno not in IMAGE_FAULTS
             assert not source.is_there()
             with pytest.raises(SourceError):
-                source.scan()
+                scanned(source)
     assert not reopen_source("default", "s3://no-such-bucket/a").is_there()
     assert not reopen_source("default", f"{source.root}/nothing").is_there()
 
@@ -226,14 +226,14 @@ def test_faults_of_an_image_and_of_the_server_are_told_apart(s3: S3Server, monke
 def test_a_denied_object_is_rejected_and_costs_nobody_else(s3: S3Server) -> None:
     name = upload(s3, **{"a.jpg": jpeg(), "closed.jpg": jpeg()})
     with s3.failing(lambda environ: "403" if "closed" in environ["PATH_INFO"] else None):
-        scan = open_source(f"s3://{name}").scan()
+        scan = scanned(open_source(f"s3://{name}"))
     assert paths(scan) == ["a.jpg"] and reasons(scan) == {"closed.jpg": "permission denied"}
 
 
 def test_a_scan_outlives_a_server_that_fails(s3: S3Server) -> None:
     source = open_source(f"s3://{upload(s3, **{f'{number}.jpg': jpeg() for number in range(30)})}")
     with s3.failing(some_calls(0.2, seed=3)):
-        assert len(source.scan().images) == 30
+        assert len(scanned(source).images) == 30
     with s3.failing(every("GET", first=2, what="lost")):
         assert decode(source.read("default/0.jpg")).rgb_HW3.shape == (12, 16, 3)
 
@@ -242,6 +242,6 @@ def test_an_object_too_large_to_read_is_rejected_unread(s3: S3Server, monkeypatc
     monkeypatch.setattr(bucket, "MAX_FILE_BYTES", 100)
     source = open_source(f"s3://{upload(s3, **{'a.jpg': jpeg()})}")
     size = f"{len(jpeg()):,} bytes, more than the 100 allowed"
-    assert reasons(source.scan()) == {"a.jpg": size}
+    assert reasons(scanned(source)) == {"a.jpg": size}
     with pytest.raises(ImageRejected, match=size):
         source.read("default/a.jpg")

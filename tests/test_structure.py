@@ -63,14 +63,15 @@ MAY_IMPORT = {
     "labelling": "errors records stopping threads lanes sources store teachers reliability numerics forward preparing",
     "isolation": "errors records stopping lifelines labelling",
     "drafting": "errors records store sharding",
-    "planning": "errors records options lanes reliability sources storage store teachers numerics drafting",
+    "scanning": "errors records sources store",
+    "planning": "errors records options lanes reliability sources storage store teachers numerics drafting scanning",
     "runners": "errors records stopping lifelines store teachers labelling isolation",
     "dispatch": "errors records stopping processes storage store runners",
     "recalibration": "errors processes records reliability storage store",
     "repair": "errors processes records storage store labelling",
     "forecast": "errors records options lanes sources storage store teachers labelling drafting planning",
-    "run": "errors records options stopping sources storage store teachers numerics labelling drafting planning "
-    "forecast runners dispatch",
+    "run": "errors records options stopping sources storage store teachers labelling drafting scanning "
+    "planning forecast runners dispatch",
     # what looks at a finished store, and the demonstration of it all
     "evaluation": "errors records storage store evaluate ground_truth",
     "student": "errors losses loader",

@@ -16,14 +16,9 @@ from depthsieve.errors import ImageRejected, RunError
 from depthsieve.records import ImageRecord, Shape
 from depthsieve.sharding import count_shards, cut_shards
 from depthsieve.store import Store
-from depthsieve.store.plan import PLAN_SCHEMA, REJECTED_SCHEMA
+from depthsieve.store.plan import IMAGES_SCHEMA, PLAN_SCHEMA, REJECTED_SCHEMA
 from depthsieve.store.spill import SpillDatabase, spill_database
 from depthsieve.store.standing import Again, known_ids
-
-IMAGES_SCHEMA = pa.schema(
-    [PLAN_SCHEMA.field(name) for name in ("id", "size", "mtime_ns", "width", "height", "orientation")]
-)
-"""What is known of an image before it is planned: the fields of :class:`depthsieve.records.ImageRecord`."""
 
 ROOM_PER_IMAGE = 100
 """Bytes on the disk that sorting takes beside what is there already: 55 were measured, with ids of 50 characters."""
@@ -104,18 +99,20 @@ def draft_batches(
 ) -> Iterator[Draft]:
     """Draft a generation of what a source holds and the ``store``, if there is one, does not know.
 
-    ``images`` are tables of :data:`IMAGES_SCHEMA` and ``rejected`` of
-    :data:`depthsieve.store.plan.REJECTED_SCHEMA`, in any order; an id comes at most once. ``label_shape`` gives the
-    (H, W) for a height and width, or raises :class:`ImageRejected`: then the image is rejected with that reason. Images
-    among ``again`` count as not known; those of them that failed or were rejected, are not found and for which
-    ``leaves`` is true leave the store. ``folder`` is made and used until the end; it is the caller's to remove.
+    ``images`` are tables of :data:`depthsieve.store.plan.IMAGES_SCHEMA` and ``rejected`` of
+    :data:`depthsieve.store.plan.REJECTED_SCHEMA`, in any order, whatever other columns they have; an id comes at most
+    once. ``label_shape`` gives the (H, W) for a height and width, or raises :class:`ImageRejected`: then the image is
+    rejected with that reason. Images among ``again`` count as not known; those of them that failed or were rejected,
+    are not found and for which ``leaves`` is true leave the store. ``folder`` is made and used until the end; it is the
+    caller's to remove.
 
     Raises :class:`RunError` where the disk of ``folder`` has no room.
     """
     again = again or Again()
     with spill_database(folder) as database:
         database.run(_TABLES)
-        database.append("images", _shaped(images, label_shape, database))
+        plain = (table.select(IMAGES_SCHEMA.names) for table in images)
+        database.append("images", _shaped(plain, label_shape, database))
         database.append("rejected", (table.select(REJECTED_SCHEMA.names) for table in rejected))
         gone = _missing(database, filter(leaves, {*again.failed, *again.rejected}))
         if store is not None and store.generations() and _rows(database, "images") + _rows(database, "rejected"):

@@ -4,28 +4,26 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import torch
 
-from depthsieve.drafting import IMAGES_SCHEMA, Draft, draft_batches
+from depthsieve.drafting import Draft, draft_batches
 from depthsieve.errors import RunError, SourceError, StoreNotFound, UsageError
 from depthsieve.lanes import cores
-from depthsieve.numerics import TrialSettings, find_batch_size, make_profile, threads_a_lane
+from depthsieve.numerics import TrialSettings, default_dtype, find_batch_size, make_profile, threads_a_lane
 from depthsieve.options import LabelOptions
 from depthsieve.records import NumericsProfile, TeacherRequest
 from depthsieve.reliability import shipped_calibration
-from depthsieve.sources import Scan, Source
+from depthsieve.scanning import Scan
+from depthsieve.sources import Source
 from depthsieve.storage import Root, is_url
 from depthsieve.store import Store, open_store
 from depthsieve.store.create import add_generation
 from depthsieve.store.layer_kinds import SIGNALS
 from depthsieve.store.layers import find_layer
-from depthsieve.store.plan import REJECTED_SCHEMA, removed_table
-from depthsieve.store.spill import BATCH_ROWS
+from depthsieve.store.plan import removed_table
 from depthsieve.store.standing import Again
-from depthsieve.teachers import Teacher, resolve_device
+from depthsieve.teachers import EMBEDDED, Teacher, find_preset, resolve_device
 
 BYTES_PER_PIXEL = 2.2
 """What a label takes on disk, on the large side: float16 depth and uint8 reliability after compression."""
@@ -99,6 +97,33 @@ def device_kind(options: LabelOptions, cluster: Sequence[tuple[int, int]] | None
     return resolve_device(options.device).type
 
 
+def teacher_request(
+    options: LabelOptions, existing: Store | None, cluster: Sequence[tuple[int, int]] | None
+) -> TeacherRequest:
+    """The teacher that the options ask for, computing in what they say, else as the store began, else as suits the
+    device. A folder is named by its whole path, since a worker has another working folder."""
+    dtype = options.dtype
+    if dtype == "auto":
+        dtype = existing.spec.dtype if existing is not None else default_dtype(device_kind(options, cluster))
+    teacher = TeacherRequest(
+        _found(options.teacher),
+        options.revision,
+        options.size,
+        options.device,
+        dtype,
+        options.max_tokens,
+        options.oversize,
+    )
+    if options.second_teacher is None:
+        return teacher
+    return replace(teacher, second=replace(teacher, name=_found(options.second_teacher), revision=None, size=None))
+
+
+def _found(name: str) -> str:
+    is_folder = name != EMBEDDED.name and find_preset(name) is None and Path(name).is_dir()
+    return str(Path(name).absolute()) if is_folder else name
+
+
 def check_signals(teacher: Teacher, options: LabelOptions) -> None:
     """Raise :class:`UsageError` for a signal that the teacher cannot give, or that nobody has calibrated."""
     if "native" in options.signal_names:
@@ -158,7 +183,7 @@ def has_moved(store: Store, source: Source, scan: Scan) -> bool:
     Raises :class:`SourceError` where none of the images that the store knows are there.
     """
     moved = store.sources().get(source.name, source.root) != source.root
-    if moved and not scan.known:
+    if moved and not scan.tally.known + scan.tally.changed:
         raise SourceError(f"none of the images of source {source.name!r} lie in {source.root}; is it the right folder?")
     return moved
 
@@ -177,18 +202,8 @@ def draft_generation(
         return image.startswith(f"{source.name}/") and not source.is_one_file
 
     again = Again.of(store, options.retry_failed) if store is not None else Again()
-    images = (_table(some, IMAGES_SCHEMA) for some in _batched(scan.images))
-    rejected = (_table(some, REJECTED_SCHEMA) for some in _batched(scan.rejected))
-    with draft_batches(images, rejected, teacher.label_shape, folder, store, again, leaves) as draft:
+    with draft_batches(scan.images(), scan.rejected(), teacher.label_shape, folder, store, again, leaves) as draft:
         yield draft
-
-
-def _batched(records: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (records[start : start + BATCH_ROWS] for start in range(0, len(records), BATCH_ROWS))
-
-
-def _table(records: Sequence[Any], schema: pa.Schema) -> pa.Table:
-    return pa.table({name: [getattr(one, name) for one in records] for name in schema.names}, schema=schema)
 
 
 def write_generation(

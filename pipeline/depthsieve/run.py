@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,14 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from depthsieve.dispatch import ADVICE, MakeRunner, Outcome, dispatch
 from depthsieve.drafting import Draft
 from depthsieve.errors import DepthsieveError, RunError, SourceError, StoreError, UsageError
 from depthsieve.forecast import WorkAhead, forecast
 from depthsieve.labelling import label_spec, load_requested
-from depthsieve.numerics import default_dtype
 from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
 from depthsieve.planning import (
     Workforce,
@@ -25,25 +22,26 @@ from depthsieve.planning import (
     check_source,
     check_space,
     choose_profile,
-    device_kind,
     differences_from,
     draft_generation,
     find_store,
     has_moved,
     signals_notes,
+    teacher_request,
     write_generation,
 )
 from depthsieve.records import ImageFailure, LabelJob, LabelSpec, TeacherRequest
 from depthsieve.runners.local import local_runner
-from depthsieve.sources import Scan, Source, open_source
+from depthsieve.scanning import Scan, scan_to
+from depthsieve.sources import Source, open_source
 from depthsieve.stopping import Stop
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store
 from depthsieve.store.create import check_root, check_spec, open_or_create, prepare_root, write_index
 from depthsieve.store.leases import PLAN, Leases
 from depthsieve.store.pending import Pending
-from depthsieve.store.standing import Again, known_ids, standing
-from depthsieve.teachers import EMBEDDED, Teacher, find_preset
+from depthsieve.store.standing import Again, known_files, standing
+from depthsieve.teachers import Teacher
 
 
 def label(
@@ -65,12 +63,14 @@ def label(
     stop = stop or Stop()
     run = _Run.begin(source, store, chosen)
     scan, planned = None, 0
-    if chosen.part is None:
-        scan = run.scan(progress)
-    else:
-        opened = run.planned_store()
-    prepare_root(run.root)
-    with _disk_errors_named(run.root), Leases(run.root) as leases, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        if chosen.part is None:
+            scan = run.scan(Path(stack.enter_context(TemporaryDirectory(prefix="depthsieve-"))), progress)
+        else:
+            opened = run.planned_store()
+        prepare_root(run.root)
+        stack.enter_context(_disk_errors_named(run.root))
+        leases = stack.enter_context(Leases(run.root))
         if scan is not None:
             lease = leases.take_or_raise(PLAN)
             stack.callback(leases.give_back, lease, settled=True)
@@ -112,18 +112,19 @@ def plan(
     """
     chosen = _options(options, "plan")
     run = _Run.begin(source, store, chosen)
-    scan = run.scan(progress)
-    if not write:
-        return run.estimate(scan, trial, progress)
-    prepare_root(run.root)
-    with _disk_errors_named(run.root), Leases(run.root) as leases:
-        lease = leases.take_or_raise(PLAN)
-        try:
-            run.root.clear_scratch()
-            opened, _ = run.add_new(scan, progress)
-            write_index(opened)
-        finally:
-            leases.give_back(lease, settled=True)
+    with TemporaryDirectory(prefix="depthsieve-") as folder:
+        scan = run.scan(Path(folder), progress)
+        if not write:
+            return run.estimate(scan, trial, progress)
+        prepare_root(run.root)
+        with _disk_errors_named(run.root), Leases(run.root) as leases:
+            lease = leases.take_or_raise(PLAN)
+            try:
+                run.root.clear_scratch()
+                opened, _ = run.add_new(scan, progress)
+                write_index(opened)
+            finally:
+                leases.give_back(lease, settled=True)
     return run.estimate_left(opened, trial, progress)
 
 
@@ -152,7 +153,7 @@ class _Run:
 
             cluster = cluster_offer(options.address).nodes
         existing = find_store(root)
-        request = _request(options, _dtype(existing, options, cluster))
+        request = teacher_request(options, existing, cluster)
         # On a cluster the workers have the device that is asked for, and this process need not have it.
         teacher = load_requested(request.on("auto") if on_cluster else request)
         check_signals(teacher, options)
@@ -163,20 +164,14 @@ class _Run:
         workforce = Workforce.choose(teacher, options, cluster)
         return cls(options, images, root, request, teacher, spec, existing, workforce)
 
-    def scan(self, progress: bool) -> Scan:
-        known: set[str] = set()
+    def scan(self, folder: Path, progress: bool) -> Scan:
+        known: Iterator[Any] = iter(())
         if self.existing is not None:
-            again = Again.of(self.existing, self.options.retry_failed)
-            for table in known_ids(self.existing, again):
-                known.update(table["id"].to_pylist())
-        with tqdm(desc="scan", unit=" files", disable=None if progress else True, leave=False) as bar:
-
-            def advance(count: int) -> None:
-                bar.update(count)
-
-            scan = self.source.scan(known=known, progress=advance)
-        if not (scan.images or scan.rejected or scan.known):
-            passed = f"{scan.skipped_other} other and {scan.skipped_hidden} hidden files"
+            known = known_files(self.existing, Again.of(self.existing, self.options.retry_failed))
+        scan = scan_to(folder / "scan", [self.source], known, progress)
+        found = scan.tally
+        if not (found.images or found.rejected or found.known):
+            passed = f"{found.passed.other} other and {found.passed.hidden} hidden files"
             raise SourceError(f"no images in {self.source.root} ({passed})")
         return scan
 
@@ -244,10 +239,7 @@ class _Run:
         if self.existing is not None:
             has_moved(self.existing, self.source, scan)
             left = self.existing.pending()
-        with (
-            TemporaryDirectory(prefix="depthsieve-") as folder,
-            self._draft(self.existing, scan, Path(folder)) as draft,
-        ):
+        with self._draft(self.existing, scan, scan.folder / "draft") as draft:
             named = zip(draft.rejected["id"].to_pylist(), draft.rejected["reason"].to_pylist(), strict=True)
             return forecast(self._work(left, draft, trial, progress), tuple(ImageFailure(*one) for one in named))
 
@@ -290,34 +282,6 @@ def _disk_errors_named(root: Root) -> Iterator[None]:
         raise RunError(f"{root.location}: {error.strerror or error}; {ADVICE}") from error
 
 
-def _dtype(existing: Store | None, options: LabelOptions, cluster: Sequence[tuple[int, int]] | None) -> str:
-    """What the teacher is to compute in: as the options say, else as the store began, else what suits the device."""
-    if options.dtype != "auto":
-        return options.dtype
-    return existing.spec.dtype if existing is not None else default_dtype(device_kind(options, cluster))
-
-
-def _request(options: LabelOptions, dtype: str) -> TeacherRequest:
-    teacher = TeacherRequest(
-        _found(options.teacher),
-        options.revision,
-        options.size,
-        options.device,
-        dtype,
-        options.max_tokens,
-        options.oversize,
-    )
-    if options.second_teacher is None:
-        return teacher
-    return replace(teacher, second=replace(teacher, name=_found(options.second_teacher), revision=None, size=None))
-
-
-def _found(name: str) -> str:
-    """A teacher's name; a folder's whole path, since a worker has another working folder."""
-    is_folder = name != EMBEDDED.name and find_preset(name) is None and Path(name).is_dir()
-    return str(Path(name).absolute()) if is_folder else name
-
-
 def _summary(
     store: Store, scan: Scan | None, outcome: Outcome, now: tuple[int, float, bool], notes: tuple[str, ...]
 ) -> LabelSummary:
@@ -331,8 +295,8 @@ def _summary(
         labelled=stands.labelled,
         failed=stands.unlabelled,
         pending=stands.pending,
-        skipped_hidden=scan.skipped_hidden if scan else 0,
-        skipped_other=scan.skipped_other if scan else 0,
+        skipped_hidden=scan.tally.passed.hidden if scan else 0,
+        skipped_other=scan.tally.passed.other if scan else 0,
         errors=outcome.errors,
         notes=(*notes, *outcome.notes),
         interrupted=interrupted,

@@ -6,10 +6,21 @@ from pathlib import Path
 from depthsieve.sources.bucket import BucketSource, open_bucket
 from depthsieve.sources.folder import FolderSource, open_folder
 from depthsieve.sources.ids import decode_path, encode_path
-from depthsieve.sources.protocol import Scan, Source
+from depthsieve.sources.protocol import UNKNOWN_SIZE, Listed, Passed, Source
 from depthsieve.storage import is_url
 
-__all__ = ["Scan", "Source", "decode_path", "encode_path", "is_remote", "open_source", "reopen_source", "root_of"]
+__all__ = [
+    "UNKNOWN_SIZE",
+    "Listed",
+    "Passed",
+    "Source",
+    "decode_path",
+    "encode_path",
+    "is_remote",
+    "open_source",
+    "reopen_source",
+    "root_of",
+]
 
 
 def open_source(path: str | Path, name: str = "default") -> Source:

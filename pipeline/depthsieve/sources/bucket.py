@@ -7,8 +7,7 @@ one that has such a key is rejected by name.
 """
 
 import errno
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -17,20 +16,22 @@ from depthsieve.images import MAX_HEADER_BYTES, read_header
 from depthsieve.records import ImageRecord, RejectedImage
 from depthsieve.sources.folder import CONVERT_SUFFIXES, IMAGE_SUFFIXES, MAX_FILE_BYTES
 from depthsieve.sources.ids import check_name, decode_path, encode_path, split_id
-from depthsieve.sources.protocol import Scan
+from depthsieve.sources.protocol import Listed, Passed
 from depthsieve.storage import Entry, open_objects
 from depthsieve.storage.object_errors import IN_KEY, is_transient
 
 if TYPE_CHECKING:
     from depthsieve.storage.objects import Objects
 
-HEADERS_AT_ONCE = 16
+IN_FOLDER = "holds a key with an empty part, '.', '..' or a control character, and cannot be listed: rename that"
 FIRST_BYTES = 64 * 1024
 """What is fetched of an image at first; enough for nearly all headers. Each further fetch is twice as large."""
 
 
 class BucketSource:
     """Images of the objects below ``root``, a URL, or only the object ``only`` (a key below it)."""
+
+    at_once = 16
 
     def __init__(self, name: str, root: str, only: str | None = None) -> None:
         check_name(name)
@@ -43,27 +44,38 @@ class BucketSource:
     def __repr__(self) -> str:
         return f"BucketSource({self.name!r}, {self.root!r})"
 
-    def scan(self, progress: Callable[[int], None] | None = None, known: Collection[str] = ()) -> Scan:
+    def listing(self, passed: Passed) -> Iterator[Listed | RejectedImage]:
         """See :class:`~depthsieve.sources.protocol.Source`. Raises :class:`SourceError` if the listing breaks off."""
+        before = (passed.hidden, passed.other)
         try:
             try:
-                return self._scan(self._flat(), progress, known)
+                yield from self._list(self._flat(), passed)
             except OSError as error:
                 if error.errno != IN_KEY:
                     raise
-            return self._scan(self._by_folder(), progress, known)
+                passed.hidden, passed.other = before
+                yield from self._list(self._by_folder(), passed)
         except OSError as error:
             raise SourceError(f"{error.filename or self.root}: {error.strerror or error}") from error
 
+    def look(self, listed: Listed) -> ImageRecord | RejectedImage:
+        """See :class:`~depthsieve.sources.protocol.Source`. Raises :class:`SourceError` where the server fails."""
+        try:
+            file = _RangedFile(self._objects, self._key(listed.id), listed.size)
+            header = read_header(cast(BinaryIO, file))
+        except (ImageRejected, SourceError) as error:
+            return RejectedImage(listed.id, listed.size, listed.mtime_ns, str(error))
+        except OSError as error:
+            if is_transient(error):
+                raise SourceError(f"{error.filename or self.root}: {error.strerror or error}") from error
+            words = {errno.EACCES: "permission denied", errno.ENOENT: "no such object"}
+            reason = words.get(error.errno or 0, "the server does not hand it out")
+            return RejectedImage(listed.id, listed.size, listed.mtime_ns, reason)
+        return ImageRecord(listed.id, listed.size, listed.mtime_ns, header.width, header.height, header.orientation)
+
     def read(self, image_id: str) -> bytes:
         """See :class:`~depthsieve.sources.protocol.Source`."""
-        path = decode_path(split_id(image_id, self.name))
-        try:
-            key = path.decode()
-        except UnicodeDecodeError as error:
-            raise SourceError(f"{image_id!r} is no key of an object: it is not UTF-8") from error
-        if any(part in ("", ".", "..") or not part.isprintable() for part in key.split("/")):
-            raise SourceError(f"{image_id!r} would leave the root of the source {self.name!r}")
+        key = self._key(image_id)
         try:
             return self._objects.read(key, MAX_FILE_BYTES)
         except OSError as error:
@@ -78,23 +90,51 @@ class BucketSource:
         except OSError as error:
             return error.errno == IN_KEY
 
-    def _scan(
-        self,
-        pages: Iterator[list[Entry] | str],
-        progress: Callable[[int], None] | None,
-        known: Collection[str],
-    ) -> Scan:
-        walk = _Walk(self.name, self._objects, frozenset(known), self._only is not None)
-        with ThreadPoolExecutor(HEADERS_AT_ONCE) as pool:
-            for page in pages:
-                if isinstance(page, str):
-                    walk.reject_folder(page)
-                    continue
-                for found in pool.map(walk.header, walk.images_of(page)):
-                    walk.add(found)
-                if progress is not None and page:
-                    progress(len(page))
-        return walk.result()
+    def _key(self, image_id: str) -> str:
+        """The key of an image. Raises :class:`SourceError` for an id that is not this source's, or leaves its root."""
+        path = decode_path(split_id(image_id, self.name))
+        try:
+            key = path.decode()
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{image_id!r} is no key of an object: it is not UTF-8") from error
+        if any(part in ("", ".", "..") or not part.isprintable() for part in key.split("/")):
+            raise SourceError(f"{image_id!r} would leave the root of the source {self.name!r}")
+        return key
+
+    def _list(self, pages: Iterator[list[Entry] | str], passed: Passed) -> Iterator[Listed | RejectedImage]:
+        hidden: set[str] = set()
+        for page in pages:
+            if isinstance(page, str):
+                yield RejectedImage(self._id(f"{page}/"), 0, 0, IN_FOLDER)
+                continue
+            for entry in page:
+                parts = entry.key.split("/")
+                at = next((at for at, part in enumerate(parts) if part.startswith(".")), None)
+                if at is None or self._only is not None:
+                    found = self._listed(entry)
+                    passed.other += found is None
+                    if found is not None:
+                        yield found
+                elif (name := "/".join(parts[: at + 1])) not in hidden:
+                    hidden.add(name)
+                    passed.hidden += 1
+
+    def _listed(self, entry: Entry) -> Listed | RejectedImage | None:
+        """An object of a listing; None for one that does not look like an image."""
+        image_id, modified = self._id(entry.key), _nanoseconds(entry)
+        suffix = PurePosixPath(entry.key).suffix.lower()
+        if self._only is None and suffix in CONVERT_SUFFIXES:
+            reason = f"{suffix} files are not read: convert to PNG or JPEG"
+        elif self._only is None and suffix not in IMAGE_SUFFIXES:
+            return None
+        elif entry.size > MAX_FILE_BYTES:
+            reason = f"{entry.size:,} bytes, more than the {MAX_FILE_BYTES:,} allowed"
+        else:
+            return Listed(image_id, entry.size, modified)
+        return RejectedImage(image_id, entry.size, modified, reason)
+
+    def _id(self, key: str) -> str:
+        return f"{self.name}/{encode_path(key)}"
 
     def _flat(self) -> Iterator[list[Entry] | str]:
         """All objects, page by page."""
@@ -119,97 +159,19 @@ class BucketSource:
             yield entries
 
 
-class _Walk:
-    """One scan under way."""
-
-    def __init__(self, name: str, objects: "Objects", known: frozenset[str], whatever_suffix: bool) -> None:
-        self._name = name
-        self._objects = objects
-        self._known_ids = known
-        self._whatever_suffix = whatever_suffix
-        self._images: list[ImageRecord] = []
-        self._rejected: list[RejectedImage] = []
-        self._hidden: set[str] = set()
-        self._other = self._known = 0
-
-    def result(self) -> Scan:
-        return Scan(
-            tuple(sorted(self._images, key=lambda image: image.id.encode())),
-            tuple(sorted(self._rejected, key=lambda image: image.id.encode())),
-            len(self._hidden),
-            self._other,
-            self._known,
-        )
-
-    def images_of(self, page: list[Entry]) -> Iterator[Entry]:
-        """Those of a page whose header is to be read; the others are counted or rejected."""
-        for entry in page:
-            parts = entry.key.split("/")
-            hidden = next((at for at, part in enumerate(parts) if part.startswith(".")), None)
-            suffix = PurePosixPath(parts[-1]).suffix.lower()
-            if self._whatever_suffix:
-                yield from self._unless_known(entry)
-            elif hidden is not None:
-                self._hidden.add("/".join(parts[: hidden + 1]))
-            elif suffix in CONVERT_SUFFIXES:
-                self._reject(entry, f"{suffix} files are not read: convert to PNG or JPEG")
-            elif suffix in IMAGE_SUFFIXES:
-                yield from self._unless_known(entry)
-            else:
-                self._other += 1
-
-    def header(self, entry: Entry) -> ImageRecord | RejectedImage:
-        """What an object's first bytes say. Raises :class:`OSError` where it is the server that is at fault."""
-        image_id, modified = self._id(entry.key), _nanoseconds(entry)
-        try:
-            if entry.size > MAX_FILE_BYTES:
-                raise ImageRejected(f"{entry.size:,} bytes, more than the {MAX_FILE_BYTES:,} allowed")
-            header = read_header(cast(BinaryIO, _RangedFile(self._objects, entry)))
-        except ImageRejected as error:
-            return RejectedImage(image_id, entry.size, modified, str(error))
-        except OSError as error:
-            if is_transient(error):
-                raise
-            words = {errno.EACCES: "permission denied", errno.ENOENT: "no such object"}
-            reason = words.get(error.errno or 0, "the server does not hand it out")
-            return RejectedImage(image_id, entry.size, modified, reason)
-        return ImageRecord(image_id, entry.size, modified, header.width, header.height, header.orientation)
-
-    def add(self, found: ImageRecord | RejectedImage) -> None:
-        if isinstance(found, ImageRecord):
-            self._images.append(found)
-        else:
-            self._rejected.append(found)
-
-    def reject_folder(self, key: str) -> None:
-        reason = "holds a key with an empty part, '.', '..' or a control character, and cannot be listed: rename that"
-        self._rejected.append(RejectedImage(self._id(f"{key}/"), 0, 0, reason))
-
-    def _unless_known(self, entry: Entry) -> Iterator[Entry]:
-        if self._id(entry.key) in self._known_ids:
-            self._known += 1
-        else:
-            yield entry
-
-    def _reject(self, entry: Entry, reason: str) -> None:
-        self._rejected.append(RejectedImage(self._id(entry.key), entry.size, _nanoseconds(entry), reason))
-
-    def _id(self, key: str) -> str:
-        return f"{self._name}/{encode_path(key)}"
-
-
 class _RangedFile:
     """An object as a file to read a header from; what was fetched is kept."""
 
-    def __init__(self, objects: "Objects", entry: Entry) -> None:
+    def __init__(self, objects: "Objects", key: str, size: int) -> None:
         self._objects = objects
-        self._entry = entry
+        self._key = key
+        self._size = size
         self._at = 0
         self._step = FIRST_BYTES
         self._fetched: list[tuple[int, bytes]] = []
 
     def read(self, size: int = -1) -> bytes:
-        end = self._entry.size if size < 0 else min(self._at + size, self._entry.size)
+        end = self._size if size < 0 else min(self._at + size, self._size)
         parts = []
         while self._at < end:
             start, data = self._window()
@@ -219,7 +181,7 @@ class _RangedFile:
         return b"".join(parts)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = max(0, offset + (0, self._at, self._entry.size)[whence])
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
         return self._at
 
     def tell(self) -> int:
@@ -232,8 +194,8 @@ class _RangedFile:
                 return start, data
         if sum(len(data) for _, data in self._fetched) > 4 * MAX_HEADER_BYTES:
             raise ImageRejected("what it says of itself is scattered over too much of the file")
-        length = min(self._step, self._entry.size - self._at)
-        data = self._objects.read_range(self._entry.key, self._at, length)
+        length = min(self._step, self._size - self._at)
+        data = self._objects.read_range(self._key, self._at, length)
         if len(data) != length:
             raise ImageRejected("changed while its header was read")
         self._step = min(2 * self._step, MAX_HEADER_BYTES)

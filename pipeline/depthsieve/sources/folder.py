@@ -11,14 +11,15 @@
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from depthsieve.errors import ImageRejected, SourceError
 from depthsieve.images import read_header
 from depthsieve.records import ImageRecord, RejectedImage
 from depthsieve.sources.ids import check_name, decode_path, encode_path, split_id
-from depthsieve.sources.protocol import Scan
+from depthsieve.sources.protocol import Listed, Passed
 
 MAX_FILE_BYTES = 2 * 1024**3
 """A larger file is rejected: it is read whole to be decoded."""
@@ -33,11 +34,13 @@ CONVERT_SUFFIXES = frozenset({
     ".jpx", ".jxl", ".jxr", ".nef", ".orf", ".pef", ".psd", ".raf", ".raw", ".rw2", ".srw", ".svg", ".tga",
 })
 # fmt: on
-_PROGRESS_EVERY = 64
 
 
 class FolderSource:
     """Images of the folder ``root`` and all folders in it, or only the file ``only`` (a path relative to ``root``)."""
+
+    at_once = 8
+    """Threads: on a disk of this machine one would do, on a network's each file is a round trip or more."""
 
     def __init__(self, name: str, root: str, only: bytes | None = None) -> None:
         check_name(name)
@@ -50,18 +53,47 @@ class FolderSource:
     def __repr__(self) -> str:
         return f"FolderSource({self.name!r}, {self.root!r})"
 
-    def scan(self, progress: Callable[[int], None] | None = None, known: Collection[str] = ()) -> Scan:
+    def listing(self, passed: Passed) -> Iterator[Listed | RejectedImage]:
         """See :class:`~depthsieve.sources.protocol.Source`. Raises :class:`SourceError` if the root is gone."""
-        walk = _Walk(self.name, self._root, frozenset(known))
-        waiting = 0
-        for _ in walk.files() if self._only is None else walk.single(self._only):
-            waiting += 1
-            if progress is not None and waiting == _PROGRESS_EVERY:
-                progress(waiting)
-                waiting = 0
-        if progress is not None and waiting:
-            progress(waiting)
-        return walk.result()
+        if self._only is not None:
+            yield self._entry(self._only)
+            return
+        folders = [b""]
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(os.path.join(self._root, folder)) as entries:
+                    listed = list(entries)
+            except OSError as error:
+                if not folder:
+                    raise SourceError(f"{self.root!r} cannot be listed: {_words(error)}") from error
+                yield self._reject(folder + b"/", _words(error))
+                continue
+            for entry in listed:
+                path = os.path.join(folder, entry.name)
+                if entry.name.startswith(b"."):
+                    passed.hidden += 1
+                elif _is_folder(entry):
+                    folders.append(path)
+                elif (found := self._listed(path, entry)) is not None:
+                    yield found
+                else:
+                    passed.other += 1
+
+    def look(self, listed: Listed) -> ImageRecord | RejectedImage:
+        """See :class:`~depthsieve.sources.protocol.Source`."""
+        size, mtime_ns = listed.size, listed.mtime_ns
+        try:
+            with self._open(listed.id) as file:
+                status = os.fstat(file.fileno())
+                size, mtime_ns = status.st_size, status.st_mtime_ns
+                _check_file(status)
+                header = read_header(file)
+        except (ImageRejected, SourceError) as error:
+            return RejectedImage(listed.id, size, mtime_ns, str(error))
+        except OSError as error:
+            return RejectedImage(listed.id, size, mtime_ns, _words(error))
+        return ImageRecord(listed.id, size, mtime_ns, header.width, header.height, header.orientation)
 
     def is_there(self) -> bool:
         """See :class:`~depthsieve.sources.protocol.Source`."""
@@ -73,6 +105,12 @@ class FolderSource:
 
     def read(self, image_id: str) -> bytes:
         """See :class:`~depthsieve.sources.protocol.Source`."""
+        with self._open(image_id) as file:
+            _check_file(os.fstat(file.fileno()))
+            return file.read()
+
+    def _open(self, image_id: str) -> BinaryIO:
+        """The file of an image, wherever its path leads within the root."""
         path = decode_path(split_id(image_id, self.name))
         if b"\0" in path or any(part in (b"", b".", b"..") for part in path.split(b"/")):
             raise SourceError(f"{image_id!r} would leave the root of the source {self.name!r}")
@@ -80,110 +118,52 @@ class FolderSource:
         if not _inside(target, self._root):
             raise SourceError(f"{image_id!r} leads out of the root of the source {self.name!r}")
         # Neither waits for a FIFO's writer, nor follows a link put there since.
-        descriptor = os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            _check_file(os.fstat(descriptor))
-            return file.read()
+        return open(os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
 
-
-class _Walk:
-    """One scan under way."""
-
-    def __init__(self, name: str, root: bytes, known: frozenset[str]) -> None:
-        self._name = name
-        self._root = root
-        self._known_ids = known
-        self._images: list[ImageRecord] = []
-        self._rejected: list[RejectedImage] = []
-        self._hidden = self._other = self._known = 0
-
-    def result(self) -> Scan:
-        return Scan(
-            tuple(sorted(self._images, key=lambda image: image.id.encode())),
-            tuple(sorted(self._rejected, key=lambda image: image.id.encode())),
-            self._hidden,
-            self._other,
-            self._known,
-        )
-
-    def files(self) -> Iterator[None]:
-        """Looks at everything below the root; yields once for each file."""
-        folders = [b""]
-        while folders:
-            folder = folders.pop()
-            try:
-                with os.scandir(os.path.join(self._root, folder)) as entries:
-                    listed = list(entries)
-            except OSError as error:
-                if not folder:
-                    raise SourceError(f"{os.fsdecode(self._root)!r} cannot be listed: {_words(error)}") from error
-                self._reject(folder + b"/", _words(error))
-                continue
-            for entry in listed:
-                path = os.path.join(folder, entry.name)
-                if entry.name.startswith(b"."):
-                    self._hidden += 1
-                elif _is_folder(entry):
-                    folders.append(path)
-                else:
-                    self._look_at(path)
-                    yield
-
-    def single(self, path: bytes) -> Iterator[None]:
-        """Looks at one file that the user named, whatever its suffix."""
-        self._read(path)
-        yield
-
-    def _look_at(self, path: bytes) -> None:
+    def _listed(self, path: bytes, entry: os.DirEntry[bytes]) -> Listed | RejectedImage | None:
+        """A file in a folder; None for one that does not look like an image."""
         suffix = os.path.splitext(path)[1].lower().decode("utf-8", "replace")
         looks_like_image = suffix in IMAGE_SUFFIXES or suffix in CONVERT_SUFFIXES
-        full = os.path.join(self._root, path)
-        if os.path.islink(full):
-            target = os.path.realpath(full)
+        if entry.is_symlink():
+            target = os.path.realpath(os.path.join(self._root, path))
             to_folder = os.path.isdir(target)
             if (looks_like_image or to_folder) and not _inside(target, self._root):
-                self._reject(path + b"/" * to_folder, "symbolic link that leads out of the source folder")
-                return
+                return self._reject(path + b"/" * to_folder, "symbolic link that leads out of the source folder")
             looks_like_image = looks_like_image and not to_folder
         if not looks_like_image:
-            self._other += 1
-        elif suffix in CONVERT_SUFFIXES:
-            self._reject(path, f"{suffix} files are not read: convert to PNG or JPEG")
-        else:
-            self._read(path)
+            return None
+        if suffix in CONVERT_SUFFIXES:
+            return self._reject(path, f"{suffix} files are not read: convert to PNG or JPEG")
+        return self._entry(path)
 
-    def _read(self, path: bytes) -> None:
-        image_id = f"{self._name}/{encode_path(path)}"
-        if image_id in self._known_ids:
-            self._known += 1
-            return
+    def _entry(self, path: bytes) -> Listed | RejectedImage:
+        """An image by its path: its size and time, or why it is no file that can be read."""
         full = os.path.join(self._root, path)
         size = mtime_ns = 0
         try:
             status = os.stat(full)
             size, mtime_ns = status.st_size, status.st_mtime_ns
             _check_file(status)
-            descriptor = os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with open(descriptor, "rb") as file:
-                _check_file(os.fstat(descriptor))
-                header = read_header(file)
         except ImageRejected as error:
-            self._rejected.append(RejectedImage(image_id, size, mtime_ns, str(error)))
+            reason = str(error)
         except OSError as error:
             broken_link = isinstance(error, FileNotFoundError) and os.path.islink(full)
             reason = "symbolic link to a file that does not exist" if broken_link else _words(error)
-            self._rejected.append(RejectedImage(image_id, size, mtime_ns, reason))
         else:
-            self._images.append(ImageRecord(image_id, size, mtime_ns, header.width, header.height, header.orientation))
+            return Listed(self._id(path), size, mtime_ns)
+        return RejectedImage(self._id(path), size, mtime_ns, reason)
 
-    def _reject(self, path: bytes, reason: str) -> None:
+    def _reject(self, path: bytes, reason: str) -> RejectedImage:
         """Rejects something that is not opened; its own size and time where it has them."""
         try:
             status = os.lstat(os.path.join(self._root, path.rstrip(b"/")))
             size, mtime_ns = status.st_size, status.st_mtime_ns
         except OSError:
             size = mtime_ns = 0
-        self._rejected.append(RejectedImage(f"{self._name}/{encode_path(path)}", size, mtime_ns, reason))
+        return RejectedImage(self._id(path), size, mtime_ns, reason)
+
+    def _id(self, path: bytes) -> str:
+        return f"{self.name}/{encode_path(path)}"
 
 
 def open_folder(path: str | Path, name: str) -> FolderSource:

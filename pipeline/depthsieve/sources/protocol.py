@@ -1,40 +1,55 @@
-"""What every source of images gives: a scan of what is there, and the bytes of one image."""
+"""What every source of images gives: a list of what is there, the header of one image, and its bytes."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from depthsieve.records import ImageRecord, RejectedImage
 
+UNKNOWN_SIZE = -1
+"""The size of an image that only reading it tells, as of a row of a Parquet file."""
 
-@dataclass(frozen=True)
-class Scan:
-    """What a source holds. ``images`` and ``rejected`` are sorted by id, whatever the order of the directory.
 
-    ``rejected`` are files that look like images, or folders, of which none can be labelled, each with its reason.
-    ``skipped_hidden`` counts names that begin with a dot (a hidden folder counts once), ``skipped_other`` what does not
-    look like an image, ``known`` images whose ids the caller already had.
-    """
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One image as a listing shows it, not opened yet. ``size`` is in bytes, or :data:`UNKNOWN_SIZE`; ``mtime_ns`` is
+    the file's, and within a container that of the container."""
 
-    images: tuple[ImageRecord, ...]
-    rejected: tuple[RejectedImage, ...]
-    skipped_hidden: int
-    skipped_other: int
-    known: int = 0
+    id: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass
+class Passed:
+    """What a listing passes over, counted as it goes on: ``hidden`` names that begin with a dot (a hidden folder counts
+    once), ``other`` what does not look like an image."""
+
+    hidden: int = 0
+    other: int = 0
 
 
 class Source(Protocol):
     """Where images come from. ``root`` is an absolute, resolved path, or a URL; it is recorded in the store.
-    ``is_one_file``: the source is one image file, and ``root`` the folder it lies in."""
+    ``is_one_file``: the source is one file, and ``root`` the folder it lies in. ``at_once`` is how many images are best
+    looked at at the same time."""
 
     name: str
     root: str
     is_one_file: bool
+    at_once: int
 
-    def scan(self, progress: Callable[[int], None] | None = None, known: Collection[str] = ()) -> Scan:
-        """Everything that is there now, with headers read, but for the ids in ``known``: those are only counted.
+    def listing(self, passed: Passed) -> Iterator[Listed | RejectedImage]:
+        """Everything that is there now, in any order, and none of it opened.
 
-        ``progress`` is called now and then with the number of files looked at since its last call.
+        What looks like an image or a folder of images and cannot be one is rejected with its reason. An id may come
+        twice: then it is one image. Raises :class:`SourceError` where the listing breaks off.
+        """
+
+    def look(self, listed: Listed) -> ImageRecord | RejectedImage:
+        """What the header of one image says, or why it cannot be labelled. May be called by several threads at once.
+
+        Raises :class:`SourceError` where it is not the image that is at fault.
         """
 
     def is_there(self) -> bool:

@@ -39,6 +39,10 @@ SHARDS_SCHEMA = pa.schema([("images", pa.int32()), ("label_height", pa.int32()),
 REJECTED_SCHEMA = pa.schema(
     [("id", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("reason", pa.string())]
 )
+IMAGES_SCHEMA = pa.schema(
+    [PLAN_SCHEMA.field(name) for name in ("id", "size", "mtime_ns", "width", "height", "orientation")]
+)
+"""What is known of an image before it is planned: the fields of :class:`depthsieve.records.ImageRecord`."""
 REMOVED_SCHEMA = pa.schema([("id", pa.string())])
 
 PART_SHARDS = 1024

@@ -74,6 +74,18 @@ def known_ids(store: "Store", again: Again) -> Iterator[pa.Table]:
             yield table.filter(pc.invert(pc.is_in(table["id"], value_set=without))) if len(without) else table
 
 
+def known_files(store: "Store", again: Again) -> Iterator[pa.Table]:
+    """The files, as they were when they were planned or refused, that no new generation adds: columns ``id``, ``size``,
+    ``mtime_ns`` and ``generation``. An id may come again; its newest generation counts."""
+    without = pa.array(sorted(again.ids), pa.string())
+    columns = ["id", "size", "mtime_ns"]
+    for generation in store.generations():
+        for table in (*store.read_plan(generation, columns), store.read_table(generation, "rejected").select(columns)):
+            if len(without):
+                table = table.filter(pc.invert(pc.is_in(table["id"], value_set=without)))
+            yield table.append_column("generation", pa.array([generation.number] * len(table), pa.int32()))
+
+
 def _id_tables(store: "Store", generation: "Generation") -> Iterator[pa.Table]:
     yield from store.read_plan(generation, ["id"])
     yield store.read_table(generation, "rejected").select(["id"])

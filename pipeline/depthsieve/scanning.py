@@ -1,0 +1,239 @@
+"""From sources to tables of what is in them: list all, tell what is known, open only what is new or has changed.
+
+The list is sorted, and compared with what is known, on the disk, so memory does not grow with the number of images.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from depthsieve.records import ImageRecord, RejectedImage
+from depthsieve.sources import UNKNOWN_SIZE, Listed, Passed, Source
+from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA
+from depthsieve.store.spill import BATCH_ROWS, SpillDatabase, spill_database
+
+CHANGED = pa.field("changed", pa.bool_())
+"""Whether an image is known, but not with this size and time."""
+
+KNOWN_SCHEMA = pa.schema([*IMAGES_SCHEMA, REJECTED_SCHEMA.field("reason"), ("generation", pa.int32())])
+"""What is known before a scan. A column that is left out is null; of an id's rows the newest generation counts."""
+
+LOOKED_AT = 1 << 13
+"""Images that are opened before what was found of them is handed on."""
+
+A_TASK = 32
+"""Images that a thread opens one after the other."""
+
+_LISTED_SCHEMA = REJECTED_SCHEMA
+_TABLES = """
+CREATE TABLE listed (id VARCHAR, size BIGINT, mtime_ns BIGINT, reason VARCHAR);
+CREATE TABLE known (
+    id VARCHAR, size BIGINT, mtime_ns BIGINT, width INTEGER, height INTEGER, orientation TINYINT, reason VARCHAR,
+    generation INTEGER
+);
+"""
+_JOINED = """
+SELECT listed.id, listed.size, listed.mtime_ns, listed.reason, known.id IS NOT NULL AS is_known,
+    known.size AS known_size, known.mtime_ns AS known_mtime_ns, width, height, orientation,
+    known.reason AS known_reason
+FROM listed LEFT JOIN known ON listed.id = known.id
+ORDER BY listed.id, listed.reason NULLS FIRST, known.generation DESC
+"""
+
+
+@dataclass
+class Tally:
+    """What a scan has found so far. ``known`` counts images whose size and time are the known ones, ``changed`` those
+    known with others, which are looked at again and are among ``images`` or ``rejected``."""
+
+    images: int = 0
+    rejected: int = 0
+    known: int = 0
+    changed: int = 0
+    passed: Passed = field(default_factory=Passed)
+
+
+@dataclass(frozen=True)
+class ScanBatch:
+    """Some of what a scan found: ``images`` of :data:`IMAGES_SCHEMA`, ``rejected`` of :data:`REJECTED_SCHEMA`, each
+    with the column :data:`CHANGED`, by id."""
+
+    images: pa.Table
+    rejected: pa.Table
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A finished scan. Its tables lie in a ``folder`` that whoever asked for the scan removes."""
+
+    folder: Path
+    tally: Tally
+
+    def images(self) -> Iterator[pa.Table]:
+        """What can be labelled, and is new or has changed: see :class:`ScanBatch`."""
+        return _read(self.folder / "images.parquet")
+
+    def rejected(self) -> Iterator[pa.Table]:
+        """What cannot be labelled, and is new or has changed: see :class:`ScanBatch`."""
+        return _read(self.folder / "rejected.parquet")
+
+
+def scan_to(folder: Path, sources: Sequence[Source], known: Iterable[pa.Table] = (), progress: bool = False) -> Scan:
+    """Scan sources, with the tables in ``folder``, which is made. What is known, and as it was, is only counted.
+
+    ``known`` are tables with columns of :data:`KNOWN_SCHEMA`. Raises :class:`SourceError` where a source is gone, and
+    :class:`RunError` where the folder's disk has no room.
+    """
+    tally = Tally()
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        images = stack.enter_context(pq.ParquetWriter(folder / "images.parquet", IMAGES_SCHEMA.append(CHANGED)))
+        rejected = stack.enter_context(pq.ParquetWriter(folder / "rejected.parquet", REJECTED_SCHEMA.append(CHANGED)))
+        for batch in scan_batches(sources, known, folder / "sort", tally, progress=progress):
+            images.write_table(batch.images)
+            rejected.write_table(batch.rejected)
+    return Scan(folder, tally)
+
+
+def scan_batches(
+    sources: Sequence[Source],
+    known: Iterable[pa.Table],
+    folder: Path,
+    tally: Tally,
+    *,
+    keep: bool = False,
+    progress: bool = False,
+) -> Iterator[ScanBatch]:
+    """What some sources hold, by id, some of it at a time; ``tally`` is added to as it goes on.
+
+    What is known, and is as it was, is passed on with ``keep``, from what is known of it, and else only counted.
+    ``folder`` is made and used until the end; it is the caller's to remove.
+    """
+    by_name = {source.name: source for source in sources}
+    quiet = None if progress else True
+    with spill_database(folder) as database, ThreadPoolExecutor(max(one.at_once for one in sources)) as pool:
+        database.run(_TABLES)
+        with tqdm(desc="list", unit=" files", disable=quiet, leave=False) as bar:
+            database.append("listed", _listed(sources, tally.passed, bar))
+        database.append("known", known)
+        listed = int(database.all("SELECT count(*) AS rows FROM listed")["rows"][0].as_py())
+        with tqdm(desc="scan", unit=" images", total=listed, disable=quiet, leave=False) as bar:
+            for rows in _first_of_each(database):
+                for some in _small(_counted(rows, tally, keep, bar)):
+                    batch = _look(some, by_name, pool)
+                    tally.images += len(batch.images)
+                    tally.rejected += len(batch.rejected)
+                    yield batch
+                    bar.update(len(some))
+
+
+def _listed(sources: Sequence[Source], passed: Passed, bar: "tqdm[Any]") -> Iterator[pa.Table]:
+    rows: list[Listed | RejectedImage] = []
+    for source in sources:
+        for found in source.listing(passed):
+            rows.append(found)
+            if len(rows) == BATCH_ROWS:
+                yield _table(rows, _LISTED_SCHEMA)
+                rows.clear()
+            if len(rows) % 1024 == 0:
+                bar.update(1024)
+    yield _table(rows, _LISTED_SCHEMA)
+
+
+def _first_of_each(database: SpillDatabase) -> Iterator[pa.Table]:
+    """What is listed, with what is known of it; of several rows of one id the first."""
+    last: str | None = None
+    for rows in database.read(_JOINED):
+        id_N = rows["id"].combine_chunks()
+        is_new_N = np.ones(len(rows), np.bool_)
+        is_new_N[0] = id_N[0].as_py() != last
+        is_new_N[1:] = pc.not_equal(id_N[1:], id_N[:-1]).to_numpy(zero_copy_only=False)
+        last = id_N[-1].as_py()
+        yield rows if is_new_N.all() else rows.filter(pa.array(is_new_N))
+
+
+def _counted(rows: pa.Table, tally: Tally, keep: bool, bar: "tqdm[Any]") -> pa.Table:
+    """The rows that are passed on, with a column ``same``: known, and as it was."""
+    is_known_N = _array(rows["is_known"])
+    size_N, known_size_N = _array(rows["size"]), _array(pc.fill_null(rows["known_size"], UNKNOWN_SIZE))
+    same_N = is_known_N & (_array(rows["mtime_ns"]) == _array(pc.fill_null(rows["known_mtime_ns"], 0)))
+    same_N &= (size_N == known_size_N) | (size_N == UNKNOWN_SIZE)
+    tally.known += int(same_N.sum())
+    tally.changed += int((is_known_N & ~same_N).sum())
+    rows = rows.append_column("same", pa.array(same_N))
+    if keep or not same_N.any():
+        return rows
+    bar.update(int(same_N.sum()))
+    return rows.filter(pa.array(~same_N))
+
+
+def _small(rows: pa.Table) -> Iterator[pa.Table]:
+    return (rows[start : start + LOOKED_AT] for start in range(0, len(rows), LOOKED_AT))
+
+
+def _look(rows: pa.Table, sources: dict[str, Source], pool: ThreadPoolExecutor) -> ScanBatch:
+    """Opens those of some rows that are not known as they are, and were not refused by the listing already."""
+    same_N, refused_N = _array(rows["same"]), _array(pc.is_valid(rows["reason"]))
+    changed_N = _array(rows["is_known"]) & ~same_N
+    found = [
+        one
+        for some in pool.map(lambda some: _look_at(some, sources), _tasks(rows.filter(pa.array(~same_N & ~refused_N))))
+        for one in some
+    ]
+    is_image = np.array([isinstance(one, ImageRecord) for one in found], np.bool_)
+    looked_at = changed_N[~same_N & ~refused_N]
+    images = _marked(_table([one for one in found if isinstance(one, ImageRecord)], IMAGES_SCHEMA), looked_at[is_image])
+    rejects = [one for one in found if isinstance(one, RejectedImage)]
+    rejected = _marked(_table(rejects, REJECTED_SCHEMA), looked_at[~is_image])
+    now_N = ~same_N & refused_N
+    refused = _marked(rows.filter(pa.array(now_N)).select(REJECTED_SCHEMA.names), changed_N[now_N])
+    kept = rows.filter(pa.array(same_N)).drop_columns(["reason", "size"])
+    kept = kept.rename_columns({"known_reason": "reason", "known_size": "size"})
+    kept = kept.append_column(CHANGED, pa.array(np.zeros(len(kept), np.bool_)))
+    kept_images = kept.filter(pc.is_null(kept["reason"])).select(images.column_names)
+    kept_rejected = kept.filter(pc.is_valid(kept["reason"])).select(rejected.column_names)
+    return ScanBatch(_by_id(images, kept_images), _by_id(rejected, refused, kept_rejected))
+
+
+def _tasks(rows: pa.Table) -> Iterator[list[Listed]]:
+    columns = zip(*(rows[name].to_pylist() for name in ("id", "size", "mtime_ns")), strict=True)
+    listed = [Listed(*row) for row in columns]
+    return (listed[start : start + A_TASK] for start in range(0, len(listed), A_TASK))
+
+
+def _look_at(some: list[Listed], sources: dict[str, Source]) -> list[ImageRecord | RejectedImage]:
+    return [sources[one.id.partition("/")[0]].look(one) for one in some]
+
+
+def _table(records: Sequence[Any], schema: pa.Schema) -> pa.Table:
+    return pa.table({name: [getattr(one, name, None) for one in records] for name in schema.names}, schema=schema)
+
+
+def _marked(table: pa.Table, changed_N: NDArray[np.bool_]) -> pa.Table:
+    return table.append_column(CHANGED, pa.array(changed_N, pa.bool_()))
+
+
+def _by_id(*tables: pa.Table) -> pa.Table:
+    joined = pa.concat_tables([table.cast(tables[0].schema) for table in tables])
+    return joined if sum(len(table) > 0 for table in tables) < 2 else joined.sort_by("id")
+
+
+def _array(column: pa.ChunkedArray) -> NDArray[Any]:
+    array: NDArray[Any] = column.to_numpy()
+    return array
+
+
+def _read(path: Path) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(BATCH_ROWS):
+            yield pa.Table.from_batches([batch])
