@@ -211,7 +211,12 @@ def test_what_is_imported_is_declared() -> None:
     """A package that only happens to be installed is missing on a user's machine."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[^\w-]", line)[0].lower() for line in project["dependencies"]}
-    packages = {"PIL": "pillow", "cv2": "opencv-python-headless", "huggingface_hub": "transformers"}
+    packages = {
+        "PIL": "pillow",
+        "google_crc32c": "google-crc32c",
+        "cv2": "opencv-python-headless",
+        "huggingface_hub": "transformers",
+    }
     used = {name.partition(".")[0] for path in SOURCES.values() for name in imports_in(path.read_text())}
     used -= {"depthsieve", "depthsieve_cli", *sys.stdlib_module_names}
     assert {packages.get(name, name) for name in used} <= declared

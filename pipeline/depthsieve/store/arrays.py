@@ -1,59 +1,137 @@
 """Read the arrays of one group of a store. Axes: N images of a shard, H and W the label shape, K the 256 codes."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
-from depthsieve.errors import StoreDamaged
+from depthsieve.errors import DepthsieveError, StoreDamaged, UsageError
 from depthsieve.records import MEND
 from depthsieve.storage import Root
-from depthsieve.store import schema
+from depthsieve.store import direct, schema
+
+_Result = TypeVar("_Result")
+
+
+class ZarrArray:
+    """An array as zarr-python reads it: from an object store, or of a layout that is not read directly."""
+
+    def __init__(self, place: Any) -> None:
+        self._array: Any = zarr.open_array(place, mode="r")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows first."""
+        return tuple(self._array.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As stored."""
+        dtype: np.dtype[Any] = self._array.dtype
+        return dtype
+
+    def read_into(self, row: int, out: NDArray[Any]) -> None:
+        """A row, into a buffer of its shape."""
+        if not 0 <= row < self.shape[0]:
+            raise IndexError(f"row {row} of {self.shape[0]}")
+        out[...] = self._array[row]
+
+    def whole(self) -> NDArray[Any]:
+        """All rows."""
+        return np.asarray(self._array[...])
+
+    def rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Some rows."""
+        return np.asarray(self._array[start:stop])
 
 
 class ShardReader:
     """The arrays of one committed shard, by row. Reading raises :class:`StoreDamaged` where a checksum does not fit.
 
-    ``folder`` is where its group lies; arrays named in ``instead`` are read from other folders.
+    ``folder`` is where its group lies; arrays named in ``instead`` are read from other folders. Threads may use one at
+    once, and so may a forked process.
     """
 
     def __init__(self, root: Root, folder: str, instead: Mapping[str, str] | None = None) -> None:
         self._root = root
         self._folder = folder
         self._instead = dict(instead or {})
-        self._arrays: dict[str, Any] = {}
+        self._arrays: dict[str, direct.DirectArray | ZarrArray] = {}
 
-    def _read(self, name: str, rows: Any) -> Any:
+    def _read(self, name: str, read: Callable[[direct.DirectArray | ZarrArray], _Result]) -> _Result:
         key = f"{self._instead.get(name, self._folder)}/{name}"
         try:
             if name not in self._arrays:
-                self._arrays[name] = zarr.open_array(self._root.zarr(key), mode="r")
-            return self._arrays[name][rows]
+                self._arrays[name] = self._open(key)
+            return read(self._arrays[name])
+        except DepthsieveError:
+            raise
         except (OSError, ValueError, RuntimeError, KeyError) as error:  # what zarr and its codecs raise
-            reason = "a checksum does not fit" if "checksum" in str(error) else str(error)
+            reason = (
+                "a checksum does not fit" if "checksum" in str(error) else getattr(error, "strerror", None) or error
+            )
             raise StoreDamaged(f"{self._root.location}/{key} cannot be read: {reason}; {MEND}") from error
 
-    def column(self, name: str) -> np.ndarray[Any, Any]:
-        """A whole one-dimensional array, or ``histogram`` [N,K]."""
-        return np.asarray(self._read(name, ...))
+    def _open(self, key: str) -> direct.DirectArray | ZarrArray:
+        found = None
+        if direct.AVAILABLE and self._root.path is not None:
+            found = direct.open_direct(f"{self._root.location}/{key}")
+        return ZarrArray(self._root.zarr(key)) if found is None else found
 
-    def whole(self, spec: schema.ArraySpec) -> np.ndarray[Any, Any]:
+    def read_into(self, name: str, row: int, out: NDArray[Any]) -> None:
+        """Decode a row of an array into ``out``, C-contiguous, of the row's shape and the stored type: float16 [H,W] of
+        "depth", uint8 [H,W] of "reliability". What ``out`` holds after an error is not said.
+
+        Raises :class:`UsageError` for another buffer.
+        """
+
+        def read(array: direct.DirectArray | ZarrArray) -> None:
+            wanted = array.shape[1:], array.dtype
+            if (out.shape, out.dtype) != wanted or not (out.flags.c_contiguous and out.flags.writeable):
+                raise UsageError(f"{name} needs a writeable, C-contiguous {wanted}, not {(out.shape, out.dtype)}")
+            array.read_into(row, out)
+
+        self._read(name, read)
+
+    def read_range(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows ``start`` up to, but not including, ``stop`` of an array that is one chunk without packing. Only these
+        are read; the checksum of the whole chunk is not looked at, which :meth:`column` does."""
+        return self._read(name, lambda array: array.rows(start, stop))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of an array, rows first."""
+        return self._read(name, lambda array: array.shape)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A whole one-dimensional array, or ``histogram`` [N,K]."""
+        return self._read(name, lambda array: array.whole())
+
+    def whole(self, spec: schema.ArraySpec) -> NDArray[Any]:
         """A whole array, in the type it was written from."""
         values = self.column(spec.name)
         return values.astype(object) if spec.dtype == "str" else values
 
-    def depth(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def depth(self, row: int) -> NDArray[np.float32]:
         """Depth of one image, float32 [H,W]."""
-        return np.asarray(self._read("depth", row), dtype=np.float32)
+        return self._row("depth", row).astype(np.float32)
 
-    def reliability(self, row: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def reliability(self, row: int) -> NDArray[np.uint8]:
         """Reliability of one image, uint8 [H,W]."""
-        return np.asarray(self._read("reliability", row), dtype=np.uint8)
+        return self._row("reliability", row).astype(np.uint8, copy=False)
 
-    def signal(self, name: str, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def signal(self, name: str, row: int) -> NDArray[np.float32]:
         """A kept signal of one image, float32 [H,W], relative to the label."""
-        return np.asarray(self._read(name, row), dtype=np.float32)
+        return self._row(name, row).astype(np.float32)
+
+    def _row(self, name: str, row: int) -> NDArray[Any]:
+        def read(array: direct.DirectArray | ZarrArray) -> NDArray[Any]:
+            out = np.empty(array.shape[1:], array.dtype)
+            array.read_into(row, out)
+            return out
+
+        return self._read(name, read)
 
 
 def check_files(root: Root, folder: str, files: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,0 +1,420 @@
+"""Reading Zarr arrays straight from the disk: the same values as zarr-python, and no wrong ones whatever is damaged."""
+
+import gc
+import json
+import multiprocessing
+import os
+import threading
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from storemaker import Picture, made_label, make_store
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, ZstdCodec
+
+from depthsieve.errors import StoreDamaged, UsageError
+from depthsieve.store import Store, open_store
+from depthsieve.store.direct import DirectArray, open_direct
+from depthsieve.store.layout import layout_of
+
+PACKINGS = {
+    "none": [],
+    "blosc": [BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")],
+    "lz4": [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")],
+    "plain": [BloscCodec(cname="blosclz", clevel=1, shuffle="noshuffle")],
+    "zstd": [ZstdCodec(level=1)],
+    "zstd+checksum": [ZstdCodec(level=1, checksum=True)],
+    "gzip": [GzipCodec(level=1)],
+}
+TYPES = ("int8", "uint8", "int16", "uint32", "int64", "float16", "float32", "float64")
+
+
+def write(
+    folder: Path, values: np.ndarray[Any, Any], packing: str = "blosc", checked: bool = True, index: str = "end"
+) -> Path:
+    """An array as zarr-python writes it: a shard with a chunk a row, or with ``index`` "" one chunk."""
+    chain = [BytesCodec(), *PACKINGS[packing], *([Crc32cCodec()] if checked else [])]
+    codecs: list[Any] = chain
+    if index:
+        codecs = [ShardingCodec(chunk_shape=(1, *values.shape[1:]), codecs=chain, index_location=index)]
+    array = zarr.create_array(
+        store=str(folder),
+        shape=values.shape,
+        dtype=values.dtype,
+        chunks=values.shape,
+        serializer=codecs[0],
+        compressors=codecs[1:],
+        filters=[],
+        fill_value=0,
+        config={"write_empty_chunks": True},
+    )
+    array[...] = values
+    return folder
+
+
+def opened(folder: Path) -> DirectArray:
+    array = open_direct(str(folder))
+    assert array is not None
+    return array
+
+
+def data_file(folder: Path) -> Path:
+    (file,) = (path for path in folder.rglob("c/**/*") if path.is_file())
+    return file
+
+
+def smooth(shape: tuple[int, ...], dtype: str = "float16", seed: int = 0) -> np.ndarray[Any, Any]:
+    return np.cumsum(np.random.default_rng(seed).integers(0, 3, shape), axis=-1).astype(dtype)
+
+
+def read_row(array: DirectArray, row: int) -> np.ndarray[Any, Any]:
+    out = np.empty(array.shape[1:], array.dtype)
+    array.read_into(row, out)
+    return out
+
+
+# --- the same values as zarr-python
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sides=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    dtype=st.sampled_from(TYPES),
+    packing=st.sampled_from(sorted(PACKINGS)),
+    checked=st.booleans(),
+    index=st.sampled_from(["end", "start", ""]),
+    noise=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_any_known_chain_gives_what_zarr_gives(tmp_path_factory, sides, dtype, packing, checked, index, noise, seed):
+    values = smooth(tuple(sides), dtype, seed)
+    if noise:
+        values = np.frombuffer(np.random.default_rng(seed).bytes(values.nbytes), dtype).reshape(values.shape)
+    folder = write(tmp_path_factory.mktemp("array") / "a", values, packing, checked, index)
+    array, expected = opened(folder), zarr.open_array(folder, mode="r")
+    assert (array.shape, array.dtype) == (expected.shape, expected.dtype)
+    assert array.whole().tobytes() == expected[...].tobytes() == values.tobytes()
+    for row in range(len(values)):
+        assert read_row(array, row).tobytes() == values[row].tobytes()
+    start, stop = sorted((seed % (len(values) + 1), len(values) // 2))
+    assert array.rows(start, stop).tobytes() == values[start:stop].tobytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"zarr_format": 2},
+        {"node_type": "group"},
+        {"storage_transformers": [{"name": "other"}]},
+        {"an_extension": {"name": "other", "must_understand": True}},
+        {"data_type": "complex64"},
+        {"data_type": {"name": "float16"}},
+        {"shape": [4, 5, 7]},
+        {"shape": []},
+        {"shape": [4, 5, -6]},
+        {"chunk_key_encoding": {"name": "v2"}},
+        {"chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}}},
+        {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [2, 5, 6]}}},
+        {"chunk_grid": {"name": "rectangular"}},
+        {"codecs": []},
+        {"codecs": [{"name": "bytes", "configuration": {"endian": "big"}}]},
+        {"codecs": [{"name": "bytes"}]},
+        {"codecs": [{"name": "transpose"}, {"name": "bytes", "configuration": {"endian": "little"}}]},
+        {"codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "lz4"}]},
+        {"codecs": None},
+        {"shape": [2**20, 2**20, 2**20], "chunk_grid": {"name": "regular"}},
+    ],
+    ids=str,
+)
+def test_any_other_layout_is_left_to_zarr(tmp_path: Path, change: dict[str, Any]) -> None:
+    document = json.loads((write(tmp_path, smooth((4, 5, 6))) / "zarr.json").read_text())
+    assert layout_of(json.dumps(document).encode()) is not None
+    assert layout_of(json.dumps(document | change).encode()) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("chunk_shape", [2, 5, 6]),
+        ("index_codecs", [{"name": "bytes", "configuration": {"endian": "little"}}]),
+        ("index_codecs", [{"name": "bytes", "configuration": {"endian": "big"}}, {"name": "crc32c"}]),
+        ("codecs", [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}, {"name": "gzip"}]),
+    ],
+)
+def test_any_other_shard_is_left_to_zarr(tmp_path: Path, name: str, value: Any) -> None:
+    document = json.loads((write(tmp_path, smooth((4, 5, 6))) / "zarr.json").read_text())
+    document["codecs"][0]["configuration"][name] = value
+    assert layout_of(json.dumps(document).encode()) is None
+
+
+def test_a_chunk_that_is_too_large_to_be_trusted_is_left_to_zarr(tmp_path: Path) -> None:
+    document = json.loads((write(tmp_path, smooth((4, 5, 6))) / "zarr.json").read_text())
+    document["shape"] = document["chunk_grid"]["configuration"]["chunk_shape"] = [4, 2**20, 2**20]
+    document["codecs"][0]["configuration"]["chunk_shape"] = [1, 2**20, 2**20]
+    assert layout_of(json.dumps(document).encode()) is None
+
+
+# --- damage
+
+
+@pytest.mark.parametrize("index", ["end", "start", ""])
+def test_a_flip_of_any_bit_is_told_and_never_read(tmp_path: Path, index: str) -> None:
+    values = smooth((3, 4, 5))
+    file = data_file(write(tmp_path / "a", values, "blosc", True, index))
+    intact = file.read_bytes()
+    for bit in range(8 * len(intact)):
+        damaged = bytearray(intact)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        told = 0
+        for row in range(3):
+            try:
+                assert (read_row(opened(tmp_path / "a"), row) == values[row]).all(), bit
+            except ValueError:
+                told += 1
+        assert told == 1 or (told == 3 and (not index or bit // 8 < 52 or bit // 8 >= len(intact) - 52)), bit
+
+
+@pytest.mark.parametrize("packing", sorted(PACKINGS))
+@pytest.mark.parametrize("index", ["end", ""])
+def test_wherever_a_file_ends_it_is_told(tmp_path: Path, packing: str, index: str) -> None:
+    file = data_file(write(tmp_path / "a", smooth((3, 4, 5)), packing, True, index))
+    intact = file.read_bytes()
+    for length in range(0, len(intact), 1 if packing == "blosc" else 7):
+        file.write_bytes(intact[:length])
+        with pytest.raises(ValueError, match=r"cut short|checksum|cannot hold"):
+            opened(tmp_path / "a").whole()
+
+
+@pytest.mark.parametrize("packing", sorted(PACKINGS))
+def test_damage_without_a_checksum_ends_in_an_error_or_in_values(tmp_path: Path, packing: str) -> None:
+    """No crash, and no buffer that is only partly filled: whatever a header claims."""
+    values = smooth((1, 16, 16))
+    file = data_file(write(tmp_path / "a", values, packing, False, ""))
+    intact = file.read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(400):
+        damaged = bytearray(intact)
+        for place in random.integers(0, min(len(intact), 40), 2):
+            damaged[place] ^= 1 << random.integers(8)
+        file.write_bytes(damaged)
+        try:
+            assert opened(tmp_path / "a").whole().shape == values.shape
+        except (ValueError, RuntimeError):
+            continue
+
+
+def other_content(values: np.ndarray[Any, Any], packing: str, folder: Path) -> bytes:
+    return data_file(write(folder, values, packing, False, "")).read_bytes()
+
+
+@pytest.mark.parametrize("packing", ["blosc", "zstd", "gzip", "none"])
+@pytest.mark.parametrize("sides", [(1, 3, 5), (1, 5, 5)])
+def test_a_chunk_of_another_size_is_refused(tmp_path: Path, packing: str, sides: tuple[int, ...]) -> None:
+    file = data_file(write(tmp_path / "a", smooth((1, 4, 5)), packing, False, ""))
+    file.write_bytes(other_content(smooth(sides), packing, tmp_path / "b"))
+    with pytest.raises(ValueError, match=r"claims|does not unpack|cannot hold"):
+        opened(tmp_path / "a").whole()
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    """A small chunk that claims, or unpacks to, a gigabyte takes no more memory than what it should hold."""
+    for packing in ("gzip", "zstd", "blosc"):
+        values = np.zeros((1, 64, 64), np.uint8)
+        file = data_file(write(tmp_path / packing, values, packing, False, ""))
+        bomb = other_content(np.zeros((1, 256, 1 << 18), np.uint8), packing, tmp_path / f"{packing} bomb")
+        file.write_bytes(bomb[:1000])
+        array = opened(tmp_path / packing)
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=r"claims|does not unpack"):
+            array.whole()
+        assert tracemalloc.get_traced_memory()[1] < 1 << 18
+        tracemalloc.stop()
+
+
+def index_of(file: Path) -> np.ndarray[Any, Any]:
+    return np.frombuffer(file.read_bytes()[-52:-4], np.uint64).reshape(3, 2).copy()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [(1 << 40, 10), (0, 1 << 40), (0, 2**64 - 1), (2**64 - 1, 1), (2**64 - 8, 16), (10**4, 10)],
+    ids=str,
+)
+def test_an_index_that_points_out_of_its_file_is_refused(tmp_path: Path, entry: tuple[int, int]) -> None:
+    from google_crc32c import value
+
+    file = data_file(write(tmp_path / "a", smooth((3, 4, 5))))
+    index = index_of(file)
+    index[1] = entry
+    file.write_bytes(file.read_bytes()[:-52] + index.tobytes() + value(index.tobytes()).to_bytes(4, "little"))
+    with pytest.raises(ValueError, match="points out of the file"):
+        opened(tmp_path / "a")
+
+
+def test_a_row_without_a_chunk_is_no_zeros(tmp_path: Path) -> None:
+    """zarr-python reads it as the fill value; a store of ours has every chunk written."""
+    from google_crc32c import value
+
+    values = smooth((3, 4, 5))
+    file = data_file(write(tmp_path / "a", values))
+    index = index_of(file)
+    index[1] = 2**64 - 1
+    file.write_bytes(file.read_bytes()[:-52] + index.tobytes() + value(index.tobytes()).to_bytes(4, "little"))
+    assert not zarr.open_array(tmp_path / "a", mode="r")[1].any()
+    array = opened(tmp_path / "a")
+    assert (read_row(array, 2) == values[2]).all()
+    with pytest.raises(ValueError, match="row 1 has no data"):
+        read_row(array, 1)
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        read_row(array, 2)
+
+
+@pytest.mark.parametrize("row", [-1, 3])
+def test_a_row_that_is_not_there_is_an_index_error(tmp_path: Path, row: int) -> None:
+    for index in ("end", ""):
+        array = opened(write(tmp_path / f"a{index}", smooth((3, 4, 5)), index=index))
+        with pytest.raises(IndexError, match=f"row {row} of 3"):
+            read_row(array, row)
+    plain = opened(write(tmp_path / "plain", smooth((3, 4)), "none", False, ""))
+    for start, stop in ((-1, 2), (2, 1), (0, 4)):
+        with pytest.raises(IndexError):
+            plain.rows(start, stop)
+
+
+# --- the arrays of a shard
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return make_store(tmp_path, [Picture(f"{n}.png", (56, 84), (28, 42)) for n in range(7)])
+
+
+def test_labels_are_decoded_into_the_callers_buffer(store: Store) -> None:
+    depth, reliability = np.empty((2, 28, 42), np.float16), np.empty((2, 28, 42), np.uint8)
+    reader = store.reader("0000-000001")
+    for place, row in enumerate((2, 0)):
+        reader.read_into("depth", row, depth[place])
+        reader.read_into("reliability", row, reliability[place])
+    for place, number in enumerate((5, 3)):
+        expected = made_label(number, (28, 42))
+        assert (depth[place] == expected[0]).all() and (reliability[place] == expected[1]).all()
+    assert reader.depth(1).dtype == np.float32 and (reader.depth(1) == made_label(4, (28, 42))[0]).all()
+    assert reader.shape("depth") == (3, 28, 42)
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.empty((28, 42), np.float32),
+        np.empty((28, 41), np.float16),
+        np.empty((28, 84), np.float16)[:, ::2],
+        np.empty((42, 28), np.float16).T,
+        np.broadcast_to(np.float16(0), (28, 42)),
+    ],
+)
+def test_a_buffer_that_does_not_fit_is_refused(store: Store, out: np.ndarray[Any, Any]) -> None:
+    with pytest.raises(UsageError, match="depth needs a writeable, C-contiguous"):
+        store.reader("0000-000000").read_into("depth", 0, out)
+
+
+def test_ranges_of_rows_are_read_alone(store: Store) -> None:
+    reader = store.reader("0000-000000")
+    whole = reader.column("histogram")
+    assert (reader.read_range("histogram", 1, 3) == whole[1:3]).all() and whole.sum() == 3 * 28 * 42
+    assert reader.read_range("id", 0, 1).tolist() == ["default/0.png"]  # of a layout that zarr-python reads
+
+
+def test_a_store_is_read_directly_and_not_by_zarr(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("zarr-python was asked")
+
+    monkeypatch.setattr(zarr, "open_array", refuse)
+    assert (store.reader("0000-000002").reliability(0) == made_label(6, (28, 42))[1]).all()
+    assert store.reader("0000-000002").column("histogram").shape == (1, 256)
+    assert store.reader("0000-000002").column("status").tolist() == [0]
+
+
+def test_damage_names_the_array_and_the_remedy(store: Store) -> None:
+    (file,) = store.path.glob("labels.zarr/shards/0000-000001-*/depth/c/0/0/0")
+    data = bytearray(file.read_bytes())
+    data[50] ^= 1
+    file.write_bytes(data)
+    array = file.parents[3]
+    with pytest.raises(StoreDamaged) as caught:
+        open_store(store.path).reader("0000-000001").depth(0)
+    assert str(caught.value) == (
+        f"{array} cannot be read: a checksum does not fit; `depthsieve verify --repair` mends it"
+    )
+    assert open_store(store.path).reader("0000-000001").depth(1).any()
+
+
+# --- threads and processes
+
+
+def read_all(store: Store, times: int, wrong: list[Any]) -> None:
+    depth, reliability = np.empty((28, 42), np.float16), np.empty((28, 42), np.uint8)
+    for _ in range(times):
+        for number in range(7):
+            reader = store.reader(f"0000-{number // 3:06d}")
+            reader.read_into("depth", number % 3, depth)
+            reader.read_into("reliability", number % 3, reliability)
+            expected = made_label(number, (28, 42))
+            if not ((depth == expected[0]).all() and (reliability == expected[1]).all()):
+                wrong.append(number)
+
+
+def in_child(store: Store) -> None:
+    wrong: list[Any] = []
+    read_all(store, 2, wrong)
+    os._exit(len(wrong))
+
+
+def test_forks_while_threads_read(store: Store) -> None:
+    """Neither a lock nor a descriptor comes along: every child reads, of the store object of its parent."""
+    wrong: list[Any] = []
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            read_all(store, 1, wrong)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        context = multiprocessing.get_context("fork")
+        children = [context.Process(target=in_child, args=(store,)) for _ in range(8)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(60)
+        assert [child.exitcode for child in children] == [0] * 8
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_other_processes_get_the_path(store: Store, method: str) -> None:
+    read_all(store, 1, [])
+    child = multiprocessing.get_context(method).Process(target=in_child, args=(store,))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+
+
+def test_no_descriptor_stays_open(store: Store) -> None:
+    descriptors = Path("/dev/fd")
+    gc.collect()
+    before = len(list(descriptors.iterdir()))
+    read_all(store, 2, [])
+    assert len(list(descriptors.iterdir())) <= before
