@@ -1,9 +1,13 @@
 """Recipes of datasets: what ships is whole and sourced, slips are named, patterns fit what they should."""
 
+import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from click.testing import CliRunner
+from storemaker import PROFILE, make_store, pictures
 
 from depthsieve.datasets import (
     Dataset,
@@ -15,7 +19,12 @@ from depthsieve.datasets import (
     recipes_folder,
 )
 from depthsieve.errors import UsageError
-from depthsieve.records import DatasetNote
+from depthsieve.records import DatasetNote, TeacherRequest
+from depthsieve.store import Store, open_store
+from depthsieve.store.create import add_generation
+from depthsieve.store.plan import REJECTED_SCHEMA, REMOVED_SCHEMA
+from depthsieve.store.status import status
+from depthsieve_cli.main import cli
 
 PAPER = {
     "bdd100k": "8.2M",
@@ -223,3 +232,38 @@ def test_defaults_are_those_of_the_dataclass(tmp_path: Path) -> None:
     assert least.images == Images(("**/*.jpg", "**/*.png"))
     assert (least.prepare, least.traps, least.sources, least.not_confirmed) == ("", (), (), ())
     assert isinstance(least, Dataset)
+
+
+def learn(store: Store, datasets: dict[str, DatasetNote] | None) -> Store:
+    """The store with one more generation, which has no images."""
+    out = (REJECTED_SCHEMA.empty_table(), REMOVED_SCHEMA.empty_table())
+    none: list[pa.Table] = []
+    add_generation(store, none, *out, {}, PROFILE, TeacherRequest("made up"), datasets)
+    return open_store(store.root)
+
+
+def test_a_store_keeps_the_newest_note_of_each_source_and_its_fingerprint(tmp_path: Path) -> None:
+    store = make_store(tmp_path, pictures({(14, 28): 2}))
+    record = tmp_path / "labels" / "commits" / "generation-0000.json"
+    assert store.datasets() == {} and "datasets" not in json.loads(record.read_text())
+    irs, hypersim = (load_dataset(name).note for name in ("irs", "hypersim"))
+    store = learn(store, {"default": irs, "other": irs})
+    store = learn(store, {"other": hypersim})
+    store = learn(store, None)
+    assert store.datasets() == {"default": irs, "other": hypersim}
+    assert [generation.datasets for generation in store.generations()][2:] == [{"other": hypersim}, {}]
+    assert store.fingerprint == make_store(tmp_path / "again", pictures({(14, 28): 2})).fingerprint
+    assert len(store.index()) == 2 and store.label("default/0.png").depth_HW.shape == (14, 28)
+
+
+def test_status_shows_the_licence(tmp_path: Path) -> None:
+    store = learn(make_store(tmp_path, pictures({(14, 28): 2})), {"default": load_dataset("sa-1b").note})
+    assert status(store.location).datasets["default"].licence == "SA-1B Dataset Research License"
+    result = CliRunner().invoke(cli, ["status", store.location])
+    assert (
+        "Dataset sa-1b (source default): SA-1B Dataset Research License (commercial use: no; labels may be passed on: "
+        "not confirmed; name the source: yes), https://ai.meta.com/datasets/segment-anything-downloads/."
+    ) in result.stdout.splitlines()
+    body = json.loads(CliRunner().invoke(cli, ["status", store.location, "--json"]).stdout)
+    assert body["datasets"]["default"]["citation"].startswith("@article{kirillov2023segany")
+    assert set(body["datasets"]["default"]) == set(DatasetNote.__dataclass_fields__)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from depthsieve.records import ImageFailure
+    from depthsieve.records import DatasetNote, ImageFailure
 
 SHOWN_FAILURES = 20
 
@@ -35,6 +35,12 @@ def size(count: float) -> str:
     """Bytes as people say them: ``0.8 MB``, ``76.8 GB``, ``5.2 TB``."""
     factor, unit = next(((factor, unit) for factor, unit in UNITS if count >= factor), (1e6, "MB"))
     return f"{count / factor:,.3g} {unit}"
+
+
+def terms(note: "DatasetNote") -> str:
+    """A dataset's licence and what it answers to the three questions, in one line."""
+    answers = f"commercial use: {note.commercial_use}; labels may be passed on: {note.share_labels}; name the source: "
+    return f"{note.licence} ({answers}{note.attribution}), {note.licence_url}"
 
 
 def print_failures(failures: "Sequence[ImageFailure]") -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
-from depthsieve.records import LabelSpec, NumericsProfile, TeacherRequest, seal, unseal
+from depthsieve.records import DatasetNote, LabelSpec, NumericsProfile, TeacherRequest, seal, unseal
 from depthsieve.storage import Root
 from depthsieve.storage.local import sync
 from depthsieve.store import index, plan, schema
@@ -124,11 +124,12 @@ def add_generation(
     sources: Mapping[str, str],
     profile: NumericsProfile,
     teacher: TeacherRequest,
+    datasets: Mapping[str, DatasetNote] | None = None,
 ) -> plan.Generation:
     """Write a plan, then the record that commits it; all of it twice, since it cannot be made again.
 
     ``tables`` are the plan's rows as :func:`depthsieve.store.plan.encode_parts` takes them; ``removed`` are ids that
-    leave the store.
+    leave the store; ``datasets`` is what is newly known of sources, by name.
     """
     number = len(store.generations())
     files: dict[str, dict[str, Any]] = {}
@@ -156,6 +157,7 @@ def add_generation(
         sources=sources,
         profile=profile,
         teacher=teacher,
+        datasets=dict(datasets or {}),
     )
     key = schema.generation_key(number)
     sealed = seal(generation.to_json())

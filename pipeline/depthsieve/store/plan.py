@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from depthsieve.records import ImageRecord, NumericsProfile, RejectedImage, Shard, TeacherRequest
+from depthsieve.records import DatasetNote, ImageRecord, NumericsProfile, RejectedImage, Shard, TeacherRequest
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -79,7 +79,8 @@ class Generation:
 
     ``files`` maps each file of the plan to its sha256 and bytes; ``sources`` each source's name to its root. ``images``
     counts the planned rows, ``rejected`` the refused files, ``removed`` the images that are no longer in their source
-    and leave the store. ``teacher`` is how it was asked for, so that a repair can load it again.
+    and leave the store. ``teacher`` is how it was asked for, so that a repair can load it again. ``datasets`` says of
+    sources, by name, which dataset their images are of; the ones that this generation learnt.
     """
 
     number: int
@@ -92,6 +93,7 @@ class Generation:
     sources: Mapping[str, str]
     profile: NumericsProfile
     teacher: TeacherRequest
+    datasets: Mapping[str, DatasetNote] = field(default_factory=dict)
 
     @property
     def parts(self) -> int:
@@ -100,14 +102,19 @@ class Generation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return dataclasses.asdict(self) | {"profile": self.profile.to_json(), "sources": dict(self.sources)}
+        body = dataclasses.asdict(self) | {"profile": self.profile.to_json(), "sources": dict(self.sources)}
+        if not self.datasets:  # as it was before there were any
+            del body["datasets"]
+        return body
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "Generation":
         """The generation that :meth:`to_json` wrote."""
-        values = {known.name: body[known.name] for known in dataclasses.fields(cls)}
+        values = {known.name: body[known.name] for known in dataclasses.fields(cls) if known.name in body}
         teacher = TeacherRequest.from_json(body["teacher"])
-        return cls(**values | {"profile": NumericsProfile.from_json(body["profile"]), "teacher": teacher})
+        datasets = {source: DatasetNote.from_json(note) for source, note in body.get("datasets", {}).items()}
+        profile = NumericsProfile.from_json(body["profile"])
+        return cls(**values | {"profile": profile, "teacher": teacher, "datasets": datasets})
 
 
 @dataclass(frozen=True)

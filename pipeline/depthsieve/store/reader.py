@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
-from depthsieve.records import MEND, LabelSpec, Shape, Shard, canonical_json, digest_of, unseal
+from depthsieve.records import MEND, DatasetNote, LabelSpec, Shape, Shard, canonical_json, digest_of, unseal
 from depthsieve.storage import Root, open_root
 from depthsieve.store import plan, schema
 from depthsieve.store.arrays import ShardReader, check_files
@@ -197,6 +197,13 @@ class Store:
         for generation in self.generations():
             roots |= generation.sources
         return roots
+
+    def datasets(self) -> Mapping[str, DatasetNote]:
+        """Which dataset the images of a source are of, and under which terms; by the names of sources that say so."""
+        notes: dict[str, DatasetNote] = {}
+        for generation in self.generations():
+            notes |= generation.datasets
+        return notes
 
     def snapshot(self) -> str:
         """A digest of what is committed now: generations and shards."""

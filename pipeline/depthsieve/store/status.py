@@ -1,11 +1,12 @@
 """How a store stands, read from beside a run: nothing is written, opened for writing or locked."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from depthsieve.errors import DepthsieveError
-from depthsieve.records import ImageFailure
+from depthsieve.records import DatasetNote, ImageFailure
 from depthsieve.storage import open_root
 from depthsieve.store import schema
 from depthsieve.store.layers import find_layer, layer_names
@@ -34,7 +35,8 @@ class StoreStatus:
 
     ``images_per_second`` is that of the shards committed in the last ten minutes, over the time since the first of them
     began to count (None where none was), and ``seconds_left`` what the pending ones take at that rate. ``at_work`` are
-    the living processes that have something in hand. ``layers`` are those of the store, by name.
+    the living processes that have something in hand. ``layers`` are those of the store, by name; ``datasets`` says
+    where the images of a source come from and under which terms, by its name.
     """
 
     store: str
@@ -47,6 +49,7 @@ class StoreStatus:
     seconds_left: float | None
     at_work: tuple[str, ...]
     layers: tuple[LayerState, ...] = ()
+    datasets: Mapping[str, DatasetNote] = field(default_factory=dict)
 
 
 def status(store: str | Path, seen: Seen | None = None) -> StoreStatus:
@@ -71,6 +74,7 @@ def status(store: str | Path, seen: Seen | None = None) -> StoreStatus:
         seconds_left=stands.pending / rate if rate and workers else None,
         at_work=tuple(workers),
         layers=_layers(opened),
+        datasets=opened.datasets(),
     )
 
 
