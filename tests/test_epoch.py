@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from depthsieve.errors import UsageError
-from depthsieve.loader.crops import Window, check_crop, choose_window, to_label_shape
+from depthsieve.loader.augment import Augment, check_crop
+from depthsieve.loader.crops import Window, choose_window, to_label_shape
 from depthsieve.loader.epoch import plan_epoch, rank_share, shuffled, smallest_type, stream
 
 PINNED_BITS = [2129512530910296552, 8021433055519150496]
@@ -119,14 +120,14 @@ def test_ranks_share_a_batch_in_its_order():
 
 
 def test_windows_reach_every_place_and_stay_inside():
-    windows = {choose_window((6, 8), (5, 5), True, 0, epoch, "default/a.png") for epoch in range(200)}
+    windows = {choose_window((6, 8), Augment(crop=5, flip=True), 0, epoch, "default/a.png") for epoch in range(200)}
     assert {(w.top, w.left, w.flip) for w in windows} == {
         (t, left, flip) for t in range(2) for left in range(4) for flip in (False, True)
     }
     assert {(w.height, w.width) for w in windows} == {(5, 5)}
-    assert choose_window((6, 8), None, False, 0, 0, "a") == Window(0, 0, 6, 8, False)
-    assert len({choose_window((600, 800), (5, 5), False, 0, 0, f"{n}") for n in range(20)}) == 20
-    assert len({choose_window((600, 800), (5, 5), False, seed, 0, "a") for seed in range(20)}) == 20
+    assert choose_window((6, 8), Augment(), 0, 0, "a") == Window(0, 0, 6, 8, False, (6, 8))
+    assert len({choose_window((600, 800), Augment(crop=5), 0, 0, f"{n}") for n in range(20)}) == 20
+    assert len({choose_window((600, 800), Augment(crop=5), seed, 0, "a") for seed in range(20)}) == 20
 
 
 def test_a_window_cuts_then_mirrors():

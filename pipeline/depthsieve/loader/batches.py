@@ -1,7 +1,6 @@
-"""Batches of a dataset through a torch ``DataLoader``, with a position that can be saved. Axes as in the dataset."""
+"""Batches of a dataset, made by threads or worker processes, with a position that can be saved. Axes as there."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,37 +9,18 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from depthsieve.errors import LoaderError, UsageError
+from depthsieve.loader.delivery import Delivery, Ranks
+from depthsieve.loader.engine import Job, ahead
 from depthsieve.loader.epoch import EpochPlan, plan_epoch, rank_share, smallest_type
-from depthsieve.loader.samples import Sample, SampleKey
+from depthsieve.loader.expand import THRESHOLD, expand
+from depthsieve.loader.samples import Pixels, Sample, SampleKey, with_axes
 from depthsieve.masking import masked_share
 
 if TYPE_CHECKING:
     from depthsieve.loader.dataset import PseudoLabelDataset
 
-_OURS = ("batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "collate_fn", "generator", "in_order")
-
-
-@dataclass(frozen=True, slots=True)
-class Ranks:
-    """Which of how many processes that train together this is."""
-
-    rank: int
-    world_size: int
-
-    @classmethod
-    def find(cls, rank: int | None, world_size: int | None) -> "Ranks":
-        """As given; else as ``torch.distributed`` has it, where it is initialised; else the only one.
-
-        Raises :class:`UsageError` for one without the other, or a rank that is not below the world size.
-        """
-        if (rank is None) != (world_size is None):
-            raise UsageError("give rank and world_size together, or neither (then torch.distributed is asked)")
-        if rank is None or world_size is None:
-            running = torch.distributed.is_available() and torch.distributed.is_initialized()
-            return cls(torch.distributed.get_rank(), torch.distributed.get_world_size()) if running else cls(0, 1)
-        if not 0 <= rank < world_size:
-            raise UsageError(f"rank must be from 0 up to, but not including, world_size: {rank} of {world_size}")
-        return cls(rank, world_size)
+_Made = tuple[dict[str, Any], list[Pixels] | None]
+"""A batch, and what the pixels of its samples are, where that was counted."""
 
 
 class BatchLoader:
@@ -56,8 +36,15 @@ class BatchLoader:
     epoch; with crops the epoch ends in one. It is cut to a multiple of ``world_size``, or left out where ``drop_last``
     says so; :attr:`left_out` counts those images. Every rank gets as many batches, and of the same sizes, as others.
 
-    ``options`` go to torch's ``DataLoader`` (``num_workers``, ``pin_memory``, ``multiprocessing_context``, ...).
-    Random numbers are not taken from torch's or numpy's global state.
+    Batches are made ahead by ``threads`` of this process (None: as many as it has cores), ``prefetch`` of them (2) at
+    most. With ``num_workers`` of 1 or more that many worker processes of a torch ``DataLoader`` make them, and its
+    other options (``multiprocessing_context``, ``persistent_workers``, ...) are taken too. Random numbers are not taken
+    from torch's or numpy's global state. An error comes in the place of the batch it belongs to; the next pass tries
+    that batch again.
+
+    With ``device`` batches come on that device: images are shipped there as uint8 and depth as float16, and are made
+    what they are, and masked, there. The values are the same. ``pin_memory`` (by default where the device is a GPU)
+    makes them in memory that a GPU can fetch from while the program goes on.
 
     Raises:
         UsageError: a global batch that the ranks cannot share, or an option that is the loader's own.
@@ -70,12 +57,8 @@ class BatchLoader:
         global_batch: int,
         ranks: Ranks,
         drop_last: bool = False,
-        options: Mapping[str, Any] | None = None,
+        delivery: Delivery | None = None,
     ) -> None:
-        options = dict(options or {})
-        taken = [name for name in _OURS if name in options]
-        if taken:
-            raise UsageError(f"{taken[0]} is the loader's own; say global_batch, drop_last, rank, world_size, seed")
         if not isinstance(global_batch, int) or global_batch < 1 or global_batch % ranks.world_size:
             raise UsageError(
                 f"global_batch counts the images of a step over all ranks: a whole number, and a multiple of the world "
@@ -86,8 +69,11 @@ class BatchLoader:
         self.ranks = ranks
         self.drop_last = bool(drop_last)
         self.epoch = 0
+        self._delivery = delivery or Delivery()
         self._next_batch = 0
         self._pass = 0
+        self._under_way: Generator[_Made, None, None] | None = None
+        self._pixels = Pixels()
         self._buckets_N = _buckets(dataset)
         self._planned: tuple[int, EpochPlan] | None = None
         sizes_M = self._plan(0).sizes_M
@@ -98,15 +84,7 @@ class BatchLoader:
                 f"no batch is left: {len(dataset)} images in {int(self._buckets_N.max()) + 1} label shapes do not fill "
                 f"one for {ranks.world_size} ranks (drop_last={self.drop_last}); use a crop, so that shapes mix"
             )
-        if options.get("num_workers") and dataset.is_remote:  # which a forked process could not read
-            options.setdefault("multiprocessing_context", "forkserver")
-        self._batches = DataLoader(
-            dataset,
-            batch_sampler=_RestOfEpoch(self),
-            collate_fn=collate,
-            generator=torch.Generator(),
-            **options,
-        )
+        self._workers = self._worker_processes() if self._delivery.num_workers else None
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same in each."""
@@ -119,12 +97,64 @@ class BatchLoader:
     def _rest(self, this_pass: int) -> Iterator[dict[str, Any]]:
         """The batches of the current epoch that were not delivered yet. A batch counts when it is handed out."""
         self._check_newest(this_pass)
-        for number, batch in zip(self._numbers_left(), self._batches, strict=True):
-            self._check_newest(this_pass)
-            self._next_batch = number + 1
-            yield batch
-        self._check_newest(this_pass)
+        if self._under_way is not None:
+            self._under_way.close()  # the threads of a pass that nobody goes on with
+        self._under_way = made = self._by_threads() if self._workers is None else self._by(self._workers)
+        if self._next_batch == 0:
+            self._pixels = Pixels()
+        try:
+            for number in self._numbers_left():
+                yield self._hand_out(number, next(made))  # no name here holds on to the batch while it is used
+                self._check_newest(this_pass)
+        finally:
+            made.close()
         self.epoch, self._next_batch = self.epoch + 1, 0
+
+    def _hand_out(self, number: int, made: _Made) -> dict[str, Any]:
+        """A batch on its device, and counted."""
+        batch, pixels_B = made
+        if self._delivery.device is not None:
+            batch = expand(batch, self._delivery.device)
+        self._next_batch = number + 1
+        self._pixels += pixels_of(batch) if pixels_B is None else sum(pixels_B, Pixels())
+        return batch
+
+    def _by_threads(self) -> Generator[_Made, None, None]:
+        return ahead(map(self._job, self.keys_left()), self._delivery.threads, self._delivery.prefetch)
+
+    def _by(self, workers: "DataLoader[Sample]") -> Generator[_Made, None, None]:
+        for batch in workers:
+            yield batch, None
+
+    def _job(self, keys: list[SampleKey]) -> Job[_Made]:
+        """One batch to be made."""
+        maps = self.dataset.empty_maps(keys[0], len(keys), self._delivery.pin_memory)
+        arrays = {name: value.numpy() for name, value in maps.items()}
+        batch: dict[str, Any] = {"id": [""] * len(keys)} | with_axes(maps, "B")
+        if keys[0].compact:
+            batch[f"{THRESHOLD}B"] = torch.tensor([key.code for key in keys], dtype=torch.uint8)
+        pixels_B = [Pixels()] * len(keys)
+
+        def fill(place: int) -> None:
+            out = {name: array[place] for name, array in arrays.items()}
+            entry, pixels_B[place] = self.dataset.fill(keys[place], out)
+            batch["id"][place] = entry.id
+
+        return Job(len(keys), fill, (batch, pixels_B))
+
+    def _worker_processes(self) -> "DataLoader[Sample]":
+        options = dict(self._delivery.options)
+        if self.dataset.is_remote:  # which a forked process could not read
+            options.setdefault("multiprocessing_context", "forkserver")
+        return DataLoader(
+            self.dataset,
+            batch_sampler=_RestOfEpoch(self),
+            collate_fn=collate,
+            generator=torch.Generator(),
+            num_workers=self._delivery.num_workers,
+            pin_memory=self._delivery.pin_memory,
+            **options,
+        )
 
     def _check_newest(self, this_pass: int) -> None:
         if this_pass != self._pass:
@@ -140,6 +170,12 @@ class BatchLoader:
         keys = [key for batch in batches for key in self.dataset.keys(self.epoch, batch, batch)]
         thresholds_N = np.array([key.threshold for key in keys])
         return share_masked(self.dataset.histograms[[key.index for key in keys]], thresholds_N)
+
+    @property
+    def delivered_share(self) -> float:
+        """The fraction of valid pixels that is masked in the batches that this rank was given in the current epoch (or
+        since a state was loaded), after crops. A new epoch counts anew when its first batch is asked for."""
+        return self._pixels.masked_share
 
     def state_dict(self) -> dict[str, Any]:
         """Where training stands, as plain values: batches that were delivered count, prefetched ones do not. Neither
@@ -164,7 +200,7 @@ class BatchLoader:
         if not whole or batch > len(self._plan(epoch)):
             raise LoaderError(f"the state's position is not in an epoch: epoch {epoch!r}, batch {batch!r}")
         self._pass += 1
-        self.epoch, self._next_batch = epoch, batch
+        self.epoch, self._next_batch, self._pixels = epoch, batch, Pixels()
 
     def _settings(self) -> dict[str, Any]:
         return self.dataset.identity() | {"global_batch": self.global_batch, "drop_last": self.drop_last}
@@ -190,7 +226,8 @@ class BatchLoader:
         epoch, plan = self.epoch, self._plan(self.epoch)
         for number in self._numbers_left():
             batch = plan.batch(number)
-            yield self.dataset.keys(epoch, rank_share(batch, self.ranks.rank, self.ranks.world_size), batch)
+            share = rank_share(batch, self.ranks.rank, self.ranks.world_size)
+            yield self.dataset.keys(epoch, share, batch, compact=self._delivery.device is not None)
 
 
 class _RestOfEpoch:
@@ -216,9 +253,14 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     return batch
 
 
+def pixels_of(batch: Mapping[str, Any]) -> Pixels:
+    """How many pixels of a batch are valid and kept."""
+    return Pixels(*(int(torch.count_nonzero(batch[name])) for name in ("reliability_BHW", "mask_BHW")))
+
+
 def _buckets(dataset: "PseudoLabelDataset") -> NDArray[Any]:
     """[N] each image's bucket: its label shape; all in one where crops make them alike."""
-    if dataset.crop is not None:
+    if dataset.augment.shape is not None:
         return np.zeros(len(dataset), np.uint8)
     shapes_N2 = dataset.selection.label_shapes()
     sides_N = shapes_N2[:, 0] << 32 | shapes_N2[:, 1]  # one number sorts much faster than a row of two

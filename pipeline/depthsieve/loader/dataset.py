@@ -1,15 +1,16 @@
 """Labels and images of a store as samples for training. Axes: N images, H row, W column, C channel, B image of a batch.
 
-loader = PseudoLabelDataset("labels", drop=0.10, crop=140, seed=0).loader(global_batch=8, num_workers=2)
+loader = PseudoLabelDataset("labels", drop=0.10, crop=140, seed=0).loader(global_batch=8)
 for batch in loader:  # one pass is one epoch; the next pass is the next one
     batch["image_BCHW"], batch["depth_BHW"], batch["mask_BHW"]
 """
 
+import dataclasses
 import functools
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -17,17 +18,26 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from depthsieve.errors import LoaderError, UsageError
-from depthsieve.loader.batches import BatchLoader, Ranks, share_masked
-from depthsieve.loader.crops import check_crop, choose_window
+from depthsieve.loader.augment import Augment
+from depthsieve.loader.batches import BatchLoader, share_masked
+from depthsieve.loader.delivery import Delivery, Ranks
 from depthsieve.loader.epoch import shuffled
-from depthsieve.loader.samples import Reader, Sample, SampleKey
-from depthsieve.loader.selection import Selection, select
-from depthsieve.masking import drop_count, scope_histogram, threshold_code, train_mask
+from depthsieve.loader.expand import THRESHOLD
+from depthsieve.loader.samples import Pixels, Reader, Sample, SampleKey, empty_maps, with_axes
+from depthsieve.loader.selection import Entry, Selection, select
+from depthsieve.masking import drop_count, scope_histogram, threshold_code
 from depthsieve.sources import is_remote, reopen_source, root_of
 from depthsieve.store import Store, open_store
 
 Scope = Literal["image", "batch", "dataset"]
 ImageRoots = str | Path | Mapping[str, str | Path] | Literal[False] | None
+
+
+class Short(TypedDict, total=False):
+    """What :class:`PseudoLabelDataset` takes of :class:`Augment` by itself."""
+
+    crop: int | tuple[int, int] | None
+    flip: bool
 
 
 class PseudoLabelDataset(Dataset[Sample]):
@@ -52,15 +62,15 @@ class PseudoLabelDataset(Dataset[Sample]):
             Pixels of one code are masked together, so the share is at most ``drop``; :meth:`masked_share` tells it.
         scope: over what that share is taken: each ``image``, the global ``batch``, or the whole ``dataset``. Always
             from stored histograms of uncropped labels.
-        crop: (height, width) of a random window in pixels of the label, or a side; None serves whole labels, in batches
+        seed: decides order and augmentation.
+        augment: how samples vary: crop, scale, mirroring, colours. Without a crop whole labels are served, in batches
             of one label shape each.
-        seed: decides order, windows and mirroring.
-        flip: mirror every other sample left to right, at random.
+        short: ``crop=`` and ``flip=``, short for those of ``augment``, which they change.
         reliability: name of a layer that ``depthsieve recalibrate`` made: reliability and masks come from it. None:
             from the labels, or as an open ``store`` has it.
 
     Raises:
-        UsageError: ``drop``, ``scope``, ``crop``, ``seed`` or ``images`` cannot be meant.
+        UsageError: ``drop``, ``scope``, ``seed``, ``images`` or what is in ``augment`` cannot be meant.
         LoaderError: no labelled image, a subset that does not fit the store, a crop larger than a label, or an image
             root that is not there. From samples: a source image that cannot be read or is not the one labelled.
         StoreError: ``store`` is not there or cannot be read, it has no such layer, or the layer lacks images.
@@ -73,18 +83,18 @@ class PseudoLabelDataset(Dataset[Sample]):
         subset: Collection[str] | str | Path | None = None,
         drop: float = 0.10,
         scope: Scope = "image",
-        crop: int | tuple[int, int] | None = None,
         seed: int = 0,
-        flip: bool = False,
+        augment: Augment | None = None,
         reliability: str | None = None,
+        **short: Unpack[Short],
     ) -> None:
         drop_count(drop, 0)  # raises where drop is out of range
         if scope not in ("image", "batch", "dataset"):
             raise UsageError(f"scope must be 'image', 'batch' or 'dataset', not {scope!r}")
         if not isinstance(seed, int):
             raise UsageError(f"seed must be a whole number, not {seed!r}")
-        self.drop, self.scope, self.seed, self.flip = float(drop), scope, seed, bool(flip)
-        self.crop = check_crop(crop)
+        self.drop, self.scope, self.seed = float(drop), scope, seed
+        self.augment = dataclasses.replace(augment or Augment(), **short)
         self.epoch = 0
         self._store = store if isinstance(store, Store) else open_store(store)
         if reliability is not None:
@@ -141,9 +151,7 @@ class PseudoLabelDataset(Dataset[Sample]):
             "seed": self.seed,
             "drop": self.drop,
             "scope": self.scope,
-            "crop": None if self.crop is None else list(self.crop),
-            "flip": self.flip,
-        }
+        } | self.augment.identity()
 
     def loader(
         self,
@@ -152,11 +160,12 @@ class PseudoLabelDataset(Dataset[Sample]):
         rank: int | None = None,
         world_size: int | None = None,
         drop_last: bool = False,
+        device: Any = None,
         **options: Any,
     ) -> BatchLoader:
-        """Batches for training, in an order that workers and ranks do not change; see :class:`BatchLoader`."""
+        """Batches for training, in an order that threads, workers and ranks do not change; see :class:`BatchLoader`."""
         ranks = Ranks.find(rank, world_size)
-        return BatchLoader(self, global_batch, ranks, drop_last, dict(options, num_workers=num_workers))
+        return BatchLoader(self, global_batch, ranks, drop_last, Delivery.of(num_workers, device, options))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that ``dataset[i]`` and iteration show. Worker processes that live on (a ``DataLoader`` with
@@ -173,24 +182,31 @@ class PseudoLabelDataset(Dataset[Sample]):
         """The sample at a position of the current epoch's order, or the one of a key that a loader made."""
         if not isinstance(key, SampleKey):
             key = self._key(int(key))
-        entry = self.selection[key.index]
-        reader = self._own_reader()
-        window = choose_window(entry.label_shape, self.crop, self.flip, self.seed, key.epoch, entry.id)
-        depth_HW, reliability_HW = reader.label(entry, window)
-        sample: Sample = {} if self.image_roots is None else {"image_CHW": reader.image(entry, window)}
-        return sample | {
-            "depth_HW": torch.from_numpy(depth_HW),
-            "reliability_HW": torch.from_numpy(reliability_HW),
-            "mask_HW": torch.from_numpy(train_mask(reliability_HW, key.threshold)),
-            "id": entry.id,
-        }
+        maps = self.empty_maps(key)
+        entry = self.fill(key, {name: value.numpy() for name, value in maps.items()})[0]
+        sample: Sample = with_axes(maps)
+        if key.compact:
+            sample[THRESHOLD] = torch.tensor(key.code, dtype=torch.uint8)
+        return sample | {"id": entry.id}
 
-    def keys(self, epoch: int, indices: NDArray[np.uint32], global_indices: NDArray[np.uint32]) -> list[SampleKey]:
+    def empty_maps(self, key: SampleKey, count: int | None = None, pinned: bool = False) -> dict[str, torch.Tensor]:
+        """Tensors for the sample of a key to be filled in, or for ``count`` of its shape."""
+        shape = self.augment.shape or self.selection[key.index].label_shape
+        return empty_maps(shape, self.image_roots is not None, key.compact, count, pinned)
+
+    def fill(self, key: SampleKey, out: Mapping[str, NDArray[Any]]) -> tuple[Entry, Pixels]:
+        """Read the sample of a key into arrays; see :meth:`Reader.fill`."""
+        entry = self.selection[key.index]
+        return entry, self._own_reader().fill(entry, key.code, out, self.seed, key.epoch, entry.id)
+
+    def keys(
+        self, epoch: int, indices: NDArray[np.uint32], global_indices: NDArray[np.uint32], compact: bool = False
+    ) -> list[SampleKey]:
         """The keys of ``indices``, a rank's part of the global batch ``global_indices``."""
         if self.thresholds_N is None:
             shared = threshold_code(scope_histogram(self.histograms[global_indices]), self.drop)
-            return [SampleKey(int(index), epoch, shared) for index in indices]
-        return [SampleKey(int(index), epoch, int(self.thresholds_N[index])) for index in indices]
+            return [SampleKey(int(index), epoch, shared, compact) for index in indices]
+        return [SampleKey(int(index), epoch, int(self.thresholds_N[index]), compact) for index in indices]
 
     def _key(self, position: int) -> SampleKey:
         if self.thresholds_N is None:
@@ -214,14 +230,16 @@ class PseudoLabelDataset(Dataset[Sample]):
 
     def _check_crop_fits(self) -> None:
         shapes_N2 = self.selection.label_shapes()
-        if self.crop is None or (shapes_N2 >= self.crop).all():
+        crop, most_scale = self.augment.shape, self.augment.scale[1]
+        if crop is None or (shapes_N2 * most_scale >= crop).all():
             return
-        small = np.flatnonzero((shapes_N2 < self.crop).any(axis=1))
+        small = np.flatnonzero((shapes_N2 * most_scale < crop).any(axis=1))
         smallest = int(small[shapes_N2[small].prod(axis=1).argmin()])
         entry = self.selection[smallest]
-        most = shapes_N2.min(axis=0)
+        most = (shapes_N2.min(axis=0) * most_scale).astype(int)
+        scaled = f" at a scale of {most_scale:g}" if most_scale != 1 else ""
         raise LoaderError(
-            f"crop {self.crop[0]}x{self.crop[1]} (height x width) does not fit into the labels of {len(small)} of "
+            f"crop {crop[0]}x{crop[1]} (height x width){scaled} does not fit into the labels of {len(small)} of "
             f"{len(self)} images (the smallest, {entry.id}, is {entry.label_shape[0]}x{entry.label_shape[1]}); use a "
             f"crop of at most {most[0]}x{most[1]}, or a subset without them"
         )
@@ -231,7 +249,7 @@ class PseudoLabelDataset(Dataset[Sample]):
         if self._reader is None or self._reader.process != os.getpid():
             layer = self._store.layer
             store = open_store(self._store.location).with_layer(layer.name if layer else None)
-            self._reader = Reader(store, self.image_roots or {})
+            self._reader = Reader(store, self.image_roots or {}, self.augment)
         return self._reader
 
 

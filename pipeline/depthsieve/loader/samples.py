@@ -1,58 +1,153 @@
-"""One sample: its key, and reading its maps and image. Axes: H row, W column, C or 3 channel."""
+"""One sample: its key, and reading its maps and image into arrays. Axes: H row, W column, C or 3 channel."""
 
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from depthsieve.errors import DepthsieveError, ImageRejected, LoaderError, SourceError, StoreDamaged
+from depthsieve.errors import DepthsieveError, ImageRejected, LoaderError, SourceError, StoreDamaged, UsageError
 from depthsieve.images import decode
-from depthsieve.loader.crops import Window, to_label_shape
+from depthsieve.loader.augment import Augment
+from depthsieve.loader.crops import Window, choose_window, to_label_shape
 from depthsieve.loader.selection import Entry
-from depthsieve.records import MEND
+from depthsieve.masking import train_mask
+from depthsieve.records import MEND, Shape
 from depthsieve.sources import Source, reopen_source
 from depthsieve.store import Store
 
 Sample = dict[str, Any]
 
+_STORED: dict[str, np.dtype[Any]] = {"depth": np.dtype(np.float16), "reliability": np.dtype(np.uint8)}
+
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
     """One sample of one epoch: the image's number in id order, and the mask's threshold code (train where reliability
-    is at least that)."""
+    is at least that). ``compact``: wanted as it is stored, without the mask (see :mod:`depthsieve.loader.expand`)."""
 
     index: int
     epoch: int
     threshold: int
+    compact: bool = False
+
+    @property
+    def code(self) -> int:
+        """The threshold, 1..255: a pixel of code 0 is never trained on."""
+        return max(self.threshold, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """Pixels of a sample, or of several: those that are not invalid, and those of them that are trained on."""
+
+    valid: int = 0
+    kept: int = 0
+
+    def __add__(self, other: "Pixels") -> "Pixels":
+        return Pixels(self.valid + other.valid, self.kept + other.kept)
+
+    @property
+    def masked_share(self) -> float:
+        """The fraction of the valid pixels that is masked; 0 if there are none."""
+        return 1 - self.kept / self.valid if self.valid else 0.0
+
+
+_AXES = {"image": "CHW", "depth": "HW", "reliability": "HW", "mask": "HW"}
+_READY = {"image": torch.float32, "depth": torch.float32, "reliability": torch.uint8, "mask": torch.bool}
+_COMPACT = {"image": torch.uint8, "depth": torch.float16, "reliability": torch.uint8}
+
+
+def empty_maps(
+    shape: Shape, with_image: bool, compact: bool, count: int | None = None, pinned: bool = False
+) -> dict[str, torch.Tensor]:
+    """Tensors for the maps of one sample, or of ``count``, whose values are yet to be filled in; by their stems."""
+    lead = () if count is None else (count,)
+    types = _COMPACT if compact else _READY
+    shapes = {name: (*lead, 3, *shape) if name == "image" else (*lead, *shape) for name in types}
+    return {
+        name: torch.empty(shapes[name], dtype=dtype, pin_memory=pinned)
+        for name, dtype in types.items()
+        if with_image or name != "image"
+    }
+
+
+def with_axes(maps: Mapping[str, torch.Tensor], lead: str = "") -> dict[str, torch.Tensor]:
+    """Maps by their stems and axes: ``depth`` becomes ``depth_HW``, or ``depth_BHW`` where ``lead`` is B."""
+    return {f"{name}_{lead}{_AXES[name]}": value for name, value in maps.items()}
 
 
 class Reader:
-    """Reads windows of labels and source images, with files that are open in one process only."""
+    """Reads samples, with files that are open in one process only; several threads may use it."""
 
-    def __init__(self, store: Store, image_roots: Mapping[str, str]) -> None:
+    def __init__(self, store: Store, image_roots: Mapping[str, str], augment: Augment) -> None:
         self.process = os.getpid()
         self._store = store
         self._sources: dict[str, Source] = {name: reopen_source(name, root) for name, root in image_roots.items()}
+        self._augment = augment
+        self._scratch = threading.local()
 
-    def label(self, entry: Entry, window: Window) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    def fill(self, entry: Entry, threshold: int, out: Mapping[str, NDArray[Any]], *random: int | str) -> Pixels:
+        """Read one sample into ``out``, whose arrays say what is wanted, and as what.
+
+        ``depth`` [H,W] as float32 or as float16, which is what is stored; ``reliability`` uint8 [H,W]; ``mask`` bool
+        [H,W] (or none); ``image`` [3,H,W] (or none), as float32 0..1 or as uint8. ``random`` is what randomness depends
+        on: seed, epoch and image id.
+        """
+        window = choose_window(entry.label_shape, self._augment, *random)
+        self._label(entry, window, out)
+        if "image" in out:
+            part_HW3 = self._augment.colours(window.cut_image(self._image(entry)), *random)
+            self._to_planes(part_HW3, out["image"])
+        codes_HW = out["reliability"]
+        kept_HW = train_mask(codes_HW, threshold)
+        if "mask" in out:
+            np.copyto(out["mask"], kept_HW)
+        return Pixels(int(np.count_nonzero(codes_HW)), int(np.count_nonzero(kept_HW)))
+
+    def _label(self, entry: Entry, window: Window, out: Mapping[str, NDArray[Any]]) -> None:
         """Depth and reliability of a window."""
         label = f"{entry.id}: its label (shard {entry.shard}, row {entry.row} of {self._store.location})"
         try:
             reader = self._store.reader(entry.shard)
-            return window.cut(reader.depth(entry.row)), window.cut(reader.reliability(entry.row))
-        except StoreDamaged as error:
+            for name, stored in _STORED.items():
+                if window.is_all_of(entry.label_shape) and out[name].dtype == stored:
+                    reader.read_into(name, entry.row, out[name])
+                    continue
+                whole_HW = self._scratch_of(name, entry.label_shape, stored)
+                reader.read_into(name, entry.row, whole_HW)
+                convert(window.cut(whole_HW), out[name])
+        except (StoreDamaged, UsageError) as error:  # UsageError: an array is not of the shape that the plan has
             raise StoreDamaged(f"{label}: {error}") from error
         except DepthsieveError:
             raise
         except (OSError, ValueError, RuntimeError, LookupError) as error:
             raise StoreDamaged(f"{label} cannot be read ({error}); {MEND}") from error
 
-    def image(self, entry: Entry, window: Window) -> torch.Tensor:
-        """The window of the source image, float32 [C,H,W], RGB, 0..1."""
+    def _scratch_of(self, name: str, shape: Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """An array of this thread, to be used and forgotten: taken anew each time, its memory would be mapped anew."""
+        count = int(np.prod(shape))
+        held = getattr(self._scratch, name, None)
+        if held is None or held.size < count:
+            held = np.empty(count, dtype)
+            setattr(self._scratch, name, held)
+        return np.asarray(held[:count].reshape(shape))
+
+    def _to_planes(self, rgb_HW3: NDArray[np.uint8], out_3HW: NDArray[Any]) -> None:
+        if out_3HW.dtype == np.uint8:
+            cv2.split(rgb_HW3, list(out_3HW))
+            return
+        planes_3HW = self._scratch_of("planes", out_3HW.shape, np.dtype(np.uint8))
+        cv2.split(rgb_HW3, list(planes_3HW))
+        np.divide(planes_3HW, np.float32(255), out=out_3HW)
+
+    def _image(self, entry: Entry) -> NDArray[np.uint8]:
+        """The image at label shape, upright, uint8 [H,W,3] RGB."""
         source = self._sources[entry.id.partition("/")[0]]
         remedy = "restore it, name the place of the images with images=..., or train on a subset without it"
         try:
@@ -71,5 +166,21 @@ class Reader:
                 f"{entry.id}: the source image is {rgb_HW3.shape[0]}x{rgb_HW3.shape[1]} (height x width) and was "
                 f"{entry.source_shape[0]}x{entry.source_shape[1]} when it was labelled; {remedy}"
             )
-        part_HW3 = window.cut(to_label_shape(rgb_HW3, entry.label_shape))
-        return torch.from_numpy(part_HW3).permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
+        return to_label_shape(rgb_HW3, entry.label_shape)
+
+
+def convert(values: NDArray[Any], out: NDArray[Any]) -> None:
+    """Copy ``values`` into ``out``, exactly. Half to single precision takes an eighth of numpy's time: where all are
+    finite and at least 0, which the depth of a store is, their bits shifted to the place of a float32's are the values
+    over 2**112, subnormal ones too.
+    """
+    if values.dtype != np.float16 or out.dtype != np.float32:
+        np.copyto(out, values)
+        return
+    bits = out.view(np.uint32)
+    np.copyto(bits, values.view(np.uint16))
+    if bits.size and bits.max() >= 0x7C00:  # a sign, an infinity or no number
+        np.copyto(out, values)
+        return
+    np.left_shift(bits, np.uint32(13), out=bits)
+    np.multiply(out, np.float32(2.0**112), out=out)
