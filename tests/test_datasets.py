@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from miniatures import MINIATURES
 from storemaker import PROFILE, make_store, pictures
 
 from depthsieve.datasets import (
@@ -124,6 +125,21 @@ def test_patterns(path: str, pattern: str, expected: bool) -> None:
     assert not fits(path, ())
 
 
+@pytest.mark.parametrize("name", MINIATURES)
+def test_of_a_download_the_right_files_count(name: str) -> None:
+    dataset, miniature = load_dataset(name), MINIATURES[name]
+    assert [path for path in miniature.counted if not dataset.counts(path)] == []
+    assert [path for path in miniature.others if dataset.counts(path)] == []
+    unpacked = [path.replace("::", "/") for path in miniature.counted]
+    assert [path for path in unpacked if not dataset.counts(path)] == []
+    below = [path.replace("::", "/").partition("/")[2] for path in miniature.counted if "/" in path.partition("::")[0]]
+    assert [path for path in below if not dataset.counts(path)] == []
+
+
+def test_every_dataset_has_a_miniature() -> None:
+    assert sorted(MINIATURES) == dataset_names()
+
+
 def test_an_image_counts_if_it_is_included_and_not_excluded_and_containers_are_told_of() -> None:
     dataset = load_dataset("blendedmvs")
     assert dataset.counts("x/blended_images/00000001.jpg")
@@ -232,6 +248,21 @@ def test_defaults_are_those_of_the_dataclass(tmp_path: Path) -> None:
     assert least.images == Images(("**/*.jpg", "**/*.png"))
     assert (least.prepare, least.traps, least.sources, least.not_confirmed) == ("", (), (), ())
     assert isinstance(least, Dataset)
+
+
+def test_the_page_on_datasets_says_what_the_recipes_say() -> None:
+    page = (recipes_folder().parent / "docs" / "datasets.md").read_text()
+    rows = {
+        cells[1].strip("`"): cells
+        for cells in (re.split(r"\s*\|\s*", line) for line in page.splitlines())
+        if len(cells) > 5
+    }
+    for name in PAPER:
+        _, _, paper, images, commercial, share, _ = rows[name]
+        dataset = load_dataset(name)
+        assert paper == dataset.images.paper and f"{dataset.images.expected:,}" in images
+        assert commercial == dataset.licence.commercial_use
+        assert share.partition(",")[0] == dataset.licence.share_labels
 
 
 def learn(store: Store, datasets: dict[str, DatasetNote] | None) -> Store:
