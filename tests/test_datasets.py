@@ -298,3 +298,17 @@ def test_status_shows_the_licence(tmp_path: Path) -> None:
     body = json.loads(CliRunner().invoke(cli, ["status", store.location, "--json"]).stdout)
     assert body["datasets"]["default"]["citation"].startswith("@article{kirillov2023segany")
     assert set(body["datasets"]["default"]) == set(DatasetNote.__dataclass_fields__)
+
+
+def test_the_command_lists_them_and_prints_one() -> None:
+    lines = CliRunner().invoke(cli, ["datasets"]).stdout.splitlines()
+    rows = [re.split(r"\s{2,}", line) for line in lines[1 : lines.index("")]]
+    assert sorted(row[0] for row in rows) == dataset_names()
+    assert ["sa-1b", "real", "11,185,362", "no", "not confirmed", "SA-1B Dataset Research License"] in rows
+    assert CliRunner().invoke(cli, ["datasets", "irs"]).stdout == (recipes_folder() / "irs.toml").read_text()
+    assert CliRunner().invoke(cli, ["datasets", str(TEMPLATE)]).stdout == TEMPLATE.read_text()
+    body = json.loads(CliRunner().invoke(cli, ["datasets", "irs", "--json"]).stdout)
+    assert body["images"]["include"] == ["**/l_[0-9]*.png"]
+    every = json.loads(CliRunner().invoke(cli, ["datasets", "--json"]).stdout)
+    assert [one["name"] for one in every] == dataset_names()
+    assert isinstance(CliRunner().invoke(cli, ["datasets", "nothing"]).exception, UsageError)

@@ -13,6 +13,7 @@ import click
 
 import depthsieve
 from depthsieve.errors import DepthsieveError, UsageError
+from depthsieve_cli.datasets import datasets
 from depthsieve_cli.demo import demo
 from depthsieve_cli.evaluate import evaluate
 from depthsieve_cli.label import label
@@ -37,7 +38,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, evaluate, label, plan, recalibrate, status, teachers, verify):
+for command in (datasets, demo, evaluate, label, plan, recalibrate, status, teachers, verify):
     cli.add_command(command)
 
 

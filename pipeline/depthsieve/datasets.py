@@ -137,8 +137,8 @@ def load_dataset(name: str | Path) -> Dataset:
         if text in dataset_names():
             return read_dataset(recipes_folder() / f"{text}.toml")
         near = difflib.get_close_matches(text.lower(), dataset_names(), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(dataset_names())}"
-        raise UsageError(f"no dataset is called {text!r}: {hint}, or name a recipe of your own: FILE.toml")
+        known = f"did you mean {near[0]}?" if near else f"there are {', '.join(dataset_names())}."
+        raise UsageError(f"no dataset is called {text!r}: {known} A recipe of your own is named by its file, FILE.toml")
     return read_dataset(Path(name))
 
 

@@ -1,0 +1,40 @@
+"""``depthsieve datasets``: whose recipes ship, and what one says."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from depthsieve_cli.output import print_json, print_table
+
+
+@click.command(epilog="Example: depthsieve datasets sa-1b")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+def datasets(name: str | None, as_json: bool) -> None:
+    """List the datasets that have a recipe, or print the recipe called NAME.
+
+    A recipe has layout, terms, traps, and the commands to scan and label a dataset. NAME may also be a FILE.toml of
+    your own, which is checked. `depthsieve scan --dataset NAME` applies it.
+    """
+    from depthsieve.datasets import dataset_names, load_dataset, recipes_folder
+
+    if name is not None:
+        path = Path(name) if name.endswith(".toml") else recipes_folder() / f"{name}.toml"
+        recipe = load_dataset(name)
+        if as_json:
+            print_json(dataclasses.asdict(recipe))
+        else:
+            click.echo(path.read_text(encoding="utf-8"), nl=False)
+        return
+    recipes = [load_dataset(known) for known in dataset_names()]
+    if as_json:
+        print_json([dataclasses.asdict(recipe) for recipe in recipes])
+        return
+    rows = []
+    for recipe in sorted(recipes, key=lambda one: one.kind):
+        terms = recipe.licence
+        images = f"{recipe.images.expected:,}" if recipe.images.expected else "?"
+        rows.append([recipe.name, recipe.kind, images, terms.commercial_use, terms.share_labels, terms.name])
+    print_table(["dataset", "kind", "images", "commercial use", "labels may be passed on", "licence"], rows)
+    click.echo("\nThese are no legal advice. What a recipe says, with its sources: depthsieve datasets NAME")
