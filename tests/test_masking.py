@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depthsieve.errors import UsageError
-from depthsieve.masking import drop_count, masked_share, scope_histogram, threshold_code, train_mask
+from depthsieve.masking import (
+    drop_count,
+    masked_counts,
+    masked_share,
+    scope_histogram,
+    threshold_code,
+    threshold_codes,
+    train_mask,
+)
 
 DROPS = st.one_of(st.sampled_from([0, 0.1, 0.29, 0.5, 0.99]), st.floats(0, 0.999))
 CODES = st.lists(st.integers(0, 255) | st.sampled_from([0, 3, 255]), min_size=1, max_size=60)
@@ -83,6 +91,26 @@ def test_the_share_is_what_the_mask_really_masks(codes: list[int], t: int) -> No
     assert masked_share(histogram_of(codes), t) == (masked / valid if valid else 0.0)
 
 
+@settings(deadline=None, max_examples=60)
+@given(many=st.lists(CODES, min_size=0, max_size=4), drop=DROPS, scale=st.sampled_from([1, 10**6, 2**40]))
+def test_many_histograms_at_once_are_as_one_by_one(many: list[list[int]], drop: float, scale: int) -> None:
+    histograms = np.array([histogram_of(codes).astype(np.int64) * scale for codes in many], np.int64).reshape(-1, 256)
+    codes = threshold_codes(histograms, drop)
+    assert codes.dtype == np.int16 and codes.tolist() == [threshold_code(one, drop) for one in histograms]
+    masked, valid = masked_counts(histograms, codes)
+    shares = [m / v if v else 0.0 for m, v in zip(masked.tolist(), valid.tolist(), strict=True)]
+    assert shares == [masked_share(one, code) for one, code in zip(histograms, codes.tolist(), strict=True)]
+
+
+def test_many_thresholds_count_exactly_where_floats_and_int64_do_not() -> None:
+    """0.29 of 100 is 29; and the digits of this ``drop`` times the pixels do not fit into 64 bits."""
+    histogram = np.zeros(256, np.int64)
+    histogram[[3, 9, 200]] = 28, 1, 71
+    assert threshold_codes(histogram[None], 0.29).tolist() == [200] == [threshold_code(histogram, 0.29)]
+    assert threshold_codes(histogram[None] * 2**40, 0.29000000000000004).tolist() == [200]
+    assert threshold_codes(histogram[None] * 2**40, float(np.nextafter(0.29, 0))).tolist() == [9]
+
+
 def test_ten_percent_of_a_ramp() -> None:
     codes = np.arange(1, 201, dtype=np.uint8)
     t = threshold_code(histogram_of(codes.tolist()), 0.1)
@@ -131,6 +159,14 @@ def test_a_histogram_has_256_bins() -> None:
         threshold_code(np.zeros(255), 0.1)
     with pytest.raises(UsageError, match=r"not shape \[2, 256\]"):
         masked_share(np.zeros((2, 256)), 3)
+
+
+def test_many_histograms_have_256_bins_each() -> None:
+    for shape in ((256,), (3, 255)):
+        with pytest.raises(UsageError, match="256 bins a row"):
+            threshold_codes(np.zeros(shape), 0.1)
+        with pytest.raises(UsageError, match="256 bins a row"):
+            masked_counts(np.zeros(shape), np.ones(3))
 
 
 def test_masking_needs_no_torch() -> None:

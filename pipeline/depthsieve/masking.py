@@ -68,6 +68,17 @@ def threshold_code(histogram_256: NDArray[Any], drop: float) -> int:
     return int(np.searchsorted(below_256[:-1], allowed, side="right"))
 
 
+def threshold_codes(histograms_N256: NDArray[Any], drop: float) -> NDArray[np.int16]:
+    """[N] the :func:`threshold_code` of each histogram, for many at once. Raises likewise."""
+    below_N256 = _valid_below_each(histograms_N256)
+    valid_N: NDArray[Any] = below_N256[:, -1]
+    fraction = drop_fraction(drop)
+    if max(int(valid_N.max(initial=0)) * fraction.numerator, fraction.denominator) >= 1 << 63:
+        valid_N = valid_N.astype(object)  # whole numbers of any size, as drop_count has them
+    allowed_N = (valid_N * fraction.numerator // fraction.denominator).astype(np.int64)
+    return np.asarray(np.count_nonzero(below_N256[:, :-1] <= allowed_N[:, None], axis=1), dtype=np.int16)
+
+
 def train_mask(reliability_HW: NDArray[np.uint8], t: int) -> NDArray[np.bool_]:
     """True where a pixel is trained on: reliability at least ``t``, and never where it is 0. Any shape."""
     return np.asarray(reliability_HW >= max(t, 1), dtype=np.bool_)
@@ -78,6 +89,22 @@ def masked_share(histogram_256: NDArray[Any], t: int) -> float:
     below_256 = _valid_below(histogram_256)
     valid = int(below_256[-1])
     return int(below_256[max(t, 1) - 1]) / valid if valid else 0.0
+
+
+def masked_counts(histograms_N256: NDArray[Any], t_N: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """[N] how many valid pixels of each histogram its threshold masks, and [N] how many there are."""
+    below_N256 = _valid_below_each(histograms_N256)
+    place_N1 = np.maximum(np.asarray(t_N, np.int64), 1)[:, None] - 1
+    return np.take_along_axis(below_N256, place_N1, axis=1)[:, 0], below_N256[:, -1]
+
+
+def _valid_below_each(histograms_N256: NDArray[Any]) -> NDArray[np.int64]:
+    """:func:`_valid_below` of each row."""
+    histograms_N256 = np.asarray(histograms_N256)
+    if histograms_N256.ndim != 2 or histograms_N256.shape[1] != 256:
+        raise UsageError(f"reliability histograms have 256 bins a row, not shape {list(histograms_N256.shape)}")
+    below_N256 = np.cumsum(histograms_N256, axis=1, dtype=np.int64)
+    return np.asarray(below_N256 - below_N256[:, :1], dtype=np.int64)
 
 
 def _valid_below(histogram_256: NDArray[Any]) -> NDArray[np.int64]:

@@ -14,7 +14,6 @@ from depthsieve.loader.engine import Job, ahead
 from depthsieve.loader.epoch import EpochPlan, plan_epoch, rank_share, smallest_type
 from depthsieve.loader.expand import THRESHOLD, expand
 from depthsieve.loader.samples import Pixels, Sample, SampleKey, with_axes
-from depthsieve.masking import masked_share
 
 if TYPE_CHECKING:
     from depthsieve.loader.dataset import PseudoLabelDataset
@@ -163,13 +162,12 @@ class BatchLoader:
     def masked_share(self) -> float:
         """The fraction of valid pixels that is really masked, before crops, over the batches of all ranks in the
         current epoch (at scopes ``image`` and ``dataset``: over all images of the dataset)."""
-        if self.dataset.thresholds_N is not None:
+        if self.dataset.scope != "batch":
             return self.dataset.masked_share()
         plan = self._plan(self.epoch)
-        batches = [plan.batch(number) for number in range(len(plan)) if plan.sizes_M[number]]
-        keys = [key for batch in batches for key in self.dataset.keys(self.epoch, batch, batch)]
-        thresholds_N = np.array([key.threshold for key in keys])
-        return share_masked(self.dataset.histograms[[key.index for key in keys]], thresholds_N)
+        numbers = np.flatnonzero(plan.sizes_M).tolist()
+        counts = (self.dataset.thresholds.count_batch(plan.batch(number)) for number in numbers)
+        return sum(counts, Pixels()).masked_share
 
     @property
     def delivered_share(self) -> float:
@@ -265,11 +263,3 @@ def _buckets(dataset: "PseudoLabelDataset") -> NDArray[Any]:
     shapes_N2 = dataset.selection.label_shapes()
     sides_N = shapes_N2[:, 0] << 32 | shapes_N2[:, 1]  # one number sorts much faster than a row of two
     return smallest_type(np.unique(sides_N, return_inverse=True)[1].reshape(-1))
-
-
-def share_masked(histograms_N256: NDArray[Any], thresholds_N: NDArray[Any]) -> float:
-    """The fraction of valid pixels below their image's threshold, over all images; 0 if no pixel is valid."""
-    valid_N = histograms_N256[:, 1:].sum(axis=1, dtype=np.int64)
-    pairs = zip(histograms_N256, thresholds_N.tolist(), strict=True)
-    share_N = np.array([masked_share(histogram_256, threshold) for histogram_256, threshold in pairs])
-    return float((share_N * valid_N).sum() / max(int(valid_N.sum()), 1))

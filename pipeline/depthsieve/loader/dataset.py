@@ -6,7 +6,6 @@ for batch in loader:  # one pass is one epoch; the next pass is the next one
 """
 
 import dataclasses
-import functools
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -19,17 +18,17 @@ from torch.utils.data import Dataset
 
 from depthsieve.errors import LoaderError, UsageError
 from depthsieve.loader.augment import Augment
-from depthsieve.loader.batches import BatchLoader, share_masked
+from depthsieve.loader.batches import BatchLoader
 from depthsieve.loader.delivery import Delivery, Ranks
 from depthsieve.loader.epoch import shuffled
 from depthsieve.loader.expand import THRESHOLD
 from depthsieve.loader.samples import Pixels, Reader, Sample, SampleKey, empty_maps, with_axes
 from depthsieve.loader.selection import Entry, Selection, select
-from depthsieve.masking import drop_count, scope_histogram, threshold_code
+from depthsieve.loader.thresholds import Scope, Thresholds
+from depthsieve.masking import drop_count
 from depthsieve.sources import is_remote, reopen_source, root_of
 from depthsieve.store import Store, open_store
 
-Scope = Literal["image", "batch", "dataset"]
 ImageRoots = str | Path | Mapping[str, str | Path] | Literal[False] | None
 
 
@@ -103,13 +102,13 @@ class PseudoLabelDataset(Dataset[Sample]):
         self._store.check_covered(self.selection.images_of_shards())
         self._check_crop_fits()
         self.image_roots = None if images is False else _image_roots(self._store, self.selection, images)
-        self.thresholds_N = self._thresholds()
+        self.thresholds = Thresholds(self._store, self.selection, self.drop, scope)
         self._reader: Reader | None = None
         self._order: tuple[int, NDArray[np.uint32]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels to another process: neither open files nor the histograms, which it does not need."""
-        return {key: value for key, value in self.__dict__.items() if key != "histograms"} | {"_reader": None}
+        """What travels to another process: no open files."""
+        return self.__dict__ | {"_reader": None}
 
     @property
     def ids(self) -> list[str]:
@@ -127,19 +126,12 @@ class PseudoLabelDataset(Dataset[Sample]):
         """What ``depth_HW`` holds: ``disparity`` (up to scale and shift) or ``depth`` in metres."""
         return self._store.spec.quantity
 
-    @functools.cached_property
-    def histograms(self) -> NDArray[np.uint32]:
-        """[N,256] stored counts of reliability codes over the uncropped labels, in the order of :attr:`ids`."""
-        return self.selection.histograms(self._store)
-
     def masked_share(self) -> float:
         """The fraction of valid pixels that is really masked, over all images and before crops: at most ``drop``.
 
         Raises :class:`UsageError` at scope ``batch``, where :meth:`BatchLoader.masked_share` knows it.
         """
-        if self.thresholds_N is None:
-            raise UsageError("at scope 'batch' what is masked depends on the batches: ask the loader's masked_share()")
-        return share_masked(self.histograms, self.thresholds_N)
+        return self.thresholds.masked_share()
 
     def identity(self) -> dict[str, Any]:
         """What decides the samples, as plain values: a saved state fits only where all of them are the same."""
@@ -203,30 +195,21 @@ class PseudoLabelDataset(Dataset[Sample]):
         self, epoch: int, indices: NDArray[np.uint32], global_indices: NDArray[np.uint32], compact: bool = False
     ) -> list[SampleKey]:
         """The keys of ``indices``, a rank's part of the global batch ``global_indices``."""
-        if self.thresholds_N is None:
-            shared = threshold_code(scope_histogram(self.histograms[global_indices]), self.drop)
-            return [SampleKey(int(index), epoch, shared, compact) for index in indices]
-        return [SampleKey(int(index), epoch, int(self.thresholds_N[index]), compact) for index in indices]
+        if self.scope == "batch":
+            codes = [self.thresholds.of_batch(global_indices)] * len(indices)
+        else:
+            codes = self.thresholds.of(indices).tolist()
+        return [SampleKey(index, epoch, code, compact) for index, code in zip(indices.tolist(), codes, strict=True)]
 
     def _key(self, position: int) -> SampleKey:
-        if self.thresholds_N is None:
+        if self.scope == "batch":
             raise LoaderError("at scope 'batch' a sample needs its batch; take batches from loader(global_batch=...)")
         if not -len(self) <= position < len(self):
             raise IndexError(f"sample {position} of {len(self)}")
         if self._order is None or self._order[0] != self.epoch:
             self._order = (self.epoch, shuffled(len(self), "order", self.seed, self.epoch))
-        index = int(self._order[1][position])
-        return SampleKey(index, self.epoch, int(self.thresholds_N[index]))
-
-    def _thresholds(self) -> NDArray[np.int16] | None:
-        """[N] each image's threshold code; None at scope ``batch``."""
-        if self.scope == "batch":
-            return None
-        if self.scope == "image":
-            codes = [threshold_code(histogram_256, self.drop) for histogram_256 in self.histograms]
-            return np.array(codes, np.int16)
-        shared = threshold_code(scope_histogram(self.histograms), self.drop)
-        return np.full(len(self), shared, np.int16)
+        index_1 = self._order[1][[position]]
+        return SampleKey(int(index_1[0]), self.epoch, int(self.thresholds.of(index_1)[0]))
 
     def _check_crop_fits(self) -> None:
         shapes_N2 = self.selection.label_shapes()

@@ -55,7 +55,7 @@ class Pixels:
     @property
     def masked_share(self) -> float:
         """The fraction of the valid pixels that is masked; 0 if there are none."""
-        return 1 - self.kept / self.valid if self.valid else 0.0
+        return (self.valid - self.kept) / self.valid if self.valid else 0.0
 
 
 _AXES = {"image": "CHW", "depth": "HW", "reliability": "HW", "mask": "HW"}

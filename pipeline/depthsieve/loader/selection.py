@@ -3,9 +3,11 @@
 Axes: N images, in the order of their ids.
 """
 
+import functools
 import hashlib
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from depthsieve.errors import LoaderError, UsageError
 from depthsieve.records import Shape
 from depthsieve.store import Store
 
-_COLUMNS = ["id", "shard", "row", "height", "width", "label_height", "label_width", "size"]
+_SIDES = ("height", "width", "label_height", "label_width")
+_AT_ONCE = 1 << 16
 _CARRIED = ("fingerprint", "snapshot")
 _NAMED = 3
 """How many ids a message names."""
@@ -39,56 +42,68 @@ class Entry:
 
 
 class Selection:
-    """The images of a dataset, sorted by id. Can be pickled; a store that grows later does not change it."""
+    """The images of a dataset, sorted by id. Can be pickled; a store that grows later does not change it.
+
+    ``shards`` are ids of shards; ``shard_N`` tells which of them has an image's label, and ``row_N`` in which row.
+    """
 
     def __init__(self, table: pa.Table, snapshot: str) -> None:
-        self._columns = {name: table[name].combine_chunks() for name in _COLUMNS}
         self.snapshot = snapshot
+        shard = table["shard"].combine_chunks().dictionary_encode()
+        self.shards: list[str] = shard.dictionary.to_pylist()
+        self.shard_N = shard.indices.to_numpy().astype(np.int32)
+        self.row_N = table["row"].to_numpy().astype(np.int32)
+        self._ids = table["id"].combine_chunks()
+        self._sides = {name: table[name].to_numpy().astype(np.int32) for name in _SIDES}
+        self._size_N = table["size"].to_numpy()
 
     def __len__(self) -> int:
-        return len(self._columns["id"])
+        return len(self._ids)
 
     def __getitem__(self, index: int) -> Entry:
-        row = {name: column[index].as_py() for name, column in self._columns.items()}
-        label_shape, source_shape = (row["label_height"], row["label_width"]), (row["height"], row["width"])
-        return Entry(row["id"], row["shard"], row["row"], label_shape, source_shape, row["size"])
+        height, width, label_height, label_width = (int(self._sides[name][index]) for name in _SIDES)
+        shard, row, size = self.shards[self.shard_N[index]], int(self.row_N[index]), int(self._size_N[index])
+        return Entry(self._ids[int(index)].as_py(), shard, row, (label_height, label_width), (height, width), size)
 
     @property
     def ids(self) -> list[str]:
         """The images' ids, sorted."""
-        return self._columns["id"].to_pylist()  # type: ignore[no-any-return]
+        return self._ids.to_pylist()  # type: ignore[no-any-return]
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
-        """sha256 of the ids, in order."""
+        """sha256 of the ids, in order, a line each."""
         digest = hashlib.sha256()
-        for image_id in self.ids:
-            digest.update(image_id.encode() + b"\n")
+        for start in range(0, len(self), _AT_ONCE):
+            lines = pc.binary_join_element_wise(self._ids[start : start + _AT_ONCE], "", "\n")
+            _, offsets, text = lines.buffers()
+            digest.update(memoryview(text)[: np.frombuffer(offsets, np.int32)[len(lines)]])
         return digest.hexdigest()
 
     @property
     def source_names(self) -> list[str]:
         """Names of the sources that the images come from, sorted."""
-        return sorted({image_id.partition("/")[0] for image_id in self.ids})
+        names: list[str] = []
+        at = 0
+        while at < len(self):
+            names.append(self._ids[at].as_py().partition("/")[0])
+            after = f"{names[-1]}{chr(ord('/') + 1)}"  # greater than all ids of the source
+            at = bisect_left(range(len(self)), after, lo=at, key=lambda index: self._ids[index].as_py())
+        return sorted(names)
 
     def images_of_shards(self) -> dict[str, int]:
         """How many of the images each shard holds, by its id."""
-        return dict(Counter(self._columns["shard"].to_pylist()))
+        return dict(zip(self.shards, np.bincount(self.shard_N, minlength=len(self.shards)).tolist(), strict=True))
+
+    def rows_of_shards(self) -> Iterator[tuple[int, NDArray[np.int32]]]:
+        """Each shard's number, and the rows of it that are served."""
+        order_N = np.argsort(self.shard_N, kind="stable")
+        ends = np.cumsum(np.bincount(self.shard_N, minlength=len(self.shards)))[:-1]
+        yield from enumerate(np.split(self.row_N[order_N], ends))
 
     def label_shapes(self) -> NDArray[np.int64]:
         """[N,2] height and width of each label, in pixels."""
-        sides = [self._columns[name].to_numpy() for name in ("label_height", "label_width")]
-        return np.stack(sides, axis=1).astype(np.int64)
-
-    def histograms(self, store: Store) -> NDArray[np.uint32]:
-        """[N,256] stored counts of each label's reliability codes over all of its pixels."""
-        histograms_N256 = np.empty((len(self), 256), np.uint32)
-        encoded = self._columns["shard"].dictionary_encode()
-        shard_N, row_N = encoded.indices.to_numpy(), self._columns["row"].to_numpy()
-        for number, shard_id in enumerate(encoded.dictionary.to_pylist()):
-            chosen = np.flatnonzero(shard_N == number)
-            histograms_N256[chosen] = store.reader(shard_id).column("histogram")[row_N[chosen]]
-        return histograms_N256
+        return np.stack([self._sides[name] for name in _SIDES[2:]], axis=1).astype(np.int64)
 
 
 def select(store: Store, subset: Collection[str] | str | Path | None) -> Selection:
