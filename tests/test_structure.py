@@ -65,10 +65,11 @@ MAY_IMPORT = {
     "drafting": "errors records store sharding",
     "scanning": "errors records sources store",
     "planning": "errors records options lanes reliability sources storage store teachers numerics drafting scanning",
+    "fusing": "errors records options lanes threads reliability storage store sharding planning",
     "runners": "errors records stopping lifelines store teachers labelling isolation",
     "dispatch": "errors records stopping processes storage store runners",
     "recalibration": "errors processes records reliability storage store",
-    "repair": "errors processes records storage store labelling",
+    "repair": "errors processes records lanes storage store labelling fusing",
     "forecast": "errors records options lanes sources storage store teachers labelling drafting planning",
     "run": "errors records options stopping sources storage store teachers labelling drafting scanning "
     "planning forecast runners dispatch",

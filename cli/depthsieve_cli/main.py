@@ -16,6 +16,7 @@ from depthsieve.errors import DepthsieveError, UsageError
 from depthsieve_cli.datasets import datasets
 from depthsieve_cli.demo import demo
 from depthsieve_cli.evaluate import evaluate
+from depthsieve_cli.fuse import fuse
 from depthsieve_cli.label import label
 from depthsieve_cli.plan import plan
 from depthsieve_cli.recalibrate import recalibrate
@@ -38,7 +39,7 @@ def cli() -> None:
     """
 
 
-for command in (datasets, demo, evaluate, label, plan, recalibrate, status, teachers, verify):
+for command in (datasets, demo, evaluate, fuse, label, plan, recalibrate, status, teachers, verify):
     cli.add_command(command)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from depthsieve.evaluation.comparing import evaluate_labels
     from depthsieve.evaluation.result import Evaluation
     from depthsieve.evaluation.settings import EvaluateSettings
+    from depthsieve.fusing.running import FuseSummary, fuse
     from depthsieve.loader import PseudoLabelDataset
     from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
     from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "EvaluateSettings",
     "Evaluation",
+    "FuseSummary",
     "GradientMatchingLoss",
     "Label",
     "LabelOptions",
@@ -43,6 +45,7 @@ __all__ = [
     "TrimmedLoss",
     "VerifyReport",
     "evaluate_labels",
+    "fuse",
     "label",
     "load_teacher",
     "open_store",
@@ -56,6 +59,7 @@ _HOMES = {
     "evaluation.comparing": ("evaluate_labels",),
     "evaluation.result": ("Evaluation",),
     "evaluation.settings": ("EvaluateSettings",),
+    "fusing.running": ("FuseSummary", "fuse"),
     "loader": ("PseudoLabelDataset",),
     "losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
     "options": ("LabelOptions", "LabelSummary", "PlanSummary"),

@@ -33,7 +33,7 @@ from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import open_store, schema
 from depthsieve.store.layer_kinds import SIGNALS, LayerSpec, signals_spec
 from depthsieve.store.layers import commit_to_layer, make_layer
-from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard
+from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard, empty_arrays
 from depthsieve.teachers import Teacher, load_teacher
 from depthsieve.threads import torch_threads
 
@@ -253,7 +253,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes, make_room: Callable
     would take longer than the stop allows.
     """
     how = LabelWork(work.teacher, work.job.signals, work.job.keep_signals)
-    arrays = _empty_arrays(shard)
+    arrays = empty_arrays(shard)
     kept = {name: np.zeros_like(arrays["depth"]) for name in (how.signals if how.keep_signals else ())}
     size, watch = work.profile.batch_size, work.watch
     spans = [range(start, min(start + size, len(shard.images))) for start in range(0, len(shard.images), size)]
@@ -312,18 +312,3 @@ def _one_by_one(
                 prepared.append(prepare(row))
         care.tell("predict", span if care.only is None else (care.only,))
         yield span, predict(span, prepared)
-
-
-def _empty_arrays(shard: Shard) -> dict[str, np.ndarray[Any, Any]]:
-    count = len(shard.images)
-    sizes = {"image": count, "y": shard.shape[0], "x": shard.shape[1], "code": 256}
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    for spec in (*schema.MAPS, *schema.ROWS):
-        shape = tuple(sizes[axis] for axis in spec.dims)
-        arrays[spec.name] = np.full(shape, "", object) if spec.dtype == "str" else np.zeros(shape, spec.dtype)
-    for row, image in enumerate(shard.images):
-        arrays["id"][row] = image.id
-        arrays["source_height"][row] = image.height
-        arrays["source_width"][row] = image.width
-        arrays["orientation"][row] = image.orientation
-    return arrays

@@ -8,7 +8,9 @@ import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
 from depthsieve.errors import DepthsieveError, RunError, StoreBusy, StoreDamaged
+from depthsieve.fusing.shards import ShardFuser, open_parents
 from depthsieve.labelling import Care, ShardLabeller, Watch
+from depthsieve.lanes import cores
 from depthsieve.processes import Process
 from depthsieve.records import ImageFailure, LabelJob, Shard, digest_of, seal, unseal
 from depthsieve.storage import Root, open_root
@@ -179,8 +181,10 @@ def _label_again(store: Store, damaged: dict[str, list[str]], progress: bool) ->
     return done
 
 
-def _labeller(store: Store, shard_id: str, kept_failures: dict[int, str]) -> ShardLabeller:
+def _labeller(store: Store, shard_id: str, kept_failures: dict[int, str]) -> ShardLabeller | ShardFuser:
     (generation,) = (one for one in store.generations() if one.number == schema.shard_number(shard_id)[0])
+    if generation.teacher is None:
+        return _fuser(store, shard_id)
     sources = tuple(store.sources().items())
     kept = None
     with contextlib.suppress(DepthsieveError):  # of a layer that is beyond repair
@@ -192,6 +196,16 @@ def _labeller(store: Store, shard_id: str, kept_failures: dict[int, str]) -> Sha
     # An image that failed keeps its failure: it may be one that ends the process that decodes it.
     care = Care(lambda step, rows: None, kept_failures) if kept_failures else None
     return ShardLabeller(job, watch=Watch(care=care))
+
+
+def _fuser(store: Store, shard_id: str) -> ShardFuser:
+    try:
+        return ShardFuser(store, open_parents(store), cores())
+    except DepthsieveError as error:
+        raise RunError(
+            f"shard {shard_id} cannot be fused again: {error}; where the stores lie elsewhere by now, run `depthsieve "
+            f"fuse` with their places and -o {store.location} first"
+        ) from error
 
 
 def _label(store: Store, shard_id: str) -> int:
@@ -208,8 +222,10 @@ def _replace_files(store: Store, shard_id: str, damaged: list[str]) -> int:
     failures = {failure["row"]: failure["reason"] for failure in record["failures"]}
     try:
         shard, content, context = _labeller(store, shard_id, failures).label_only(shard_id)
-    except OSError as error:  # of the images' disk
-        raise RunError(f"shard {shard_id} cannot be labelled again: {error.strerror or error}") from error
+    except (OSError, StoreDamaged) as error:  # of the images' disk, or of a store that labels are fused of
+        raise RunError(
+            f"shard {shard_id} cannot be labelled again: {getattr(error, 'strerror', '') or error}"
+        ) from error
     if content.content_digest() != record["content_sha256"]:
         return _plan_anew(store, shard, record["group"])
     for key in damaged:
@@ -229,9 +245,14 @@ def _plan_anew(store: Store, shard: Shard, group: str) -> int:
     (before,) = (one for one in generations if one.number == schema.shard_number(shard.id)[0])
     name = schema.shard_name(len(generations), 0)
     images = tuple(shard.images[row] for row in rows)
-    tables = [plan.PlannedShard(Shard(name, shard.shape, images), ("replace",) * len(images)).table()]
+    table = plan.PlannedShard(Shard(name, shard.shape, images), ("replace",) * len(images)).table()
+    if before.teacher is None:
+        planned = store.planned_rows(shard.id).take(rows)
+        for column in plan.PARENTS_SCHEMA.names:
+            table = table.append_column(column, planned[column])
     nothing = (plan.rejected_table([]), plan.removed_table([]))
-    add_generation(store, tables, *nothing, store.sources(), before.profile, before.teacher)
+    made_by = before.teacher or generations[-1].parents
+    add_generation(store, [table], *nothing, store.sources(), before.profile, made_by)
     return _label(store, name)
 
 

@@ -11,6 +11,7 @@ from depthsieve.reliability.fusion import (
     relative_error,
     shipped_calibration,
 )
+from depthsieve.reliability.merging import MERGE, OneLabel, check_quantities, merge_labels, on_grid
 from depthsieve.reliability.signals import (
     edges_disagreement,
     flip_disagreement,
@@ -23,7 +24,10 @@ from depthsieve.reliability.signals import (
 )
 
 __all__ = [
+    "MERGE",
     "Calibration",
+    "OneLabel",
+    "check_quantities",
     "decode_error",
     "edges_disagreement",
     "encode_error",
@@ -34,8 +38,10 @@ __all__ = [
     "histogram",
     "lowres_disagreement",
     "lowres_view",
+    "merge_labels",
     "native_disagreement",
     "near_level",
+    "on_grid",
     "patch_mean",
     "photometric_disagreement",
     "photometric_view",

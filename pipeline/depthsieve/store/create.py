@@ -71,6 +71,11 @@ def check_spec(store: Store, spec: LabelSpec) -> None:
     )
     if store.fingerprint == spec.fingerprint or empty:
         return
+    if store.spec.kind != spec.kind:
+        raise StoreMismatch(
+            f"{store.location} holds labels of kind {store.spec.kind!r}, and these would be {spec.kind!r}; two "
+            "never mix in one store: name a new one"
+        )
     differences = "; ".join(_differences(store.spec.to_json(), spec.to_json()))
     raise StoreMismatch(
         f"{store.location} holds labels of another label spec, and two never mix in one store ({differences}); "
@@ -123,13 +128,14 @@ def add_generation(
     removed: pa.Table,
     sources: Mapping[str, str],
     profile: NumericsProfile,
-    teacher: TeacherRequest,
+    made_by: TeacherRequest | tuple[str, ...],
     datasets: Mapping[str, DatasetNote] | None = None,
 ) -> plan.Generation:
     """Write a plan, then the record that commits it; all of it twice, since it cannot be made again.
 
     ``tables`` are the plan's rows as :func:`depthsieve.store.plan.encode_parts` takes them; ``removed`` are ids that
-    leave the store; ``datasets`` is what is newly known of sources, by name.
+    leave the store. ``made_by`` says how the teacher was asked for, or where the stores lie that labels are fused of.
+    ``datasets`` is what is newly known of sources, by name.
     """
     number = len(store.generations())
     files: dict[str, dict[str, Any]] = {}
@@ -156,7 +162,8 @@ def add_generation(
         shards=len(shard_table),
         sources=sources,
         profile=profile,
-        teacher=teacher,
+        teacher=made_by if isinstance(made_by, TeacherRequest) else None,
+        parents=() if isinstance(made_by, TeacherRequest) else made_by,
         datasets=dict(datasets or {}),
     )
     key = schema.generation_key(number)

@@ -45,6 +45,9 @@ IMAGES_SCHEMA = pa.schema(
 """What is known of an image before it is planned: the fields of :class:`depthsieve.records.ImageRecord`."""
 REMOVED_SCHEMA = pa.schema([("id", pa.string())])
 
+PARENTS_SCHEMA = pa.schema([("parent_shards", pa.list_(pa.string())), ("parent_rows", pa.list_(pa.int32()))])
+"""What the plan of a fused store has besides: where each parent's label lies that an image's is made of."""
+
 PART_SHARDS = 1024
 """Shards in a part of a plan: at 256 images each about 10 MB."""
 
@@ -79,8 +82,9 @@ class Generation:
 
     ``files`` maps each file of the plan to its sha256 and bytes; ``sources`` each source's name to its root. ``images``
     counts the planned rows, ``rejected`` the refused files, ``removed`` the images that are no longer in their source
-    and leave the store. ``teacher`` is how it was asked for, so that a repair can load it again. ``datasets`` says of
-    sources, by name, which dataset their images are of; the ones that this generation learnt.
+    and leave the store. ``teacher`` is how it was asked for, so that a repair can load it again; None in a fused store,
+    where ``parents`` are the locations of the stores that its labels are made of, in order. ``datasets`` says
+    of sources, by name, which dataset their images are of; the ones that this generation learnt.
     """
 
     number: int
@@ -92,7 +96,8 @@ class Generation:
     shards: int
     sources: Mapping[str, str]
     profile: NumericsProfile
-    teacher: TeacherRequest
+    teacher: TeacherRequest | None
+    parents: tuple[str, ...] = ()
     datasets: Mapping[str, DatasetNote] = field(default_factory=dict)
 
     @property
@@ -103,18 +108,19 @@ class Generation:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         body = dataclasses.asdict(self) | {"profile": self.profile.to_json(), "sources": dict(self.sources)}
-        if not self.datasets:  # as it was before there were any
-            del body["datasets"]
+        for name in ("datasets", "parents"):
+            if not body[name]:  # as it was before there were any
+                del body[name]
         return body
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "Generation":
         """The generation that :meth:`to_json` wrote."""
         values = {known.name: body[known.name] for known in dataclasses.fields(cls) if known.name in body}
-        teacher = TeacherRequest.from_json(body["teacher"])
-        datasets = {source: DatasetNote.from_json(note) for source, note in body.get("datasets", {}).items()}
-        profile = NumericsProfile.from_json(body["profile"])
-        return cls(**values | {"profile": profile, "teacher": teacher, "datasets": datasets})
+        values["profile"] = NumericsProfile.from_json(body["profile"])
+        values["teacher"] = TeacherRequest.from_json(body["teacher"]) if body["teacher"] else None
+        values["datasets"] = {name: DatasetNote.from_json(note) for name, note in body.get("datasets", {}).items()}
+        return cls(**values | {"parents": tuple(body.get("parents", ()))})
 
 
 @dataclass(frozen=True)
@@ -153,8 +159,8 @@ def table_name(generation: int, what: str) -> str:
 def encode_parts(tables: Iterable[pa.Table]) -> Iterator[tuple[bytes, pa.Table]]:
     """Each part's bytes, and its rows of the table of shards.
 
-    ``tables`` are of :data:`PLAN_SCHEMA`, shards in order and never torn between two
-    tables; they may hold as few or as many shards as they like.
+    ``tables`` are of :data:`PLAN_SCHEMA`, in a fused store with :data:`PARENTS_SCHEMA`, shards in order and never torn
+    between two tables; they may hold as few or as many shards as they like.
     """
     waiting: list[pa.Table] = []
     shards = 0
@@ -185,7 +191,9 @@ def _encode_part(tables: Sequence[pa.Table]) -> tuple[bytes, pa.Table]:
     shards = pa.table(
         [pa.array(_shard_counts(table), pa.int32()), first["label_height"], first["label_width"]], SHARDS_SCHEMA.names
     )
-    return encode_table(table, PLAN_SCHEMA), shards.cast(SHARDS_SCHEMA)
+    fused = set(PARENTS_SCHEMA.names) <= set(table.column_names)
+    schema = pa.schema([*PLAN_SCHEMA, *PARENTS_SCHEMA]) if fused else PLAN_SCHEMA
+    return encode_table(table, schema), shards.cast(SHARDS_SCHEMA)
 
 
 def encode_table(table: pa.Table, schema: pa.Schema) -> bytes:

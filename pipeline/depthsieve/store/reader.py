@@ -177,6 +177,10 @@ class Store:
 
     def planned_shard(self, shard_id: str) -> Shard:
         """A shard as its plan has it."""
+        return plan.decode_shard(self.planned_rows(shard_id))
+
+    def planned_rows(self, shard_id: str) -> pa.Table:
+        """The rows of a shard's plan, in order."""
         number, shard = schema.shard_number(shard_id)
         generation = self._generation(schema.generation_key(number))  # listing them all takes long in a large store
         name = plan.part_name(number, shard // plan.PART_SHARDS)
@@ -185,7 +189,7 @@ class Store:
             while len(self._parts) > KEPT_PARTS:
                 self._parts.popitem(last=False)
         start, count = self.shard_table(generation).rows(shard)
-        return plan.decode_shard(self._parts[name][start : start + count])
+        return self._parts[name][start : start + count]
 
     def index(self) -> pa.Table:
         """One row an image: where its label is, or why it has none. Columns in :mod:`depthsieve.store.index`."""

@@ -47,6 +47,22 @@ class ShardArrays:
         return digest.hexdigest()
 
 
+def empty_arrays(shard: Shard) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of a shard of which nothing is labelled yet: what its plan knows is filled in, all else is 0."""
+    count = len(shard.images)
+    sizes = {"image": count, "y": shard.shape[0], "x": shard.shape[1], "code": 256}
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    for spec in (*schema.MAPS, *schema.ROWS):
+        shape = tuple(sizes[axis] for axis in spec.dims)
+        arrays[spec.name] = np.full(shape, "", object) if spec.dtype == "str" else np.zeros(shape, spec.dtype)
+    for row, image in enumerate(shard.images):
+        arrays["id"][row] = image.id
+        arrays["source_height"][row] = image.height
+        arrays["source_width"][row] = image.width
+        arrays["orientation"][row] = image.orientation
+    return arrays
+
+
 @dataclass(frozen=True, slots=True)
 class CommitContext:
     """What a commit record says beside the shard's own content.

@@ -1,0 +1,69 @@
+"""``depthsieve fuse``: one store of labels made of several."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import click
+
+from depthsieve_cli.output import count, print_failures, print_json
+
+if TYPE_CHECKING:
+    from depthsieve.fusing.running import FuseSummary
+
+
+@click.command(epilog="Example: depthsieve fuse labels-large/ labels-other/ -o fused/")
+@click.argument("stores", nargs=-1, required=True, metavar="STORE STORE...")
+@click.option("-o", "--output", required=True, metavar="FUSED", help="The store of the fused labels.")
+@click.option(
+    "--shard-size",
+    type=int,
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="Most images in a shard, for images added now.",
+)
+@click.option("--threads", type=int, metavar="N", help="Images fused at a time.  [default: all cores]")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; no progress bar.")
+def fuse(stores: tuple[str, ...], output: str, shard_size: int, threads: int | None, as_json: bool) -> int:
+    """Merge the labels of several STOREs, of different teachers over the same images, into the store FUSED.
+
+    The order counts: labels are aligned to those of the first, so name the best teacher first. Reliability comes of
+    their disagreement and of what each said of itself. Run it again to go on, or to add what was labelled since.
+    Neither images nor teachers are needed.
+
+    Exit codes: 0 all done; 1 some labels cannot be read; 3 done, but some images failed.
+    """
+    from depthsieve.fusing.running import fuse as run_fuse  # torch takes seconds
+
+    summary = run_fuse(stores, output, shard_size=shard_size, threads=threads, progress=not as_json)
+    if as_json:
+        print_json(dataclasses.asdict(summary))
+    else:
+        _print_summary(summary)
+    return 1 if summary.errors else 3 if summary.failed else 0
+
+
+def _print_summary(summary: "FuseSummary") -> None:
+    if summary.fused_now:
+        rate = summary.fused_now / max(summary.seconds, 1e-9)
+        click.echo(f"Fused {count(summary.fused_now, 'image')} in {summary.seconds:.1f} s ({rate:.3g} images/s).")
+    elif not summary.errors:
+        click.echo("0 images to do.")
+    total = summary.labelled + len(summary.failed) + summary.pending
+    click.echo(f"{summary.store}: {summary.labelled:,} of {count(total, 'image')} labelled.")
+    for left_out in summary.left_out:
+        if left_out.images:
+            named = ", ".join(left_out.first[:3]) + (", ..." if left_out.images > 3 else "")
+            click.echo(
+                f"{count(left_out.images, 'image')} of {left_out.store} left out, without a label in another store: "
+                f"{named}"
+            )
+    print_failures(summary.failed)
+    if summary.failed:
+        click.echo(
+            f"{count(len(summary.failed), 'image')} failed. The same command tries those that are labelled anew."
+        )
+    for error in summary.errors:
+        click.echo(f"Error: {error}", err=True)
+    if summary.errors:
+        click.echo(f"Error: {count(summary.pending, 'image')} left; the same command goes on.", err=True)

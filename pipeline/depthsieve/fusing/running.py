@@ -1,0 +1,230 @@
+"""Fuse stores: what may be fused, the plan, the shards that are left, the summary."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from depthsieve.errors import DepthsieveError, RunError, StoreError, StoreNotFound, UsageError
+from depthsieve.fusing.drafting import FusionDraft, LeftOut, draft_fusion
+from depthsieve.fusing.shards import ShardFuser, fused_spec, fusing_profile
+from depthsieve.lanes import cores
+from depthsieve.options import LabelOptions
+from depthsieve.planning import check_space
+from depthsieve.records import ImageFailure
+from depthsieve.reliability import check_quantities, shipped_calibration
+from depthsieve.storage import Root, open_root
+from depthsieve.store import Store, open_store
+from depthsieve.store.create import add_generation, check_root, check_spec, open_or_create, prepare_root, write_index
+from depthsieve.store.leases import PLAN, Lease, Leases
+from depthsieve.store.plan import rejected_table, removed_table
+from depthsieve.store.standing import standing
+from depthsieve.store.writer import commit_shard
+
+ADVICE = "what is committed stands, and the same command goes on"
+
+
+@dataclass(frozen=True)
+class FuseSummary:
+    """What :func:`fuse` did, and how the fused store stands after it.
+
+    ``fused_now`` and ``seconds`` are this call's, ``planned_now`` the images it added to the plan; ``labelled``,
+    ``failed`` (each with its reason) and ``pending`` are the whole store's. ``left_out`` has for each parent the images
+    that it has labelled and another one has not. ``calibration`` is the name of what their disagreement was judged by;
+    ``errors`` say why shards are still pending.
+    """
+
+    store: str
+    fused_now: int
+    planned_now: int
+    seconds: float
+    labelled: int
+    failed: tuple[ImageFailure, ...]
+    pending: int
+    left_out: tuple[LeftOut, ...]
+    calibration: str
+    errors: tuple[str, ...] = ()
+
+
+def fuse(
+    stores: Sequence[str | Path],
+    store: str | Path,
+    *,
+    shard_size: int = 256,
+    threads: int | None = None,
+    progress: bool = True,
+) -> FuseSummary:
+    """Merge the labels of several stores into one store: see :func:`depthsieve.reliability.merge_labels`.
+
+    The order of ``stores`` counts: labels of the others are brought to the shape, quantity and scale of the first, so
+    name the best teacher first. Images that all of them have labelled are fused; how many have a label in some alone
+    is said in the summary. Goes on with what an earlier call left; images that the stores have labelled since, or
+    labelled anew, are added. It needs neither images nor teachers.
+
+    Args:
+        stores: paths or URLs of two stores or more, of different label specs.
+        store: of the fused labels; made if it is not there.
+        shard_size: most images in a shard, for images added now.
+        threads: images fused at a time. None: the cores of this process.
+        progress: show a bar on stderr, or in the notebook.
+
+    Raises:
+        UsageError: fewer than two stores, the same labels twice, disparity beside a first store in metres, or a fused
+            store that is one of them.
+        StoreError: a store that is not there or damaged, no image in all of them, or a ``store`` of other labels.
+        RunError: the fused store cannot be written; what is committed stands.
+    """
+    for name, value in (("shard_size", shard_size), ("threads", threads)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
+    run = _Fusion.begin(stores, store, shard_size, threads or cores())
+    try:
+        return run.run(progress)
+    except DepthsieveError:
+        raise
+    except OSError as error:
+        raise RunError(f"{run.root.location}: {error.strerror or error}; {ADVICE}") from error
+
+
+@dataclass
+class _Fusion:
+    parents: tuple[Store, ...]
+    root: Root
+    shard_size: int
+    threads: int
+    errors: list[str] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, stores: Sequence[str | Path], store: str | Path, shard_size: int, threads: int) -> "_Fusion":
+        """Check all that is cheap to check; nothing is written."""
+        if isinstance(stores, str | Path):
+            raise UsageError(f"name two stores or more to fuse, not {str(stores)!r} alone")
+        parents = tuple(open_store(one) for one in stores)
+        check_quantities([parent.spec.quantity for parent in parents])
+        root = open_root(store)
+        for number, parent in enumerate(parents):
+            if root.location == parent.location:
+                raise UsageError(f"{root.location} is one of the stores to fuse; name another one for the fused labels")
+            for other in parents[:number]:
+                if parent.fingerprint == other.fingerprint:
+                    raise UsageError(
+                        f"{other.location} and {parent.location} hold labels of one label spec, so they cannot judge "
+                        "each other; name stores of different teachers or settings"
+                    )
+        spec = fused_spec(parents)
+        shipped_calibration().weights_of(spec.quantity, spec.signals)
+        check_root(root)
+        with contextlib.suppress(StoreNotFound):
+            check_spec(open_store(root), spec)
+        return cls(parents, root, shard_size, threads)
+
+    def run(self, progress: bool) -> FuseSummary:
+        prepare_root(self.root)
+        with Leases(self.root) as leases:
+            lease = leases.take_or_raise(PLAN)
+            try:
+                self.root.clear_scratch()
+                store, draft = self._plan()
+                leases.forget(store.is_committed)
+                start = time.perf_counter()
+                try:
+                    fused = self._fuse(store, leases, progress)
+                finally:
+                    with contextlib.suppress(OSError, RunError):  # it is derived
+                        write_index(store)
+                seconds = time.perf_counter() - start
+            finally:
+                leases.give_back(lease, settled=True)
+        stands = standing(store)
+        return FuseSummary(
+            store.location,
+            fused,
+            draft.images,
+            seconds,
+            stands.labelled,
+            stands.unlabelled,
+            stands.pending,
+            draft.left_out,
+            store.spec.calibration,
+            tuple(self.errors),
+        )
+
+    def _plan(self) -> tuple[Store, FusionDraft]:
+        """The store, made if need be, with what is new planned."""
+        existing = None
+        with contextlib.suppress(StoreNotFound):
+            existing = open_store(self.root)
+        with self.root.scratch("plan") as folder, draft_fusion(self.parents, existing, folder) as draft:
+            if not draft.common:
+                named = " and ".join(f"{one.store} ({_example(one)})" for one in draft.left_out)
+                raise StoreError(
+                    f"no image has a label in all of {named}; fuse stores that label the same images under the same "
+                    "--name"
+                )
+            store = open_or_create(self.root, fused_spec(self.parents))
+            generations = store.generations()
+            locations = tuple(parent.location for parent in self.parents)
+            if draft.images or generations[-1].parents != locations:
+                check_space(self.root, draft.pixels, draft.images, LabelOptions())
+                tables = draft.tables(len(generations), self.shard_size)
+                nothing = (rejected_table([]), removed_table([]))
+                sources = self.parents[0].sources()
+                add_generation(store, tables, *nothing, sources, fusing_profile(), locations)
+            return store, draft
+
+    def _fuse(self, store: Store, leases: Leases, progress: bool) -> int:
+        """Fuse every shard that is left, one being committed while the next is made; returns the images labelled."""
+        todo = store.pending()
+        labelled = 0
+        with contextlib.ExitStack() as stack:
+            bar = stack.enter_context(tqdm(total=todo.images, desc="fuse", unit=" images", disable=not progress))
+            fuser = ShardFuser(store, self.parents, self.threads, lambda: bar.update())
+            pool = stack.enter_context(ThreadPoolExecutor(1, "commit"))
+            held = stack.enter_context(_Held(leases))
+            committing: list[tuple[str, Future[bool]]] = []
+            for shard_id in todo:
+                held.take(shard_id)  # so that `verify` knows what is under way
+                try:
+                    shard, content, context = fuser.label_only(shard_id)
+                except (DepthsieveError, OSError) as error:  # a parent's: it costs no other shard its labels
+                    self.errors.append(f"shard {shard_id}: {error}")
+                    held.give_back(shard_id)
+                    continue
+                for before, commit in committing:
+                    commit.result()
+                    held.give_back(before)
+                committing = [(shard_id, pool.submit(commit_shard, store.root, shard, content, context))]
+                labelled += len(shard.images) - len(content.failures)
+            for _, commit in committing:
+                commit.result()
+        return labelled
+
+
+class _Held(contextlib.AbstractContextManager["_Held"]):
+    """Leases of the shards in hand; those that are left are given back at the end."""
+
+    def __init__(self, leases: Leases) -> None:
+        self._leases = leases
+        self._taken: dict[str, Lease] = {}
+
+    def take(self, shard_id: str) -> None:
+        lease = self._leases.take(shard_id)
+        if isinstance(lease, Lease):
+            self._taken[shard_id] = lease
+
+    def give_back(self, shard_id: str) -> None:
+        if shard_id in self._taken:
+            self._leases.give_back(self._taken.pop(shard_id), settled=True)
+
+    def __exit__(self, *error: object) -> None:
+        for shard_id in list(self._taken):
+            with contextlib.suppress(OSError):
+                self.give_back(shard_id)
+
+
+def _example(left_out: LeftOut) -> str:
+    return f"such as {left_out.first[0]}" if left_out.first else "none"

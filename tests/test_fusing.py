@@ -1,0 +1,429 @@
+"""Fusing: the merge of several labels of an image, and the store that is made of several stores."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from labelled import decided_bytes, small_teacher, write_photo, write_photos
+
+import depthsieve
+from depthsieve.errors import StoreError, StoreMismatch, UsageError
+from depthsieve.loader import PseudoLabelDataset
+from depthsieve.records import Quantity, Shard
+from depthsieve.reliability import (
+    OneLabel,
+    decode_error,
+    encode_error,
+    fuse,
+    merge_labels,
+    on_grid,
+    relative_error,
+    shipped_calibration,
+)
+from depthsieve.repair import verify
+from depthsieve.store import open_store
+from depthsieve.store.create import add_generation
+from depthsieve.store.plan import PlannedShard, rejected_table, removed_table
+from depthsieve_cli.main import main
+
+SETTINGS: dict[str, Any] = {"batch_size": 2, "threads": 1, "shard_size": 3, "progress": False}
+CALIBRATION = shipped_calibration()
+
+
+def scene(seed: int = 0, shape: tuple[int, int] = (40, 56)) -> torch.Tensor:
+    """A smooth map between 1 and 9."""
+    coarse = torch.rand((1, 1, 4, 5), generator=torch.Generator().manual_seed(seed)) * 8 + 1
+    return torch.nn.functional.interpolate(coarse, size=shape, mode="bilinear")[0, 0]
+
+
+def one(depth_hw: torch.Tensor, code: int | torch.Tensor = 128, quantity: Quantity = "disparity") -> OneLabel:
+    code_hw = code if isinstance(code, torch.Tensor) else torch.full(depth_hw.shape, code, dtype=torch.uint8)
+    return OneLabel(depth_hw, code_hw, quantity)
+
+
+def test_labels_that_differ_by_scale_and_shift_merge_into_the_first() -> None:
+    first = scene()
+    merged, e = merge_labels([one(first), one(first * 0.25 + 3)], CALIBRATION)
+    torch.testing.assert_close(merged, first, rtol=1e-5, atol=1e-5)
+    by_disagreement = fuse(first[None], {"teachers": torch.zeros_like(first)[None]}, "disparity", CALIBRATION)[0]
+    own = decode_error(torch.tensor(128, dtype=torch.uint8))
+    torch.testing.assert_close(e, (by_disagreement * own).sqrt(), rtol=1e-3, atol=0)
+
+
+def test_each_pixel_is_the_mean_by_inverse_square_error_and_far_ones_are_left_out() -> None:
+    first = scene()
+    other = first.clone()
+    other[10:14, 10:14] += 0.02  # within what the errors allow
+    other[20:24, 20:24] += 3
+    code = torch.full(first.shape, 100, dtype=torch.uint8)
+    code[:, 28:] = 90
+    merged, _ = merge_labels([one(first, 80), one(other, code)], CALIBRATION)
+    e_first, e_other = decode_error(torch.tensor([80, 100], dtype=torch.uint8)).double().tolist()
+    weight = (e_first / e_other) ** 2  # of the other, whose denominator is nearly the same
+    expected = first[12, 12] + 0.02 * weight / (1 + weight)
+    assert float(merged[12, 12]) == pytest.approx(float(expected), abs=2e-4)
+    torch.testing.assert_close(merged[21, 21], other[21, 21], rtol=1e-3, atol=0)  # the other is the more reliable
+    swapped, _ = merge_labels([one(first, 120), one(other, code)], CALIBRATION)
+    torch.testing.assert_close(swapped[21, 21], first[21, 21], rtol=1e-3, atol=0)
+
+
+def test_expected_error_grows_with_disagreement_and_is_the_formula() -> None:
+    first, other = scene(0), scene(0) + 0.4 * (scene(1) - 5)
+    merged, e = merge_labels([one(first, 120, "depth"), one(other, 90, "depth")], CALIBRATION)
+    delta = relative_error(merged[None], (first - other).abs()[None])
+    by_disagreement = fuse(merged[None], {"teachers": delta}, "depth", CALIBRATION)[0]
+    own = decode_error(torch.tensor([120, 90], dtype=torch.uint8)).prod().sqrt()
+    torch.testing.assert_close(e, (by_disagreement * own).sqrt())
+    less = merge_labels([one(first, 120, "depth"), one(first * 0.99 + other * 0.01, 90, "depth")], CALIBRATION)[1]
+    assert (less < e).float().mean() > 0.95
+
+
+def test_invalid_pixels_are_taken_from_the_other_label_and_stay_invalid_where_there_is_none() -> None:
+    first = scene()
+    codes = torch.full((2, *first.shape), 150, dtype=torch.uint8)
+    codes[0, :10] = 0
+    codes[1, :10, :20] = 0
+    spoilt = torch.where(codes[0] > 0, first, 1e4)  # what an invalid pixel holds means nothing
+    merged, e = merge_labels([one(spoilt, codes[0]), one(first * 2 + 1, codes[1])], CALIBRATION)
+    assert merged[:10, :20].isnan().all()
+    assert e[:10, :20].isnan().all()
+    torch.testing.assert_close(merged[:10, 20:], first[:10, 20:], rtol=1e-4, atol=1e-4)
+    assert (encode_error(e)[:10, 20:] == 150).all(), "one label's own expected error"
+    assert torch.isfinite(merged[10:]).all()
+
+
+def test_a_label_that_runs_the_other_way_or_is_constant_has_no_say() -> None:
+    first = scene()
+    agreeing = merge_labels([one(first, 50), one(first, 50)], CALIBRATION)[1]
+    for other in (-first, torch.full_like(first, 3.0)):
+        merged, e = merge_labels([one(first, 50), one(other, 250)], CALIBRATION)
+        assert torch.equal(merged, first)
+        assert e.mean() > 1.2 * agreeing.mean()
+
+
+def test_metres_are_inverted_beside_disparity_and_the_other_way_is_refused() -> None:
+    first = scene()
+    merged, _ = merge_labels([one(first), one(1 / first, quantity="depth")], CALIBRATION)
+    torch.testing.assert_close(merged, first, rtol=1e-4, atol=1e-4)
+    with pytest.raises(UsageError, match="name the labels of disparity first"):
+        merge_labels([one(1 / first, quantity="depth"), one(first)], CALIBRATION)
+    with pytest.raises(UsageError, match="two labels or more"):
+        merge_labels([one(first)], CALIBRATION)
+
+
+def test_metres_are_not_aligned() -> None:
+    first = scene()
+    merged, _ = merge_labels([one(first, 60, "depth"), one(first + 0.5, 60, "depth")], CALIBRATION)
+    assert ((merged > first) & (merged < first + 0.5)).all()
+
+
+def test_labels_without_signals_weigh_the_same() -> None:
+    first, other = scene(), scene() + 0.3 * (scene(2) - 5)
+    labels = [OneLabel(first, torch.full(first.shape, 255, dtype=torch.uint8), "depth", judged=False), one(other, 9)]
+    labels[1] = OneLabel(other, labels[1].code_hw, "depth")
+    merged, e = merge_labels(labels, CALIBRATION)
+    torch.testing.assert_close(merged, (first + other) / 2)
+    delta = relative_error(merged[None], (first - other).abs()[None])
+    torch.testing.assert_close(e, fuse(merged[None], {"teachers": delta}, "depth", CALIBRATION)[0])
+
+
+def test_three_labels_merge_and_two_outvote_one_that_is_wild() -> None:
+    first = scene()
+    wild = first.clone()
+    wild[5:12, 5:12] = 30
+    merged, e = merge_labels([one(first, 120), one(first * 3, 120), one(wild, 60)], CALIBRATION)
+    torch.testing.assert_close(merged, first, rtol=2e-2, atol=2e-2)
+    assert e[8, 8] > 2 * e[30, 40]
+
+
+@pytest.mark.parametrize("shape", [(20, 28), (120, 168), (33, 50)])
+def test_another_size_is_mapped_by_pixel_centres(shape: tuple[int, int]) -> None:
+    """A ramp over the image's width is the same ramp at any size, but for the half pixel at the borders."""
+    height, width = 40, 56
+    ramp = ((torch.arange(width) + 0.5) / width).expand(height, width)
+    depth, e = on_grid(one(ramp), shape)
+    inner = slice(3, -3)
+    expected = ((torch.arange(shape[1]) + 0.5) / shape[1]).expand(shape)
+    torch.testing.assert_close(depth[:, inner], expected[:, inner], rtol=0, atol=2e-3)
+    torch.testing.assert_close(e, torch.full(shape, float(decode_error(torch.tensor(128, dtype=torch.uint8)))))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos labelled by two teachers: six in both stores a and b, one in a alone, one that is broken in both."""
+    folder = tmp_path_factory.mktemp("fusing")
+    photos = write_photos(folder / "photos", 6)
+    broken = write_photo(photos / "photo x.png", 120, 90, seed=99)
+    broken.write_bytes(broken.read_bytes()[:600])
+    small_teacher(folder / "teacher a")
+    small_teacher(folder / "teacher b", seed=1)
+    depthsieve.label(photos, folder / "b", teacher=str(folder / "teacher b"), size=98, **SETTINGS)
+    write_photo(photos / "photo new.png", 120, 90, seed=7)
+    depthsieve.label(photos, folder / "a", teacher=str(folder / "teacher a"), **SETTINGS)
+    depthsieve.fuse([folder / "a", folder / "b"], folder / "fused", shard_size=2, threads=1, progress=False)
+    return folder
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    """The same, to be changed. The fused store knows its parents in the first place."""
+    shutil.copytree(made, tmp_path / "made", symlinks=True)
+    return tmp_path / "made"
+
+
+def run(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as exited:
+        patch.setattr(sys, "argv", ["depthsieve", *map(str, arguments)])
+        main()
+    out, err = capsys.readouterr()
+    return int(exited.value.code or 0), out, err
+
+
+def test_the_fused_store_holds_the_merged_labels(made: Path) -> None:
+    stores = [open_store(made / name) for name in ("a", "b")]
+    fused = open_store(made / "fused")
+    assert fused.images == [f"default/photo {number}.png" for number in range(6)]
+    for image in fused.images:
+        labels = [store.label(image) for store in stores]
+        assert labels[0].depth_HW.shape != labels[1].depth_HW.shape
+        parts = [one(torch.from_numpy(part.depth_HW), torch.from_numpy(part.reliability_HW)) for part in labels]
+        depth, e = merge_labels(parts, CALIBRATION)
+        found = fused.label(image)
+        assert np.array_equal(found.depth_HW, depth.half().float().numpy())
+        assert np.array_equal(found.reliability_HW, encode_error(e).numpy())
+        assert found.source_shape == labels[0].source_shape
+    spec = fused.spec
+    assert (spec.kind, spec.parents) == ("fused", tuple(store.fingerprint for store in stores))
+    assert (spec.signals, spec.quantity) == (("teachers",), "disparity")
+    assert spec.calibration == f"teachers-{CALIBRATION.version}-transferred"
+    assert fused.sources() == stores[0].sources()
+    index, theirs = (store.index().to_pylist() for store in (fused, stores[0]))
+    of_a = {row["id"]: row for row in theirs}
+    for row in index:
+        for name in ("size", "mtime_ns", "width", "height", "orientation", "label_height", "label_width"):
+            assert row[name] == of_a[row["id"]][name]
+    reader, row = fused.reader(index[0]["shard"]), index[0]["row"]
+    first = stores[0].reader(of_a[index[0]["id"]]["shard"])
+    assert reader.column("content_sha256")[row] == first.column("content_sha256")[of_a[index[0]["id"]]["row"]]
+    assert np.array_equal(reader.column("histogram")[row], np.bincount(reader.reliability(row).ravel(), minlength=256))
+
+
+def test_a_fused_store_is_sound_and_trains(made: Path) -> None:
+    report = verify(made / "fused", progress=False)
+    assert (report.findings, report.images) == ((), 6)
+    dataset = PseudoLabelDataset(made / "fused", drop=0.1)
+    sample = dataset[0]
+    assert sample["image_CHW"].shape[1:] == sample["depth_HW"].shape
+    assert 0.85 < float(sample["mask_HW"].float().mean()) < 0.95
+    assert depthsieve.status(made / "fused").labelled == 6
+
+
+def test_what_lies_in_one_store_alone_is_told(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run("fuse", made / "a", made / "b", "-o", made / "fused", capsys=capsys)
+    assert code == 0
+    assert out.splitlines() == [
+        "0 images to do.",
+        f"{made}/fused: 6 of 6 images labelled.",
+        f"1 image of {made}/a left out, without a label in another store: default/photo new.png",
+    ]
+    code, out, _ = run("fuse", made / "a", made / "b", "-o", made / "fused", "--json", capsys=capsys)
+    told = json.loads(out)["left_out"]
+    assert told[0] == {"store": f"{made}/a", "images": 1, "first": ["default/photo new.png"]}
+    assert told[1]["images"] == 0
+
+
+def test_threads_and_kills_do_not_move_a_byte(made: Path, tmp_path: Path) -> None:
+    """Killed after a commit, and before that between a group and its record: the bytes are those of one quiet run."""
+    killed = f"""
+import os, signal
+from depthsieve.fusing import running
+from depthsieve.store import writer
+whole, create = running.commit_shard, type(running.open_root({str(tmp_path)!r})).create
+def commit(*arguments):
+    whole(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+def create_not(self, key, *rest, **more):
+    if key.startswith("commits/0000-"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return create(self, key, *rest, **more)
+if os.path.exists({str(tmp_path / "once")!r}):
+    running.commit_shard = commit
+else:
+    open({str(tmp_path / "once")!r}, "w").close()
+    type(running.open_root({str(tmp_path)!r})).create = create_not
+running.fuse([{str(made / "a")!r}, {str(made / "b")!r}], {str(tmp_path / "fused")!r}, shard_size=2, threads=3,
+    progress=False)
+"""
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -9
+    done = depthsieve.fuse([made / "a", made / "b"], tmp_path / "fused", shard_size=2, threads=3, progress=False)
+    assert (done.labelled, done.pending, done.planned_now, 0 < done.fused_now < 6) == (6, 0, 0, True)
+    assert verify(tmp_path / "fused", repair=True, progress=False).sound  # takes the orphan away, if it is one
+    assert decided_bytes(tmp_path / "fused") == decided_bytes(made / "fused")
+
+
+def test_shard_size_counts_for_what_is_added(made: Path, tmp_path: Path) -> None:
+    depthsieve.fuse([made / "a", made / "b"], tmp_path / "fused", shard_size=3, progress=False)
+    fused = open_store(tmp_path / "fused")
+    assert sorted(fused.images_of(fused.committed()).values()) == [1, 2, 3]
+
+
+def test_the_order_of_stores_decides(made: Path, tmp_path: Path) -> None:
+    depthsieve.fuse([made / "b", made / "a"], tmp_path / "other", progress=False)
+    here, there = open_store(made / "fused"), open_store(tmp_path / "other")
+    assert here.fingerprint != there.fingerprint
+    image = here.images[0]
+    assert there.label(image).depth_HW.shape == open_store(made / "b").label(image).depth_HW.shape
+    with pytest.raises(StoreMismatch, match="parents"):
+        depthsieve.fuse([made / "b", made / "a"], made / "fused", progress=False)
+
+
+def test_what_is_labelled_since_is_added_and_what_is_labelled_anew_replaced(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {image: open_store(copy / "fused").label(image) for image in open_store(copy / "fused").images}
+    depthsieve.label(
+        copy / "photos", copy / "b", teacher=str(copy / "teacher b"), size=98, moved=True, **SETTINGS
+    )  # adds "photo new"
+    done = depthsieve.fuse([copy / "a", copy / "b"], copy / "fused", progress=False)
+    assert (done.planned_now, done.fused_now, done.labelled) == (1, 1, 7)
+    _plan_anew(copy / "b", "default/photo 0.png", copy / "teacher b")
+    done = depthsieve.fuse([copy / "a", copy / "b"], copy / "fused", progress=False)
+    assert (done.planned_now, done.fused_now, done.labelled) == (1, 1, 7)
+    fused = open_store(copy / "fused")
+    rows = {row["id"]: row for row in fused.index().to_pylist()}
+    assert rows["default/photo 0.png"]["generation"] == 2
+    for image, label in before.items():
+        assert np.array_equal(fused.label(image).depth_HW, label.depth_HW)
+    done = depthsieve.fuse([copy / "a", copy / "b"], copy / "fused", progress=False)
+    assert (done.planned_now, done.labelled, verify(copy / "fused", progress=False).sound) == (0, 7, True)
+
+
+def _plan_anew(store: Path, image: str, teacher: Path) -> None:
+    """Label an image again, as a "replace" row of a new generation."""
+    opened = open_store(store)
+    (row,) = (row for row in opened.index().to_pylist() if row["id"] == image)
+    generations = opened.generations()
+    planned = opened.planned_shard(row["shard"])
+    shard = Shard(f"{len(generations):04d}-000000", planned.shape, (planned.images[row["row"]],))
+    before = generations[-1]
+    nothing = (rejected_table([]), removed_table([]))
+    assert before.teacher is not None
+    tables = [PlannedShard(shard, ("replace",)).table()]
+    add_generation(opened, tables, *nothing, opened.sources(), before.profile, before.teacher)
+    photos = opened.sources()["default"]
+    done = depthsieve.label(photos, store, teacher=str(teacher), size=98, **SETTINGS)
+    assert done.labelled_now == 1
+
+
+def test_labels_of_different_contents_of_a_file_are_not_fused(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, image = copy / "photos", "photo 1.png"
+    write_photo(photos / image, 120, 90, seed=55)
+    depthsieve.label(photos, tmp_path / "b", teacher=str(copy / "teacher b"), size=98, **SETTINGS)
+    code, out, _ = run("fuse", copy / "a", tmp_path / "b", "-o", tmp_path / "fused", capsys=capsys)
+    assert code == 3
+    assert "failed: default/photo 1.png: the stores labelled different contents of this file" in out
+    assert f"{tmp_path}/fused: 6 of 7 images labelled." in out
+
+
+def test_a_damaged_label_of_a_parent_is_named_and_costs_its_shard_alone(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = open_store(copy / "b")
+    shard = opened.index().to_pylist()[0]["shard"]
+    damaged = next((copy / "b" / "labels.zarr" / "shards").glob(f"{shard}-*/depth/c/0/0/0"))
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    code, out, err = run("fuse", copy / "a", copy / "b", "-o", tmp_path / "fused", "--shard-size", "1", capsys=capsys)
+    assert code == 1
+    assert "depthsieve verify --repair" in err
+    assert str(copy / "b") in err
+    assert "5 of 6 images labelled" in out
+    assert "1 image left; the same command goes on" in err
+    damaged.write_bytes(whole)
+    code, out, _ = run("fuse", copy / "a", copy / "b", "-o", tmp_path / "fused", "--shard-size", "1", capsys=capsys)
+    assert (code, "Fused 1 image" in out, "6 of 6" in out) == (0, True, True)
+
+
+def test_a_fused_store_is_mended_from_its_parents(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The parents have moved with it: the first repair says so, and what to do."""
+    shutil.move(copy / "a", copy / "elsewhere")
+    fused = copy / "fused"
+    _tell_parents(fused, copy)
+    want = {image: open_store(fused).label(image) for image in open_store(fused).images}
+    file = sorted((fused / "labels.zarr" / "shards").glob("*/depth/c/0/0/0"))[0]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:60] + bytes([whole[60] ^ 4]) + whole[61:])
+    code, _, err = run("verify", fused, "--repair", capsys=capsys)
+    assert code == 1
+    assert "is not a label store" in err
+    assert f"-o {fused} first" in err
+    done = depthsieve.fuse([copy / "elsewhere", copy / "b"], fused, progress=False)
+    assert (done.planned_now, done.labelled) == (0, 6)
+    code, out, _ = run("verify", fused, "--repair", capsys=capsys)
+    assert code == 0, out
+    assert file.read_bytes() == whole
+    for image, label in want.items():
+        assert np.array_equal(open_store(fused).label(image).depth_HW, label.depth_HW)
+    (fused / "commits" / "0000-000000.json").write_text("{}")
+    shutil.rmtree(next((fused / "labels.zarr" / "shards").glob("0000-000000-*")))
+    report = verify(fused, repair=True, progress=False)
+    assert (report.relabelled, report.sound) == (2, True)
+    assert file.read_bytes() == whole
+
+
+def _tell_parents(fused: Path, copy: Path) -> None:
+    """Let the copied store know the copies of its parents."""
+    shutil.move(copy / "elsewhere", copy / "a")
+    depthsieve.fuse([copy / "a", copy / "b"], fused, progress=False)
+    shutil.move(copy / "a", copy / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("stores", "output", "code", "says"),
+    [
+        (["a"], "new", 2, "two labels or more"),
+        (["a", "a"], "new", 2, "hold labels of one label spec"),
+        (["a", "b"], "a", 2, "is one of the stores to fuse"),
+        (["a", "gone"], "new", 1, "is not a label store"),
+        (["a", "b", "--threads", "0"], "new", 2, "threads must be a whole number of at least 1"),
+        (["a", "b", "--shard-size", "0"], "new", 2, "shard_size must be a whole number of at least 1"),
+        (["a", "b"], "photos", 1, "is not empty and not a label store"),
+        (["a", "fused"], "b", 1, "holds labels of kind 'teacher', and these would be 'fused'"),
+    ],
+)
+def test_what_cannot_be_fused_is_said_in_a_line(
+    made: Path, stores: list[str], output: str, code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [one if one.startswith("-") or one == "0" else made / one for one in stores]
+    found, out, err = run("fuse", *arguments, "-o", made / output, capsys=capsys)
+    assert (found, out) == (code, "")
+    assert says in err
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    assert not (made / "new").exists()
+
+
+def test_stores_without_a_common_image_are_refused(made: Path, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 2)
+    depthsieve.label(photos, tmp_path / "c", teacher=str(made / "teacher b"), name="other", **SETTINGS)
+    with pytest.raises(StoreError, match=r"no image has a label in all of .*default/photo 0.*other/photo 0.*--name"):
+        depthsieve.fuse([made / "a", tmp_path / "c"], tmp_path / "fused", progress=False)
+
+
+def test_a_teacher_does_not_label_into_a_fused_store(made: Path) -> None:
+    with pytest.raises(StoreMismatch, match="holds labels of kind 'fused', and these would be 'teacher'"):
+        depthsieve.label(made / "photos", made / "fused", teacher=str(made / "teacher a"), **SETTINGS)
+
+
+def test_one_path_is_not_taken_for_a_list(made: Path) -> None:
+    with pytest.raises(UsageError, match="two stores or more"):
+        depthsieve.fuse(str(made / "a"), made / "new", progress=False)
