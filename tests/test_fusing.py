@@ -15,7 +15,7 @@ from labelled import decided_bytes, small_teacher, write_photo, write_photos
 import depthsieve
 from depthsieve.errors import StoreError, StoreMismatch, UsageError
 from depthsieve.loader import PseudoLabelDataset
-from depthsieve.records import Quantity, Shard
+from depthsieve.records import DatasetNote, Quantity, Shard
 from depthsieve.reliability import (
     OneLabel,
     decode_error,
@@ -417,6 +417,19 @@ def test_stores_without_a_common_image_are_refused(made: Path, tmp_path: Path) -
     depthsieve.label(photos, tmp_path / "c", teacher=str(made / "teacher b"), name="other", **SETTINGS)
     with pytest.raises(StoreError, match=r"no image has a label in all of .*default/photo 0.*other/photo 0.*--name"):
         depthsieve.fuse([made / "a", tmp_path / "c"], tmp_path / "fused", progress=False)
+
+
+def test_the_terms_of_datasets_go_along(copy: Path, tmp_path: Path) -> None:
+    """Of two stores that say something of a source, the first counts."""
+    notes = {name: DatasetNote(name, *[""] * 9) for name in ("one", "two")}
+    nothing = (rejected_table([]), removed_table([]))
+    for store, learnt in (("a", {"default": notes["one"]}), ("b", {"default": notes["two"], "more": notes["two"]})):
+        opened = open_store(copy / store)
+        before = opened.generations()[-1]
+        assert before.teacher is not None
+        add_generation(opened, [], *nothing, opened.sources(), before.profile, before.teacher, learnt)
+    depthsieve.fuse([copy / "a", copy / "b"], tmp_path / "fused", progress=False)
+    assert open_store(tmp_path / "fused").datasets() == {"default": notes["one"], "more": notes["two"]}
 
 
 def test_a_teacher_does_not_label_into_a_fused_store(made: Path) -> None:

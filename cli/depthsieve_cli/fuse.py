@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--threads", type=int, metavar="N", help="Images fused at a time.  [default: all cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; no progress bar.")
 def fuse(stores: tuple[str, ...], output: str, shard_size: int, threads: int | None, as_json: bool) -> int:
-    """Merge the labels of several STOREs, of different teachers over the same images, into the store FUSED.
+    """Merge the labels of two or more STORES, of different teachers over the same images, into the store FUSED.
 
     The order counts: labels are aligned to those of the first, so name the best teacher first. Reliability comes of
     their disagreement and of what each said of itself. Run it again to go on, or to add what was labelled since.

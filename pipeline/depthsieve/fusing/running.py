@@ -15,7 +15,7 @@ from depthsieve.fusing.shards import ShardFuser, fused_spec, fusing_profile
 from depthsieve.lanes import cores
 from depthsieve.options import LabelOptions
 from depthsieve.planning import check_space
-from depthsieve.records import ImageFailure
+from depthsieve.records import DatasetNote, ImageFailure
 from depthsieve.reliability import check_quantities, shipped_calibration
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store
@@ -173,7 +173,10 @@ class _Fusion:
                 tables = draft.tables(len(generations), self.shard_size)
                 nothing = (rejected_table([]), removed_table([]))
                 sources = self.parents[0].sources()
-                add_generation(store, tables, *nothing, sources, fusing_profile(), locations)
+                terms: dict[str, DatasetNote] = {}
+                for parent in reversed(self.parents):  # what the first says of a source counts
+                    terms |= parent.datasets()
+                add_generation(store, tables, *nothing, sources, fusing_profile(), locations, terms)
             return store, draft
 
     def _fuse(self, store: Store, leases: Leases, progress: bool) -> int:

@@ -83,8 +83,8 @@ class Generation:
     ``files`` maps each file of the plan to its sha256 and bytes; ``sources`` each source's name to its root. ``images``
     counts the planned rows, ``rejected`` the refused files, ``removed`` the images that are no longer in their source
     and leave the store. ``teacher`` is how it was asked for, so that a repair can load it again; None in a fused store,
-    where ``parents`` are the locations of the stores that its labels are made of, in order. ``datasets`` says
-    of sources, by name, which dataset their images are of; the ones that this generation learnt.
+    where ``parents`` are the locations of the stores that its labels are made of, in order. ``datasets`` says of
+    sources, by name, which dataset their images are of; the ones that this generation learnt.
     """
 
     number: int
