@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from depthsieve.records import (
+    DatasetNote,
     ImageRecord,
     LabelSpec,
     NumericsProfile,
@@ -137,6 +138,13 @@ def add_planned(
     tables = (one.table() for one in planned)
     out = (rejected_table(rejected), removed_table(removed))
     return add_generation(store, tables, *out, sources or {}, profile, TeacherRequest("made up"))
+
+
+def learn(store: Store, datasets: dict[str, DatasetNote] | None) -> Store:
+    """The store with one more generation, of no images, that says which datasets sources are of."""
+    out = (rejected_table([]), removed_table([]))
+    add_generation(store, [], *out, {}, PROFILE, TeacherRequest("made up"), datasets)
+    return open_store(store.root)
 
 
 def _record(root: Path, picture: Picture) -> ImageRecord:

@@ -3,15 +3,18 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from storemaker import Picture, make_store
+from storemaker import Picture, learn, make_store
 from test_evaluation import LABEL, SOURCE, truth_of
 
+from depthsieve.datasets import load_dataset
 from depthsieve.evaluation.writing import FILES
+from depthsieve.store import open_store
 from depthsieve_cli.evaluate import _factor, _knee, _number
 from depthsieve_cli.main import cli, main
 
@@ -69,6 +72,19 @@ def test_the_report_says_all_that_was_measured(
     assert "1 ground truth without an image: other.npy." in lines
     assert lines[-1] == f"Written to {out}: {', '.join(FILES)}."
     assert "evaluate: 100%" in told.err
+
+
+def test_the_terms_of_a_dataset_stand_in_the_report(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "labels"
+    shutil.copytree(made / "labels", copy)
+    learn(open_store(copy), {"default": load_dataset("vkitti2").note})
+    assert command(monkeypatch, copy, "--ground-truth", made / "depth", "--out", tmp_path / "out") == 3
+    line = "Dataset vkitti2 (source default): CC BY-NC-SA 3.0 (commercial use: no; labels may be passed on: yes"
+    assert line in capsys.readouterr().out
+    note = json.loads((tmp_path / "out" / "evaluation.json").read_bytes())["datasets"]["default"]
+    assert note["licence_url"] == "https://creativecommons.org/licenses/by-nc-sa/3.0/"
 
 
 def test_json_is_the_whole_result_and_quiet(

@@ -4,11 +4,10 @@ import json
 import re
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from miniatures import MINIATURES
-from storemaker import PROFILE, make_store, pictures
+from storemaker import learn, make_store, pictures
 
 from depthsieve.datasets import (
     Dataset,
@@ -20,10 +19,7 @@ from depthsieve.datasets import (
     recipes_folder,
 )
 from depthsieve.errors import UsageError
-from depthsieve.records import DatasetNote, TeacherRequest
-from depthsieve.store import Store, open_store
-from depthsieve.store.create import add_generation
-from depthsieve.store.plan import REJECTED_SCHEMA, REMOVED_SCHEMA
+from depthsieve.records import DatasetNote
 from depthsieve.store.status import status
 from depthsieve_cli.main import cli
 
@@ -263,14 +259,6 @@ def test_the_page_on_datasets_says_what_the_recipes_say() -> None:
         assert paper == dataset.images.paper and f"{dataset.images.expected:,}" in images
         assert commercial == dataset.licence.commercial_use
         assert share.partition(",")[0] == dataset.licence.share_labels
-
-
-def learn(store: Store, datasets: dict[str, DatasetNote] | None) -> Store:
-    """The store with one more generation, which has no images."""
-    out = (REJECTED_SCHEMA.empty_table(), REMOVED_SCHEMA.empty_table())
-    none: list[pa.Table] = []
-    add_generation(store, none, *out, {}, PROFILE, TeacherRequest("made up"), datasets)
-    return open_store(store.root)
 
 
 def test_a_store_keeps_the_newest_note_of_each_source_and_its_fingerprint(tmp_path: Path) -> None:

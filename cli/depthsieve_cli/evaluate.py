@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from depthsieve.evaluation.settings import ALIGNMENTS, EvaluateSettings
-from depthsieve_cli.output import count, print_json, print_table
+from depthsieve_cli.output import count, print_datasets, print_json, print_table
 
 if TYPE_CHECKING:
     from depthsieve.evaluation.result import Evaluation
@@ -151,6 +151,7 @@ def _print(result: "Evaluation") -> None:
     print_table(["AbsRel after dropping", "least reliable", "any", "largest error"], rows)
     click.echo(_knee(result))
     _print_unmatched(result)
+    print_datasets(result.datasets)
 
 
 def _number(value: float) -> str:

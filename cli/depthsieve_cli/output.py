@@ -1,7 +1,7 @@
 """What the commands print: JSON for scripts and tables for people on stdout; progress and errors go to stderr."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,10 +37,12 @@ def size(count: float) -> str:
     return f"{count / factor:,.3g} {unit}"
 
 
-def terms(note: "DatasetNote") -> str:
-    """A dataset's licence and what it answers to the three questions, in one line."""
-    answers = f"commercial use: {note.commercial_use}; labels may be passed on: {note.share_labels}; name the source: "
-    return f"{note.licence} ({answers}{note.attribution}), {note.licence_url}"
+def print_datasets(datasets: "Mapping[str, DatasetNote]") -> None:
+    """For each source whose dataset is known its licence, and what that answers to three questions; a line each."""
+    for source, note in datasets.items():
+        answers = f"commercial use: {note.commercial_use}; labels may be passed on: {note.share_labels}"
+        answers += f"; name the source: {note.attribution}"
+        click.echo(f"Dataset {note.name} (source {source}): {note.licence} ({answers}), {note.licence_url}.")
 
 
 def print_failures(failures: "Sequence[ImageFailure]") -> None:

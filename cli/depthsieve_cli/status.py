@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from depthsieve_cli.output import count, print_failures, print_json, terms
+from depthsieve_cli.output import count, print_datasets, print_failures, print_json
 
 if TYPE_CHECKING:
     from depthsieve.store.standing import Seen
@@ -57,8 +57,7 @@ def _print(found: "StoreStatus") -> None:
         click.echo(
             f"Layer {layer.name} ({kind}): {layer.shards:,} of {count(found.shards_committed, 'committed shard')}."
         )
-    for source, note in found.datasets.items():
-        click.echo(f"Dataset {note.name} (source {source}): {terms(note)}.")
+    print_datasets(found.datasets)
     for process in found.at_work:
         click.echo(f"At work: {process}.")
     print_failures(found.failed)

@@ -171,6 +171,7 @@ class _Gathered:
             without_truth=matches.without_truth,
             without_image=matches.without_image,
             notes=_notes(self._settings, (pair.place for pair in matches.pairs)),
+            datasets=dict(self._store.datasets()),
         )
 
 

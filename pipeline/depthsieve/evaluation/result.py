@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from depthsieve.evaluate import Calibration, ErrorMetric, KeptError, Knee, Sparsification
 from depthsieve.evaluation.settings import EvaluateSettings
-from depthsieve.records import ImageFailure, Quantity
+from depthsieve.records import DatasetNote, ImageFailure, Quantity
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Evaluation:
 
     ``not_compared``: images that have ground truth, but could not be compared, with the reason. ``without_truth``: ids
     of labels without ground truth; ``without_image``: ground truth without an image in the store. ``notes``: what a
-    person should know about the comparison.
+    person should know about the comparison. ``datasets``: where images come from and under which terms, by the names of
+    sources of which the store knows it.
     """
 
     store: str
@@ -68,6 +69,7 @@ class Evaluation:
     without_truth: tuple[str, ...]
     without_image: tuple[str, ...]
     notes: tuple[str, ...]
+    datasets: dict[str, DatasetNote] = field(default_factory=dict)
 
     @property
     def pixels(self) -> int:
