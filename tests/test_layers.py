@@ -39,6 +39,7 @@ from depthsieve.store import open_store
 from depthsieve.store.layer_kinds import SIGNALS, LayerSpec, spec_in
 from depthsieve.store.layers import commit_to_layer, find_layer
 from depthsieve.store.leases import Leases
+from depthsieve.store.schema import ENCODING
 from depthsieve.teachers import load_teacher
 from depthsieve_cli.main import main
 
@@ -358,7 +359,7 @@ def test_signals_change_no_label_and_without_the_option_there_are_none(made: Pat
 
 def test_room_for_signals_is_counted() -> None:
     plain, kept = LabelOptions(signals="flip,edges"), LabelOptions(signals="flip,edges", keep_signals=True)
-    assert pixel_bytes(kept) - pixel_bytes(plain) == pytest.approx(2 * 1.6)
+    assert pixel_bytes(kept, ENCODING) - pixel_bytes(plain, ENCODING) == pytest.approx(2 * 1.7)
 
 
 def test_a_plan_counts_the_bytes_of_signals(made: Path, tmp_path: Path) -> None:
@@ -369,7 +370,7 @@ def test_a_plan_counts_the_bytes_of_signals(made: Path, tmp_path: Path) -> None:
     assert plain.tried == kept.tried > 0
     assert kept.bytes > 2 * plain.bytes  # three float16 maps more
     without_trial = depthsieve.plan(made / "photos", tmp_path / "store", keep_signals=True, trial=False, **label)
-    assert without_trial.bytes == int(7 * 70 * 98 * (2.2 + 3 * 1.6))
+    assert without_trial.bytes == int(7 * 70 * 98 * (2.2 + 3 * 1.7))
 
 
 def test_a_signal_beyond_float16_is_stored_as_the_largest() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from depthsieve.options import SIGNALS, LabelOptions
+from depthsieve.options import ENCODINGS, SIGNALS, LabelOptions
 
 DEFAULTS = LabelOptions()
 
@@ -58,6 +58,12 @@ PLANNING = (
     ),
     click.option(
         "--keep-signals", is_flag=True, help="Keep the signals beside the labels, for `depthsieve recalibrate`."
+    ),
+    click.option(
+        "--encoding",
+        type=click.Choice(ENCODINGS),
+        help="How labels are packed. small: a fifth fewer bytes, far longer to write, longer to read.  [default: the "
+        "store's, else fast]",
     ),
     click.option(
         "--max-tokens",

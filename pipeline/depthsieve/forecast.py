@@ -87,6 +87,7 @@ class WorkAhead:
     draft: Draft | None
     trial: bool
     progress: bool
+    encoding: str
 
     @property
     def images(self) -> int:
@@ -112,7 +113,7 @@ def forecast(ahead: WorkAhead, rejected: tuple[ImageFailure, ...]) -> PlanSummar
         store=ahead.root.location,
         images=ahead.images,
         shards=ahead.shards,
-        bytes=int(ahead.pixels * pixel_bytes(ahead.options)),
+        bytes=int(ahead.pixels * pixel_bytes(ahead.options, ahead.encoding)),
         free_bytes=ahead.root.free_bytes(),
         rejected=rejected,
         written=False,
@@ -154,11 +155,12 @@ def _try_some(ahead: WorkAhead) -> Trial | None:
     job = LabelJob("", request, "", signals, (), last_attempt=True, cores=cores, keep_signals=keep)
     others = dict(ahead.store.sources()) if ahead.store else {}
     sources = {name: reopen_source(name, root) for name, root in others.items()} | dict(ahead.sources)
+    work = ShardWork(ahead.teacher, sources, job, profile, encoding=ahead.encoding)
     lanes = lanes_of(ahead.teacher, job, profile)
     samples = draw_samples(ahead.draft, ahead.store, ahead.left, lanes.count * profile.batch_size)
     try:
         with tqdm(desc="trial", unit=" rounds", leave=False, disable=None if ahead.progress else True) as bar:
-            return try_out(samples, ShardWork(ahead.teacher, sources, job, profile), lanes, bar.update)
+            return try_out(samples, work, lanes, bar.update)
     except DepthsieveError:
         raise
     except (OSError, MemoryError, RuntimeError) as error:  # a full disk, the teacher's memory or device
@@ -193,10 +195,10 @@ def try_out(samples: Iterator[Sample], work: ShardWork, lanes: Lanes, round_done
 def _label_and_store(shard: Shard, work: ShardWork, lanes: Lanes, folder: Path) -> int:
     """Returns how many bytes it takes."""
     done, root = label_shard(shard, work, lanes), LocalRoot(folder)
-    context = CommitContext("", work.teacher.quantity, work.teacher.unit, "")
+    context = CommitContext("", work.teacher.quantity, work.teacher.unit, "", encoding=work.encoding)
     records = [publish_group(root, shard, done.content, context)]
-    for spec in kept_layers(work.job, label_spec(work.teacher, work.job.signals)):
-        records.append(publish_to_layer(Layer(root, spec), shard.id, "", done.layers[spec.name]))
+    for spec in kept_layers(work.job, label_spec(work.teacher, work.job.signals, work.encoding)):
+        records.append(publish_to_layer(Layer(root, spec), shard.id, "", done.layers[spec.name], work.encoding))
     return sum(int(entry["bytes"]) for record in records for entry in record["files"].values())
 
 

@@ -55,8 +55,8 @@ def load_requested(request: TeacherRequest) -> Teacher:
     return teacher
 
 
-def label_spec(teacher: Teacher, signals: tuple[str, ...]) -> LabelSpec:
-    """What decides the labels of a teacher with these signals."""
+def label_spec(teacher: Teacher, signals: tuple[str, ...], encoding: str = schema.ENCODING) -> LabelSpec:
+    """What decides the labels of a teacher with these signals, in this encoding."""
     return LabelSpec(
         weights_digest=teacher.weights_digest,
         quantity=teacher.quantity,
@@ -65,7 +65,7 @@ def label_spec(teacher: Teacher, signals: tuple[str, ...]) -> LabelSpec:
         preprocessing=teacher.preprocessing,
         signals=signals,
         calibration=shipped_calibration().name(signals, teacher.weights_digest),
-        encoding=schema.ENCODING,
+        encoding=encoding,
         second=_second_spec(teacher.second) if teacher.second else None,
     )
 
@@ -124,16 +124,15 @@ class ShardLabeller:
     def __init__(self, job: LabelJob, teacher: Teacher | None = None, watch: Watch | None = None) -> None:
         self._job = job
         self._teacher = teacher or load_requested(job.teacher)
-        found = label_spec(self._teacher, job.signals).fingerprint
-        if found != job.fingerprint:
-            raise TeacherError(
-                f"a worker found other weights or settings for teacher {job.teacher.name!r} than the run was planned "
-                "with; give every worker the same checkpoint"
-            )
         self._watch = watch or Watch()
         self._store = open_store(job.store)
         if self._store.fingerprint != job.fingerprint:
             raise StoreError(f"{job.store} is another store than when the run began; run the same command again")
+        if label_spec(self._teacher, job.signals, self._store.spec.encoding).fingerprint != job.fingerprint:
+            raise TeacherError(
+                f"a worker found other weights or settings for teacher {job.teacher.name!r} than the run was planned "
+                "with; give every worker the same checkpoint"
+            )
         self._layers = [make_layer(self._store.root, spec) for spec in kept_layers(job, self._store.spec)]
         self._sources = {name: reopen_source(name, root) for name, root in job.sources}
         self._profiles = {generation.number: generation.profile for generation in self._store.generations()}
@@ -198,16 +197,15 @@ class ShardLabeller:
     def _label(
         self, shard: Shard, planned: NumericsProfile, watch: Watch, make_room: Callable[[], None] = lambda: None
     ) -> Labelled:
-        work = ShardWork(self._teacher, self._sources, self._job, planned, watch)
+        work = ShardWork(self._teacher, self._sources, self._job, planned, watch, self._store.spec.encoding)
         return label_shard(shard, work, self._lanes, make_room)
 
     def _context(self, done: Labelled, planned: NumericsProfile) -> CommitContext:
         actual = make_profile(self._teacher, planned.batch_size, planned.threads).to_json()
         if done.split_batches:
             actual["split_batches"] = done.split_batches
-        return CommitContext(
-            self._store.fingerprint, self._teacher.quantity, self._teacher.unit, digest_of(actual), done.split_batches
-        )
+        spec, profile = self._store.spec, digest_of(actual)
+        return CommitContext(spec.fingerprint, spec.quantity, spec.unit, profile, done.split_batches, spec.encoding)
 
     def _commit(self, shard: Shard, done: Labelled, planned: NumericsProfile) -> None:
         context = self._context(done, planned)
@@ -219,7 +217,7 @@ class ShardLabeller:
                 # attempt left that went no further than this is kept if it belongs to these labels, else replaced.
                 labels = done.content.content_digest()
                 for layer in self._layers:
-                    commit_to_layer(layer, shard.id, labels, done.layers[layer.name])
+                    commit_to_layer(layer, shard.id, labels, done.layers[layer.name], context.encoding)
             commit_shard(self._store.root, shard, done.content, context)
         except OSError as error:
             raise StoreError(f"cannot write to {self._store.location}: {error.strerror or error}") from error
@@ -235,13 +233,14 @@ def lanes_of(teacher: Teacher, job: LabelJob, profile: NumericsProfile) -> Lanes
 
 @dataclass(frozen=True)
 class ShardWork:
-    """With what a shard is labelled: ``profile`` is that of its plan."""
+    """With what a shard is labelled: ``profile`` is that of its plan, ``encoding`` the label spec's."""
 
     teacher: Teacher
     sources: Mapping[str, Source]
     job: LabelJob
     profile: NumericsProfile
     watch: Watch = Watch()
+    encoding: str = schema.ENCODING
 
 
 def label_shard(shard: Shard, work: ShardWork, lanes: Lanes, make_room: Callable[[], None] = lambda: None) -> Labelled:

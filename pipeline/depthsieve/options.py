@@ -6,6 +6,7 @@ from typing import Literal
 from depthsieve.errors import UsageError
 from depthsieve.records import ImageFailure
 
+ENCODINGS = ("fast", "small")
 SIGNALS = ("flip", "lowres", "photometric", "teachers", "native", "edges", "none")
 
 
@@ -16,8 +17,9 @@ class LabelOptions:
     ``batch_size`` None is found by a trial; ``threads`` None is all cores (Ray: the cores divided by the workers).
     ``dtype`` "auto" is the store's, and for a new store float16 on CUDA, else float32.
     ``signals`` is a comma-separated list; a ``second_teacher`` adds "teachers" to it. ``keep_signals`` keeps them
-    beside the labels, for another calibration without the teacher. ``moved`` says that the images of a known source now
-    lie under a new root.
+    beside the labels, for another calibration without the teacher. ``encoding`` None is the store's, and for a new
+    store "fast"; "small" takes fewer bytes, and longer to write and to read (docs/encoding.md). ``moved`` says that
+    the images of a known source now lie under a new root.
     ``part`` "i/n" labels the i-th of n parts of a plan that is written, and adds nothing to it.
     Raises :class:`UsageError` for a value that cannot be meant.
     """
@@ -33,6 +35,7 @@ class LabelOptions:
     signals: str = "flip"
     second_teacher: str | None = None
     keep_signals: bool = False
+    encoding: Literal["fast", "small"] | None = None
     max_tokens: int = 16384
     oversize: Literal["reject", "shrink"] = "reject"
     runner: str = "auto"
@@ -48,10 +51,12 @@ class LabelOptions:
             value = getattr(self, option)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UsageError(f"{option} must be a whole number of at least 1, not {value!r}")
-        choices = {"runner": ("auto", "local", "ray"), "oversize": ("reject", "shrink")}
+        choices: dict[str, tuple[str | None, ...]] = {"encoding": (None, *ENCODINGS)}
+        choices |= {"runner": ("auto", "local", "ray"), "oversize": ("reject", "shrink")}
         for option, known in choices.items():
             if getattr(self, option) not in known:
-                raise UsageError(f"{option} must be one of {', '.join(known)}, not {getattr(self, option)!r}")
+                listed = ", ".join(one for one in known if one)
+                raise UsageError(f"{option} must be one of {listed}, not {getattr(self, option)!r}")
         if not isinstance(self.signals, str):
             raise UsageError(f"signals is a comma-separated list, such as 'flip', not {self.signals!r}")
         unknown = sorted(set(self.signals.split(",")) - set(SIGNALS))

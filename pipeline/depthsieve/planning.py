@@ -22,14 +22,12 @@ from depthsieve.store.create import add_generation
 from depthsieve.store.layer_kinds import SIGNALS
 from depthsieve.store.layers import find_layer
 from depthsieve.store.plan import removed_table
+from depthsieve.store.schema import ENCODING, ENCODINGS, encoding_of
 from depthsieve.store.standing import Again
 from depthsieve.teachers import EMBEDDED, Teacher, find_preset, resolve_device
 
-BYTES_PER_PIXEL = 2.2
-"""What a label takes on disk, on the large side: float16 depth and uint8 reliability after compression."""
-
-SIGNAL_BYTES_PER_PIXEL = 1.6
-"""The same of one kept signal: 1.2 (edges) to 1.5 (flip) on 16 photos."""
+SIGNAL_BYTES_PER_PIXEL = 1.7
+"""What a pixel of one kept signal takes on disk: up to 1.64 on 16 photos (flip)."""
 
 
 CLUSTER_BATCH = 16
@@ -226,14 +224,22 @@ def write_generation(
     )
 
 
-def pixel_bytes(options: LabelOptions) -> float:
+def chosen_encoding(store: Store | None, options: LabelOptions) -> str:
+    """What labels are packed in, as the label spec has it: as the options say, else as the store began."""
+    if options.encoding is not None:
+        return ENCODINGS[options.encoding].text
+    return encoding_of(store.spec.encoding).text if store is not None else ENCODING
+
+
+def pixel_bytes(options: LabelOptions, encoding: str) -> float:
     """What a pixel takes on disk, on the large side."""
-    return BYTES_PER_PIXEL + SIGNAL_BYTES_PER_PIXEL * len(options.signal_names if options.keep_signals else ())
+    kept = len(options.signal_names) if options.keep_signals else 0
+    return encoding_of(encoding).pixel_bytes + kept * SIGNAL_BYTES_PER_PIXEL
 
 
-def check_space(root: Root, pixels: int, images: int, options: LabelOptions) -> None:
-    """Raise :class:`RunError` where labels of so many pixels will not fit."""
-    needed, free = int(pixels * pixel_bytes(options)), root.free_bytes()
+def check_space(root: Root, pixels: int, images: int, pixel: float) -> None:
+    """Raise :class:`RunError` where labels of so many pixels, each of ``pixel`` bytes, will not fit."""
+    needed, free = int(pixels * pixel), root.free_bytes()
     if free is not None and needed > free:
         raise RunError(
             f"{root.location}: {images} labels take about {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; "

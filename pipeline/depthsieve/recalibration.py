@@ -204,7 +204,7 @@ class _Recalibration:
         except StoreDamaged as error:  # it costs no other shard its place in the layer
             self.errors.append(f"shard {shard_id}: {error}")
             return False
-        return commit_to_layer(self.layer, shard_id, record["content_sha256"], arrays)
+        return commit_to_layer(self.layer, shard_id, record["content_sha256"], arrays, self.store.spec.encoding)
 
 
 def _reliability(

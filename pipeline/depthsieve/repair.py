@@ -155,8 +155,8 @@ def _write_record(store: Store, shard_id: str) -> bool:
     (generation,) = (one for one in store.generations() if one.number == schema.shard_number(shard_id)[0])
     reader = ShardReader(store.root, schema.group_key(group))
     content = ShardArrays({spec.name: reader.whole(spec) for spec in (*schema.MAPS, *schema.ROWS)})
-    profile = digest_of(generation.profile.to_json())
-    context = CommitContext(store.fingerprint, store.spec.quantity, store.spec.unit, profile)
+    profile, spec = digest_of(generation.profile.to_json()), store.spec
+    context = CommitContext(spec.fingerprint, spec.quantity, spec.unit, profile, encoding=spec.encoding)
     body = commit_body(store.planned_shard(shard_id), content, context, group, listed)
     store.root.write(schema.commit_key(shard_id), seal(body))
     return True

@@ -22,10 +22,12 @@ from depthsieve.planning import (
     check_source,
     check_space,
     choose_profile,
+    chosen_encoding,
     differences_from,
     draft_generation,
     find_store,
     has_moved,
+    pixel_bytes,
     signals_notes,
     teacher_request,
     write_generation,
@@ -79,7 +81,7 @@ def label(
         leases.forget(opened.is_committed)
         todo = opened.pending(chosen.share)
         notes = tuple(run.notes(todo))
-        check_space(run.root, todo.pixels, todo.images, chosen)
+        check_space(run.root, todo.pixels, todo.images, pixel_bytes(chosen, run.spec.encoding))
         start = time.perf_counter()
         stop.armed = True
         try:
@@ -157,7 +159,7 @@ class _Run:
         # On a cluster the workers have the device that is asked for, and this process need not have it.
         teacher = load_requested(request.on("auto") if on_cluster else request)
         check_signals(teacher, options)
-        spec = label_spec(teacher, options.signal_names)
+        spec = label_spec(teacher, options.signal_names, chosen_encoding(existing, options))
         if existing is not None:
             check_spec(existing, spec)
         check_source(images, root, existing, options.moved)
@@ -182,7 +184,7 @@ class _Run:
         moved = has_moved(store, self.source, scan)
         with self.root.scratch("plan") as folder, self._draft(store, scan, folder) as draft:
             if draft or moved:
-                check_space(self.root, draft.pixels, draft.images, self.options)
+                check_space(self.root, draft.pixels, draft.images, pixel_bytes(self.options, self.spec.encoding))
                 profile = choose_profile(self.teacher, self.options, draft, self.workforce, progress)
                 sources = {self.source.name: self.source.root}
                 write_generation(store, draft, sources, profile, self.request, self.options.shard_size)
@@ -262,6 +264,7 @@ class _Run:
             draft,
             trial,
             progress,
+            self.spec.encoding,
         )
 
 

@@ -13,7 +13,6 @@ from depthsieve.errors import DepthsieveError, RunError, StoreError, StoreNotFou
 from depthsieve.fusing.drafting import FusionDraft, LeftOut, draft_fusion
 from depthsieve.fusing.shards import ShardFuser, fused_spec, fusing_profile
 from depthsieve.lanes import cores
-from depthsieve.options import LabelOptions
 from depthsieve.planning import check_space
 from depthsieve.records import DatasetNote, ImageFailure
 from depthsieve.reliability import check_quantities, shipped_calibration
@@ -22,6 +21,7 @@ from depthsieve.store import Store, open_store
 from depthsieve.store.create import add_generation, check_root, check_spec, open_or_create, prepare_root, write_index
 from depthsieve.store.leases import PLAN, Lease, Leases
 from depthsieve.store.plan import rejected_table, removed_table
+from depthsieve.store.schema import encoding_of
 from depthsieve.store.standing import standing
 from depthsieve.store.writer import commit_shard
 
@@ -169,7 +169,7 @@ class _Fusion:
             generations = store.generations()
             locations = tuple(parent.location for parent in self.parents)
             if draft.images or generations[-1].parents != locations:
-                check_space(self.root, draft.pixels, draft.images, LabelOptions())
+                check_space(self.root, draft.pixels, draft.images, encoding_of(store.spec.encoding).pixel_bytes)
                 tables = draft.tables(len(generations), self.shard_size)
                 nothing = (rejected_table([]), removed_table([]))
                 sources = self.parents[0].sources()

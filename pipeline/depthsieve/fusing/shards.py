@@ -123,7 +123,8 @@ class ShardFuser:
         finally:
             pool.shutdown(cancel_futures=True)  # where one raises, the others are not wanted
         spec = self._store.spec
-        context = CommitContext(spec.fingerprint, spec.quantity, spec.unit, digest_of(fusing_profile().to_json()))
+        profile = digest_of(fusing_profile().to_json())
+        context = CommitContext(spec.fingerprint, spec.quantity, spec.unit, profile, encoding=spec.encoding)
         return shard, ShardArrays(arrays), context
 
     def _found(self, parent: Store, shard_ids: set[str]) -> dict[str, _Found]:

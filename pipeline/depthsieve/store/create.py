@@ -96,7 +96,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 def _short(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:16]}...{text[-4:]}"
+    return text if len(text) <= 60 else f"{text[:16]}...{text[-4:]}"
 
 
 def _create(root: Root, spec: LabelSpec) -> Store:

@@ -151,9 +151,16 @@ def layer_documents(spec: LayerSpec) -> dict[str, bytes]:
     return {shards_document_key(spec.name): schema.group_document({}), document_key(spec.name): spec.document()}
 
 
-def commit_to_layer(layer: Layer, shard_id: str, labels: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> bool:
+def commit_to_layer(
+    layer: Layer,
+    shard_id: str,
+    labels: str,
+    arrays: Mapping[str, np.ndarray[Any, Any]],
+    encoding: str = schema.ENCODING,
+) -> bool:
     """Write a shard's group of a layer, then its record, last. ``labels`` is the digest of the labels' content that it
-    belongs to; ``arrays`` are those of the spec, by name.
+    belongs to; ``arrays`` are those of the spec, by name; maps are packed in the
+    ``encoding`` of the labels.
 
     False where the layer has the shard already, for these labels: then nothing was changed. One for other labels, which
     were never committed or are no more, is replaced. Raises :class:`OSError` when the disk is full or cannot be
@@ -162,7 +169,7 @@ def commit_to_layer(layer: Layer, shard_id: str, labels: str, arrays: Mapping[st
     before = layer.record(shard_id)
     if before is not None and before["labels"] == labels:
         return False
-    body = publish_to_layer(layer, shard_id, labels, arrays)
+    body = publish_to_layer(layer, shard_id, labels, arrays, encoding)
     group, data = body["group"], seal(body)
     if before is None:
         if layer.root.create(layer.commit_key(shard_id), data):
@@ -179,14 +186,19 @@ def commit_to_layer(layer: Layer, shard_id: str, labels: str, arrays: Mapping[st
 
 
 def publish_to_layer(
-    layer: Layer, shard_id: str, labels: str, arrays: Mapping[str, np.ndarray[Any, Any]]
+    layer: Layer,
+    shard_id: str,
+    labels: str,
+    arrays: Mapping[str, np.ndarray[Any, Any]],
+    encoding: str = schema.ENCODING,
 ) -> dict[str, Any]:
     """Write the group of a shard, and return what the record says that would commit it."""
 
     def write(path: Path) -> None:
         group = zarr.create_group(path, zarr_format=3, attributes={"shard": shard_id, "labels": labels})
+        attributes, packed = KINDS[layer.spec.kind].attributes, schema.encoding_of(encoding)
         for spec in layer.spec.arrays:
-            write_array(group, spec, arrays[spec.name], KINDS[layer.spec.kind].attributes(spec.name))
+            write_array(group, spec, arrays[spec.name], attributes(spec.name), packed)
 
     group, listed = publish_folder(layer.root, layer.shards_key, shard_id, write)
     return record_body(layer, shard_id, labels, arrays, (group, listed))

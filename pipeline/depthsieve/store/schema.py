@@ -8,10 +8,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from depthsieve.errors import StoreMismatch
+
 FORMAT = "depthsieve-labels"
 FORMAT_VERSION = 1
-ENCODING = "float16+uint8,blosc-zstd3-shuffle,crc32c"
-"""The one encoding there is so far; part of the label spec."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How maps are packed: by blosc with byte shuffle, then crc32c.
+
+    ``text`` is what the label spec says of it; ``pixel_bytes`` is what a pixel of label takes, on the large side.
+    """
+
+    text: str
+    codec: str
+    level: int
+    pixel_bytes: float
+
+
+ENCODINGS: Mapping[str, Encoding] = {
+    "fast": Encoding("float16+uint8,blosc-lz4hc5-shuffle,crc32c", "lz4hc", 5, 2.2),
+    "small": Encoding("float16+uint8,blosc-zstd9-shuffle,crc32c", "zstd", 9, 1.9),
+}
+"""What a new store may have, by name; docs/encoding.md says why these."""
+
+EARLIER_ENCODINGS = (Encoding("float16+uint8,blosc-zstd3-shuffle,crc32c", "zstd", 3, 2.2),)
+"""What a store may have that was made by an earlier release."""
+
+ENCODING = ENCODINGS["fast"].text
+"""What a new store has that nobody chose for."""
 
 ROOT_DOCUMENT = "labels.zarr/zarr.json"
 SHARDS = "labels.zarr/shards"
@@ -56,6 +82,14 @@ ROWS = (
     ArraySpec("focal_px", "float32", ("image",)),
     ArraySpec("content_sha256", "str", ("image",)),
 )
+
+
+def encoding_of(text: str) -> Encoding:
+    """The encoding that a label spec names. Raises :class:`StoreMismatch` for one of a later release."""
+    found = next((one for one in (*ENCODINGS.values(), *EARLIER_ENCODINGS) if one.text == text), None)
+    if found is None:
+        raise StoreMismatch(f"the store has encoding {text!r}, which this depthsieve cannot write; update depthsieve")
+    return found
 
 
 def shard_name(generation: int, number: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import BloscCname, BloscCodec, Crc32cCodec
 
 from depthsieve.records import ImageFailure, Shard, seal, unseal
 from depthsieve.storage import Root
@@ -67,7 +67,8 @@ def empty_arrays(shard: Shard) -> dict[str, np.ndarray[Any, Any]]:
 class CommitContext:
     """What a commit record says beside the shard's own content.
 
-    ``split_batches`` are those that did not fit into memory: (first row, rows, images at a time).
+    ``encoding`` is the label spec's. ``split_batches`` are those that did not fit into memory: (first row, rows, images
+    at a time).
     """
 
     fingerprint: str
@@ -75,6 +76,7 @@ class CommitContext:
     unit: str
     profile_digest: str
     split_batches: tuple[tuple[int, int, int], ...] = ()
+    encoding: str = schema.ENCODING
 
 
 def commit_shard(root: Root, shard: Shard, content: ShardArrays, context: CommitContext) -> bool:
@@ -142,21 +144,26 @@ def _failures(content: ShardArrays) -> list[dict[str, Any]]:
 
 def _write_group(path: Path, content: ShardArrays, context: CommitContext) -> None:
     group = zarr.create_group(path, zarr_format=3)
+    encoding = schema.encoding_of(context.encoding)
     for spec in (*schema.MAPS, *schema.ROWS):
         values = content.arrays[spec.name]
         attributes = schema.array_attributes(spec.name, context.quantity, context.unit)
-        write_array(group, spec, values, attributes)
+        write_array(group, spec, values, attributes, encoding)
 
 
 def write_array(
-    group: zarr.Group, spec: schema.ArraySpec, values: np.ndarray[Any, Any], attributes: dict[str, Any]
+    group: zarr.Group,
+    spec: schema.ArraySpec,
+    values: np.ndarray[Any, Any],
+    attributes: dict[str, Any],
+    encoding: schema.Encoding,
 ) -> None:
     """Write one array of a group: a map with a chunk an image, anything else in one."""
     shape = values.shape
     compressors: Sequence[Any] = [Crc32cCodec()]
     if spec.is_map:
-        typesize = values.dtype.itemsize
-        blosc = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=typesize)
+        size, name = values.dtype.itemsize, BloscCname(encoding.codec)
+        blosc = BloscCodec(cname=name, clevel=encoding.level, shuffle="shuffle", typesize=size)
         compressors = [blosc, Crc32cCodec()]
     array = group.create_array(
         spec.name,
