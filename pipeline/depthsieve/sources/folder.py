@@ -4,10 +4,12 @@
 * A link to a file inside the root is that file under another id. A link to a folder inside is skipped: its images come
   under their own ids, and loops end there. A link that leads out of the root is rejected by name and never followed:
   a downloaded folder must not be able to pull in other files of the machine. Name the target as a source of its own.
+* Tar and zip archives and Parquet files are looked into: what is in them is listed under their name. HDF5 files are
+  where they are named themselves, since in a folder of images they mostly hold depth.
 * Names that begin with a dot are hidden, and skipped like files that do not look like images; both are counted.
 """
 # Names are bytes here, which pathlib cannot hold.
-# ruff: noqa: PTH112, PTH114, PTH116, PTH118, PTH122, PTH123
+# ruff: noqa: PTH112, PTH114, PTH116, PTH118, PTH123
 
 import os
 import stat
@@ -18,22 +20,22 @@ from typing import BinaryIO
 from depthsieve.errors import ImageRejected, SourceError
 from depthsieve.images import read_header
 from depthsieve.records import ImageRecord, RejectedImage
+from depthsieve.sources.containers import (
+    CONTAINER_SUFFIXES,
+    CONVERT_SUFFIXES,
+    IMAGE_SUFFIXES,
+    MAX_FILE_BYTES,
+    NAMED_SUFFIXES,
+    PACKED_ENDINGS,
+    Container,
+    Member,
+    NoImages,
+    damage_named,
+    suffix_of,
+)
 from depthsieve.sources.ids import check_name, decode_path, encode_path, split_id
+from depthsieve.sources.open_containers import OpenContainers
 from depthsieve.sources.protocol import Listed, Passed
-
-MAX_FILE_BYTES = 2 * 1024**3
-"""A larger file is rejected: it is read whole to be decoded."""
-
-# fmt: off
-IMAGE_SUFFIXES = frozenset({
-    ".apng", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
-    ".tif", ".tiff", ".webp",
-})
-CONVERT_SUFFIXES = frozenset({
-    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".exr", ".hdr", ".heic", ".heif", ".hif", ".j2c", ".j2k", ".jp2", ".jpf",
-    ".jpx", ".jxl", ".jxr", ".nef", ".orf", ".pef", ".psd", ".raf", ".raw", ".rw2", ".srw", ".svg", ".tga",
-})
-# fmt: on
 
 
 class FolderSource:
@@ -48,6 +50,7 @@ class FolderSource:
         self.root = root
         self._root = os.fsencode(root)
         self._only = only
+        self._containers = OpenContainers()
         self.is_one_file = only is not None
 
     def __repr__(self) -> str:
@@ -56,7 +59,10 @@ class FolderSource:
     def listing(self, passed: Passed) -> Iterator[Listed | RejectedImage]:
         """See :class:`~depthsieve.sources.protocol.Source`. Raises :class:`SourceError` if the root is gone."""
         if self._only is not None:
-            yield self._entry(self._only)
+            if suffix_of(self._only) in CONTAINER_SUFFIXES | NAMED_SUFFIXES:
+                yield from self._members(self._only, passed, named=True)
+            else:
+                yield self._entry(self._only)
             return
         folders = [b""]
         while folders:
@@ -75,20 +81,25 @@ class FolderSource:
                     passed.hidden += 1
                 elif _is_folder(entry):
                     folders.append(path)
-                elif (found := self._listed(path, entry)) is not None:
-                    yield found
                 else:
-                    passed.other += 1
+                    yield from self._listed(path, entry, passed)
 
     def look(self, listed: Listed) -> ImageRecord | RejectedImage:
         """See :class:`~depthsieve.sources.protocol.Source`."""
-        size, mtime_ns = listed.size, listed.mtime_ns
+        size, mtime_ns = max(listed.size, 0), listed.mtime_ns
         try:
-            with self._open(listed.id) as file:
-                status = os.fstat(file.fileno())
-                size, mtime_ns = status.st_size, status.st_mtime_ns
-                _check_file(status)
+            target, place = self._target(listed.id)
+            if place:
+                container, mtime_ns = self._container(target)
+                with damage_named():
+                    file, size = container.open(place)
                 header = read_header(file)
+            else:
+                with _open(target) as file:
+                    status = os.fstat(file.fileno())
+                    size, mtime_ns = status.st_size, status.st_mtime_ns
+                    check_file(status)
+                    header = read_header(file)
         except (ImageRejected, SourceError) as error:
             return RejectedImage(listed.id, size, mtime_ns, str(error))
         except OSError as error:
@@ -105,45 +116,89 @@ class FolderSource:
 
     def read(self, image_id: str) -> bytes:
         """See :class:`~depthsieve.sources.protocol.Source`."""
-        with self._open(image_id) as file:
-            _check_file(os.fstat(file.fileno()))
+        target, place = self._target(image_id)
+        if place:
+            with damage_named():
+                return self._container(target)[0].read(place)
+        with _open(target) as file:
+            check_file(os.fstat(file.fileno()))
             return file.read()
 
-    def _open(self, image_id: str) -> BinaryIO:
-        """The file of an image, wherever its path leads within the root."""
-        path = decode_path(split_id(image_id, self.name))
+    def _target(self, image_id: str) -> tuple[bytes, str]:
+        """The file that an id leads to, wherever that is within the root, and the place in a container or ""."""
+        encoded, inside, place = split_id(image_id, self.name).partition("::")
+        path = decode_path(encoded)
         if b"\0" in path or any(part in (b"", b".", b"..") for part in path.split(b"/")):
             raise SourceError(f"{image_id!r} would leave the root of the source {self.name!r}")
+        if inside and not place:
+            raise SourceError(f"{image_id!r} names no image in its container")
         target = os.path.realpath(os.path.join(self._root, path))
         if not _inside(target, self._root):
             raise SourceError(f"{image_id!r} leads out of the root of the source {self.name!r}")
-        # Neither waits for a FIFO's writer, nor follows a link put there since.
-        return open(os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+        return target, place
 
-    def _listed(self, path: bytes, entry: os.DirEntry[bytes]) -> Listed | RejectedImage | None:
-        """A file in a folder; None for one that does not look like an image."""
-        suffix = os.path.splitext(path)[1].lower().decode("utf-8", "replace")
-        looks_like_image = suffix in IMAGE_SUFFIXES or suffix in CONVERT_SUFFIXES
+    def _container(self, target: bytes) -> tuple[Container, int]:
+        """A container, open, and the time of its file."""
+        status = os.stat(target)
+        check_file(status, container=True)
+        try:
+            return self._containers.get(target), status.st_mtime_ns
+        except NoImages as error:
+            raise ImageRejected("its container holds no images") from error
+
+    def _members(self, path: bytes, passed: Passed, named: bool = False) -> Iterator[Listed | RejectedImage]:
+        """What is in a container; a broken one is rejected itself, behind those that were found before."""
+        found = self._entry(path, container=True)
+        if isinstance(found, RejectedImage):
+            yield found
+            return
+        try:
+            container, mtime_ns = self._container(os.path.realpath(os.path.join(self._root, path)))
+            for member in _members_of(container, passed):
+                image_id = f"{found.id}::{member.place}"
+                if member.reason is None:
+                    yield Listed(image_id, member.size, mtime_ns)
+                else:
+                    yield RejectedImage(image_id, max(member.size, 0), mtime_ns, member.reason)
+        except ImageRejected as error:
+            if named or not isinstance(error.__cause__, NoImages):
+                yield RejectedImage(found.id, found.size, found.mtime_ns, str(error))
+            else:
+                passed.other += 1
+        except OSError as error:
+            yield RejectedImage(found.id, found.size, found.mtime_ns, _words(error))
+
+    def _listed(self, path: bytes, entry: os.DirEntry[bytes], passed: Passed) -> Iterator[Listed | RejectedImage]:
+        """A file in a folder, or what is in it; nothing for one that does not look like an image."""
+        suffix = suffix_of(path)
+        packed = next((ending for ending in PACKED_ENDINGS if path.lower().endswith(ending.encode())), None)
+        is_of_use = suffix in IMAGE_SUFFIXES | CONVERT_SUFFIXES | CONTAINER_SUFFIXES or packed is not None
         if entry.is_symlink():
             target = os.path.realpath(os.path.join(self._root, path))
             to_folder = os.path.isdir(target)
-            if (looks_like_image or to_folder) and not _inside(target, self._root):
-                return self._reject(path + b"/" * to_folder, "symbolic link that leads out of the source folder")
-            looks_like_image = looks_like_image and not to_folder
-        if not looks_like_image:
-            return None
-        if suffix in CONVERT_SUFFIXES:
-            return self._reject(path, f"{suffix} files are not read: convert to PNG or JPEG")
-        return self._entry(path)
+            if (is_of_use or to_folder) and not _inside(target, self._root):
+                yield self._reject(path + b"/" * to_folder, "symbolic link that leads out of the source folder")
+                return
+            is_of_use = is_of_use and not to_folder
+        if not is_of_use:
+            passed.other += 1
+        elif suffix in CONTAINER_SUFFIXES:
+            yield from self._members(path, passed)
+        elif suffix in CONVERT_SUFFIXES:
+            yield self._reject(path, f"{suffix} files are not read: convert to PNG or JPEG")
+        elif packed is not None:
+            yield self._reject(path, f"{packed} archives cannot be read in place: unpack it, or pack it as tar or zip")
+        else:
+            yield self._entry(path)
 
-    def _entry(self, path: bytes) -> Listed | RejectedImage:
-        """An image by its path: its size and time, or why it is no file that can be read."""
+    def _entry(self, path: bytes, container: bool = False) -> Listed | RejectedImage:
+        """An image, or a container, by its path: its size and time, or why it is no file that can be read."""
         full = os.path.join(self._root, path)
         size = mtime_ns = 0
         try:
             status = os.stat(full)
             size, mtime_ns = status.st_size, status.st_mtime_ns
-            _check_file(status)
+            check_file(status, container)
         except ImageRejected as error:
             reason = str(error)
         except OSError as error:
@@ -195,10 +250,21 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def _check_file(status: os.stat_result) -> None:
+def _members_of(container: Container, passed: Passed) -> Iterator[Member]:
+    with damage_named():
+        yield from container.members(passed)
+
+
+def _open(target: bytes) -> BinaryIO:
+    """Neither waits for a FIFO's writer, nor follows a link put there since."""
+    return open(os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+
+
+def check_file(status: os.stat_result, container: bool = False) -> None:
+    """Raises :class:`ImageRejected` for what is no regular file, or no container and too large to be an image."""
     if not stat.S_ISREG(status.st_mode):
         raise ImageRejected(f"not a file but {_kind(status.st_mode)}")
-    if status.st_size > MAX_FILE_BYTES:
+    if status.st_size > MAX_FILE_BYTES and not container:
         raise ImageRejected(f"{status.st_size:,} bytes, more than the {MAX_FILE_BYTES:,} allowed")
 
 

@@ -1,0 +1,77 @@
+"""Containers by their suffix, and the few that are open at once."""
+# Names are bytes here, which pathlib cannot hold.
+# ruff: noqa: PTH116
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from depthsieve.errors import SourceError
+from depthsieve.sources.containers import NAMED_SUFFIXES, Container, damage_named, suffix_of
+
+OPEN_AT_ONCE = 16
+
+
+def open_container(path: bytes) -> Container:
+    """The container at a resolved path, by its suffix. Raises :class:`NoImages`, :class:`ImageRejected`, OSError."""
+    with damage_named():
+        return _opener(suffix_of(path))(path)
+
+
+def _opener(suffix: str) -> Callable[[bytes], Container]:
+    if suffix == ".tar":
+        from depthsieve.sources.tar import TarContainer
+
+        return TarContainer
+    if suffix == ".zip":
+        from depthsieve.sources.zip import ZipContainer
+
+        return ZipContainer
+    if suffix == ".parquet":
+        from depthsieve.sources.parquet import ParquetContainer
+
+        return ParquetContainer
+    if suffix in NAMED_SUFFIXES:
+        from depthsieve.sources.hdf5 import Hdf5Container
+
+        return Hdf5Container
+    raise SourceError(f"{suffix or 'a file without a suffix'} is no kind of container that is known")
+
+
+Stamp = tuple[int, int, int, int]
+
+
+class OpenContainers:
+    """Containers that were used last, open, each as it is on the disk now. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._open: OrderedDict[bytes, tuple[Stamp, Container]] = OrderedDict()
+        self._opening: dict[bytes, threading.Lock] = {}
+
+    def __reduce__(self) -> tuple[type["OpenContainers"], tuple[()]]:
+        return OpenContainers, ()  # another process opens its own
+
+    def get(self, path: bytes) -> Container:
+        """The container at a resolved path. Raises as :func:`open_container`."""
+        if self._process != os.getpid():  # a fork: its parent's locks may be held, and its libraries are not to be used
+            self.__init__()  # type: ignore[misc]
+        status = os.stat(path)
+        stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        with self._lock:
+            opening = self._opening.setdefault(path, threading.Lock())
+        with opening:  # to read an index takes time, and one thread is enough
+            with self._lock:
+                held = self._open.get(path)
+                if held is not None and held[0] == stamp:
+                    self._open.move_to_end(path)
+                    return held[1]
+            container = open_container(path)
+            with self._lock:
+                self._open[path] = (stamp, container)
+                self._open.move_to_end(path)
+                while len(self._open) > OPEN_AT_ONCE:
+                    self._opening.pop(self._open.popitem(last=False)[0], None)
+        return container
