@@ -1,11 +1,9 @@
-"""Thresholds at the three scopes, against counting the pixels of made labels; and the selection that they are of."""
+"""Thresholds at the three scopes, against counting the pixels of made labels."""
 
-import hashlib
 import pickle
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 import pytest
 from storemaker import Picture, made_label, make_store, pictures
 
@@ -111,27 +109,3 @@ def test_a_damaged_histogram_is_found_before_single_rows_of_it_are_used(tmp_path
         for _ in range(2):
             with pytest.raises(StoreDamaged, match=r"histogram cannot be read: a checksum does not fit"):
                 thresholds.of(np.array([0])) if scope == "image" else thresholds.of_batch(np.array([0]))
-
-
-def test_a_selection_tells_where_labels_lie(store: Store) -> None:
-    selection = select(store, None)
-    ids = sorted(f"default/{n}.png" for n in range(11) if n != 3)
-    assert selection.ids == ids and len(selection) == 10
-    assert selection.digest == hashlib.sha256("".join(f"{one}\n" for one in ids).encode()).hexdigest()
-    entry = selection[ids.index("default/7.png")]
-    assert (entry.id, entry.shard, entry.row) == ("default/7.png", "0000-000002", 2)
-    assert (entry.label_shape, entry.source_shape) == ((28, 42), (56, 84))
-    assert entry.source_size == (store.path.parent / "images" / "7.png").stat().st_size
-    assert selection.images_of_shards() == {f"0000-{n:06d}": count for n, count in enumerate((3, 1, 3, 1, 2))}
-    rows = {selection.shards[shard]: sorted(row.tolist()) for shard, row in selection.rows_of_shards()}
-    expected = {"0": [0, 1, 2], "1": [1], "2": [0, 1, 2], "3": [0], "4": [0, 1]}
-    assert rows == {f"0000-00000{shard}": row for shard, row in expected.items()}
-    assert selection.label_shapes().tolist() == [list(selection[n].label_shape) for n in range(10)]
-
-
-def test_sources_are_found_without_a_look_at_every_id(store: Store) -> None:
-    table = store.index().filter(pc.field("status") == "labelled")
-    names = ["a", "a", "a b", "a.b", "a0", "b", "b", "b-", "ä", "ä"]
-    ids = sorted(f"{name}/{number}/x.png" for number, name in enumerate(names))
-    selection = Selection(table.set_column(0, "id", [ids]), "snapshot")
-    assert selection.source_names == sorted(set(names))

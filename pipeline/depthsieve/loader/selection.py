@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from depthsieve.errors import LoaderError, UsageError
 from depthsieve.records import Shape
 from depthsieve.store import Store
+from depthsieve.store.index import read_index
 
 _SIDES = ("height", "width", "label_height", "label_width")
+_COLUMNS = ("id", "shard", "row", "size", *_SIDES)
 _AT_ONCE = 1 << 16
 _CARRIED = ("fingerprint", "snapshot")
 _NAMED = 3
@@ -49,9 +51,11 @@ class Selection:
 
     def __init__(self, table: pa.Table, snapshot: str) -> None:
         self.snapshot = snapshot
-        shard = table["shard"].combine_chunks().dictionary_encode()
-        self.shards: list[str] = shard.dictionary.to_pylist()
-        self.shard_N = shard.indices.to_numpy().astype(np.int32)
+        shard = table["shard"].combine_chunks()
+        shard = shard if pa.types.is_dictionary(shard.type) else shard.dictionary_encode()
+        used, shard_N = np.unique(shard.indices.to_numpy(), return_inverse=True)
+        self.shards: list[str] = shard.dictionary.take(pa.array(used)).to_pylist()
+        self.shard_N = shard_N.astype(np.int32)
         self.row_N = table["row"].to_numpy().astype(np.int32)
         self._ids = table["id"].combine_chunks()
         self._sides = {name: table[name].to_numpy().astype(np.int32) for name in _SIDES}
@@ -111,28 +115,31 @@ def select(store: Store, subset: Collection[str] | str | Path | None) -> Selecti
 
     Raises :class:`LoaderError` where nothing is left, or the subset does not fit the store.
     """
-    index, snapshot = _settled_index(store)
-    labelled = index.filter(pc.equal(index["status"], "labelled"))
+    labelled, snapshot = _labelled(store)
     if not len(labelled):
-        states = ", ".join(f"{count} {state}" for state, count in sorted(Counter(index["status"].to_pylist()).items()))
-        raise LoaderError(f"{store.location} has no labelled image ({states or 'it is empty'}); label into it first")
+        states = sorted(Counter(store.index()["status"].to_pylist()).items())
+        listed = ", ".join(f"{count} {state}" for state, count in states) or "it is empty"
+        raise LoaderError(f"{store.location} has no labelled image ({listed}); label into it first")
     if subset is None:
         return Selection(labelled, snapshot)
     wanted = _kept_ids(Path(subset), store, snapshot) if isinstance(subset, str | Path) else _checked_ids(subset)
     ids = pa.array(wanted, pa.string())
     unknown = ids.filter(pc.invert(pc.is_in(ids, value_set=labelled["id"])))
     if len(unknown):
-        raise LoaderError(_unknown(unknown.to_pylist(), len(ids), index, store))
+        raise LoaderError(_unknown(unknown.to_pylist(), len(ids), store))
     return Selection(labelled.filter(pc.is_in(labelled["id"], value_set=ids)), snapshot)
 
 
-def _settled_index(store: Store) -> tuple[pa.Table, str]:
-    """The index, and the snapshot it shows, although a run may be committing shards meanwhile."""
+def _labelled(store: Store) -> tuple[pa.Table, str]:
+    """What the index has of labelled images, and the snapshot it shows, although a run may commit shards meanwhile."""
     for _ in range(3):
         snapshot = store.snapshot()
+        written = read_index(store, snapshot, _COLUMNS, "labelled")
+        if written is not None:
+            return written, snapshot
         index = store.index()
         if store.snapshot() == snapshot:
-            return index, snapshot
+            return index.filter(pc.equal(index["status"], "labelled")).select(_COLUMNS), snapshot
     raise LoaderError(f"{store.location} changed each time it was read; wait until its labelling run is done")
 
 
@@ -172,7 +179,8 @@ def _kept_ids(path: Path, store: Store, snapshot: str) -> list[str]:
     return kept  # type: ignore[no-any-return]
 
 
-def _unknown(unknown: list[str], count: int, index: pa.Table, store: Store) -> str:
+def _unknown(unknown: list[str], count: int, store: Store) -> str:
+    index = store.index()
     stands = index.filter(pc.is_in(index["id"], value_set=pa.array(unknown, pa.string())))
     states = dict(zip(stands["id"].to_pylist(), stands["status"].to_pylist(), strict=True))
     named = [f"{image_id} ({states.get(image_id, 'not in the store')})" for image_id in unknown[:_NAMED]]

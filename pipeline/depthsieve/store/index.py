@@ -6,12 +6,18 @@ Columns: ``id``; ``status`` ("labelled", "failed", "rejected", "pending"); ``rea
 that is still pending does not hide an older label. Images that a generation removed have no row.
 """
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from depthsieve.errors import StoreDamaged
+from depthsieve.records import unseal
+from depthsieve.store import schema
 from depthsieve.store.spill import SpillDatabase
 
 if TYPE_CHECKING:
@@ -36,6 +42,28 @@ SCHEMA = pa.schema(
 )
 
 _SQL_TYPES = {pa.string(): "VARCHAR", pa.int8(): "TINYINT", pa.int32(): "INTEGER", pa.int64(): "BIGINT"}
+
+
+def read_index(store: "Store", snapshot: str, columns: Sequence[str], status: str) -> pa.Table | None:
+    """Some columns of the rows of a status, out of ``index.parquet``, without the other rows in memory; None where that
+    file does not show ``snapshot``, or is not what was written."""
+    root = store.root
+    try:
+        record = unseal(root.read(schema.INDEX_RECORD), schema.INDEX_RECORD)
+        if record["snapshot"] != snapshot:
+            return None
+        with BytesIO(root.read(schema.INDEX)) if root.path is None else (root.path / schema.INDEX).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != record["sha256"]:
+                return None
+            file.seek(0)
+            index = pq.ParquetFile(file, read_dictionary=["shard"])
+            wanted = [*columns, *({"status"} - set(columns))]
+            groups = (index.read_row_group(number, wanted) for number in range(index.num_row_groups))
+            rows = [group.filter(pc.equal(group["status"], status)).select(columns) for group in groups]
+            empty = index.schema_arrow.empty_table().select(columns)
+    except (OSError, StoreDamaged, KeyError, pa.ArrowException):
+        return None  # it is derived: what it was made of is still there
+    return pa.concat_tables([empty, *rows]).unify_dictionaries()
 
 
 def build_index(store: "Store") -> pa.Table:
