@@ -58,7 +58,7 @@ def write(
 
 
 def opened(folder: Path) -> DirectArray:
-    array = open_direct(str(folder))
+    array = open_direct(str(folder), (folder / "zarr.json").read_bytes())
     assert array is not None
     return array
 
@@ -167,7 +167,7 @@ def test_a_flip_of_any_bit_is_told_and_never_read(tmp_path: Path, index: str) ->
     values = smooth((3, 4, 5))
     file = data_file(write(tmp_path / "a", values, "blosc", True, index))
     intact = file.read_bytes()
-    for bit in range(8 * len(intact)):
+    for bit in range(0, 8 * len(intact), 1 if index == "end" else 5):
         damaged = bytearray(intact)
         damaged[bit // 8] ^= 1 << bit % 8
         file.write_bytes(damaged)
@@ -353,6 +353,44 @@ def test_damage_names_the_array_and_the_remedy(store: Store) -> None:
         f"{array} cannot be read: a checksum does not fit; `depthsieve verify --repair` mends it"
     )
     assert open_store(store.path).reader("0000-000001").depth(1).any()
+
+
+def test_a_flip_of_any_bit_of_a_document_is_told(tmp_path: Path) -> None:
+    """Where it is still JSON, and one of another layout even."""
+    store = make_store(tmp_path, [Picture("a.png", (56, 84), (28, 42))])
+    (file,) = store.path.glob("labels.zarr/shards/*/depth/zarr.json")
+    intact = file.read_bytes()
+    for bit in range(0, 8 * len(intact), 7):
+        damaged = bytearray(intact)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        with pytest.raises(StoreDamaged, match=r"depth/zarr.json does not fit its digest; .*mends it"):
+            store.with_layer(None).reader("0000-000000").depth(0)
+    file.write_bytes(intact + b" ")
+    with pytest.raises(StoreDamaged, match=f"depth/zarr.json has {len(intact) + 1} bytes instead of {len(intact)}"):
+        store.with_layer(None).reader("0000-000000").depth(0)
+    assert store.with_layer(None).reader("0000-000000").reliability(0).any()
+
+
+def test_files_of_other_shards_are_told(store: Store) -> None:
+    """They are of another size."""
+    first, second = (next(store.path.glob(f"labels.zarr/shards/0000-00000{n}-*/depth/c/0/0/0")) for n in range(2))
+    data = first.read_bytes(), second.read_bytes()
+    first.write_bytes(data[1])
+    second.write_bytes(data[0])
+    assert len(data[0]) != len(data[1])
+    for shard in range(2):
+        with pytest.raises(StoreDamaged, match=r"depth/c/0/0/0 has \d+ bytes instead of \d+; .*mends it"):
+            open_store(store.path).reader(f"0000-00000{shard}").depth(0)
+
+
+def test_a_store_forgets_the_shards_it_used_longest_ago(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("depthsieve.store.reader.KEPT_READERS", 2)
+    opened = open_store(store.path)
+    readers = [opened.reader(f"0000-00000{shard}") for shard in (0, 1, 0, 2)]
+    assert readers[2] is readers[0] and len(opened._readers) == 2
+    assert opened.reader("0000-000000") is readers[0]
+    assert opened.reader("0000-000001") is not readers[1]
 
 
 # --- threads and processes

@@ -1,5 +1,7 @@
 """Read the arrays of one group of a store. Axes: N images of a shard, H and W the label shape, K the 256 codes."""
 
+import hashlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -11,6 +13,9 @@ from depthsieve.errors import DepthsieveError, StoreDamaged, UsageError
 from depthsieve.records import MEND
 from depthsieve.storage import Root
 from depthsieve.store import direct, schema
+
+Listed = Mapping[str, tuple[int, bytes]]
+"""Bytes and sha256 of each file of a group."""
 
 _Result = TypeVar("_Result")
 
@@ -50,22 +55,31 @@ class ZarrArray:
 class ShardReader:
     """The arrays of one committed shard, by row. Reading raises :class:`StoreDamaged` where a checksum does not fit.
 
-    ``folder`` is where its group lies; arrays named in ``instead`` are read from other folders. Threads may use one at
-    once, and so may a forked process.
+    ``folder`` is where its group lies; arrays named in ``instead`` are read from other folders. What is ``listed`` of a
+    folder's files is held against those of an array when that is first read: Zarr would read a missing file as zeros.
+    Threads may use one at once, and so may a forked process.
     """
 
-    def __init__(self, root: Root, folder: str, instead: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        root: Root,
+        folder: str,
+        instead: Mapping[str, str] | None = None,
+        listed: Mapping[str, Listed] | None = None,
+    ) -> None:
         self._root = root
         self._folder = folder
         self._instead = dict(instead or {})
+        self._listed = dict(listed or {})
         self._arrays: dict[str, direct.DirectArray | ZarrArray] = {}
 
     def _read(self, name: str, read: Callable[[direct.DirectArray | ZarrArray], _Result]) -> _Result:
         key = f"{self._instead.get(name, self._folder)}/{name}"
         try:
-            if name not in self._arrays:
-                self._arrays[name] = self._open(key)
-            return read(self._arrays[name])
+            array = self._arrays.get(name)
+            if array is None:
+                array = self._arrays[name] = self._open(key, name)
+            return read(array)
         except DepthsieveError:
             raise
         except (OSError, ValueError, RuntimeError, KeyError) as error:  # what zarr and its codecs raise
@@ -74,10 +88,20 @@ class ShardReader:
             )
             raise StoreDamaged(f"{self._root.location}/{key} cannot be read: {reason}; {MEND}") from error
 
-    def _open(self, key: str) -> direct.DirectArray | ZarrArray:
+    def _open(self, key: str, name: str) -> direct.DirectArray | ZarrArray:
+        folder = key.removesuffix(f"/{name}")
+        listed = self._listed.get(folder, {})
+        for file, (size, _) in listed.items():
+            if file.startswith(f"{name}/"):
+                entry = self._root.entry(f"{folder}/{file}")
+                _check_size(f"{self._root.location}/{folder}/{file}", entry.size if entry else None, size)
         found = None
         if direct.AVAILABLE and self._root.path is not None:
-            found = direct.open_direct(f"{self._root.location}/{key}")
+            document = self._root.read(f"{key}/zarr.json")
+            known = listed.get(f"{name}/zarr.json")
+            if known is not None and hashlib.sha256(document).digest() != known[1]:
+                raise StoreDamaged(f"{self._root.location}/{key}/zarr.json does not fit its digest; {MEND}")
+            found = direct.open_direct(f"{self._root.location}/{key}", document)
         return ZarrArray(self._root.zarr(key)) if found is None else found
 
     def read_into(self, name: str, row: int, out: NDArray[Any]) -> None:
@@ -134,13 +158,20 @@ class ShardReader:
         return self._read(name, read)
 
 
+def listed_of(files: Mapping[str, Mapping[str, Any]]) -> Listed:
+    """The files that a record names, in a form that many can be kept of."""
+    return {sys.intern(name): (file["bytes"], bytes.fromhex(file["sha256"])) for name, file in files.items()}
+
+
 def check_files(root: Root, folder: str, files: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise :class:`StoreDamaged` when a file of a group is missing or has another size than its record says: Zarr
     would read a missing one as zeros."""
     sizes = {entry.key: entry.size for entry in root.entries(folder)}
     for name, listed in files.items():
-        key = f"{folder}/{name}"
-        size = sizes.get(key)
-        if size != listed["bytes"]:
-            found = "is missing" if size is None else f"has {size} bytes instead of {listed['bytes']}"
-            raise StoreDamaged(f"{root.location}/{key} {found}; {MEND}")
+        _check_size(f"{root.location}/{folder}/{name}", sizes.get(f"{folder}/{name}"), listed["bytes"])
+
+
+def _check_size(shown: str, size: int | None, expected: int) -> None:
+    if size != expected:
+        found = "is missing" if size is None else f"has {size} bytes instead of {expected}"
+        raise StoreDamaged(f"{shown} {found}; {MEND}")

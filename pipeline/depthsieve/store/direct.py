@@ -32,11 +32,12 @@ _NO_CHUNK = np.uint64(0xFFFFFFFFFFFFFFFF)
 class DirectArray:
     """An array below ``folder``. Methods raise :class:`OSError` or :class:`ValueError` for a file that is not whole."""
 
-    __slots__ = ("_file", "_index_N2", "layout")
+    __slots__ = ("_bounds", "_file", "_index_N2", "layout")
 
     def __init__(self, folder: str, layout: Layout) -> None:
         self.layout = layout
         self._file = f"{folder}/{layout.file}"
+        self._bounds = layout.packed_bounds
         self._index_N2 = self._read_index() if layout.by_row else None
 
     @property
@@ -116,13 +117,8 @@ class DirectArray:
         self._unpack(self._checked(_pread(handle, self._bounded(length), start)), out)
 
     def _bounded(self, packed_bytes: int) -> int:
-        """``packed_bytes``, if a chunk can have so many. No packing makes its content much larger."""
-        least = CRC_BYTES if self.layout.checked else 0
-        most = least + self.layout.chunk_bytes
-        if not self.layout.packing:
-            least = most
-        else:
-            most += self.layout.chunk_bytes // 16 + 1024
+        """``packed_bytes``, if a chunk can have so many."""
+        least, most = self._bounds
         if not least <= packed_bytes <= most:
             raise ValueError(f"a chunk of {packed_bytes} bytes cannot hold {self.layout.chunk_bytes}")
         return packed_bytes
@@ -147,10 +143,10 @@ class DirectArray:
             _unpack_gzip(packed, out)
 
 
-def open_direct(folder: str) -> DirectArray | None:
-    """The array whose ``zarr.json`` lies in ``folder``; None where its layout is not read here. Raises likewise."""
-    with open(f"{folder}/zarr.json", "rb") as file:  # noqa: PTH123 - Path objects cost more than the read
-        layout = layout_of(file.read())
+def open_direct(folder: str, document: bytes) -> DirectArray | None:
+    """The array in ``folder``, whose ``zarr.json`` is ``document``; None where its layout is not read here. Raises
+    likewise."""
+    layout = layout_of(document)
     return None if layout is None else DirectArray(folder, layout)
 
 

@@ -81,12 +81,18 @@ class Layer:
     def folder_of(self, shard_id: str, labels: str) -> str | None:
         """Where the group of a shard lies, all of its files seen to be there; None where the layer does not have it, or
         has it for other labels than those of the digest ``labels``. Raises :class:`StoreDamaged`."""
+        found = self.group_of(shard_id, labels)
+        if found is None:
+            return None
+        check_files(self.root, *found)
+        return found[0]
+
+    def group_of(self, shard_id: str, labels: str) -> tuple[str, Mapping[str, Mapping[str, Any]]] | None:
+        """As :meth:`folder_of`, its files not looked at, and what the record says of them."""
         record = self.record(shard_id)
         if record is None or record["labels"] != labels:
             return None
-        folder = self.group_key(record["group"])
-        check_files(self.root, folder, record["files"])
-        return folder
+        return self.group_key(record["group"]), record["files"]
 
 
 def layer_names(root: Root) -> list[str]:

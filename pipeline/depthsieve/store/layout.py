@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,13 @@ class Layout:
     def chunk_bytes(self) -> int:
         """Bytes of a decoded chunk."""
         sides = self.shape[1:] if self.by_row else self.shape
-        return int(np.prod(sides, dtype=object)) * self.dtype.itemsize
+        return math.prod(sides) * self.dtype.itemsize
+
+    @property
+    def packed_bounds(self) -> tuple[int, int]:
+        """The fewest and the most bytes of a packed chunk. No packing makes its content much larger."""
+        least, most = CRC_BYTES * self.checked, CRC_BYTES * self.checked + self.chunk_bytes
+        return (least, most + self.chunk_bytes // 16 + 1024) if self.packing else (most, most)
 
     @property
     def index_bytes(self) -> int:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,17 +21,25 @@ from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotF
 from depthsieve.records import MEND, DatasetNote, LabelSpec, Shape, Shard, canonical_json, digest_of, unseal
 from depthsieve.storage import Root, open_root
 from depthsieve.store import plan, schema
-from depthsieve.store.arrays import ShardReader, check_files
+from depthsieve.store.arrays import ShardReader, check_files, listed_of
 from depthsieve.store.index import build_index
 from depthsieve.store.layer_kinds import RELIABILITY
 from depthsieve.store.layers import Layer, open_layer
 from depthsieve.store.pending import Pending
+from depthsieve.store.recent import Recent
 
 FETCHES = 16
 """Records fetched side by side from an object store."""
 
 KEPT_PARTS = 4
 """Parts of plans that an open store keeps in memory."""
+
+KEPT_READERS = 4096
+"""Shards that an open store keeps what it knows of: about 15 KB each."""
+
+
+def _no_readers() -> Recent[ShardReader]:
+    return Recent(KEPT_READERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +66,9 @@ class Store:
     root: Root
     spec: LabelSpec
     layer: Layer | None = None
-    _readers: dict[str, ShardReader] = field(default_factory=dict, repr=False, compare=False)
+    _readers: Recent[ShardReader] = field(default_factory=_no_readers, repr=False, compare=False)
     _shards: dict[int, plan.ShardTable] = field(default_factory=dict, repr=False, compare=False)
-    _parts: "OrderedDict[str, pa.Table]" = field(default_factory=OrderedDict, repr=False, compare=False)
+    _parts: Recent[pa.Table] = field(default_factory=lambda: Recent(KEPT_PARTS), repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.location, None if self.layer is None else self.layer.name)
@@ -72,7 +79,7 @@ class Store:
         Raises :class:`StoreError` that lists the layers there are.
         """
         layer = None if name is None else open_layer(self.root, name, self.fingerprint)
-        return dataclasses.replace(self, layer=layer, _readers={})
+        return dataclasses.replace(self, layer=layer, _readers=_no_readers())
 
     @property
     def location(self) -> str:
@@ -86,7 +93,7 @@ class Store:
             raise StoreError(f"{self.location} is not on this machine's disks; copy it to a folder for this")
         return self.root.path
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """The label spec's fingerprint."""
         return self.spec.fingerprint
@@ -184,12 +191,11 @@ class Store:
         number, shard = schema.shard_number(shard_id)
         generation = self._generation(schema.generation_key(number))  # listing them all takes long in a large store
         name = plan.part_name(number, shard // plan.PART_SHARDS)
-        if name not in self._parts:
-            self._parts[name] = self._table(generation, name)
-            while len(self._parts) > KEPT_PARTS:
-                self._parts.popitem(last=False)
+        part = self._parts.get(name)
+        if part is None:
+            part = self._parts.put(name, self._table(generation, name))
         start, count = self.shard_table(generation).rows(shard)
-        return self._parts[name][start : start + count]
+        return part[start : start + count]
 
     def index(self) -> pa.Table:
         """One row an image: where its label is, or why it has none. Columns in :mod:`depthsieve.store.index`."""
@@ -215,23 +221,28 @@ class Store:
         return digest_of([sorted(self.committed()), plans])
 
     def reader(self, shard_id: str) -> ShardReader:
-        """The arrays of a committed shard; opened once a store object.
+        """The arrays of a committed shard; what was opened last is kept open.
 
-        Raises :class:`StoreDamaged` when a file is missing or has another size: Zarr would read a missing one as zeros;
-        and :class:`StoreError` for a shard that the layer does not have.
+        Raises :class:`StoreError` for a shard that the layer does not have; and, here or when an array is first read,
+        :class:`StoreDamaged` when a file is missing or has another size: Zarr would read a missing one as zeros.
         """
-        if shard_id not in self._readers:
-            record = self.commit_record(shard_id)
-            folder = schema.group_key(record["group"])
-            check_files(self.root, folder, record["files"])
-            instead = {}
-            if self.layer is not None:
-                in_layer = self.layer.folder_of(shard_id, record["content_sha256"])
-                if in_layer is None:
-                    raise StoreError(f"layer {self.layer.name!r} does not have shard {shard_id}; {self._recalibrate}")
-                instead = {spec.name: in_layer for spec in RELIABILITY}
-            self._readers[shard_id] = ShardReader(self.root, folder, instead)
-        return self._readers[shard_id]
+        return self._readers.get(shard_id) or self._readers.put(shard_id, self._open_shard(shard_id))
+
+    def _open_shard(self, shard_id: str) -> ShardReader:
+        record = self.commit_record(shard_id)
+        folder = schema.group_key(record["group"])
+        files, instead = {folder: record["files"]}, {}
+        if self.layer is not None:
+            found = self.layer.group_of(shard_id, record["content_sha256"])
+            if found is None:
+                raise StoreError(f"layer {self.layer.name!r} does not have shard {shard_id}; {self._recalibrate}")
+            files[found[0]] = found[1]
+            instead = {spec.name: found[0] for spec in RELIABILITY}
+        if self.root.path is None:  # one listing costs less than a look at each file
+            for where, listed in files.items():
+                check_files(self.root, where, listed)
+            files = {}
+        return ShardReader(self.root, folder, instead, {where: listed_of(listed) for where, listed in files.items()})
 
     @property
     def _recalibrate(self) -> str:
