@@ -11,6 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+import lmdb
 import numpy as np
 from PIL import Image
 
@@ -46,12 +47,12 @@ MINIATURES = {
     ),
     "lsun": Miniature(
         (
-            "bedroom_train_lmdb::0001c44e5f5175a7e6358d207660f971d90abaf4",
-            "church_outdoor_train_lmdb::000319b73404935eec40ac49d1865ce197b3a553",
+            "bedroom_train_lmdb/data.mdb::0001c44e5f5175a7e6358d207660f971d90abaf4",
+            "church_outdoor_train_lmdb/data.mdb::000319b73404935eec40ac49d1865ce197b3a553",
         ),
         (
-            "bedroom_val_lmdb::00038e8b13a97577ada8a884702d607220ce6d15",
-            "airplane::00039ba1bf659c30e50b757280efd5eba6fc2fe1",
+            "bedroom_val_lmdb/data.mdb::00038e8b13a97577ada8a884702d607220ce6d15",
+            "airplane/data.mdb::00039ba1bf659c30e50b757280efd5eba6fc2fe1",
         ),
     ),
     "objects365": Miniature(
@@ -151,7 +152,7 @@ def build(root: Path, name: str) -> Miniature:
             (root / path).write_bytes(data)
     for archive, members in archives.items():
         (root / archive).parent.mkdir(parents=True, exist_ok=True)
-        {".tar": write_tar, ".zip": write_zip, "": write_lmdb}[Path(archive).suffix](root / archive, members)
+        {".tar": write_tar, ".zip": write_zip, ".mdb": write_lmdb}[Path(archive).suffix](root / archive, members)
     return miniature
 
 
@@ -181,8 +182,6 @@ def write_zip(path: Path, members: list[tuple[str, bytes]]) -> None:
 
 
 def write_lmdb(path: Path, members: list[tuple[str, bytes]]) -> None:
-    import lmdb  # an extra of its own
-
-    with lmdb.open(str(path), map_size=1 << 20) as database, database.begin(write=True) as transaction:
+    with lmdb.open(str(path.parent), map_size=1 << 20) as database, database.begin(write=True) as transaction:
         for member, data in members:
             transaction.put(member.encode(), data)

@@ -4,8 +4,8 @@
 * A link to a file inside the root is that file under another id. A link to a folder inside is skipped: its images come
   under their own ids, and loops end there. A link that leads out of the root is rejected by name and never followed:
   a downloaded folder must not be able to pull in other files of the machine. Name the target as a source of its own.
-* Tar and zip archives and Parquet files are looked into: what is in them is listed under their name. HDF5 files are
-  where they are named themselves, since in a folder of images they mostly hold depth.
+* Tar and zip archives, Parquet files and LMDB databases (`.mdb`) are looked into: what is in them is listed under their
+  name. HDF5 files are where they are named themselves, since in a folder of images they mostly hold depth.
 * Names that begin with a dot are hidden, and skipped like files that do not look like images; both are counted.
 """
 # Names are bytes here, which pathlib cannot hold.

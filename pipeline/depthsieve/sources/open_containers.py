@@ -32,6 +32,10 @@ def _opener(suffix: str) -> Callable[[bytes], Container]:
         from depthsieve.sources.parquet import ParquetContainer
 
         return ParquetContainer
+    if suffix == ".mdb":
+        from depthsieve.sources.lmdb import LmdbContainer
+
+        return LmdbContainer
     if suffix in NAMED_SUFFIXES:
         from depthsieve.sources.hdf5 import Hdf5Container
 
