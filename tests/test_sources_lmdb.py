@@ -157,6 +157,18 @@ def test_pages_that_go_in_a_circle_or_lie_are_noticed(tmp_path: Path) -> None:
         pytest.fail("no branch")
 
 
+def test_a_value_that_was_cut_off_is_refused_and_the_others_are_read(tmp_path: Path) -> None:
+    path = pack_lmdb(tmp_path / "data.mdb", {b"a": b"1" * 100})
+    pack_lmdb(path, {b"b": b"2" * 50_000})
+    container = LmdbContainer(str(path).encode())
+    (_, big) = container._leaves()
+    path.write_bytes(path.read_bytes()[: big.offset + 40_000])
+    cut = LmdbContainer(str(path).encode())
+    with pytest.raises(ImageRejected, match="ends within it"):
+        cut.read("b")
+    assert cut.read("a") == b"1" * 100
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_damage_anywhere_is_an_error_of_ours(tmp_path: Path, seed: int) -> None:
     whole = pack_lmdb(tmp_path / "data.mdb", values(60)).read_bytes()
