@@ -20,6 +20,7 @@ REMEDIES = {
     "remove": "--repair removes it",
     "layer record": "--repair writes it anew from its group, or takes the shard out of the layer",
     "recalibrate": "--repair takes the shard out of the layer, and `depthsieve recalibrate` adds it again",
+    "refill": "--repair takes the shard out of the layer, and `depthsieve features` adds it again",
     "lost": "--repair takes the shard out of the layer: its signals are lost, its labels stand",
     "none": "left as it is",
 }
@@ -74,6 +75,8 @@ def _print_taken_out(report: "VerifyReport") -> None:
         gone = f"Layer {layer} lost {count(len(out), 'shard')} ({named})"
         if layer == "signals":
             click.echo(f"{gone}: raw signals cannot be made again without labelling anew; the labels stand.")
+        elif layer == "features":
+            click.echo(f"{gone}; add them again: depthsieve features {report.store}")
         else:
             click.echo(f"{gone}; add them again: depthsieve recalibrate {report.store} --name {layer}")
 

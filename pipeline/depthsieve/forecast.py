@@ -197,7 +197,7 @@ def _label_and_store(shard: Shard, work: ShardWork, lanes: Lanes, folder: Path) 
     done, root = label_shard(shard, work, lanes), LocalRoot(folder)
     context = CommitContext("", work.teacher.quantity, work.teacher.unit, "", encoding=work.encoding)
     records = [publish_group(root, shard, done.content, context)]
-    for spec in kept_layers(work.job, label_spec(work.teacher, work.job.signals, work.encoding)):
+    for spec in kept_layers(work.job, label_spec(work.teacher, work.job.signals, work.encoding), work.teacher):
         records.append(publish_to_layer(Layer(root, spec), shard.id, "", done.layers[spec.name], work.encoding))
     return sum(int(entry["bytes"]) for record in records for entry in record["files"].values())
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from depthsieve.errors import ImageRejected
+from depthsieve.features import COLUMNS, ImageSignals, label_signals
 from depthsieve.records import Quantity, Shape
 from depthsieve.reliability import (
     edges_disagreement,
@@ -43,6 +44,7 @@ class PreparedImage:
     hole_HW: np.ndarray[Any, np.dtype[np.bool_]] | None
     focal_px: float
     content_sha256: str
+    signals: ImageSignals
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def label_batch(
     """Label the rows of ``span`` into ``arrays``. Returns how many images went through the teacher at a time.
 
     That is the whole batch, or ``most``, and a half, a quarter, ... of it where that does not fit into memory. A row
-    that is rejected, or whose prediction is no label, gets its reason. Kept signals go into an array named by each.
+    that is rejected, or whose prediction is no label, gets its reason. Kept signals go into an array named by each, and
+    features into those of :func:`feature_arrays`.
     Raises what torch raises when one image alone does not fit.
     """
     height, width = arrays["depth"].shape[1:]
@@ -120,13 +123,27 @@ def label_batch(
         arrays["content_sha256"][row] = image.content_sha256
         for number, name in enumerate(work.signals if work.keep_signals else ()):
             arrays[name][row] = labels.signal_BSHW[place, number]
+        about = label_signals(arrays["depth"][row], arrays["histogram"][row], work.teacher.quantity)
+        arrays["values"][row] = np.concatenate([about, image.signals.values])
+        arrays["phash"][row] = image.signals.phash
+        if "embedding" in arrays and len(labels.embedding_BD):
+            arrays["embedding"][row] = labels.embedding_BD[place]
     return part
+
+
+def feature_arrays(images: int, embedding_size: int | None) -> dict[str, np.ndarray[Any, Any]]:
+    """Empty arrays of a shard's features, as the layer of them has it."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        "values": np.zeros((images, len(COLUMNS)), np.float32),
+        "phash": np.zeros(images, np.uint64),
+    }
+    return arrays | ({"embedding": np.zeros((images, embedding_size), np.float16)} if embedding_size else {})
 
 
 @dataclass(frozen=True)
 class _Labels:
     """A batch as it is stored: float16 depth, uint8 codes and their histogram, signals where they are kept (float16),
-    and what tells a label from none.
+    the backbone's embedding if there is one (float16), and what tells a label from none.
 
     ``wild_B`` counts pixels that are not finite; ``low_B`` and ``high_B`` are the ends of a map before it was rounded.
     """
@@ -138,9 +155,16 @@ class _Labels:
     wild_B: torch.Tensor
     low_B: torch.Tensor
     high_B: torch.Tensor
+    embedding_BD: torch.Tensor
 
     @classmethod
-    def of(cls, depth_BHW: torch.Tensor, code_BHW: torch.Tensor, kept: list[torch.Tensor]) -> "_Labels":
+    def of(
+        cls,
+        depth_BHW: torch.Tensor,
+        code_BHW: torch.Tensor,
+        kept: list[torch.Tensor],
+        embedding_BD: torch.Tensor | None = None,
+    ) -> "_Labels":
         """Made where the maps are, on the device, so that only this crosses the bus."""
         flat_BP = depth_BHW.flatten(1)
         none = depth_BHW.new_empty((len(depth_BHW), 0))
@@ -152,6 +176,7 @@ class _Labels:
             (~torch.isfinite(flat_BP)).sum(1),
             flat_BP.amin(1),
             flat_BP.amax(1),
+            none[:0] if embedding_BD is None else embedding_BD.half(),
         )
 
     def to_cpu(self) -> "_Labels":
@@ -179,18 +204,23 @@ class _Labels:
 
 
 def predict_labels(
-    image_BCHW: torch.Tensor, second_BChw: torch.Tensor, teacher: Teacher, signals: tuple[str, ...]
+    image_BCHW: torch.Tensor,
+    second_BChw: torch.Tensor,
+    teacher: Teacher,
+    signals: tuple[str, ...],
+    embeddings: list[torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Depth (float32 [B,H,W]), and each signal's disagreement relative to it (likewise, by name in order).
 
-    ``second_BChw`` holds the images for ``teacher.second``, and is looked at for the signal "teachers" alone.
+    ``second_BChw`` holds the images for ``teacher.second``, and is looked at for the signal "teachers" alone. What the
+    backbone made of the images is added to ``embeddings``, if it tells.
     """
     views = [image_BCHW]
     if "flip" in signals:
         views.append(image_BCHW.flip(-1))
     if "photometric" in signals:
         views.append(photometric_view(image_BCHW))
-    depth_BHW, *others = _predict(teacher, views)
+    depth_BHW, *others = _predict(teacher, views, embeddings)
     quantity, deltas = teacher.quantity, {}
     if "flip" in signals:
         deltas["flip"] = flip_disagreement(depth_BHW, others.pop(0), quantity)
@@ -233,10 +263,11 @@ def _in_parts(batch: _Batch, work: LabelWork, part: int) -> _Labels | None:
     try:
         for start in range(0, len(batch.image_BCHW), part):
             images, second, valid = batch.to_device(slice(start, start + part), teacher.device)
-            depth_BHW, relative = predict_labels(images, second, teacher, work.signals)
+            embeddings: list[torch.Tensor] = []
+            depth_BHW, relative = predict_labels(images, second, teacher, work.signals, embeddings)
             code_BHW = reliability_codes(depth_BHW, relative, valid.to(depth_BHW.device), teacher.quantity)
             kept = list(relative.values()) if work.keep_signals else []
-            done.append(_Labels.of(depth_BHW, code_BHW, kept).to_cpu())
+            done.append(_Labels.of(depth_BHW, code_BHW, kept, *embeddings).to_cpu())
     except (MemoryError, RuntimeError) as error:
         if part == 1 or not is_out_of_memory(error):
             raise
@@ -257,12 +288,19 @@ def _release_memory(teacher: Teacher) -> None:
         torch.mps.empty_cache()
 
 
-def _predict(teacher: Teacher, views: list[torch.Tensor]) -> list[torch.Tensor]:
+def _predict(
+    teacher: Teacher, views: list[torch.Tensor], embeddings: list[torch.Tensor] | None = None
+) -> list[torch.Tensor]:
     """The prediction for each view, all of one shape: in one batch on a GPU, one after another elsewhere.
 
-    A CPU gains nothing by larger batches, and they would move the last bits.
+    A CPU gains nothing by larger batches, and they would move the last bits. The embedding of the first view is added
+    to ``embeddings``.
     """
-    if teacher.device.type == "cuda" and len(views) > 1:
-        return list(teacher.predict(torch.cat(views)).chunk(len(views)))
-    maps = [teacher.predict(view_BCHW) for view_BCHW in views]
+    together = [torch.cat(views)] if teacher.device.type == "cuda" and len(views) > 1 else views
+    maps: list[torch.Tensor] = []
+    for view_BCHW in together:
+        depth_BHW = teacher.predict(view_BCHW)
+        if embeddings is not None and not maps and (embedding_BD := teacher.take_embedding()) is not None:
+            embeddings.append(embedding_BD[: len(views[0])])
+        maps += depth_BHW.chunk(len(views)) if len(together) < len(views) else [depth_BHW]
     return [map_.cpu() for map_ in maps] if teacher.device.type == "mps" else maps  # alignment needs float64: not MPS

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from depthsieve.errors import DepthsieveError, ImageRejected, StoreError, TeacherError
-from depthsieve.forward import LabelWork, is_out_of_memory, label_batch
+from depthsieve.forward import LabelWork, feature_arrays, is_out_of_memory, label_batch
 from depthsieve.lanes import GPU_LANES, Lanes, cores
 from depthsieve.numerics import make_profile
 from depthsieve.preparing import Prepared, Unreadable, prepare_image
@@ -31,10 +31,11 @@ from depthsieve.reliability import shipped_calibration
 from depthsieve.sources import Source, reopen_source
 from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import open_store, schema
-from depthsieve.store.layer_kinds import SIGNALS, LayerSpec, signals_spec
+from depthsieve.store.layer_kinds import FEATURES, SIGNALS, LayerSpec, features_spec, signals_spec
 from depthsieve.store.layers import commit_to_layer, make_layer
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard, empty_arrays
 from depthsieve.teachers import Teacher, load_teacher
+from depthsieve.teachers.embedding import METHOD
 from depthsieve.threads import torch_threads
 
 Done = TypeVar("Done")
@@ -75,9 +76,10 @@ def _second_spec(second: Teacher) -> dict[str, Any]:
     return {name: getattr(second, name) for name in names}
 
 
-def kept_layers(job: LabelJob, spec: LabelSpec) -> tuple[LayerSpec, ...]:
+def kept_layers(job: LabelJob, spec: LabelSpec, teacher: Teacher) -> tuple[LayerSpec, ...]:
     """The layers that a job adds to with each shard: :attr:`Labelled.layers` has the arrays of each."""
-    return (signals_spec(spec),) if job.keep_signals else ()
+    features = features_spec(spec, teacher.embedding_size, METHOD)
+    return (features, signals_spec(spec)) if job.keep_signals else (features,)
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,9 @@ class ShardLabeller:
                 f"a worker found other weights or settings for teacher {job.teacher.name!r} than the run was planned "
                 "with; give every worker the same checkpoint"
             )
-        self._layers = [make_layer(self._store.root, spec) for spec in kept_layers(job, self._store.spec)]
+        self._layers = [
+            make_layer(self._store.root, spec) for spec in kept_layers(job, self._store.spec, self._teacher)
+        ]
         self._sources = {name: reopen_source(name, root) for name, root in job.sources}
         self._profiles = {generation.number: generation.profile for generation in self._store.generations()}
         self._lanes = lanes_of(self._teacher, job, list(self._profiles.values())[-1])
@@ -254,6 +258,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes, make_room: Callable
     how = LabelWork(work.teacher, work.job.signals, work.job.keep_signals)
     arrays = empty_arrays(shard)
     kept = {name: np.zeros_like(arrays["depth"]) for name in (how.signals if how.keep_signals else ())}
+    features = feature_arrays(len(shard.images), how.teacher.embedding_size)
     size, watch = work.profile.batch_size, work.watch
     spans = [range(start, min(start + size, len(shard.images))) for start in range(0, len(shard.images), size)]
     began: list[float] = []
@@ -265,7 +270,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes, make_room: Callable
         began.append(time.monotonic())
         most = 1 if watch.care and span.start in watch.care.singly else size
         with torch_threads(work.profile.threads):
-            part = label_batch(arrays | kept, span, prepared, how, most)
+            part = label_batch(arrays | kept | features, span, prepared, how, most)
         return part, [image for image in prepared if isinstance(image, Unreadable)]
 
     def pixels(row: int) -> int:
@@ -286,7 +291,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes, make_room: Callable
             _check_stop(watch.stop, (time.monotonic() - began[0]) / done * (len(spans) - done))
     if len(unreadable) == len(shard.images):
         raise OSError(errno.EIO, f"none of {len(unreadable)} images can be read; is the disk there? {unreadable[0]}")
-    return Labelled(ShardArrays(arrays), tuple(split), {SIGNALS: kept} if kept else {})
+    return Labelled(ShardArrays(arrays), tuple(split), {FEATURES: features} | ({SIGNALS: kept} if kept else {}))
 
 
 def _check_stop(stop: Stop | None, seconds: float) -> None:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from depthsieve.errors import ImageRejected, SourceError, TeacherError
+from depthsieve.features import image_signals
 from depthsieve.forward import PreparedImage
 from depthsieve.images import decode
 from depthsieve.records import ImageRecord, Shape
@@ -56,7 +57,8 @@ def prepare_image(
     if decoded.hole_HW is not None:
         covered = cv2.resize(decoded.hole_HW.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
         hole_HW = np.asarray(covered > 0)
-    return PreparedImage(prepared_CHW, second_Chw, hole_HW, decoded.header.focal_px, hashlib.sha256(data).hexdigest())
+    digest, signals = hashlib.sha256(data).hexdigest(), image_signals(decoded.rgb_HW3)
+    return PreparedImage(prepared_CHW, second_Chw, hole_HW, decoded.header.focal_px, digest, signals)
 
 
 def _prepare_second(rgb_HW3: np.ndarray[Any, Any], shape: Shape, second: Teacher) -> np.ndarray[Any, Any]:

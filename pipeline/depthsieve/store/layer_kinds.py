@@ -1,7 +1,8 @@
 """The kinds of layers a store may have: their arrays, and what a layer of each kind says of itself.
 
 ``signals`` holds the raw signals that reliability was made of. ``reliability`` holds the reliability that another
-calibration makes of them. A new kind is an entry in :data:`KINDS`, and a line in docs/store_format.md.
+calibration makes of them. ``features`` holds a few numbers about each image, which ``curate`` chooses by. A new kind is
+an entry in :data:`KINDS`, and a line in docs/store_format.md.
 
 Axes: N images of a shard, H and W the label shape, K the 256 reliability codes.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from depthsieve.errors import StoreDamaged, StoreMismatch, UsageError
+from depthsieve.features.columns import COLUMNS
 from depthsieve.records import MEND, LabelSpec, canonical_json, digest_of, seal, unseal
 from depthsieve.store import schema
 from depthsieve.store.findings import Remedy
@@ -26,6 +28,20 @@ RELIABILITY = (
     next(spec for spec in schema.ROWS if spec.name == "histogram"),
 )
 """The arrays of a layer of reliability: those of the labels that it stands for."""
+
+FEATURES = "features"
+"""The kind of the layer of what images and labels say of themselves in a few numbers, and its name."""
+
+FEATURE_ARRAYS = (
+    schema.ArraySpec("values", "float32", ("image", "feature")),
+    schema.ArraySpec("phash", "uint64", ("image",)),
+    schema.ArraySpec("embedding", "float16", ("image", "number")),
+)
+_FEATURES = {
+    "values": "the features that the layer's attribute features.columns names, in that order; NaN = not known",
+    "phash": "perceptual hash of the image: alike where few of 64 bits differ",
+    "embedding": "what the teacher's backbone makes of the image, of norm 1; all 0 = not known",
+}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
@@ -90,6 +106,15 @@ class LayerKind:
     needed: tuple[str, ...] = ()
 
 
+def _feature_arrays(spec: LayerSpec) -> tuple[schema.ArraySpec, ...]:
+    embedded = (spec.detail or {}).get("embedding")
+    return FEATURE_ARRAYS if embedded else FEATURE_ARRAYS[:2]
+
+
+def _feature_attributes(name: str) -> dict[str, Any]:
+    return {"meaning": _FEATURES[name]}
+
+
 def _signal_attributes(name: str) -> dict[str, Any]:
     meaning = f"disagreement of the label by the signal {name}, relative to the label: |difference| / (label + median)"
     return {"meaning": meaning, "unit": "1"}
@@ -109,12 +134,25 @@ KINDS: Mapping[str, LayerKind] = {
         detail="calibration",
         needed=("name", "digest", "transferred"),
     ),
+    FEATURES: LayerKind(
+        arrays=_feature_arrays,
+        attributes=_feature_attributes,
+        remedy="refill",
+        detail="features",
+        needed=("columns", "embedding"),
+    ),
 }
 
 
 def signals_spec(spec: LabelSpec) -> LayerSpec:
     """What the kept signals of a store are: nothing else than its label spec decides it."""
     return LayerSpec(SIGNALS, SIGNALS, spec.fingerprint, tuple(sorted(spec.signals)))
+
+
+def features_spec(spec: LabelSpec, size: int | None, method: str) -> LayerSpec:
+    """What the features of a store are: also so many numbers as an embedding, made by that method; None: no numbers."""
+    detail = {"columns": list(COLUMNS), "embedding": {"size": size, "method": method} if size else None}
+    return LayerSpec(FEATURES, FEATURES, spec.fingerprint, (), detail)
 
 
 def is_name(name: str) -> bool:

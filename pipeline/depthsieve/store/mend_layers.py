@@ -25,8 +25,8 @@ class TakenOut(NamedTuple):
 
 
 def mend_layers(store: Store, findings: Iterable[Finding]) -> list[TakenOut]:
-    """Mend the layers; returns what they lost. Of kept signals that is lost for good, of reliability it can be made
-    again."""
+    """Mend the layers; returns what they lost. Of kept signals that is lost for good, of reliability and features
+    it can be made again."""
     damaged: dict[TakenOut, set[str]] = {}
     for finding in findings:
         if finding.shard and (finding.remedy == "layer record" or finding.remedy in _TAKE_OUT):

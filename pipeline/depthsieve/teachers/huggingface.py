@@ -1,5 +1,6 @@
 """The Hugging Face teacher: any ``AutoModelForDepthEstimation`` whose output is known to be depth or disparity."""
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.nn.functional import interpolate, pad
 from depthsieve.errors import TeacherUnsupported
 from depthsieve.records import Quantity, Shape
 from depthsieve.teachers.checkpoints import Checkpoint
+from depthsieve.teachers.embedding import BackboneEmbedding
 from depthsieve.teachers.preprocessing import Preprocessing, ProcessorPreprocessing, pad_margin
 from depthsieve.teachers.protocol import Teacher
 
@@ -36,6 +38,9 @@ class HuggingFaceTeacher:
         self.device: torch.device = next(model.parameters()).device
         self.preprocessing: Mapping[str, Any] = preprocessing.spec
         self.second: Teacher | None = None
+        self._embedding = BackboneEmbedding(model)
+        self.embedding_size = self._embedding.size
+        self._last = threading.local()
 
     def label_shape(self, height: int, width: int) -> Shape:
         """See :meth:`depthsieve.teachers.protocol.Teacher.label_shape`."""
@@ -53,7 +58,10 @@ class HuggingFaceTeacher:
     def predict(self, image_BCHW: torch.Tensor) -> torch.Tensor:
         """See :meth:`depthsieve.teachers.protocol.Teacher.predict`."""
         if self._one_by_one and len(image_BCHW) > 1:
-            return torch.cat([self.predict(image_CHW[None]) for image_CHW in image_BCHW])
+            alone = [(self.predict(image_CHW[None]), self.take_embedding()) for image_CHW in image_BCHW]
+            known = [embedding_1D for _, embedding_1D in alone if embedding_1D is not None]
+            self._last.embedding = torch.cat(known) if known else None
+            return torch.cat([depth_1HW for depth_1HW, _ in alone])
         shape = image_BCHW.shape[-2:]
         rows, columns = pad_margin((shape[0], shape[1])) if self._margin else (0, 0)
         if rows or columns:
@@ -66,7 +74,13 @@ class HuggingFaceTeacher:
         depth_BHW = depth_BHW[:, rows : rows + shape[0], columns : columns + shape[1]]
         if getattr(output, "field_of_view", None) is not None:
             depth_BHW = depth_pro_metres(depth_BHW, output.field_of_view.float())
+        self._last.embedding = self._embedding.take(image_BCHW.shape[2], image_BCHW.shape[3])
         return depth_BHW.contiguous()
+
+    def take_embedding(self) -> torch.Tensor | None:
+        """See :meth:`depthsieve.teachers.protocol.Teacher.take_embedding`."""
+        embedding_BD: torch.Tensor | None = self._last.__dict__.pop("embedding", None)
+        return embedding_BD
 
 
 def depth_pro_metres(inverse_BHW: torch.Tensor, degrees_B: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,8 @@ class Teacher(Protocol):
     and shift, larger is nearer) or ``depth`` with unit ``"m"``. ``dtype`` is the compute type, ``attention`` the
     attention backend in use. ``preprocessing`` is plain JSON and holds everything that decides the model's input and
     the label shape; it goes into the label spec's fingerprint. ``second`` is another teacher that its predictions are
-    compared with, if there is one.
+    compared with, if there is one. ``embedding_size`` is how many numbers :meth:`take_embedding` gives for an image,
+    None where it gives none.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Teacher(Protocol):
     preprocessing: Mapping[str, Any]
     device: "torch.device"
     second: "Teacher | None"
+    embedding_size: int | None
 
     def label_shape(self, height: int, width: int) -> Shape:
         """The (H, W) at which an upright image of ``height`` x ``width`` pixels is labelled.
@@ -56,3 +58,7 @@ class Teacher(Protocol):
         ``image_BCHW`` holds float32 outputs of :meth:`prepare`, all of one label shape (or images of its
         :meth:`half_shape`), on :attr:`device`. Safe to call from many threads.
         """
+
+    def take_embedding(self) -> "torch.Tensor | None":
+        """What the backbone made of the images of this thread's last :meth:`predict`: float32 [B, embedding_size], each
+        of norm 1. It can be taken once; None where there is none."""
