@@ -36,7 +36,7 @@ from depthsieve.reliability import shipped_calibration
 from depthsieve.repair import VerifyReport, verify
 from depthsieve.storage import open_root
 from depthsieve.store import open_store
-from depthsieve.store.layer_kinds import SIGNALS, LayerSpec, spec_in
+from depthsieve.store.layer_kinds import FEATURES, SIGNALS, LayerSpec, spec_in
 from depthsieve.store.layers import commit_to_layer, find_layer
 from depthsieve.store.leases import Leases
 from depthsieve.store.schema import ENCODING
@@ -351,9 +351,11 @@ def test_on_ray_the_bytes_are_the_same(made: Path, store: Path, tmp_path: Path) 
 
 def test_signals_change_no_label_and_without_the_option_there_are_none(made: Path, tmp_path: Path) -> None:
     depthsieve.label(made / "photos", tmp_path / "plain", teacher=str(made / "teacher"), **SETTINGS)
-    assert not (tmp_path / "plain" / "layers").exists()
+    assert [path.name for path in (tmp_path / "plain" / "layers").iterdir()] == [FEATURES]
     kept = decided_bytes(made / "store")
-    assert decided_bytes(tmp_path / "plain") == {k: v for k, v in kept.items() if not k.startswith("layers/")}
+    assert decided_bytes(tmp_path / "plain") == {
+        k: v for k, v in kept.items() if not k.startswith("layers/") or k.startswith(f"layers/{FEATURES}/")
+    }
     with pytest.raises(StoreError, match=r"kept no signals.*label into a new store with --keep-signals"):
         depthsieve.recalibrate(tmp_path / "plain", made / "nine.json", progress=False)
 
@@ -450,6 +452,7 @@ def test_a_fitted_teacher_is_not_transferred_and_versions_name_layers(made: Path
     assert states == {
         NAME: ("reliability", 3, True),
         "edges+flip+lowres-10": ("reliability", 3, False),
+        FEATURES: (FEATURES, 3, False),
         SIGNALS: ("signals", 3, False),
     }
 

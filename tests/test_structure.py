@@ -76,6 +76,7 @@ MAY_IMPORT = {
     "planning forecast runners dispatch",
     # what looks at a finished store, and the demonstration of it all
     "evaluation": "errors records storage store evaluate ground_truth",
+    "curation": "errors features masking storage store",
     "student": "errors losses loader",
     "demo_settings": "errors",
     "report": "errors records images sources store masking reliability evaluate loader demo_settings",
@@ -90,13 +91,14 @@ ONLY_IN = {
     "huggingface_hub": "depthsieve.teachers",
     "click": "depthsieve_cli",
     "obstore": "depthsieve.storage",
-    "duckdb": "depthsieve.store.spill",
+    "duckdb": "depthsieve.store.spill depthsieve.curation.where",
+    "faiss": "depthsieve.curation.neighbours",
     "matplotlib": "depthsieve.evaluation.figures",
     "depthsieve_cli": "depthsieve_cli",
 }
 
 HEAVY = (
-    *("PIL", "cv2", "duckdb", "h5py", "huggingface_hub", "matplotlib", "numpy", "pyarrow", "ray", "torch"),
+    *("PIL", "cv2", "duckdb", "faiss", "h5py", "huggingface_hub", "matplotlib", "numpy", "pyarrow", "ray", "torch"),
     *("transformers", "zarr"),
 )
 
@@ -215,6 +217,7 @@ def test_what_is_imported_is_declared() -> None:
     declared = {re.split(r"[^\w-]", line)[0].lower() for line in project["dependencies"]}
     packages = {
         "PIL": "pillow",
+        "faiss": "faiss-cpu",
         "google_crc32c": "google-crc32c",
         "cv2": "opencv-python-headless",
         "huggingface_hub": "transformers",

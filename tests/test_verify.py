@@ -89,13 +89,15 @@ def test_a_sound_store_is_read_to_its_last_byte(made: Path) -> None:
 def test_every_flipped_bit_is_found(store: Path) -> None:
     counts, missed = flip(store, flips=60, seed=1)
     assert missed == []
-    assert len(counts) == 9 and all(count for count, _ in counts.values())
+    assert len(counts) == 12 and all(count for count, _ in counts.values())
 
 
 @pytest.mark.parametrize("how", ["flipped", "torn", "empty", "missing"])
 def test_damage_to_any_kind_of_file_is_found_and_mended_to_the_same_bytes(store: Path, made: Path, how: str) -> None:
     intact = {path: path.read_bytes() for paths in kinds_of(store).values() for path in paths}
     for kind, paths in kinds_of(store).items():
+        if kind.startswith("layers'"):  # their features are made of images again: test_features.py
+            continue
         path = paths[len(paths) // 2]
         key = path.relative_to(store).as_posix()
         times = {other: other.stat().st_mtime_ns for other in intact if other != path}

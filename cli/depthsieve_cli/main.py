@@ -13,6 +13,7 @@ import click
 
 import depthsieve
 from depthsieve.errors import DepthsieveError, UsageError
+from depthsieve_cli.curate import curate
 from depthsieve_cli.datasets import datasets
 from depthsieve_cli.demo import demo
 from depthsieve_cli.evaluate import evaluate
@@ -39,7 +40,7 @@ def cli() -> None:
     """
 
 
-for command in (datasets, demo, evaluate, fuse, label, plan, recalibrate, status, teachers, verify):
+for command in (curate, datasets, demo, evaluate, fuse, label, plan, recalibrate, status, teachers, verify):
     cli.add_command(command)
 
 

@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from depthsieve.curation.curating import CurateSummary, curate
+    from depthsieve.curation.settings import CurateSettings
     from depthsieve.evaluation.comparing import evaluate_labels
     from depthsieve.evaluation.result import Evaluation
     from depthsieve.evaluation.settings import EvaluateSettings
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CurateSettings",
+    "CurateSummary",
     "EvaluateSettings",
     "Evaluation",
     "FuseSummary",
@@ -44,6 +48,7 @@ __all__ = [
     "StoreStatus",
     "TrimmedLoss",
     "VerifyReport",
+    "curate",
     "evaluate_labels",
     "fuse",
     "label",
@@ -56,6 +61,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "curation.curating": ("CurateSummary", "curate"),
+    "curation.settings": ("CurateSettings",),
     "evaluation.comparing": ("evaluate_labels",),
     "evaluation.result": ("Evaluation",),
     "evaluation.settings": ("EvaluateSettings",),

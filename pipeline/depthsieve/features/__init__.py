@@ -3,7 +3,7 @@
 Axes: H row, W column, 3 red, green, blue (uint8), K the 256 reliability codes, D numbers of an embedding.
 """
 
-from depthsieve.features.columns import COLUMNS, IMAGE_COLUMNS, LABEL_COLUMNS
+from depthsieve.features.columns import COLUMNS, IMAGE_COLUMNS, LABEL_COLUMNS, RELIABILITY_COLUMNS
 from depthsieve.features.image_signals import ImageSignals, image_signals
 from depthsieve.features.label_signals import label_signals, reliability_signals
 
@@ -11,6 +11,7 @@ __all__ = [
     "COLUMNS",
     "IMAGE_COLUMNS",
     "LABEL_COLUMNS",
+    "RELIABILITY_COLUMNS",
     "ImageSignals",
     "image_signals",
     "label_signals",

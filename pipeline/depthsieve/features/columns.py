@@ -18,7 +18,7 @@ DEPTH_COLUMNS = {
 IMAGE_COLUMNS = {
     "sharpness": "share of the differences between neighbours that a blur takes away, 0..1; a blurred image is low",
     "detail": "standard deviation of luma within 1 to 4 pixels, in levels of 255; walls and black images are near 0",
-    "text": "finest detail over coarser detail; pages of text are above 2.75, photos seldom",
+    "text": "finest detail over coarser detail; pages of text are above 2.85, photos seldom",
     "luma": "mean luma, 0..1",
     "dark": "share of the pixels with luma under 16 of 255, 0..1",
     "bright": "share of the pixels with luma from 250 of 255, 0..1",

@@ -137,7 +137,7 @@ def _labelled(store: Store) -> tuple[pa.Table, str]:
         written = read_index(store, snapshot, _COLUMNS, "labelled")
         if written is not None:
             return written, snapshot
-        index = store.index()
+        index = store.index(features=False)
         if store.snapshot() == snapshot:
             return index.filter(pc.equal(index["status"], "labelled")).select(_COLUMNS), snapshot
     raise LoaderError(f"{store.location} changed each time it was read; wait until its labelling run is done")

@@ -3,7 +3,8 @@
 Columns: ``id``; ``status`` ("labelled", "failed", "rejected", "pending"); ``reason``; ``generation``; ``shard`` and
 ``row`` of the label; ``height`` and ``width`` of the upright source; ``label_height``, ``label_width``;
 ``orientation``, ``size`` and ``mtime_ns`` of the file. The row of the highest committed generation wins; a newer one
-that is still pending does not hide an older label. Images that a generation removed have no row.
+that is still pending does not hide an older label. Images that a generation removed have no row. Last come the
+features of labelled images (:mod:`depthsieve.features.columns`) and ``phash``, null where they are not known.
 """
 
 import hashlib
@@ -18,12 +19,14 @@ import pyarrow.parquet as pq
 from depthsieve.errors import StoreDamaged
 from depthsieve.records import unseal
 from depthsieve.store import schema
+from depthsieve.store.features import SCHEMA as FEATURES_SCHEMA
+from depthsieve.store.features import FeatureReader
 from depthsieve.store.spill import SpillDatabase
 
 if TYPE_CHECKING:
     from depthsieve.store.reader import Store
 
-SCHEMA = pa.schema(
+PLACES_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("status", pa.string()),
@@ -41,11 +44,20 @@ SCHEMA = pa.schema(
     ]
 )
 
-_SQL_TYPES = {pa.string(): "VARCHAR", pa.int8(): "TINYINT", pa.int32(): "INTEGER", pa.int64(): "BIGINT"}
+SCHEMA = pa.schema([*PLACES_SCHEMA, *FEATURES_SCHEMA])
+
+_SQL_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.int8(): "TINYINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.uint64(): "UBIGINT",
+    pa.float32(): "FLOAT",
+}
 
 
-def read_index(store: "Store", snapshot: str, columns: Sequence[str], status: str) -> pa.Table | None:
-    """Some columns of the rows of a status, out of ``index.parquet``, without the other rows in memory; None where that
+def read_index(store: "Store", snapshot: str, columns: Sequence[str], status: str | None) -> pa.Table | None:
+    """Some columns of the rows of a status, of all with None, out of ``index.parquet``, without the other rows in memory; None where that
     file does not show ``snapshot``, or is not what was written."""
     root = store.root
     try:
@@ -59,21 +71,24 @@ def read_index(store: "Store", snapshot: str, columns: Sequence[str], status: st
             index = pq.ParquetFile(file, read_dictionary=["shard"])
             wanted = [*columns, *({"status"} - set(columns))]
             groups = (index.read_row_group(number, wanted) for number in range(index.num_row_groups))
-            rows = [group.filter(pc.equal(group["status"], status)).select(columns) for group in groups]
+            if status is not None:
+                groups = (group.filter(pc.equal(group["status"], status)) for group in groups)
+            rows = [group.select(columns) for group in groups]
             empty = index.schema_arrow.empty_table().select(columns)
     except (OSError, StoreDamaged, KeyError, pa.ArrowException):
         return None  # it is derived: what it was made of is still there
     return pa.concat_tables([empty, *rows]).unify_dictionaries()
 
 
-def build_index(store: "Store") -> pa.Table:
-    """The index of the store as it stands now, sorted by id, in memory."""
-    table = pa.concat_tables([SCHEMA.empty_table(), *_all_rows(store)])
+def build_index(store: "Store", features: bool = True) -> pa.Table:
+    """The index of the store as it stands now, sorted by id, in memory; without the columns of features if so asked."""
+    empty = (SCHEMA if features else PLACES_SCHEMA).empty_table()
+    table = pa.concat_tables([empty, *_all_rows(store, features)])
     pending = pc.equal(table["status"], "pending").cast(pa.int8())
     table = table.append_column("pending", pending).sort_by(
         [("id", "ascending"), ("pending", "ascending"), ("generation", "descending")]
     )
-    return pa.concat_tables([SCHEMA.empty_table(), *_first_of_each([table.drop_columns(["pending"])])]).combine_chunks()
+    return pa.concat_tables([empty, *_first_of_each([table.drop_columns(["pending"])])]).combine_chunks()
 
 
 def stream_index(store: "Store", database: SpillDatabase) -> Iterator[pa.Table]:
@@ -98,18 +113,22 @@ def _first_of_each(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield table.filter(pc.and_(first, pc.not_equal(table["status"], "removed")))
 
 
-def _all_rows(store: "Store") -> Iterator[pa.Table]:
+def _all_rows(store: "Store", features: bool = True) -> Iterator[pa.Table]:
     """Every place where an image stands or stood."""
+    reader = FeatureReader(store) if features else None
     committed = store.committed()
     shards = pa.array(committed, pa.string())
     for generation in store.generations():
         for planned in store.read_plan(generation):
-            yield _planned_rows(store, planned, generation.number, shards)
+            yield _planned_rows(store, planned, generation.number, shards, reader)
         for what in ("rejected", "removed"):
-            yield _rows_without_label(store.read_table(generation, what), what, generation.number)
+            rows = _rows_without_label(store.read_table(generation, what), what, generation.number)
+            yield rows if features else rows.select(PLACES_SCHEMA.names)
 
 
-def _planned_rows(store: "Store", planned: pa.Table, generation: int, committed: pa.Array) -> pa.Table:
+def _planned_rows(
+    store: "Store", planned: pa.Table, generation: int, committed: pa.Array, reader: FeatureReader | None
+) -> pa.Table:
     shards = pc.unique(planned["shard"])
     failed: dict[tuple[str, int], str] = {}
     for record in store.commit_records(shards.filter(pc.is_in(shards, value_set=committed)).to_pylist()):
@@ -128,6 +147,11 @@ def _planned_rows(store: "Store", planned: pa.Table, generation: int, committed:
         "reason": reason,
         "generation": pa.repeat(pa.scalar(generation, pa.int32()), len(planned)),
     }
+    if reader is None:
+        return pa.table([columns[name] for name in PLACES_SCHEMA.names], schema=PLACES_SCHEMA)
+    labelled = pc.equal(status, "labelled")
+    shard_N, row_N = (planned[name].combine_chunks() for name in ("shard", "row"))
+    columns |= reader.columns(shard_N, row_N, labelled.combine_chunks())
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 

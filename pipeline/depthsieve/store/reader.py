@@ -197,9 +197,10 @@ class Store:
         start, count = self.shard_table(generation).rows(shard)
         return part[start : start + count]
 
-    def index(self) -> pa.Table:
-        """One row an image: where its label is, or why it has none. Columns in :mod:`depthsieve.store.index`."""
-        return build_index(self)
+    def index(self, features: bool = True) -> pa.Table:
+        """One row an image: where its label is, or why it has none. Columns in :mod:`depthsieve.store.index`; without
+        ``features`` only those of the place, which is faster."""
+        return build_index(self, features)
 
     def sources(self) -> Mapping[str, str]:
         """Name and root of every source, as the newest generation that knows it has it."""
@@ -262,7 +263,7 @@ class Store:
 
     @functools.cached_property
     def _places(self) -> dict[str, tuple[str, int, Shape]]:
-        table = self.index().filter(pc.field("status") == "labelled")
+        table = self.index(features=False).filter(pc.field("status") == "labelled")
         columns = [table[name].to_pylist() for name in ("id", "shard", "row", "height", "width")]
         return {image: (shard, row, (height, width)) for image, shard, row, height, width in zip(*columns, strict=True)}
 

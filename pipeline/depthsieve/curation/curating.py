@@ -1,0 +1,177 @@
+"""Curate a store: run the funnel, write the subset file, explain single images. Axes: N images."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from depthsieve.curation.funnel import LABELLED, Funnel, Step, unlabelled
+from depthsieve.curation.settings import CurateSettings
+from depthsieve.curation.subset import check_target, subset_table, write_subset
+from depthsieve.curation.table import image_table, settled_index
+from depthsieve.curation.vectors import Vectors
+from depthsieve.errors import StoreError, UsageError
+from depthsieve.store import Store, open_store
+from depthsieve.store.features import FeatureReader
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why one image is in or out. ``checks`` has, for each cut that is made, its name, the image's value (None: not
+    known) and whether it passes; ``values`` all numbers that are known of it; ``instead_of`` the near-duplicates that
+    went for it."""
+
+    id: str
+    keep: bool
+    step: str
+    reason: str
+    checks: tuple[tuple[str, float | None, bool], ...]
+    values: dict[str, Any]
+    instead_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CurateSummary:
+    """What :func:`curate` chose.
+
+    ``images`` are all that the store knows, ``kept`` those that stay, ``steps`` the funnel between them; ``subset`` is
+    the file that was written, None for a dry run; ``notes`` are lines that a person should see.
+    """
+
+    store: str
+    subset: str | None
+    images: int
+    kept: int
+    steps: tuple[Step, ...]
+    seconds: float
+    notes: tuple[str, ...] = ()
+    explained: Explanation | None = None
+
+
+def curate(
+    store: str | Path | Store,
+    subset: str | Path | None = None,
+    *,
+    reliability: str | None = None,
+    explain: str | None = None,
+    **options: Any,
+) -> CurateSummary:
+    """Choose the images of a store that are worth training on; every other one gets the reason why it is left out.
+
+    Steps come in a fixed order: images without a label; ``where``; cuts; near-duplicates; ``balance``;
+    ``max_images``. The same store and options give the same file to the byte.
+
+    Args:
+        store: path or URL of a store, or an open one.
+        subset: the Parquet file to write: ``id``, ``keep``, ``step`` and ``reason`` of every image, for
+            ``PseudoLabelDataset(store, subset=...)``. One that is there is replaced, if it is a subset file. None
+            writes nothing.
+        reliability: the name of a layer that :func:`depthsieve.recalibrate` made, whose reliability counts.
+        explain: the id of an image; the summary then says why it is in or out.
+        **options: the fields of :class:`CurateSettings`.
+
+    Raises:
+        UsageError: an option that cannot be meant, no image left, or a file that is no subset file.
+        StoreError: no store, no labels, or columns that an option needs are not known.
+    """
+    start = time.perf_counter()
+    try:
+        settings = CurateSettings(**options)
+    except TypeError as error:
+        raise UsageError(f"{str(error).split('.__init__() ')[-1]}; the options are those of CurateSettings") from error
+    if subset is not None:
+        check_target(Path(subset))
+    opened = store if isinstance(store, Store) else open_store(store, reliability)
+    index, snapshot = settled_index(opened)
+    if explain is not None and explain not in index["id"].to_pylist():
+        raise UsageError(f"{opened.location} knows no image {explain!r}; ids look like {_example(index)}")
+    table = image_table(opened, index, settings.drop)
+    if not len(table):
+        raise StoreError(f"{opened.location} has no labelled image; label into it first")
+    without, states = unlabelled(index)
+    funnel = Funnel(table, settings, _Vectors(opened, table).of, os.cpu_count() or 1)
+    funnel.steps.append(Step(LABELLED, len(index), len(without)))
+    funnel.run()
+    if subset is not None:
+        carried = {"fingerprint": opened.fingerprint, "snapshot": snapshot}
+        write_subset(Path(subset), subset_table(funnel, without, states, carried | {"settings": settings.to_json()}))
+    return CurateSummary(
+        store=opened.location,
+        subset=None if subset is None else str(subset),
+        images=len(index),
+        kept=int((funnel.step_N == "").sum()),
+        steps=tuple(funnel.steps),
+        seconds=time.perf_counter() - start,
+        notes=_notes(opened, table),
+        explained=None if explain is None else _explain(explain, funnel, without, states),
+    )
+
+
+class _Vectors:
+    """The vectors of a table's images, read when they are first needed."""
+
+    def __init__(self, store: Store, table: pa.Table) -> None:
+        self._store, self._table = store, table
+        self._read: tuple[NDArray[np.float16] | None, str] | None = None
+
+    def of(self, rows: NDArray[np.int64]) -> tuple[Vectors, str]:
+        """The vectors of some rows, and what they are. Raises :class:`StoreError` where an image has none."""
+        if self._read is None:
+            self._read = self._embeddings()
+        embedding_ND, kind = self._read
+        if embedding_ND is not None:
+            return Vectors.of(embedding_ND[rows]), kind
+        phash = self._table["phash"].combine_chunks().take(pa.array(rows))
+        if phash.null_count:
+            raise StoreError(
+                f"{phash.null_count} of {len(rows)} images have no perceptual hash, which near-duplicates, balance and "
+                f"max go by; `depthsieve features {self._store.location}` adds it"
+            )
+        return Vectors.of_hashes(phash.to_numpy()), kind
+
+    def _embeddings(self) -> tuple[NDArray[np.float16] | None, str]:
+        features = FeatureReader(self._store)
+        if features.embedding_size is None:
+            return None, "perceptual hash (no embeddings are kept)"
+        shard_N, row_N = (self._table[name].combine_chunks() for name in ("shard", "row"))
+        embedding_ND = features.embeddings(shard_N, row_N)
+        lacking = int((~embedding_ND.any(axis=1)).sum())
+        if lacking:
+            return None, f"perceptual hash ({lacking} images have no embedding)"
+        return embedding_ND, "the teacher's backbone"
+
+
+def _notes(store: Store, table: pa.Table) -> tuple[str, ...]:
+    lacking = table["sharpness"].null_count
+    if not lacking:
+        return ()
+    return (
+        f"{lacking} of {len(table)} labelled images have no image signals; `depthsieve features {store.location}` adds "
+        "them",
+    )
+
+
+def _explain(image_id: str, funnel: Funnel, without: pa.Table, states: list[str]) -> Explanation:
+    ids = funnel.table["id"].to_pylist()
+    if image_id not in ids:
+        reason = states[without["id"].to_pylist().index(image_id)]
+        return Explanation(image_id, False, LABELLED, reason, (), {})
+    row = ids.index(image_id)
+    values = funnel.table.slice(row, 1).to_pylist()[0]
+    checks = []
+    for cut, limit in funnel.settings.cuts:
+        value = values[cut.column]
+        passes = value is not None and not (value < limit if cut.least else value > limit)
+        checks.append((f"{cut.option.replace('_', '-')} {limit:g}", value, passes))
+    instead_of = tuple(ids[one] for one, (stays, _, _) in funnel.duplicate_of.items() if stays == row)
+    step, reason = str(funnel.step_N[row]), str(funnel.reason_N[row])
+    return Explanation(image_id, step == "", step, reason, tuple(checks), values, instead_of)
+
+
+def _example(index: pa.Table) -> str:
+    return repr(index["id"][0].as_py()) if len(index) else "source/path"

@@ -1,0 +1,165 @@
+"""The steps of curation, in their fixed order, and what each lets go with which reason. Axes: N images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from depthsieve.curation.diversity import is_exact, most_diverse, turns
+from depthsieve.curation.duplicates import Duplicates, find_duplicates
+from depthsieve.curation.neighbours import cluster
+from depthsieve.curation.settings import CurateSettings
+from depthsieve.curation.vectors import Vectors
+from depthsieve.curation.where import where
+from depthsieve.errors import StoreError, UsageError
+
+LABELLED = "labelled"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of the funnel: how many images came into it, and how many it dropped. ``note`` says how."""
+
+    name: str
+    before: int
+    dropped: int
+    note: str = ""
+
+    @property
+    def after(self) -> int:
+        """How many go on to the next."""
+        return self.before - self.dropped
+
+
+@dataclass
+class Funnel:
+    """Goes through the steps of ``settings`` over ``table`` (a row an image, sorted by id). ``vectors_of`` gives the
+    vectors of some rows. Afterwards ``step_N`` and ``reason_N`` are empty for images that stay."""
+
+    table: pa.Table
+    settings: CurateSettings
+    vectors_of: Callable[[NDArray[np.int64]], tuple[Vectors, str]]
+    threads: int
+    steps: list[Step] = field(default_factory=list)
+    step_N: NDArray[np.object_] = field(init=False)
+    reason_N: NDArray[np.object_] = field(init=False)
+    duplicate_of: dict[int, tuple[int, float, int]] = field(default_factory=dict)
+    """For each image that went as a near-duplicate: that which stayed, their similarity, bits that differ."""
+
+    def run(self) -> None:
+        """All steps. Raises :class:`UsageError`, naming the step, where nothing is left."""
+        self.step_N = np.full(len(self.table), "", object)
+        self.reason_N = np.full(len(self.table), "", object)
+        if self.settings.where is not None:
+            self._where(self.settings.where)
+        for cut, limit in self.settings.cuts:
+            name = f"{cut.option.replace('_', '-')} {limit:g}"
+            value_N = self._column(cut.column, cut.option)
+            with np.errstate(invalid="ignore"):
+                out_N = value_N < limit if cut.least else value_N > limit
+            unknown_N = np.isnan(value_N)
+            rows = self._left(out_N | unknown_N)
+            reasons = [
+                f"{cut.column} is not known" if unknown_N[row] else cut.words(value_N[row], limit)
+                for row in rows.tolist()
+            ]
+            self._drop(name, rows, reasons)
+        if self.settings.near_duplicates is not None:
+            self._near_duplicates(self.settings.near_duplicates)
+        if self.settings.balance is not None and self.settings.cap is not None:
+            self._balance(self.settings.balance, self.settings.cap)
+        if self.settings.max_images is not None:
+            self._max(self.settings.max_images)
+
+    def order(self) -> NDArray[np.int64]:
+        """Rows that are left, the best first: the most reliable, then the sharpest, then by id."""
+        rows = np.flatnonzero(self.step_N == "")
+        values = [np.nan_to_num(self._floats(name)[rows], nan=-1) for name in ("sharpness", "reliability")]
+        return rows[np.lexsort((rows, *(-value for value in values)))]
+
+    def _column(self, name: str, option: str) -> NDArray[np.float64]:
+        value_N = self._floats(name)
+        if len(value_N) and np.isnan(value_N).all():
+            raise StoreError(
+                f"{option.replace('_', '-')} needs the column {name}, which no image has; `depthsieve features STORE` "
+                "adds it to a store that was labelled before there were features"
+            )
+        return value_N
+
+    def _floats(self, name: str) -> NDArray[np.float64]:
+        column: NDArray[np.float64] = self.table[name].cast(pa.float64()).fill_null(float("nan")).to_numpy()
+        return column
+
+    def _left(self, out_N: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Rows where ``out_N`` is true, of those that no step has dropped yet."""
+        return np.flatnonzero(out_N & (self.step_N == ""))
+
+    def _drop(self, name: str, rows: NDArray[np.int64], reasons: list[str], note: str = "") -> None:
+        before = int((self.step_N == "").sum())
+        self.step_N[rows] = name
+        self.reason_N[rows] = np.array([*reasons, ""], object)[:-1]
+        self.steps.append(Step(name, before, len(rows), note))
+        if len(rows) == before:
+            example = f"; the first: {self.table['id'][int(rows[0])].as_py()}: {reasons[0]}" if len(rows) else ""
+            raise UsageError(f"no image is left after {name}, which dropped the last {before}{example}")
+
+    def _where(self, expression: str) -> None:
+        rows = self._left(~where(self.table, expression))
+        self._drop("where", rows, [f"not ({' '.join(expression.split())})"] * len(rows))
+
+    def _near_duplicates(self, threshold: float) -> None:
+        order = self.order()
+        vectors, kind = self.vectors_of(order)
+        hash_N = self.table["phash"].fill_null(0).to_numpy()[order]
+        found: Duplicates = find_duplicates(vectors, hash_N, threshold, self.threads)
+        gone = np.flatnonzero(found.of_N >= 0)
+        pairs = sorted(
+            (int(order[one]), int(order[found.of_N[one]]), float(found.similarity_N[one]), int(found.bits_N[one]))
+            for one in gone.tolist()
+        )
+        reasons = []
+        for row, stays, similarity, bits in pairs:
+            self.duplicate_of[row] = (stays, similarity, bits)
+            name = self.table["id"][stays].as_py()
+            reasons.append(f"near-duplicate of {name} (similarity {similarity:.3f}, {bits} of 64 bits differ)")
+        self._drop(
+            f"near-duplicates {threshold:g}", np.array([one[0] for one in pairs], np.int64), reasons, f"by {kind}"
+        )
+
+    def _balance(self, balance: str, cap: int) -> None:
+        order = self.order()
+        if self.settings.clusters is None:
+            names = self.table["source"].combine_chunks().take(pa.array(order)).dictionary_encode()
+            group_N = names.indices.to_numpy().astype(np.int64)
+            words, note = [str(name) for name in names.dictionary.to_pylist()], "the best of each source"
+        else:
+            vectors, kind = self.vectors_of(order)
+            group_N = cluster(vectors, self.settings.clusters, self.threads)
+            words, note = [f"cluster {number}" for number in range(self.settings.clusters)], f"clusters by {kind}"
+        out = np.flatnonzero(turns(group_N) >= cap)
+        out = out[np.argsort(order[out])]
+        size = np.bincount(group_N)
+        reasons = [
+            f"{cap} better ones of the {size[group_N[one]]} of {words[group_N[one]]} stay" for one in out.tolist()
+        ]
+        self._drop(f"balance {balance}, cap {cap}", order[out], reasons, note)
+
+    def _max(self, wanted: int) -> None:
+        order = self.order()
+        if len(order) <= wanted:
+            self._drop(f"max {wanted}", np.zeros(0, np.int64), [])
+            return
+        vectors, kind = self.vectors_of(order)
+        note = f"{'farthest points' if is_exact(len(order), wanted) else 'turns of clusters'} by {kind}"
+        rows = np.sort(order[~most_diverse(vectors, wanted, self.threads)])
+        self._drop(f"max {wanted}", rows, [f"not among the {wanted} most diverse"] * len(rows), note)
+
+
+def unlabelled(index: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The rows of an index that have no label, and why."""
+    rows = index.filter(pc.not_equal(index["status"], LABELLED))
+    states = zip(rows["status"].to_pylist(), rows["reason"].to_pylist(), strict=True)
+    return rows, [f"{status}: {reason}" if reason else f"{status}" for status, reason in states]
