@@ -257,8 +257,8 @@ def test_the_documented_snippet_reads_every_layer(made: Path) -> None:
     assert done.returncode == 0, done.stderr
     shards = [f"0000-00000{number}" for number in range(3)]
     assert done.stdout.splitlines() == [
-        *(f"features features {shard} ['embedding', 'phash', 'values']" for shard in shards),
         *(f"reliability {NAME} {shard} ['histogram', 'reliability']" for shard in shards),
+        *(f"features features {shard} ['embedding', 'phash', 'values']" for shard in shards),
         *(f"signals signals {shard} {list(SIGNAL_NAMES)}" for shard in shards),
     ]
 

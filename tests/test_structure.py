@@ -70,6 +70,8 @@ MAY_IMPORT = {
     "runners": "errors records stopping lifelines store teachers labelling isolation",
     "dispatch": "errors records stopping processes storage store runners",
     "recalibration": "errors processes records reliability storage store",
+    "refilling": "errors processes records features lanes threads sources storage store teachers forward preparing "
+    "labelling",
     "repair": "errors processes records lanes storage store labelling fusing",
     "forecast": "errors records options lanes sources storage store teachers labelling drafting planning",
     "run": "errors records options stopping sources storage store teachers labelling drafting scanning "

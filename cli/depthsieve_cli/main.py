@@ -17,6 +17,7 @@ from depthsieve_cli.curate import curate
 from depthsieve_cli.datasets import datasets
 from depthsieve_cli.demo import demo
 from depthsieve_cli.evaluate import evaluate
+from depthsieve_cli.features import features
 from depthsieve_cli.fuse import fuse
 from depthsieve_cli.label import label
 from depthsieve_cli.plan import plan
@@ -40,7 +41,7 @@ def cli() -> None:
     """
 
 
-for command in (curate, datasets, demo, evaluate, fuse, label, plan, recalibrate, status, teachers, verify):
+for command in (curate, datasets, demo, evaluate, features, fuse, label, plan, recalibrate, status, teachers, verify):
     cli.add_command(command)
 
 

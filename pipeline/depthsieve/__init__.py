@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
     from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
     from depthsieve.recalibration import RecalibrateSummary, recalibrate
+    from depthsieve.refilling import FeaturesSummary, add_features
     from depthsieve.repair import VerifyReport, verify
     from depthsieve.run import label, plan
     from depthsieve.stopping import Stop
@@ -34,6 +35,7 @@ __all__ = [
     "CurateSummary",
     "EvaluateSettings",
     "Evaluation",
+    "FeaturesSummary",
     "FuseSummary",
     "GradientMatchingLoss",
     "Label",
@@ -48,6 +50,7 @@ __all__ = [
     "StoreStatus",
     "TrimmedLoss",
     "VerifyReport",
+    "add_features",
     "curate",
     "evaluate_labels",
     "fuse",
@@ -71,6 +74,7 @@ _HOMES = {
     "losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
     "options": ("LabelOptions", "LabelSummary", "PlanSummary"),
     "recalibration": ("RecalibrateSummary", "recalibrate"),
+    "refilling": ("FeaturesSummary", "add_features"),
     "repair": ("VerifyReport", "verify"),
     "run": ("label", "plan"),
     "stopping": ("Stop",),

@@ -78,8 +78,13 @@ def _second_spec(second: Teacher) -> dict[str, Any]:
 
 def kept_layers(job: LabelJob, spec: LabelSpec, teacher: Teacher) -> tuple[LayerSpec, ...]:
     """The layers that a job adds to with each shard: :attr:`Labelled.layers` has the arrays of each."""
-    features = features_spec(spec, teacher.embedding_size, METHOD)
+    features = features_of(teacher, spec)
     return (features, signals_spec(spec)) if job.keep_signals else (features,)
+
+
+def features_of(teacher: Teacher, spec: LabelSpec) -> LayerSpec:
+    """The layer of features that a teacher's labels have."""
+    return features_spec(spec, teacher.embedding_size, METHOD)
 
 
 @dataclass(frozen=True)
@@ -135,9 +140,7 @@ class ShardLabeller:
                 f"a worker found other weights or settings for teacher {job.teacher.name!r} than the run was planned "
                 "with; give every worker the same checkpoint"
             )
-        self._layers = [
-            make_layer(self._store.root, spec) for spec in kept_layers(job, self._store.spec, self._teacher)
-        ]
+        self._kept = kept_layers(job, self._store.spec, self._teacher)
         self._sources = {name: reopen_source(name, root) for name, root in job.sources}
         self._profiles = {generation.number: generation.profile for generation in self._store.generations()}
         self._lanes = lanes_of(self._teacher, job, list(self._profiles.values())[-1])
@@ -216,12 +219,13 @@ class ShardLabeller:
         if self._watch.care:
             self._watch.care.tell("commit", ())
         try:
-            if self._layers and not self._store.is_committed(shard.id):
+            if self._kept and not self._store.is_committed(shard.id):
                 # First: whoever sees the shard's own record finds its layers too, wherever a run was killed. What an
                 # attempt left that went no further than this is kept if it belongs to these labels, else replaced.
                 labels = done.content.content_digest()
-                for layer in self._layers:
-                    commit_to_layer(layer, shard.id, labels, done.layers[layer.name], context.encoding)
+                for spec in self._kept:  # a layer is made only while its first shard is in hand, as verify expects
+                    layer = make_layer(self._store.root, spec)
+                    commit_to_layer(layer, shard.id, labels, done.layers[spec.name], context.encoding)
             commit_shard(self._store.root, shard, done.content, context)
         except OSError as error:
             raise StoreError(f"cannot write to {self._store.location}: {error.strerror or error}") from error

@@ -57,8 +57,8 @@ _SQL_TYPES = {
 
 
 def read_index(store: "Store", snapshot: str, columns: Sequence[str], status: str | None) -> pa.Table | None:
-    """Some columns of the rows of a status, of all with None, out of ``index.parquet``, without the other rows in memory; None where that
-    file does not show ``snapshot``, or is not what was written."""
+    """Some columns of the rows of a status, of all of them with None, out of ``index.parquet``, without the other rows
+    in memory; None where that file does not show ``snapshot``, has other columns, or is not what was written."""
     root = store.root
     try:
         record = unseal(root.read(schema.INDEX_RECORD), schema.INDEX_RECORD)

@@ -1,0 +1,40 @@
+"""``depthsieve features``: add features to shards that were labelled without."""
+
+import dataclasses
+
+import click
+
+from depthsieve_cli.output import count, print_failures, print_json
+
+
+@click.command(epilog="Example: depthsieve features labels/")
+@click.argument("store")
+@click.option(
+    "--device", default="auto", show_default=True, help="Where the teacher works: auto, cpu, cuda, cuda:1, mps."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; no progress bar.")
+def features(store: str, device: str, as_json: bool) -> int:
+    """Add to STORE the features that `curate` goes by, where they lack: image signals, hashes, embeddings.
+
+    Labelling keeps them anyway; this is for stores of an earlier release, and for what a repair took out. Images are
+    read again and go through the teacher once. Run it again to go on.
+
+    Exit codes: 0 all done; 1 some shards cannot be read; 3 done, but some images could not be looked at.
+    """
+    from depthsieve.refilling import add_features  # torch takes seconds
+
+    summary = add_features(store, device=device, progress=not as_json)
+    if as_json:
+        print_json(dataclasses.asdict(summary))
+    else:
+        if summary.shards_now:
+            rate = summary.images_now / max(summary.seconds, 1e-9)
+            done = f"Added features of {count(summary.images_now, 'image')} in {summary.seconds:.1f} s"
+            click.echo(f"{done} ({rate:.3g} images/s).")
+        else:
+            click.echo("0 images to do.")
+        click.echo(f"{summary.store}: {count(summary.shards, 'shard')} with features.")
+        print_failures(summary.without_image)
+        for error in summary.errors:
+            click.echo(f"Error: {error}", err=True)
+    return 1 if summary.errors else 3 if summary.without_image else 0
