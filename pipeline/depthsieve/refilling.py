@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from depthsieve.errors import DepthsieveError, ImageRejected, RunError, StoreBusy, StoreDamaged, StoreError
 from depthsieve.features import IMAGE_COLUMNS, LABEL_COLUMNS, label_signals
 from depthsieve.forward import PreparedImage, feature_arrays
-from depthsieve.labelling import features_of, label_spec, load_requested
+from depthsieve.labelling import features_of, load_requested
 from depthsieve.lanes import cores
 from depthsieve.preparing import prepare_image
 from depthsieve.processes import Process
@@ -136,7 +136,7 @@ class _Refill:
                 "to those, and curate them"
             )
         teacher = load_requested(request.on(device))
-        if label_spec(teacher, store.spec.signals).weights_digest != store.spec.weights_digest:
+        if teacher.weights_digest != store.spec.weights_digest:
             raise StoreError(
                 f"{store.location} was labelled with other weights than teacher {request.name!r} has now; its "
                 "embeddings would not compare"
@@ -165,7 +165,8 @@ class _Refill:
                 arrays["values"][row, len(LABEL_COLUMNS) :] = np.full(len(IMAGE_COLUMNS), np.nan)
                 reason = str(image) if isinstance(image, ImageRejected) else "changed since it was labelled"
                 failed.append(ImageFailure(shard.images[row].id, reason))
-        commit_to_layer(self.layer, shard_id, self.store.commit_record(shard_id)["content_sha256"], arrays)
+        digest = self.store.commit_record(shard_id)["content_sha256"]
+        commit_to_layer(self.layer, shard_id, digest, arrays, self.store.spec.encoding)
         return failed
 
     def _look(self, shard: Shard, row: int) -> tuple[PreparedImage, np.ndarray[Any, Any] | None] | ImageRejected:

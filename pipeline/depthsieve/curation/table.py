@@ -11,6 +11,7 @@ from depthsieve.errors import StoreError
 from depthsieve.features import RELIABILITY_COLUMNS, reliability_signals
 from depthsieve.masking import threshold_code
 from depthsieve.store import Store
+from depthsieve.store.index import SCHEMA, read_index
 
 DERIVED = {
     "source": "name of the source that the image comes from",
@@ -24,6 +25,9 @@ def settled_index(store: Store) -> tuple[pa.Table, str]:
     """The index, and the snapshot it shows, although a run may be committing shards meanwhile."""
     for _ in range(3):
         snapshot = store.snapshot()
+        written = read_index(store, snapshot, SCHEMA.names, None)
+        if written is not None:
+            return written.cast(SCHEMA), snapshot
         index = store.index()
         if store.snapshot() == snapshot:
             return index, snapshot
