@@ -47,7 +47,7 @@ def test_samples_are_of_one_shape_each_drawn_as_often_as_there_are_images(tmp_pa
     source = open_source(tmp_path / "photos", "default")
     scan = scan_to(tmp_path / "scan", [source])
     model = load_teacher(teacher)
-    with draft_generation(None, source, scan, model, LabelOptions(), tmp_path / "scratch") as draft:
+    with draft_generation(None, [source], scan, model, LabelOptions(), tmp_path / "scratch") as draft:
         samples = [list(draw_samples(draft, None, Pending({}, {}), 2)) for _ in range(2)]
     assert samples[0] == samples[1]
     assert len(samples[0]) == 24

@@ -65,6 +65,8 @@ MAY_IMPORT = {
     "isolation": "errors records stopping lifelines labelling",
     "drafting": "errors records store sharding",
     "scanning": "errors records sources store",
+    "manifests": "errors records options sources store scanning",
+    "manifest_scan": "errors processes records options sources store scanning manifests",
     "planning": "errors records options lanes reliability sources storage store teachers numerics drafting scanning",
     "fusing": "errors records options lanes threads reliability storage store sharding planning",
     "runners": "errors records stopping lifelines store teachers labelling isolation",
@@ -75,7 +77,7 @@ MAY_IMPORT = {
     "repair": "errors processes records lanes storage store labelling fusing",
     "forecast": "errors records options lanes sources storage store teachers labelling drafting planning",
     "run": "errors records options stopping sources storage store teachers labelling drafting scanning "
-    "planning forecast runners dispatch",
+    "manifests planning forecast runners dispatch",
     # what looks at a finished store, and the demonstration of it all
     "evaluation": "errors records storage store evaluate ground_truth",
     "curation": "errors features masking storage store",

@@ -95,6 +95,9 @@ PLANNING = (
     ),
     click.option("--address", metavar="ADDR", help="A running Ray cluster.  [default: a private one on this machine]"),
     click.option("--name", default=DEFAULTS.name, show_default=True, help="Name of this source within the store."),
+    click.option(
+        "--root", metavar="DIR", help="What ids are relative to where SOURCE is a list.  [default: the list's folder]"
+    ),
     click.option("--moved", is_flag=True, help="The images of this source have moved to SOURCE."),
     click.option("--retry-failed", is_flag=True, help="Try the images again that stand failed."),
 )

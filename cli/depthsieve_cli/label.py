@@ -9,6 +9,7 @@ from depthsieve.stopping import Stop
 from depthsieve_cli.choices import planning_choices
 from depthsieve_cli.interrupt import graceful
 from depthsieve_cli.output import count, print_failures, print_json
+from depthsieve_cli.stdin import keep_stdin
 from depthsieve_cli.supervise import commits_in, supervise
 
 if TYPE_CHECKING:
@@ -28,10 +29,14 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; no progress bar.")
 def label(source: str, store: str, grace: float, as_json: bool, **options: Any) -> int:
-    """Label the images of SOURCE (a folder, one file, or s3://bucket/prefix) into STORE (a folder, or s3:// too).
+    """Label the images of SOURCE into STORE, a folder or s3://bucket/prefix.
+
+    SOURCE is a folder, an image, an archive (.tar, .zip), a .parquet or HDF5 file with images, a list of files (.txt,
+    or - for standard input), s3://bucket/prefix, or a manifest that `depthsieve scan` wrote.
 
     Resumes by itself: run it again after a crash, or when there are new images. What is labelled stays as it is.
     """
+    keep_stdin(source)
     supervise(lambda: commits_in(store))  # from here on in a process of its own
     stop = Stop(grace)
     with graceful(stop):

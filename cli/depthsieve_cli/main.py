@@ -22,6 +22,7 @@ from depthsieve_cli.fuse import fuse
 from depthsieve_cli.label import label
 from depthsieve_cli.plan import plan
 from depthsieve_cli.recalibrate import recalibrate
+from depthsieve_cli.scan import scan
 from depthsieve_cli.status import status
 from depthsieve_cli.teachers import teachers
 from depthsieve_cli.verify import verify
@@ -41,7 +42,10 @@ def cli() -> None:
     """
 
 
-for command in (curate, datasets, demo, evaluate, features, fuse, label, plan, recalibrate, status, teachers, verify):
+for command in (
+    *(curate, datasets, demo, evaluate, features, fuse),
+    *(label, plan, recalibrate, scan, status, teachers, verify),
+):
     cli.add_command(command)
 
 

@@ -7,6 +7,7 @@ import click
 
 from depthsieve_cli.choices import planning_choices
 from depthsieve_cli.output import count, print_failures, print_json, size
+from depthsieve_cli.stdin import keep_stdin
 
 if TYPE_CHECKING:
     from depthsieve.options import PlanSummary
@@ -25,6 +26,7 @@ def plan(source: str, store: str, write: bool, trial: bool, as_json: bool, **opt
     Nothing is written without --write. With it the plan stands, and any number of `depthsieve label --part` may work on
     it at once.
     """
+    keep_stdin(source)
     from depthsieve.run import plan as run_plan  # torch and transformers take seconds
 
     summary = run_plan(source, store, write=write, trial=trial, progress=not as_json, **options)

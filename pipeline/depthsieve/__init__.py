@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from depthsieve.fusing.running import FuseSummary, fuse
     from depthsieve.loader import PseudoLabelDataset
     from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
-    from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
+    from depthsieve.manifest_scan import scan
+    from depthsieve.options import LabelOptions, LabelSummary, PlanSummary, ScanOptions, ScanSummary
     from depthsieve.recalibration import RecalibrateSummary, recalibrate
     from depthsieve.refilling import FeaturesSummary, add_features
     from depthsieve.repair import VerifyReport, verify
@@ -45,6 +46,8 @@ __all__ = [
     "PseudoLabelDataset",
     "RecalibrateSummary",
     "ScaleShiftInvariantLoss",
+    "ScanOptions",
+    "ScanSummary",
     "Stop",
     "Store",
     "StoreStatus",
@@ -59,6 +62,7 @@ __all__ = [
     "open_store",
     "plan",
     "recalibrate",
+    "scan",
     "status",
     "verify",
 ]
@@ -72,7 +76,8 @@ _HOMES = {
     "fusing.running": ("FuseSummary", "fuse"),
     "loader": ("PseudoLabelDataset",),
     "losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
-    "options": ("LabelOptions", "LabelSummary", "PlanSummary"),
+    "manifest_scan": ("scan",),
+    "options": ("LabelOptions", "LabelSummary", "PlanSummary", "ScanOptions", "ScanSummary"),
     "recalibration": ("RecalibrateSummary", "recalibrate"),
     "refilling": ("FeaturesSummary", "add_features"),
     "repair": ("VerifyReport", "verify"),

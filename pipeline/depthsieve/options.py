@@ -42,6 +42,7 @@ class LabelOptions:
     workers: int | None = None
     address: str | None = None
     name: str = "default"
+    root: str | None = None
     moved: bool = False
     retry_failed: bool = False
     part: str | None = None
@@ -137,3 +138,35 @@ class PlanSummary:
     worker_hours: tuple[float, float, float] | None = None
     hours: tuple[float, float, float] | None = None
     gpu_hours: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """The options of :func:`depthsieve.scan`. ``root`` is the folder (or URL) that the ids of a list of files are
+    relative to; ``duplicates`` reads every file whole, for its sha256, and marks files that are equal."""
+
+    root: str | None = None
+    duplicates: bool = False
+
+
+@dataclass(frozen=True)
+class ScanSummary:
+    """What a manifest holds: ``images`` to label, and ``rejected`` files, the first of which are named in ``rejects``,
+    and all in ``rejects_file``.
+
+    ``opened`` counts files that had to be opened, ``changed`` those of them that the manifest knew otherwise;
+    ``duplicates`` images that are another one's equal (None: nobody asked). ``skipped_hidden`` and ``skipped_other``
+    count files that are hidden or do not look like images.
+    """
+
+    manifest: str
+    rejects_file: str
+    images: int
+    rejected: int
+    opened: int
+    changed: int
+    duplicates: int | None
+    skipped_hidden: int
+    skipped_other: int
+    seconds: float
+    rejects: tuple[ImageFailure, ...]

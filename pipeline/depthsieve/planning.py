@@ -175,20 +175,27 @@ def _parts(location: str | Path) -> tuple[str, ...]:
     )
 
 
-def has_moved(store: Store, source: Source, scan: Scan) -> bool:
-    """Whether the source lies under another root than the store knows.
+def has_moved(store: Store, sources: Sequence[Source], scan: Scan) -> bool:
+    """Whether a source lies under another root than the store knows.
 
     Raises :class:`SourceError` where none of the images that the store knows are there.
     """
-    moved = store.sources().get(source.name, source.root) != source.root
+    known = store.sources()
+    moved = [source for source in sources if known.get(source.name, source.root) != source.root]
     if moved and not scan.tally.known + scan.tally.changed:
-        raise SourceError(f"none of the images of source {source.name!r} lie in {source.root}; is it the right folder?")
-    return moved
+        name, root = moved[0].name, moved[0].root
+        raise SourceError(f"none of the images of source {name!r} lie in {root}; is it the right folder?")
+    return bool(moved)
 
 
 @contextlib.contextmanager
 def draft_generation(
-    store: Store | None, source: Source, scan: Scan, teacher: Teacher, options: LabelOptions, folder: Path
+    store: Store | None,
+    sources: Sequence[Source],
+    scan: Scan,
+    teacher: Teacher,
+    options: LabelOptions,
+    folder: Path,
 ) -> Iterator[Draft]:
     """What the scan found and the store, if there is one yet, does not know. ``folder`` is made and used until the end.
 
@@ -196,8 +203,10 @@ def draft_generation(
     whose file is gone leave the store.
     """
 
+    whole = {source.name for source in sources if not source.is_one_file}
+
     def leaves(image: str) -> bool:
-        return image.startswith(f"{source.name}/") and not source.is_one_file
+        return image.partition("/")[0] in whole
 
     again = Again.of(store, options.retry_failed) if store is not None else Again()
     with draft_batches(scan.images(), scan.rejected(), teacher.label_shape, folder, store, again, leaves) as draft:

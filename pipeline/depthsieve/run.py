@@ -15,6 +15,7 @@ from depthsieve.drafting import Draft
 from depthsieve.errors import DepthsieveError, RunError, SourceError, StoreError, UsageError
 from depthsieve.forecast import WorkAhead, forecast
 from depthsieve.labelling import label_spec, load_requested
+from depthsieve.manifests import Manifest, find_manifest, scan_of_manifest
 from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
 from depthsieve.planning import (
     Workforce,
@@ -49,7 +50,7 @@ from depthsieve.teachers import Teacher
 def label(
     source: str | Path, store: str | Path, *, progress: bool = True, stop: Stop | None = None, **options: Any
 ) -> LabelSummary:
-    """Label the images of a folder, or one image file, into a store; go on with what an earlier run left.
+    """Label the images of a source, or of a manifest, into a store; go on with what an earlier run left.
 
     ``options`` are the fields of :class:`depthsieve.options.LabelOptions`. Only images that the store does not know
     are added; those that stand failed are tried again with ``retry_failed=True``. With ``part`` nothing is added: the
@@ -135,7 +136,8 @@ class _Run:
     """What a run stands on, once all that is cheap to check was checked."""
 
     options: LabelOptions
-    source: Source
+    sources: tuple[Source, ...]
+    manifest: Manifest | None
     root: Root
     request: TeacherRequest
     teacher: Teacher
@@ -145,7 +147,8 @@ class _Run:
 
     @classmethod
     def begin(cls, source: str | Path, store: str | Path, options: LabelOptions) -> "_Run":
-        images = open_source(source, options.name)
+        manifest = find_manifest(source, options)
+        sources = manifest.open_sources() if manifest else (open_source(source, options.name, options.root),)
         root = open_root(store)
         check_root(root)
         on_cluster = options.address is not None and options.runner != "local"
@@ -162,36 +165,43 @@ class _Run:
         spec = label_spec(teacher, options.signal_names, chosen_encoding(existing, options))
         if existing is not None:
             check_spec(existing, spec)
-        check_source(images, root, existing, options.moved)
+        for images in sources:
+            check_source(images, root, existing, options.moved)
         workforce = Workforce.choose(teacher, options, cluster)
-        return cls(options, images, root, request, teacher, spec, existing, workforce)
+        return cls(options, sources, manifest, root, request, teacher, spec, existing, workforce)
 
     def scan(self, folder: Path, progress: bool) -> Scan:
         known: Iterator[Any] = iter(())
         if self.existing is not None:
             known = known_files(self.existing, Again.of(self.existing, self.options.retry_failed))
-        scan = scan_to(folder / "scan", [self.source], known, progress)
+        if self.manifest is not None:
+            scan = scan_of_manifest(folder / "scan", self.manifest, known)
+        else:
+            scan = scan_to(folder / "scan", self.sources, known, progress)
         found = scan.tally
         if not (found.images or found.rejected or found.known):
             passed = f"{found.passed.other} other and {found.passed.hidden} hidden files"
-            raise SourceError(f"no images in {self.source.root} ({passed})")
+            raise SourceError(
+                f"no images in {self.manifest.path if self.manifest else self.sources[0].root} ({passed})"
+            )
         return scan
 
     def add_new(self, scan: Scan, progress: bool) -> tuple[Store, int]:
         """The store, made if need be, with what is new planned; and how many images that is."""
         store = open_or_create(self.root, self.spec)
-        check_source(self.source, self.root, store, self.options.moved)
-        moved = has_moved(store, self.source, scan)
+        for source in self.sources:
+            check_source(source, self.root, store, self.options.moved)
+        moved = has_moved(store, self.sources, scan)
         with self.root.scratch("plan") as folder, self._draft(store, scan, folder) as draft:
             if draft or moved:
                 check_space(self.root, draft.pixels, draft.images, pixel_bytes(self.options, self.spec.encoding))
                 profile = choose_profile(self.teacher, self.options, draft, self.workforce, progress)
-                sources = {self.source.name: self.source.root}
+                sources = {source.name: source.root for source in self.sources}
                 write_generation(store, draft, sources, profile, self.request, self.options.shard_size)
             return store, draft.images
 
     def _draft(self, store: Store | None, scan: Scan, folder: Path) -> contextlib.AbstractContextManager[Draft]:
-        return draft_generation(store, self.source, scan, self.teacher, self.options, folder)
+        return draft_generation(store, self.sources, scan, self.teacher, self.options, folder)
 
     def planned_store(self) -> Store:
         """The store whose plan is to be shared."""
@@ -239,7 +249,7 @@ class _Run:
         """What is left and what is new, with nothing written."""
         left = Pending({}, {})
         if self.existing is not None:
-            has_moved(self.existing, self.source, scan)
+            has_moved(self.existing, self.sources, scan)
             left = self.existing.pending()
         with self._draft(self.existing, scan, scan.folder / "draft") as draft:
             named = zip(draft.rejected["id"].to_pylist(), draft.rejected["reason"].to_pylist(), strict=True)
@@ -258,7 +268,7 @@ class _Run:
             self.teacher,
             self.options,
             self.workforce,
-            {self.source.name: self.source},
+            {source.name: source for source in self.sources},
             self.existing,
             left,
             draft,

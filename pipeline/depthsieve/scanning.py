@@ -4,9 +4,11 @@ The list is sorted, and compared with what is known, on the disk, so memory does
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from depthsieve.errors import ImageRejected, SourceError
 from depthsieve.records import ImageRecord, RejectedImage
 from depthsieve.sources import UNKNOWN_SIZE, Listed, Passed, Source
 from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA
 from depthsieve.store.spill import BATCH_ROWS, SpillDatabase, spill_database
 
 CHANGED = pa.field("changed", pa.bool_())
-"""Whether an image is known, but not with this size and time."""
+"""Whether an image is known, but not with this size and time. Null for one that is passed on as it is known."""
 
-KNOWN_SCHEMA = pa.schema([*IMAGES_SCHEMA, REJECTED_SCHEMA.field("reason"), ("generation", pa.int32())])
+CONTENT = pa.field("content_sha256", pa.string())
+"""Lower-case hex sha256 of an image's bytes; null where nobody asked for it."""
+
+KNOWN_SCHEMA = pa.schema([*IMAGES_SCHEMA, REJECTED_SCHEMA.field("reason"), CONTENT, ("generation", pa.int32())])
 """What is known before a scan. A column that is left out is null; of an id's rows the newest generation counts."""
 
 LOOKED_AT = 1 << 13
@@ -39,13 +45,13 @@ _TABLES = """
 CREATE TABLE listed (id VARCHAR, size BIGINT, mtime_ns BIGINT, reason VARCHAR);
 CREATE TABLE known (
     id VARCHAR, size BIGINT, mtime_ns BIGINT, width INTEGER, height INTEGER, orientation TINYINT, reason VARCHAR,
-    generation INTEGER
+    content_sha256 VARCHAR, generation INTEGER
 );
 """
 _JOINED = """
 SELECT listed.id, listed.size, listed.mtime_ns, listed.reason, known.id IS NOT NULL AS is_known,
     known.size AS known_size, known.mtime_ns AS known_mtime_ns, width, height, orientation,
-    known.reason AS known_reason
+    known.reason AS known_reason, content_sha256
 FROM listed LEFT JOIN known ON listed.id = known.id
 ORDER BY listed.id, listed.reason NULLS FIRST, known.generation DESC
 """
@@ -64,9 +70,19 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class ScanSettings:
+    """How to scan. With ``keep``, what is known and as it was is passed on, and not only counted; ``hashes`` asks for
+    the sha256 of each image's bytes; ``counts`` says of an id whether it counts: what does not is passed over."""
+
+    keep: bool = False
+    hashes: bool = False
+    counts: Callable[[str], bool] | None = None
+
+
+@dataclass(frozen=True)
 class ScanBatch:
     """Some of what a scan found: ``images`` of :data:`IMAGES_SCHEMA`, ``rejected`` of :data:`REJECTED_SCHEMA`, each
-    with the column :data:`CHANGED`, by id."""
+    with the column :data:`CHANGED`, by id. Images have the column :data:`CONTENT` where hashes are asked for."""
 
     images: pa.Table
     rejected: pa.Table
@@ -100,7 +116,7 @@ def scan_to(folder: Path, sources: Sequence[Source], known: Iterable[pa.Table] =
         images = stack.enter_context(pq.ParquetWriter(folder / "images.parquet", IMAGES_SCHEMA.append(CHANGED)))
         rejected = stack.enter_context(pq.ParquetWriter(folder / "rejected.parquet", REJECTED_SCHEMA.append(CHANGED)))
         for batch in scan_batches(sources, known, folder / "sort", tally, progress=progress):
-            images.write_table(batch.images)
+            images.write_table(batch.images.drop_columns([CONTENT.name]))
             rejected.write_table(batch.rejected)
     return Scan(folder, tally)
 
@@ -111,12 +127,11 @@ def scan_batches(
     folder: Path,
     tally: Tally,
     *,
-    keep: bool = False,
+    settings: ScanSettings = ScanSettings(),
     progress: bool = False,
 ) -> Iterator[ScanBatch]:
     """What some sources hold, by id, some of it at a time; ``tally`` is added to as it goes on.
 
-    What is known, and is as it was, is passed on with ``keep``, from what is known of it, and else only counted.
     ``folder`` is made and used until the end; it is the caller's to remove.
     """
     by_name = {source.name: source for source in sources}
@@ -124,23 +139,28 @@ def scan_batches(
     with spill_database(folder) as database, ThreadPoolExecutor(max(one.at_once for one in sources)) as pool:
         database.run(_TABLES)
         with tqdm(desc="list", unit=" files", disable=quiet, leave=False) as bar:
-            database.append("listed", _listed(sources, tally.passed, bar))
+            database.append("listed", _listed(sources, tally.passed, settings.counts, bar))
         database.append("known", known)
         listed = int(database.all("SELECT count(*) AS rows FROM listed")["rows"][0].as_py())
         with tqdm(desc="scan", unit=" images", total=listed, disable=quiet, leave=False) as bar:
             for rows in _first_of_each(database):
-                for some in _small(_counted(rows, tally, keep, bar)):
-                    batch = _look(some, by_name, pool)
+                for some in _small(_counted(rows, tally, settings, bar)):
+                    batch = _look(some, by_name, pool, settings.hashes)
                     tally.images += len(batch.images)
                     tally.rejected += len(batch.rejected)
                     yield batch
                     bar.update(len(some))
 
 
-def _listed(sources: Sequence[Source], passed: Passed, bar: "tqdm[Any]") -> Iterator[pa.Table]:
+def _listed(
+    sources: Sequence[Source], passed: Passed, counts: Callable[[str], bool] | None, bar: "tqdm[Any]"
+) -> Iterator[pa.Table]:
     rows: list[Listed | RejectedImage] = []
     for source in sources:
         for found in source.listing(passed):
+            if counts is not None and not counts(found.id):
+                passed.other += 1
+                continue
             rows.append(found)
             if len(rows) == BATCH_ROWS:
                 yield _table(rows, _LISTED_SCHEMA)
@@ -162,44 +182,52 @@ def _first_of_each(database: SpillDatabase) -> Iterator[pa.Table]:
         yield rows if is_new_N.all() else rows.filter(pa.array(is_new_N))
 
 
-def _counted(rows: pa.Table, tally: Tally, keep: bool, bar: "tqdm[Any]") -> pa.Table:
+def _counted(rows: pa.Table, tally: Tally, settings: ScanSettings, bar: "tqdm[Any]") -> pa.Table:
     """The rows that are passed on, with a column ``same``: known, and as it was."""
     is_known_N = _array(rows["is_known"])
-    size_N, known_size_N = _array(rows["size"]), _array(pc.fill_null(rows["known_size"], UNKNOWN_SIZE))
-    same_N = is_known_N & (_array(rows["mtime_ns"]) == _array(pc.fill_null(rows["known_mtime_ns"], 0)))
-    same_N &= (size_N == known_size_N) | (size_N == UNKNOWN_SIZE)
+    same_N = is_known_N & _as_it_was(rows)
+    if settings.hashes:
+        same_N &= _array(pc.or_(pc.is_valid(rows["content_sha256"]), pc.is_valid(rows["known_reason"])))
     tally.known += int(same_N.sum())
-    tally.changed += int((is_known_N & ~same_N).sum())
+    tally.changed += int((is_known_N & ~_as_it_was(rows)).sum())
     rows = rows.append_column("same", pa.array(same_N))
-    if keep or not same_N.any():
+    if settings.keep or not same_N.any():
         return rows
     bar.update(int(same_N.sum()))
     return rows.filter(pa.array(~same_N))
+
+
+def _as_it_was(rows: pa.Table) -> NDArray[np.bool_]:
+    """Whether the size and time of each row are the known ones."""
+    size_N, known_size_N = _array(rows["size"]), _array(pc.fill_null(rows["known_size"], UNKNOWN_SIZE))
+    same_size_N: NDArray[np.bool_] = (size_N == known_size_N) | (size_N == UNKNOWN_SIZE)
+    same_time_N: NDArray[np.bool_] = _array(rows["mtime_ns"]) == _array(pc.fill_null(rows["known_mtime_ns"], 0))
+    return same_size_N & same_time_N
 
 
 def _small(rows: pa.Table) -> Iterator[pa.Table]:
     return (rows[start : start + LOOKED_AT] for start in range(0, len(rows), LOOKED_AT))
 
 
-def _look(rows: pa.Table, sources: dict[str, Source], pool: ThreadPoolExecutor) -> ScanBatch:
+def _look(rows: pa.Table, sources: dict[str, Source], pool: ThreadPoolExecutor, hashes: bool) -> ScanBatch:
     """Opens those of some rows that are not known as they are, and were not refused by the listing already."""
     same_N, refused_N = _array(rows["same"]), _array(pc.is_valid(rows["reason"]))
-    changed_N = _array(rows["is_known"]) & ~same_N
-    found = [
-        one
-        for some in pool.map(lambda some: _look_at(some, sources), _tasks(rows.filter(pa.array(~same_N & ~refused_N))))
-        for one in some
-    ]
-    is_image = np.array([isinstance(one, ImageRecord) for one in found], np.bool_)
-    looked_at = changed_N[~same_N & ~refused_N]
-    images = _marked(_table([one for one in found if isinstance(one, ImageRecord)], IMAGES_SCHEMA), looked_at[is_image])
-    rejects = [one for one in found if isinstance(one, RejectedImage)]
-    rejected = _marked(_table(rejects, REJECTED_SCHEMA), looked_at[~is_image])
-    now_N = ~same_N & refused_N
+    changed_N = _array(rows["is_known"]) & ~_as_it_was(rows)
+    opened_N, now_N = ~same_N & ~refused_N, ~same_N & refused_N
+    look_at = partial(_look_at, sources=sources, hashes=hashes)
+    found = [one for some in pool.map(look_at, _tasks(rows.filter(pa.array(opened_N)))) for one in some]
+    is_image_O = np.array([isinstance(one, ImageRecord) for one, _ in found], np.bool_)
+    looked_at_O = changed_N[opened_N]
+    images = _table([one for one, _ in found if isinstance(one, ImageRecord)], IMAGES_SCHEMA)
+    images = _marked(images, looked_at_O[is_image_O])
+    content = pa.array([digest for one, digest in found if isinstance(one, ImageRecord)], CONTENT.type)
+    images = images.append_column(CONTENT, content)
+    rejects = _table([one for one, _ in found if isinstance(one, RejectedImage)], REJECTED_SCHEMA)
+    rejected = _marked(rejects, looked_at_O[~is_image_O])
     refused = _marked(rows.filter(pa.array(now_N)).select(REJECTED_SCHEMA.names), changed_N[now_N])
     kept = rows.filter(pa.array(same_N)).drop_columns(["reason", "size"])
     kept = kept.rename_columns({"known_reason": "reason", "known_size": "size"})
-    kept = kept.append_column(CHANGED, pa.array(np.zeros(len(kept), np.bool_)))
+    kept = kept.append_column(CHANGED, pa.nulls(len(kept), pa.bool_()))
     kept_images = kept.filter(pc.is_null(kept["reason"])).select(images.column_names)
     kept_rejected = kept.filter(pc.is_valid(kept["reason"])).select(rejected.column_names)
     return ScanBatch(_by_id(images, kept_images), _by_id(rejected, refused, kept_rejected))
@@ -211,8 +239,21 @@ def _tasks(rows: pa.Table) -> Iterator[list[Listed]]:
     return (listed[start : start + A_TASK] for start in range(0, len(listed), A_TASK))
 
 
-def _look_at(some: list[Listed], sources: dict[str, Source]) -> list[ImageRecord | RejectedImage]:
-    return [sources[one.id.partition("/")[0]].look(one) for one in some]
+def _look_at(
+    some: list[Listed], sources: dict[str, Source], hashes: bool
+) -> list[tuple[ImageRecord | RejectedImage, str | None]]:
+    found: list[tuple[ImageRecord | RejectedImage, str | None]] = []
+    for listed in some:
+        source = sources[listed.id.partition("/")[0]]
+        one, digest = source.look(listed), None
+        if hashes and isinstance(one, ImageRecord):
+            try:
+                digest = hashlib.sha256(source.read(one.id)).hexdigest()
+            except (ImageRejected, SourceError, OSError) as error:
+                reason = str(getattr(error, "strerror", None) or error)
+                one = RejectedImage(one.id, one.size, one.mtime_ns, f"cannot be read: {reason}")
+        found.append((one, digest))
+    return found
 
 
 def _table(records: Sequence[Any], schema: pa.Schema) -> pa.Table:

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+from depthsieve.errors import UsageError
 from depthsieve.sources.bucket import BucketSource, open_bucket
+from depthsieve.sources.file_list import LIST_SUFFIXES, STDIN, open_list
 from depthsieve.sources.folder import FolderSource, open_folder
 from depthsieve.sources.ids import decode_path, encode_path
 from depthsieve.sources.protocol import UNKNOWN_SIZE, Listed, Passed, Source
@@ -23,13 +25,19 @@ __all__ = [
 ]
 
 
-def open_source(path: str | Path, name: str = "default") -> Source:
-    """The folder at ``path`` with all folders in it, or the single image file there (its root is its folder). A URL
-    such as ``s3://bucket/prefix`` is the objects below it, or the single object.
+def open_source(path: str | Path, name: str = "default", root: str | None = None) -> Source:
+    """The source at a user's ``path``: a folder and all folders in it, a single image file or container (its root is
+    its folder), or a list of files: a text file that ends in .txt, .lst or .list, or "-" for standard input. A URL such
+    as ``s3://bucket/prefix`` is the objects below it, or the single object. ``root`` is what the ids of a list are
+    relative to.
 
     Raises :class:`SourceError` in one line if there is nothing, nothing readable, or neither folder nor file;
-    :class:`UsageError` if ``name`` cannot stand in an image id, or a URL cannot be meant.
+    :class:`UsageError` if ``name`` cannot stand in an image id, a URL cannot be meant, or ``root`` is none of a list.
     """
+    if str(path) == STDIN or (not is_url(path) and str(path).lower().endswith(LIST_SUFFIXES)):
+        return open_list(str(path), name, root)
+    if root is not None:
+        raise UsageError(f"a root is for lists of files, and {path} is none: a list ends in .txt, or is - for stdin")
     return open_bucket(str(path), name) if is_url(path) else open_folder(path, name)
 
 

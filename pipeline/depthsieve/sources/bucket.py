@@ -58,6 +58,23 @@ class BucketSource:
         except OSError as error:
             raise SourceError(f"{error.filename or self.root}: {error.strerror or error}") from error
 
+    def named(self, key: str) -> Listed | RejectedImage:
+        """An object below the root that a user has named, whatever its suffix. Raises :class:`SourceError`."""
+        found = self.now(Listed(self._id(key), 0, 0))
+        return self._checked(found) if isinstance(found, Listed) else found
+
+    def now(self, listed: Listed) -> Listed | RejectedImage:
+        """See :class:`~depthsieve.sources.protocol.Source`. Each image is a call."""
+        try:
+            entry = self._objects.entry(self._key(listed.id))
+        except SourceError as error:
+            return RejectedImage(listed.id, listed.size, listed.mtime_ns, str(error))
+        except OSError as error:
+            raise SourceError(f"{error.filename or self.root}: {error.strerror or error}") from error
+        if entry is None:
+            return RejectedImage(listed.id, listed.size, listed.mtime_ns, "no such object")
+        return Listed(listed.id, entry.size, _nanoseconds(entry))
+
     def look(self, listed: Listed) -> ImageRecord | RejectedImage:
         """See :class:`~depthsieve.sources.protocol.Source`. Raises :class:`SourceError` where the server fails."""
         try:
@@ -127,11 +144,15 @@ class BucketSource:
             reason = f"{suffix} files are not read: convert to PNG or JPEG"
         elif self._only is None and suffix not in IMAGE_SUFFIXES:
             return None
-        elif entry.size > MAX_FILE_BYTES:
-            reason = f"{entry.size:,} bytes, more than the {MAX_FILE_BYTES:,} allowed"
         else:
-            return Listed(image_id, entry.size, modified)
+            return self._checked(Listed(image_id, entry.size, modified))
         return RejectedImage(image_id, entry.size, modified, reason)
+
+    def _checked(self, listed: Listed) -> Listed | RejectedImage:
+        if listed.size <= MAX_FILE_BYTES:
+            return listed
+        reason = f"{listed.size:,} bytes, more than the {MAX_FILE_BYTES:,} allowed"
+        return RejectedImage(listed.id, listed.size, listed.mtime_ns, reason)
 
     def _id(self, key: str) -> str:
         return f"{self.name}/{encode_path(key)}"

@@ -59,10 +59,7 @@ class FolderSource:
     def listing(self, passed: Passed) -> Iterator[Listed | RejectedImage]:
         """See :class:`~depthsieve.sources.protocol.Source`. Raises :class:`SourceError` if the root is gone."""
         if self._only is not None:
-            if suffix_of(self._only) in CONTAINER_SUFFIXES | NAMED_SUFFIXES:
-                yield from self._members(self._only, passed, named=True)
-            else:
-                yield self._entry(self._only)
+            yield from self.named(self._only, passed)
             return
         folders = [b""]
         while folders:
@@ -83,6 +80,25 @@ class FolderSource:
                     folders.append(path)
                 else:
                     yield from self._listed(path, entry, passed)
+
+    def named(self, path: bytes, passed: Passed) -> Iterator[Listed | RejectedImage]:
+        """A file below the root that a user has named: an image whatever its suffix, or what is in a container."""
+        if suffix_of(path) in CONTAINER_SUFFIXES | NAMED_SUFFIXES:
+            yield from self._members(path, passed, named=True)
+        else:
+            yield self._entry(path)
+
+    def now(self, listed: Listed) -> Listed | RejectedImage:
+        """See :class:`~depthsieve.sources.protocol.Source`. A container's time is that of all that is in it."""
+        try:
+            target, place = self._target(listed.id)
+            status = os.stat(target)
+            check_file(status, container=bool(place))
+        except (ImageRejected, SourceError) as error:
+            return RejectedImage(listed.id, listed.size, listed.mtime_ns, str(error))
+        except OSError as error:
+            return RejectedImage(listed.id, listed.size, listed.mtime_ns, _words(error))
+        return Listed(listed.id, listed.size if place else status.st_size, status.st_mtime_ns)
 
     def look(self, listed: Listed) -> ImageRecord | RejectedImage:
         """See :class:`~depthsieve.sources.protocol.Source`."""

@@ -52,6 +52,12 @@ class Source(Protocol):
         Raises :class:`SourceError` where it is not the image that is at fault.
         """
 
+    def now(self, listed: Listed) -> Listed | RejectedImage:
+        """The size and time that an image has now, or why it is no longer there. Nothing is opened but a container.
+
+        Raises :class:`SourceError` where it is not the image that is at fault.
+        """
+
     def is_there(self) -> bool:
         """Whether the root can be listed and holds anything: not where a disk is not mounted, or a server away."""
 

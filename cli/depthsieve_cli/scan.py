@@ -1,0 +1,55 @@
+"""``depthsieve scan``: what there is to label, without labelling it."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import click
+
+from depthsieve.options import ScanOptions
+from depthsieve_cli.output import count, print_failures, print_json
+
+if TYPE_CHECKING:
+    from depthsieve.options import ScanSummary
+
+DEFAULTS = ScanOptions()
+
+
+@click.command(epilog="Example: depthsieve scan photos/ street=more/ -o photos.parquet")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCES...")
+@click.option("-o", "--out", required=True, metavar="M.parquet", help="The manifest to write, or to bring up to date.")
+@click.option(
+    "--root", metavar="DIR", help="What ids are relative to where a source is a list.  [default: the list's folder]"
+)
+@click.option("--duplicates", is_flag=True, help="Read every file whole, and mark images whose bytes are equal.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; no progress bar.")
+def scan(sources: tuple[str, ...], out: str, root: str | None, duplicates: bool, as_json: bool) -> int:
+    """List the images of SOURCES into a manifest, for `depthsieve label M.parquet STORE`.
+
+    A source is a folder, an image, an archive (.tar, .zip), a .parquet or HDF5 file with images, a list of files (.txt,
+    or - for standard input), or s3://bucket/prefix; NAME=PATH gives it a name. Only headers are read. Run it again
+    after a crash, or when files have changed: what is known is not opened again.
+    """
+    from depthsieve.manifest_scan import scan as run_scan
+
+    summary = run_scan(sources, out, progress=not as_json, root=root, duplicates=duplicates)
+    if as_json:
+        print_json(dataclasses.asdict(summary))
+    else:
+        _print_summary(summary)
+    return 3 if summary.rejected else 0
+
+
+def _print_summary(summary: "ScanSummary") -> None:
+    rate = f" ({summary.opened / max(summary.seconds, 1e-9):,.0f} a second)" if summary.opened else ""
+    click.echo(f"{summary.manifest}: {count(summary.images, 'image')}.")
+    click.echo(f"Opened {count(summary.opened, 'file')} in {summary.seconds:.1f} s{rate}.")
+    if summary.changed:
+        click.echo(f"{count(summary.changed, 'file')} had changed.")
+    if summary.duplicates is not None:
+        click.echo(f"{count(summary.duplicates, 'image')} equal to another one, marked in duplicate_of.")
+    if summary.skipped_hidden or summary.skipped_other:
+        hidden, other = count(summary.skipped_hidden, "hidden file"), count(summary.skipped_other, "file")
+        click.echo(f"Passed over {hidden}, and {other} of other kinds.")
+    print_failures(summary.rejects)
+    if summary.rejected:
+        click.echo(f"{count(summary.rejected, 'file')} cannot be labelled; {summary.rejects_file} has them all.")

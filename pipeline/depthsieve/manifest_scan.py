@@ -1,0 +1,236 @@
+"""``depthsieve.scan``: write a manifest of what sources hold, or bring one up to date.
+
+While a scan is under way, what it has opened lies in parts beside the manifest, so that a killed one goes on.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from depthsieve.errors import SourceError, UsageError
+from depthsieve.manifests import FORMAT, KEY, MANIFEST_SCHEMA, SQL_TYPES, open_manifest, rejected_path, tables_in
+from depthsieve.options import ScanOptions, ScanSummary
+from depthsieve.processes import Process, is_alive
+from depthsieve.records import ImageFailure
+from depthsieve.scanning import CHANGED, ScanBatch, ScanSettings, Tally, scan_batches
+from depthsieve.sources import Source, open_source
+from depthsieve.store.plan import REJECTED_SCHEMA
+from depthsieve.store.spill import spill_database
+
+PART_SECONDS = 20.0
+"""How much of a scan is done again after a kill, at most."""
+
+SHOWN_REJECTS = 10_000
+"""Rejects that a summary names; the file has all of them."""
+
+
+def scan(
+    sources: str | Path | Sequence[str | Path] | Mapping[str, str | Path],
+    out: str | Path,
+    *,
+    progress: bool = True,
+    counts: Callable[[str], bool] | None = None,
+    **options: Any,
+) -> ScanSummary:
+    """Write a manifest of what some sources hold; bring it up to date where it is there already.
+
+    ``sources`` is one, several ("name=path" gives one a name, else it is "default"), or a mapping of names to paths.
+    ``options`` are the fields of :class:`depthsieve.options.ScanOptions`. Files that have the size and time that the
+    manifest knows are not opened again; a call that was killed goes on where it was. ``counts`` tells of an image's id
+    whether it counts at all: what does not is passed over like other files.
+
+    Raises :class:`UsageError` and :class:`SourceError` before anything is written, and :class:`RunError` where there is
+    no room to sort. Files that cannot be labelled raise nothing: they stand in the summary and in M.rejected.parquet.
+    """
+    try:
+        chosen = ScanOptions(**options)
+    except TypeError as error:
+        raise UsageError(str(error).replace("ScanOptions.__init__()", "scan()")) from None
+    opened = _open_all(sources, chosen.root)
+    path = Path(os.path.abspath(out))  # noqa: PTH100 (a link to a manifest stays one)
+    if path.suffix != ".parquet":
+        raise UsageError(f"a manifest's name ends in .parquet, not {path.name!r}")
+    if path.exists():
+        before = open_manifest(path)
+        roots = {source.name: source.root for source in opened}
+        moved = [name for name, root in roots.items() if before.sources.get(name, root) != root]
+        if moved:
+            was, now = before.sources[moved[0]], roots[moved[0]]
+            raise SourceError(
+                f"{path} knows source {moved[0]!r} as {was}, not {now}; write another manifest, or name the source "
+                f"otherwise: NAME={now}"
+            )
+    start = time.perf_counter()
+    tally = _Writer(path, opened, ScanSettings(keep=True, hashes=chosen.duplicates, counts=counts)).write(progress)
+    rejects = _rejects(path)
+    duplicates = 0
+    if chosen.duplicates:
+        column = pq.read_table(path, columns=["duplicate_of"])["duplicate_of"]
+        duplicates = len(column) - column.null_count
+    return ScanSummary(
+        manifest=str(path),
+        rejects_file=str(rejected_path(path)),
+        images=tally.images,
+        rejected=tally.rejected,
+        opened=tally.images + tally.rejected - tally.known,
+        changed=tally.changed,
+        duplicates=duplicates if chosen.duplicates else None,
+        skipped_hidden=tally.passed.hidden,
+        skipped_other=tally.passed.other,
+        seconds=time.perf_counter() - start,
+        rejects=rejects,
+    )
+
+
+class _Writer:
+    """One scan on its way into a manifest."""
+
+    def __init__(self, path: Path, sources: Sequence[Source], settings: ScanSettings) -> None:
+        self._path = path
+        self._sources = sources
+        self._settings = settings
+        self._parts = path.with_name(f"{path.name}.parts")
+
+    def write(self, progress: bool) -> Tally:
+        """Scan, and put both files in place, the manifest last."""
+        tally = Tally()
+        body = {"format": FORMAT, "sources": {source.name: source.root for source in self._sources}}
+        schema = MANIFEST_SCHEMA.with_metadata({KEY: json.dumps(body, sort_keys=True)})
+        attempt = self._parts / f"attempt-{Process.current().token}"
+        try:
+            self._parts.mkdir(parents=True, exist_ok=True)
+            for left in self._parts.glob("attempt-*"):
+                if is_alive(left.name.removeprefix("attempt-")) is not True:
+                    shutil.rmtree(left, ignore_errors=True)
+            attempt.mkdir()
+            with (
+                pq.ParquetWriter(attempt / "images", schema, compression="zstd") as images,
+                pq.ParquetWriter(attempt / "rejected", REJECTED_SCHEMA, compression="zstd") as rejected,
+            ):
+                batches = scan_batches(
+                    self._sources, self._known(), attempt / "sort", tally, settings=self._settings, progress=progress
+                )
+                for batch in self._kept(batches):
+                    images.write_table(_as(batch.images, MANIFEST_SCHEMA))
+                    rejected.write_table(_as(batch.rejected, REJECTED_SCHEMA))
+            finished = attempt / "images"
+            if self._settings.hashes:
+                finished = _mark_duplicates(finished, attempt, schema)
+            for made, place in ((attempt / "rejected", rejected_path(self._path)), (finished, self._path)):
+                _sync(made)
+                made.replace(place)
+            shutil.rmtree(self._parts)
+        except OSError as error:
+            raise SourceError(f"{error.filename or self._path}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(attempt, ignore_errors=True)
+        return tally
+
+    def _kept(self, batches: Iterable[ScanBatch]) -> Iterator[ScanBatch]:
+        """The same batches; what was opened for them is saved now and then."""
+        waiting: list[pa.Table] = []
+        saved = time.monotonic()
+        for batch in batches:
+            for table in (batch.images, batch.rejected):
+                opened = table.filter(pc.is_valid(table[CHANGED.name]))
+                if len(opened):
+                    waiting.append(opened)
+            yield batch
+            if waiting and time.monotonic() - saved > PART_SECONDS:
+                self._save(waiting)
+                waiting, saved = [], time.monotonic()
+
+    def _save(self, tables: list[pa.Table]) -> None:
+        joined = pa.concat_tables(tables, promote_options="default")
+        number = len(list(self._parts.glob("*.part")))
+        path = self._parts / f"{number:06d}-{os.getpid()}"
+        pq.write_table(joined, path, compression="zstd")
+        path.rename(path.with_suffix(".part"))
+
+    def _known(self) -> Iterator[pa.Table]:
+        """What this manifest knew before, and what unfinished scans have opened since."""
+        names = [source.name for source in self._sources]
+        files = [one for one in (self._path, rejected_path(self._path)) if one.is_file()]
+        parts = sorted(self._parts.glob("*.part"))
+        for generation, path in [*((0, one) for one in files), *((1 + n, one) for n, one in enumerate(parts))]:
+            try:
+                for table in tables_in(path):
+                    kept = [name for name in table.column_names if name not in (CHANGED.name, "duplicate_of")]
+                    table = table.select(kept)
+                    name = pc.list_element(pc.split_pattern(table["id"], "/", max_splits=1), 0)
+                    table = table.filter(pc.is_in(name, value_set=pa.array(names)))
+                    yield table.append_column("generation", pa.array([generation] * len(table), pa.int32()))
+            except (pa.ArrowException, OSError) as error:
+                if path in files:
+                    raise SourceError(f"{path} is damaged; remove it, and scan anew") from error
+
+
+def _open_all(
+    sources: str | Path | Sequence[str | Path] | Mapping[str, str | Path], root: str | None
+) -> tuple[Source, ...]:
+    if isinstance(sources, Mapping):
+        named = [(name, path) for name, path in sources.items()]
+    else:
+        named = [_named(one) for one in ([sources] if isinstance(sources, str | Path) else sources)]
+    if not named:
+        raise UsageError("name at least one source to scan")
+    opened = tuple(open_source(path, name, root) for name, path in named)
+    names = [source.name for source in opened]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"two sources are called {twice!r}; give each its own name: NAME=PATH")
+    return opened
+
+
+def _named(source: str | Path) -> tuple[str, str | Path]:
+    """The name and path in "name=path"; what has no name, or exists as it stands, is "default"."""
+    name, equals, path = str(source).partition("=")
+    if not equals or "/" in name or not name or os.path.exists(source):  # noqa: PTH110
+        return "default", source
+    return name, path
+
+
+def _as(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(schema.names).cast(schema)
+
+
+def _mark_duplicates(images: Path, attempt: Path, schema: pa.Schema) -> Path:
+    """The manifest again, each image with the first id, in their order, that has the same content."""
+    path = attempt / "marked"
+    with spill_database(attempt / "duplicates") as database:
+        kinds = ", ".join(f"{field.name} {SQL_TYPES[field.type]}" for field in MANIFEST_SCHEMA)
+        database.run(f"CREATE TABLE images ({kinds})")
+        database.append("images", tables_in(images))
+        database.run("CREATE TABLE firsts AS SELECT content_sha256, min(id) AS first FROM images GROUP BY ALL")
+        columns = ", ".join(f"images.{field.name}" for field in list(MANIFEST_SCHEMA)[:-1])
+        marked = (
+            f"SELECT {columns}, CASE WHEN first <> id THEN first END AS duplicate_of FROM images "
+            "LEFT JOIN firsts ON images.content_sha256 = firsts.content_sha256 ORDER BY id"
+        )
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for table in database.read(marked):
+                writer.write_table(table.cast(MANIFEST_SCHEMA))
+    return path
+
+
+def _rejects(path: Path) -> tuple[ImageFailure, ...]:
+    with pq.ParquetFile(rejected_path(path)) as file:
+        batch = next(file.iter_batches(SHOWN_REJECTS, columns=["id", "reason"]), None)
+    rows = batch.to_pylist() if batch is not None else []
+    return tuple(ImageFailure(row["id"], row["reason"]) for row in rows)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
