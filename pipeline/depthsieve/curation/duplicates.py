@@ -1,6 +1,7 @@
 """Near-duplicates: which images go, each for one that stays. Axes: N images, E pairs of images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,13 @@ from depthsieve.curation.vectors import Vectors, hamming
 NEIGHBOURS = 16
 """Nearest neighbours that are looked at first, an image's own self among them; of crowds more, in further rounds."""
 
-MOST_NEIGHBOURS, MOST_ROUNDS = 1024, 32
+MOST_NEIGHBOURS = 1024
 
 MOST_BITS = 26
 """Of 64: images whose perceptual hashes differ in more are not taken for near-duplicates. Hashes of different images
 differ in 32 +- 4, those of a photo and its crop to 90% of each side in up to 26."""
+
+_AT_ONCE = 1 << 19
 
 MARGIN = 0.004
 """By how much similarity may be off that is found with half floats; the exact one decides."""
@@ -31,6 +34,29 @@ class Duplicates:
     bits_N: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class _Pairs:
+    """Pairs of images that are alike: the better one, the worse one (int32), how alike, and bits that differ."""
+
+    first_E: NDArray[np.int32]
+    second_E: NDArray[np.int32]
+    similar_E: NDArray[np.float32]
+    bits_E: NDArray[np.uint8]
+
+    @classmethod
+    def joined(cls, parts: list["_Pairs"]) -> "_Pairs":
+        """All of them, each once, by their first image and then by their second."""
+        columns: list[NDArray[Any]] = [
+            np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(cls)
+        ]
+        order = np.lexsort((columns[1], columns[0]))
+        first_E, second_E = (column[order] for column in columns[:2])
+        new_E = np.ones(len(order), np.bool_)
+        new_E[1:] = (first_E[1:] != first_E[:-1]) | (second_E[1:] != second_E[:-1])
+        first_E, second_E, similar_E, bits_E = (column[order][new_E] for column in columns)
+        return cls(first_E, second_E, similar_E, bits_E)
+
+
 def find_duplicates(vectors: Vectors, phash_N: NDArray[np.uint64], threshold: float, threads: int = 2) -> Duplicates:
     """Drop every image that is like a better one that stays. Images come in the order of their quality, the best first.
 
@@ -39,79 +65,64 @@ def find_duplicates(vectors: Vectors, phash_N: NDArray[np.uint64], threshold: fl
     neighbours were found. Two are alike if the product of their vectors is at least ``threshold`` and their hashes
     differ in at most :data:`MOST_BITS` bits.
 
-    An image in a crowd may have more neighbours than are looked at. Those that stay with such a list are looked up
-    again among themselves, with longer lists, until no list is full or none of them goes. Images that went for one that
-    now goes itself come back into the next round, unless they are like what it went for.
+    An image in a crowd has more neighbours than are looked at first. Those that stay with such a list are looked up
+    again, for all images with one, and the cover is made anew of all pairs that are known, until no list is full.
     """
     found = Duplicates(
         np.full(len(vectors), -1, np.int64), np.ones(len(vectors), np.float32), np.zeros(len(vectors), np.int64)
     )
-    rows, count = np.arange(len(vectors)), NEIGHBOURS
-    for _ in range(MOST_ROUNDS):
-        if len(rows) < 2:
-            break
-        part = vectors if len(rows) == len(vectors) else vectors.take(rows)
-        pairs_2E, full_N = _pairs(part, threshold, min(count, len(rows)), threads)
-        first_E, second_E = rows[pairs_2E[0]], rows[pairs_2E[1]]
+    crowd = rows = np.arange(len(vectors))
+    known: list[_Pairs] = []
+    count = NEIGHBOURS
+    while len(rows) > 1:
+        first_E, second_E, full_N = _near(vectors, crowd, rows, threshold, min(count, len(rows)), threads)
         similar_E, bits_E = vectors.products(first_E, second_E), hamming(phash_N[first_E], phash_N[second_E])
         alike_E = (similar_E >= threshold) & (bits_E <= MOST_BITS)
-        gone = _cover(first_E[alike_E], second_E[alike_E], similar_E[alike_E], bits_E[alike_E], found)
-        crowded = rows[full_N & (found.of_N[rows] < 0)]
-        back = _settle(vectors, phash_N, threshold, found)
-        if not gone and not len(back) and count >= MOST_NEIGHBOURS:
+        new = _Pairs(
+            first_E[alike_E].astype(np.int32),
+            second_E[alike_E].astype(np.int32),
+            similar_E[alike_E],
+            bits_E[alike_E].astype(np.uint8),
+        )
+        known = [_Pairs.joined([*known, new])]
+        _cover(known[0], found)
+        if len(rows) == len(vectors):
+            crowd = np.flatnonzero(full_N)
+        before, rows = rows, crowd[found.of_N[crowd] < 0]
+        if np.isin(rows, before[~full_N[before]]).all() or (count >= MOST_NEIGHBOURS and np.array_equal(rows, before)):
             break
-        rows, count = np.union1d(crowded, back), min(2 * count, MOST_NEIGHBOURS)
+        count = min(2 * count, MOST_NEIGHBOURS)
     return found
 
 
-def _settle(vectors: Vectors, phash_N: NDArray[np.uint64], threshold: float, found: Duplicates) -> NDArray[np.int64]:
-    """Let images that went for one that has gone itself go for what that went for. Returns those that are not like it:
-    they stay for now."""
-    of_N = found.of_N
-    rows = np.flatnonzero((of_N >= 0) & (of_N[of_N] >= 0))
-    target = of_N[rows]
-    while (of_N[target] >= 0).any():
-        target = np.where(of_N[target] >= 0, of_N[target], target)
-    similar, bits = vectors.products(rows, target), hamming(phash_N[rows], phash_N[target])
-    alike = (similar >= threshold) & (bits <= MOST_BITS)
-    of_N[rows] = np.where(alike, target, -1)
-    found.similarity_N[rows] = np.where(alike, similar, 1)
-    found.bits_N[rows] = np.where(alike, bits, 0)
-    return rows[~alike]
-
-
-def _pairs(vectors: Vectors, threshold: float, count: int, threads: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Pairs [2,E] of different images that may be alike, each once, the smaller number first, in order; and which
-    images have more neighbours as near than were looked at."""
-    pairs: list[NDArray[np.int64]] = []
+def _near(
+    vectors: Vectors, crowd: NDArray[np.int64], rows: NDArray[np.int64], threshold: float, count: int, threads: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Pairs (better, worse) of images that may be alike, one of ``crowd`` and one of ``rows``, each once, in order; and
+    which images [N] may have more neighbours as near among the ``rows`` than were looked at."""
+    whole = len(rows) == len(vectors)
+    among, asking = (vectors, vectors) if whole else (vectors.take(rows), vectors.take(crowd))
+    keys: list[NDArray[np.int64]] = []
     full_N = np.zeros(len(vectors), np.bool_)
-    for part, similar, numbers in nearest(vectors, count, threads):
+    for part, similar, numbers in nearest(among, asking, count, threads):
         near = (similar >= threshold - MARGIN) & (numbers >= 0)
-        full_N[part] = near[:, -1] & (count < len(vectors))
+        full_N[crowd[part]] = near[:, -1] & (count < len(rows))
         row, column = np.nonzero(near)
-        own, other = row + part.start, numbers[row, column].astype(np.int64)
+        own, other = crowd[part][row], rows[numbers[row, column]]
         different = own != other
-        pairs.append(np.stack([np.minimum(own, other)[different], np.maximum(own, other)[different]]))
-    keys = np.unique(np.concatenate([one[0] * len(vectors) + one[1] for one in pairs]))
-    return np.stack([keys // len(vectors), keys % len(vectors)]), full_N
+        keys.append(np.minimum(own, other)[different] * len(vectors) + np.maximum(own, other)[different])
+    pairs_E = np.unique(np.concatenate(keys))
+    return pairs_E // len(vectors), pairs_E % len(vectors), full_N
 
 
-def _cover(
-    first_E: NDArray[np.int64],
-    second_E: NDArray[np.int64],
-    similar_E: NDArray[np.float32],
-    bits_E: NDArray[np.int64],
-    found: Duplicates,
-) -> int:
-    """Go through the images in order; each that stays takes those that are like it. Pairs are (better, worse), ordered.
-    Returns how many went. Of several that stay, an image goes for the one that is most like it."""
-    gone = 0
-    of_N = found.of_N
-    for first, second, similar, bits in zip(
-        first_E.tolist(), second_E.tolist(), similar_E.tolist(), bits_E.tolist(), strict=True
-    ):
-        # Pairs come by their first image, so whether that one stays is known: all pairs that could drop it came before.
-        if of_N[first] < 0 and (of_N[second] < 0 or similar > found.similarity_N[second]):
-            gone += int(of_N[second] < 0)
-            of_N[second], found.similarity_N[second], found.bits_N[second] = first, similar, bits
-    return gone
+def _cover(pairs: _Pairs, found: Duplicates) -> None:
+    """Go through the images in order; each that stays takes those that are like it. Of several that stay, an image goes
+    for the one that is most like it, the better of equals."""
+    of_N, similarity_N, bits_N = found.of_N, found.similarity_N, found.bits_N
+    of_N[:], similarity_N[:], bits_N[:] = -1, 1, 0
+    for start in range(0, len(pairs.first_E), _AT_ONCE):
+        columns = (getattr(pairs, one.name)[start : start + _AT_ONCE].tolist() for one in fields(pairs))
+        for first, second, similar, bits in zip(*columns, strict=True):
+            # Pairs come by their better image, so whether that one stays is known: all that could drop it came before.
+            if of_N[first] < 0 and (of_N[second] < 0 or similar > similarity_N[second]):
+                of_N[second], similarity_N[second], bits_N[second] = first, similar, bits

@@ -27,20 +27,22 @@ TRAINED, ROUNDS = 40, 4
 """Images a part that decide where parts lie, and rounds of k-means for that: rough parts will do."""
 
 
-def nearest(vectors: Vectors, count: int, threads: int) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
-    """For each block of images the similarities [n,K] and numbers [n,K] of its ``count`` nearest, itself among them,
-    the nearest first; -1 where there are fewer. Of more than :data:`EXACT` images some may be missed."""
+def nearest(
+    vectors: Vectors, queries: Vectors, count: int, threads: int
+) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
+    """For each block of ``queries`` the similarities [n,K] and numbers [n,K] of the ``count`` nearest of ``vectors``,
+    the nearest first; -1 where there are fewer. Of more than :data:`EXACT` vectors some may be missed."""
     faiss.omp_set_num_threads(1)
     index: Any = faiss.IndexFlatIP(vectors.raw_ND.shape[1]) if len(vectors) <= EXACT else _parted(vectors)
     for start in range(0, len(vectors), BLOCK):
         index.add(vectors.rows(slice(start, start + BLOCK)))
 
     def search(start: int) -> tuple[slice, NDArray[Any], NDArray[Any]]:
-        part = slice(start, min(start + QUERIES, len(vectors)))
-        similar, numbers = index.search(vectors.rows(part), count)
+        part = slice(start, min(start + QUERIES, len(queries)))
+        similar, numbers = index.search(queries.rows(part), count)
         return part, similar, numbers
 
-    yield from _shared_out(search, range(0, len(vectors), QUERIES), threads)
+    yield from _shared_out(search, range(0, len(queries), QUERIES), threads)
 
 
 def cluster(vectors: Vectors, count: int, threads: int) -> NDArray[np.int64]:
