@@ -15,7 +15,7 @@ from depthsieve.loader.samples import convert
 
 RANDOM = np.random.default_rng(0)
 NOISE = RANDOM.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-PINNED_WINDOWS = [(6, 18, 33, 39, True), (28, 8, 16, 19, True), (34, 44, 10, 12, True)]
+PINNED_WINDOWS = [(33, 17, 11, 13, True), (2, 18, 25, 30, True), (35, 30, 11, 13, False)]
 
 
 def windows(augment: Augment, label: tuple[int, int], count: int = 300) -> list[Window]:

@@ -9,10 +9,11 @@ import pytest
 from depthsieve.errors import UsageError
 from depthsieve.loader.augment import Augment, check_crop
 from depthsieve.loader.crops import Window, choose_window, to_label_shape
-from depthsieve.loader.epoch import plan_epoch, rank_share, shuffled, smallest_type, stream
+from depthsieve.loader.epoch import Draws, plan_epoch, rank_share, shuffled, smallest_type, stream
 
 PINNED_BITS = [2129512530910296552, 8021433055519150496]
 PINNED_ORDER = [3, 1, 2, 6, 5, 7, 0, 4]
+PINNED_DRAWS = [14887987215415075273, 11457722755576599029, 6414718442315756244, 82232810251758722, 3119899370105159409]
 PINNED_PLAN = [[4, 7, 3, 0], [2, 1, 6, 8], [10], [14], [12, 11, 13, 9], [5]]
 PINNED_DIGEST = "4febf01a283d23d4"
 
@@ -26,6 +27,8 @@ def test_random_bits_and_order_are_pinned():
     # Values of the first release: changing them changes every run that goes on from a saved state.
     assert stream("order", 0, 0).random_raw(2).tolist() == PINNED_BITS
     assert shuffled(8, "order", 3, 1).tolist() == PINNED_ORDER
+    draws = Draws("window", 0, 0, "default/a.png")
+    assert [draws.bits() for _ in range(5)] == PINNED_DRAWS  # the fifth is of a second block
     assert stream("order", 0, 1).random_raw() != stream("order", 1, 0).random_raw()
 
 
@@ -97,6 +100,18 @@ def test_bucket_numbers_get_the_smallest_type():
     for most, kind in ((0, np.uint8), (255, np.uint8), (256, np.uint16), (65_536, np.uint32)):
         small = smallest_type(np.array([0, most]))
         assert (small.dtype, small.tolist()) == (kind, [0, most])
+
+
+def test_draws_are_uniform():
+    draws = [Draws("some", n) for n in range(300)]
+    units = np.array([[one.unit() for _ in range(6)] for one in draws])
+    assert units.min() >= 0 and units.max() < 1
+    counts = np.stack([np.histogram(column, 10, (0, 1))[0] for column in units.T])
+    assert abs(chi_square(counts.sum(axis=0))) < 4
+    assert all(abs(chi_square(row)) < 5 for row in counts)
+    assert np.abs(np.corrcoef(units.T) - np.eye(6)).max() < 0.25
+    sides = np.bincount([one.below(3) for one in draws])
+    assert abs(chi_square(sides)) < 5 and len(sides) == 3
 
 
 def test_seed_and_epoch_change_the_order_and_nothing_else_does():

@@ -292,10 +292,12 @@ def test_a_saved_state_goes_on_with_what_was_not_delivered(labels, workers, take
     for _ in itertools.islice(stopped, taken):
         pass
     state = json.loads(json.dumps(stopped.state_dict()))
-    assert (state["epoch"], state["batch"]) == (0, taken)
+    assert (state["epoch"], state["batch"]) == divmod(taken, 4)
     resumed = fresh()
     resumed.load_state_dict(state)
-    same([*resumed, *resumed], expected[taken:])
+    assert resumed.epoch == taken // 4
+    found = [batch for _ in range(resumed.epoch, 2) for batch in resumed]
+    same(found, expected[taken:])
     assert (resumed.state_dict()["epoch"], resumed.state_dict()["batch"]) == (2, 0)
 
 
@@ -305,6 +307,16 @@ def test_a_pass_left_early_is_gone_on_with(labels):
     assert [next(iter(loader))["id"], next(iter(loader))["id"]] == expected[:2]
     assert ids_of(loader) == expected[2:]
     assert loader.epoch == 1
+
+
+def test_a_pass_left_after_its_last_batch_is_over(labels):
+    """As loops do that count batches: they never ask for the end."""
+    loader = PseudoLabelDataset(labels, images=False).loader(global_batch=4)
+    reference = PseudoLabelDataset(labels, images=False).loader(global_batch=4)
+    for epoch in range(3):
+        assert ids_of(itertools.islice(loader, len(loader))) == ids_of(reference)
+        assert loader.epoch == epoch
+        assert loader.state_dict() == reference.state_dict()
 
 
 def test_two_passes_at_once_are_refused(labels):

@@ -232,7 +232,9 @@ def test_stopped_anywhere_it_goes_on_with_other_threads_and_ranks(
         for loader in loaders:
             if state is not None:
                 loader.load_state_dict(state)
-        at = loaders[0].state_dict()["batch"]
+        at, epoch = loaders[0].state_dict()["batch"], loaders[0].epoch
+        if epoch == 2:  # of the second one only tails were left that so many ranks do not get
+            break
         wanted = [batch for batch in reference[kind][epoch][at:] if len(batch["id"]) >= ranks][:steps]
         found = list(lockstep(loaders, steps))
         assert len(found) == len(wanted)

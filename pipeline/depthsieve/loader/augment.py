@@ -1,6 +1,6 @@
 """How samples are varied in training: window, scale, mirroring and colours. Axes: H row, W column, 3 channel (RGB).
 
-What is random comes from :func:`depthsieve.loader.epoch.stream` alone, keyed by seed, epoch and image id.
+What is random comes from :class:`depthsieve.loader.epoch.Draws` alone, keyed by seed, epoch and image id.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.errors import UsageError
-from depthsieve.loader.epoch import draw_unit, stream
+from depthsieve.loader.epoch import Draws
 from depthsieve.records import Shape
 
 _GREY = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601, as PIL and torchvision have it
@@ -100,7 +100,7 @@ class Augment:
             rgb_HW3 = np.repeat(cv2.transform(rgb_HW3, _GREY).reshape(*rgb_HW3.shape[:2], 1), 3, axis=2)
         if _happens(self.blur_share, "blur", *key):
             least, most = self.blur_sigma
-            sigma = least + (most - least) * draw_unit(stream("sigma", *key))
+            sigma = least + (most - least) * Draws("sigma", *key).unit()
             rgb_HW3 = np.asarray(cv2.GaussianBlur(rgb_HW3, (0, 0), sigma), np.uint8)
         return rgb_HW3
 
@@ -142,17 +142,17 @@ def _ordered(augment: Augment, name: str) -> tuple[float, ...]:
 
 
 def _happens(share: float, *purpose: int | str) -> bool:
-    return share > 0 and draw_unit(stream(f"{purpose[0]} or not", *purpose[1:])) < share
+    return share > 0 and Draws(f"{purpose[0]} or not", *purpose[1:]).unit() < share
 
 
 def _jittered(
     rgb_HW3: NDArray[np.uint8], strengths: tuple[float, float, float, float], *key: int | str
 ) -> NDArray[np.uint8]:
-    random = stream("jitter", *key)
-    order = sorted(range(4), key=[int(bits) for bits in random.random_raw(4)].__getitem__)
+    random = Draws("jitter", *key)
+    order = sorted(range(4), key=[random.bits() for _ in range(4)].__getitem__)
     image_HW3 = rgb_HW3.astype(np.float32)
     for number in order:
-        strength, change = strengths[number], 2 * draw_unit(random) - 1
+        strength, change = strengths[number], 2 * random.unit() - 1
         if strength:
             factor = strength * change if number == 3 else max(0.0, 1 + strength * change)
             image_HW3 = _CHANGES[number](image_HW3, np.float32(factor))

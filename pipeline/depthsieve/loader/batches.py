@@ -26,8 +26,8 @@ class BatchLoader:
     """One rank's batches, epoch after epoch. Make it with :meth:`PseudoLabelDataset.loader`.
 
     Each pass over it is one epoch, in an order and with windows of its own; the next pass is the next epoch. A pass
-    that was left early is gone on with by the next one. A batch is a dict: ``image_BCHW``, ``depth_BHW``,
-    ``reliability_BHW``, ``mask_BHW`` (see :class:`PseudoLabelDataset`), and ``id``, a list.
+    that was left before its last batch is gone on with by the next one. A batch is a dict: ``image_BCHW``,
+    ``depth_BHW``, ``reliability_BHW``, ``mask_BHW`` (see :class:`PseudoLabelDataset`), and ``id``, a list.
 
     ``global_batch`` is the number of images that all ranks take together in a step; each takes
     ``global_batch / world_size``. The global batches, in their order, do not depend on ranks or workers. In an epoch
@@ -91,6 +91,7 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         self._pass += 1
+        self.epoch, self._next_batch = self._position()  # one that was left after its last batch is over
         return self._rest(self._pass)
 
     def _rest(self, this_pass: int) -> Iterator[dict[str, Any]]:
@@ -107,7 +108,7 @@ class BatchLoader:
                 self._check_newest(this_pass)
         finally:
             made.close()
-        self.epoch, self._next_batch = self.epoch + 1, 0
+        self.epoch, self._next_batch = self._position()
 
     def _hand_out(self, number: int, made: _Made) -> dict[str, Any]:
         """A batch on its device, and counted."""
@@ -178,7 +179,16 @@ class BatchLoader:
     def state_dict(self) -> dict[str, Any]:
         """Where training stands, as plain values: batches that were delivered count, prefetched ones do not. Neither
         the rank nor the number of ranks and workers is in it."""
-        return self._settings() | {"epoch": self.epoch, "batch": self._next_batch}
+        epoch, batch = self._position()
+        return self._settings() | {"epoch": epoch, "batch": batch}
+
+    def _position(self) -> tuple[int, int]:
+        """The epoch and the number of the next batch: the next epoch's first one after the last that these ranks get.
+
+        Training loops ask for as many batches as the loader's length says, and not for the end behind them.
+        """
+        last = int(np.flatnonzero(self._plan(self.epoch).sizes_M)[-1])
+        return (self.epoch, self._next_batch) if self._next_batch <= last else (self.epoch + 1, 0)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state`` was taken. Raises :class:`LoaderError` that names what differs, and changes nothing,
@@ -199,6 +209,7 @@ class BatchLoader:
             raise LoaderError(f"the state's position is not in an epoch: epoch {epoch!r}, batch {batch!r}")
         self._pass += 1
         self.epoch, self._next_batch, self._pixels = epoch, batch, Pixels()
+        self.epoch, self._next_batch = self._position()  # for fewer ranks a tail may be left, for more of them not
 
     def _settings(self) -> dict[str, Any]:
         return self.dataset.identity() | {"global_batch": self.global_batch, "drop_last": self.drop_last}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.loader.augment import Augment
-from depthsieve.loader.epoch import draw_below, draw_unit, stream
+from depthsieve.loader.epoch import Draws
 from depthsieve.records import Shape
 
 
@@ -72,12 +72,11 @@ def choose_window(label: Shape, augment: Augment, *key: int | str) -> Window:
     least, most = augment.scale
     if (least, most) != (1.0, 1.0):
         least = max(least, *(want / side for want, side in zip(shape, label, strict=True)))
-        scale = least + (most - least) * draw_unit(stream("scale", *key))
+        scale = least + (most - least) * Draws("scale", *key).unit()
         height, width = (min(side, max(1, int(want / scale + 0.5))) for want, side in zip(shape, label, strict=True))
-    random = stream("window", *key)
-    top = draw_below(random, label[0] - height + 1)
-    left = draw_below(random, label[1] - width + 1)
-    return Window(top, left, height, width, augment.flip and draw_below(stream("flip", *key), 2) == 1, shape)
+    random = Draws("window", *key)
+    top, left = random.below(label[0] - height + 1), random.below(label[1] - width + 1)
+    return Window(top, left, height, width, augment.flip and Draws("flip", *key).below(2) == 1, shape)
 
 
 def to_label_shape(rgb_HW3: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ Axes: N images, M batches.
 """
 
 import hashlib
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from depthsieve.records import canonical_json
 
 
 def stream(*purpose: int | str) -> np.random.Philox:
-    """Random bits that depend on nothing but ``purpose``, such as ``("window", seed, epoch, image_id)``.
+    """Random bits that depend on nothing but ``purpose``, such as ``("order", seed, epoch)``.
 
     Use its ``random_raw`` alone: those bits are the same in every release of numpy, its distributions need not be.
     """
@@ -23,14 +24,30 @@ def stream(*purpose: int | str) -> np.random.Philox:
     return np.random.Philox(key=int.from_bytes(digest[:16], "little"))
 
 
-def draw_below(random: np.random.Philox, n: int) -> int:
-    """The next whole number in [0, n) of a stream; its bias is below n / 2**64."""
-    return int(random.random_raw()) % n
+class Draws:
+    """A few random numbers that depend on nothing but ``purpose``: sha256 of it and of a counter. For a handful of them
+    this takes a tenth of a :func:`stream`'s time."""
 
+    def __init__(self, *purpose: int | str) -> None:
+        self._purpose = canonical_json(purpose).encode()
+        self._blocks = 0
+        self._bits: list[int] = []
 
-def draw_unit(random: np.random.Philox) -> float:
-    """The next number in [0, 1) of a stream, a multiple of 2**-53."""
-    return (int(random.random_raw()) >> 11) * 2.0**-53
+    def bits(self) -> int:
+        """The next 64 bits."""
+        if not self._bits:
+            block = hashlib.sha256(self._purpose + self._blocks.to_bytes(8, "little")).digest()
+            self._blocks += 1
+            self._bits = list(struct.unpack("<4Q", block))[::-1]
+        return self._bits.pop()
+
+    def below(self, n: int) -> int:
+        """The next whole number in [0, n); its bias is below n / 2**64."""
+        return self.bits() % n
+
+    def unit(self) -> float:
+        """The next number in [0, 1), a multiple of 2**-53."""
+        return (self.bits() >> 11) * 2.0**-53
 
 
 def shuffled(count: int, *purpose: int | str) -> NDArray[np.uint32]:
