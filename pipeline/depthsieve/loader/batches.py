@@ -233,10 +233,15 @@ class BatchLoader:
     def keys_left(self) -> Iterator[list[SampleKey]]:
         """The keys of each batch of this rank that the current epoch still has."""
         epoch, plan = self.epoch, self._plan(self.epoch)
-        for number in self._numbers_left():
-            batch = plan.batch(number)
-            share = rank_share(batch, self.ranks.rank, self.ranks.world_size)
-            yield self.dataset.keys(epoch, share, batch, compact=self._delivery.device is not None)
+        batches = [plan.batch(number) for number in self._numbers_left()]
+        shares = [rank_share(batch, self.ranks.rank, self.ranks.world_size) for batch in batches]
+        uses = 0
+        with self.dataset.prefetching(shares) as prefetch:
+            for batch, share in zip(batches, shares, strict=True):
+                if prefetch is not None:
+                    prefetch.advance(uses)
+                    uses += len(share)
+                yield self.dataset.keys(epoch, share, batch, compact=self._delivery.device is not None)
 
 
 class _RestOfEpoch:

@@ -7,7 +7,8 @@ for batch in loader:  # one pass is one epoch; the next pass is the next one
 
 import dataclasses
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -22,12 +23,14 @@ from depthsieve.loader.batches import BatchLoader
 from depthsieve.loader.delivery import Delivery, Ranks
 from depthsieve.loader.epoch import shuffled
 from depthsieve.loader.expand import THRESHOLD
+from depthsieve.loader.prefetch import Prefetch, prefetching
 from depthsieve.loader.samples import Pixels, Reader, Sample, SampleKey, empty_maps, with_axes
 from depthsieve.loader.selection import Entry, Selection, select
 from depthsieve.loader.thresholds import Scope, Thresholds
 from depthsieve.masking import drop_count
 from depthsieve.sources import is_remote, reopen_source, root_of
 from depthsieve.store import Store, open_store
+from depthsieve.store.cache import ShardCache
 
 ImageRoots = str | Path | Mapping[str, str | Path] | Literal[False] | None
 
@@ -98,6 +101,8 @@ class PseudoLabelDataset(Dataset[Sample]):
         self._store = store if isinstance(store, Store) else open_store(store)
         if reliability is not None:
             self._store = self._store.with_layer(reliability)
+        if self._store.root.path is None and self._store.cache is None:
+            self._store = self._store.with_cache(ShardCache.of_environment())
         self.selection = select(self._store, subset)
         self._store.check_covered(self.selection.images_of_shards())
         self._check_crop_fits()
@@ -201,6 +206,13 @@ class PseudoLabelDataset(Dataset[Sample]):
             codes = self.thresholds.of(indices).tolist()
         return [SampleKey(index, epoch, code, compact) for index, code in zip(indices.tolist(), codes, strict=True)]
 
+    def prefetching(self, shares: Sequence[NDArray[np.integer[Any]]]) -> AbstractContextManager[Prefetch | None]:
+        """Fetches the shards of a remote store for the images in ``shares``, in that order, while it is entered."""
+        if self._store.cache is None:
+            return nullcontext()
+        shard_U = np.concatenate([np.zeros(0, np.int32), *(self.selection.shard_N[share] for share in shares)])
+        return prefetching(self._store, self.selection.shards, shard_U)
+
     def _key(self, position: int) -> SampleKey:
         if self.scope == "batch":
             raise LoaderError("at scope 'batch' a sample needs its batch; take batches from loader(global_batch=...)")
@@ -230,9 +242,7 @@ class PseudoLabelDataset(Dataset[Sample]):
     def _own_reader(self) -> Reader:
         """The reader of this process. A forked worker must not share its parent's open files: their position is one."""
         if self._reader is None or self._reader.process != os.getpid():
-            layer = self._store.layer
-            store = open_store(self._store.location).with_layer(layer.name if layer else None)
-            self._reader = Reader(store, self.image_roots or {}, self.augment)
+            self._reader = Reader(self._store.reopened(), self.image_roots or {}, self.augment)
         return self._reader
 
 

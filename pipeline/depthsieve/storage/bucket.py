@@ -37,6 +37,9 @@ class BucketRoot:
     def read(self, key: str) -> bytes:
         return self._objects.read(key)
 
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        return self._objects.read_range(key, start, length)
+
     def entry(self, key: str) -> Entry | None:
         return self._objects.entry(key)
 

@@ -40,6 +40,11 @@ class LocalRoot:
     def read(self, key: str) -> bytes:
         return (self._path / key).read_bytes()
 
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        with (self._path / key).open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
     def entry(self, key: str) -> Entry | None:
         try:
             status = (self._path / key).stat()

@@ -32,6 +32,9 @@ class Root(Protocol):
     def read(self, key: str) -> bytes:
         """A whole file."""
 
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """``length`` bytes of a file, at least one, from ``start`` on; fewer, or :class:`OSError`, where it ends."""
+
     def entry(self, key: str) -> Entry | None:
         """A file's size and age; None if there is none."""
 

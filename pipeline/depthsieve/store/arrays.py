@@ -3,6 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,9 +14,13 @@ from depthsieve.errors import DepthsieveError, StoreDamaged, UsageError
 from depthsieve.records import MEND
 from depthsieve.storage import Root
 from depthsieve.store import direct, schema
+from depthsieve.store.cache import RemoteArray, ShardCache
 
 Listed = Mapping[str, tuple[int, bytes]]
 """Bytes and sha256 of each file of a group."""
+
+FETCHES = 3
+"""How often an array is fetched into a cache, where others evict it at once, until it is read where it is."""
 
 _Result = TypeVar("_Result")
 
@@ -57,6 +62,7 @@ class ShardReader:
 
     ``folder`` is where its group lies; arrays named in ``instead`` are read from other folders. What is ``listed`` of a
     folder's files is held against those of an array when that is first read: Zarr would read a missing file as zeros.
+    With a ``cache``, which needs the list, arrays are fetched into it whole.
     Threads may use one at once, and so may a forked process.
     """
 
@@ -66,43 +72,78 @@ class ShardReader:
         folder: str,
         instead: Mapping[str, str] | None = None,
         listed: Mapping[str, Listed] | None = None,
+        cache: ShardCache | None = None,
     ) -> None:
         self._root = root
         self._folder = folder
         self._instead = dict(instead or {})
         self._listed = dict(listed or {})
+        self._cache = cache
         self._arrays: dict[str, direct.DirectArray | ZarrArray] = {}
 
     def _read(self, name: str, read: Callable[[direct.DirectArray | ZarrArray], _Result]) -> _Result:
-        key = f"{self._instead.get(name, self._folder)}/{name}"
         try:
-            array = self._arrays.get(name)
-            if array is None:
-                array = self._arrays[name] = self._open(key, name)
-            return read(array)
+            for _ in range(FETCHES if self._cache else 0):
+                try:
+                    return read(self._array(name))
+                except DepthsieveError:
+                    raise
+                except (OSError, ValueError, RuntimeError) as error:
+                    self._forget(name, damaged=not isinstance(error, FileNotFoundError))
+            return read(self._array(name, from_cache=False))
         except DepthsieveError:
             raise
         except (OSError, ValueError, RuntimeError, KeyError) as error:  # what zarr and its codecs raise
-            reason = (
-                "a checksum does not fit" if "checksum" in str(error) else getattr(error, "strerror", None) or error
-            )
-            raise StoreDamaged(f"{self._root.location}/{key} cannot be read: {reason}; {MEND}") from error
+            reason = getattr(error, "strerror", None) or str(error)
+            reason = "a checksum does not fit" if "checksum" in reason else reason
+            raise StoreDamaged(f"{self._root.location}/{self._key(name)} cannot be read: {reason}; {MEND}") from error
 
-    def _open(self, key: str, name: str) -> direct.DirectArray | ZarrArray:
+    def _key(self, name: str) -> str:
+        return f"{self._instead.get(name, self._folder)}/{name}"
+
+    def _array(self, name: str, from_cache: bool = True) -> direct.DirectArray | ZarrArray:
+        array = self._arrays.get(name)
+        if array is None:
+            place = None
+            if self._cache is not None and from_cache:
+                try:
+                    place = self._cache.get(self.remote_array(name))
+                except OSError as error:
+                    where, reason = f"{self._root.location}/{self._key(name)}", error.strerror or error
+                    raise StoreDamaged(f"{where} cannot be read: {reason}; {MEND}") from error
+            array = self._open(name) if place is None else _open_at(place)
+            if place is not None or self._cache is None:
+                self._arrays[name] = array
+        return array
+
+    def _forget(self, name: str, damaged: bool) -> None:
+        """A cached array was evicted, or is damaged: it will be fetched again."""
+        self._arrays.pop(name, None)
+        if damaged and self._cache is not None:
+            self._cache.drop(self.remote_array(name))
+
+    def remote_array(self, name: str) -> RemoteArray:
+        """An array as a cache fetches it."""
+        key, inside = self._key(name), f"{name}/"
+        listed = self._listed[key.removesuffix(f"/{name}")]
+        files = {file.removeprefix(inside): one for file, one in listed.items() if file.startswith(inside)}
+        return RemoteArray(self._root, key, files)
+
+    def _open(self, name: str) -> direct.DirectArray | ZarrArray:
+        key = self._key(name)
         folder = key.removesuffix(f"/{name}")
         listed = self._listed.get(folder, {})
         for file, (size, _) in listed.items():
             if file.startswith(f"{name}/"):
                 entry = self._root.entry(f"{folder}/{file}")
                 _check_size(f"{self._root.location}/{folder}/{file}", entry.size if entry else None, size)
-        found = None
-        if direct.AVAILABLE and self._root.path is not None:
-            document = self._root.read(f"{key}/zarr.json")
-            known = listed.get(f"{name}/zarr.json")
-            if known is not None and hashlib.sha256(document).digest() != known[1]:
-                raise StoreDamaged(f"{self._root.location}/{key}/zarr.json does not fit its digest; {MEND}")
-            found = direct.open_direct(f"{self._root.location}/{key}", document)
-        return ZarrArray(self._root.zarr(key)) if found is None else found
+        if self._root.path is None:
+            return ZarrArray(self._root.zarr(key))
+        document = self._root.read(f"{key}/zarr.json")
+        known = listed.get(f"{name}/zarr.json")
+        if known is not None and hashlib.sha256(document).digest() != known[1]:
+            raise StoreDamaged(f"{self._root.location}/{key}/zarr.json does not fit its digest; {MEND}")
+        return _open_at(self._root.path / key, document)
 
     def read_into(self, name: str, row: int, out: NDArray[Any]) -> None:
         """Decode a row of an array into ``out``, C-contiguous, of the row's shape and the stored type: float16 [H,W] of
@@ -156,6 +197,14 @@ class ShardReader:
             return out
 
         return self._read(name, read)
+
+
+def _open_at(place: Path, document: bytes | None = None) -> direct.DirectArray | ZarrArray:
+    """The array in a folder of this machine, whose ``zarr.json`` may be known."""
+    if document is None:
+        document = (place / "zarr.json").read_bytes()
+    found = direct.open_direct(str(place), document) if direct.AVAILABLE else None
+    return ZarrArray(place) if found is None else found
 
 
 def listed_of(files: Mapping[str, Mapping[str, Any]]) -> Listed:

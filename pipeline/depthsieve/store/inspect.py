@@ -26,7 +26,8 @@ from depthsieve.store.inspect_layers import inspect_layers
 from depthsieve.store.layers import FOLDER as LAYERS
 from depthsieve.store.leases import FOLDER as LEASES
 from depthsieve.store.leases import PLAN
-from depthsieve.store.reader import Store, spec_in
+from depthsieve.store.reader import Store
+from depthsieve.store.root_document import spec_in
 
 _SHARD_RECORD = re.compile(r"\d{4}-\d{6}\.json")
 _GENERATION = re.compile(r"generation-(\d{4})\.")

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,15 +17,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
-from depthsieve.records import MEND, DatasetNote, LabelSpec, Shape, Shard, canonical_json, digest_of, unseal
+from depthsieve.records import MEND, DatasetNote, LabelSpec, Shape, Shard, digest_of, unseal
 from depthsieve.storage import Root, open_root
 from depthsieve.store import plan, schema
 from depthsieve.store.arrays import ShardReader, check_files, listed_of
+from depthsieve.store.cache import ShardCache
 from depthsieve.store.index import build_index
 from depthsieve.store.layer_kinds import RELIABILITY
 from depthsieve.store.layers import Layer, open_layer
 from depthsieve.store.pending import Pending
 from depthsieve.store.recent import Recent
+from depthsieve.store.root_document import spec_in
 
 FETCHES = 16
 """Records fetched side by side from an object store."""
@@ -66,12 +67,21 @@ class Store:
     root: Root
     spec: LabelSpec
     layer: Layer | None = None
+    cache: ShardCache | None = None
     _readers: Recent[ShardReader] = field(default_factory=_no_readers, repr=False, compare=False)
     _shards: dict[int, plan.ShardTable] = field(default_factory=dict, repr=False, compare=False)
     _parts: Recent[pa.Table] = field(default_factory=lambda: Recent(KEPT_PARTS), repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.location, None if self.layer is None else self.layer.name)
+        return _reopen, (self.location, None if self.layer is None else self.layer.name, self.cache)
+
+    def reopened(self) -> "Store":
+        """The same store, with nothing of this one's in common: for another process."""
+        return _reopen(self.location, None if self.layer is None else self.layer.name, self.cache)
+
+    def with_cache(self, cache: ShardCache | None) -> "Store":
+        """The same store; where it lies in an object store, its shards are read through that ``cache``."""
+        return dataclasses.replace(self, cache=cache, _readers=_no_readers())
 
     def with_layer(self, name: str | None) -> "Store":
         """The same store, with reliability from the layer of that name; from the labels with None.
@@ -239,11 +249,13 @@ class Store:
                 raise StoreError(f"layer {self.layer.name!r} does not have shard {shard_id}; {self._recalibrate}")
             files[found[0]] = found[1]
             instead = {spec.name: found[0] for spec in RELIABILITY}
-        if self.root.path is None:  # one listing costs less than a look at each file
+        cache = self.cache if self.root.path is None else None
+        if self.root.path is None and cache is None:  # one listing costs less than a look at each file
             for where, listed in files.items():
                 check_files(self.root, where, listed)
             files = {}
-        return ShardReader(self.root, folder, instead, {where: listed_of(listed) for where, listed in files.items()})
+        known = {where: listed_of(listed) for where, listed in files.items()}
+        return ShardReader(self.root, folder, instead, known, cache)
 
     @property
     def _recalibrate(self) -> str:
@@ -297,7 +309,7 @@ def open_store(location: str | Path | Root, reliability: str | None = None) -> S
     return store
 
 
-def _reopen(location: str | Path | Root, reliability: str | None) -> Store:
+def _reopen(location: str | Path | Root, reliability: str | None, cache: ShardCache | None = None) -> Store:
     """The store, which may have grown since it was opened: what its layer does not have is not looked at."""
     root = open_root(location) if isinstance(location, str | Path) else location
     shown = f"{root.location}/{schema.ROOT_DOCUMENT}"
@@ -307,32 +319,4 @@ def _reopen(location: str | Path | Root, reliability: str | None) -> Store:
         raise StoreNotFound(f"{root.location} is not a label store (it has no labels.zarr)") from None
     except OSError as error:
         raise StoreError(f"cannot read {root.location}: {error.strerror or error}") from error
-    return Store(root, spec_in(data, shown)[1]).with_layer(reliability)
-
-
-def spec_in(data: bytes, shown: str) -> tuple[dict[str, Any], LabelSpec]:
-    """The attributes in a root's document, which is called ``shown``, and the label spec in them. Raises likewise."""
-    try:
-        attributes = json.loads(data)["attributes"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreDamaged(f"{shown} is not readable as JSON; {MEND}") from error
-    if not isinstance(attributes, dict) or attributes.get("format") != schema.FORMAT:
-        raise StoreNotFound(f"{shown} was not made by depthsieve; name a label store")
-    if attributes.get("format_version") != schema.FORMAT_VERSION:
-        version = attributes.get("format_version")
-        raise StoreMismatch(
-            f"{shown} has store format {version}, this depthsieve reads {schema.FORMAT_VERSION}; use the release that "
-            "made it"
-        )
-    return attributes, spec_of(unseal(canonical_json(attributes).encode(), shown), shown)
-
-
-def spec_of(attributes: Mapping[str, Any], location: str) -> LabelSpec:
-    """The label spec in a root's attributes. Raises :class:`StoreMismatch` for one of a later release."""
-    spec = attributes["label_spec"]
-    try:
-        return LabelSpec(**spec | {name: tuple(spec[name]) for name in ("signals", "parents")})
-    except (KeyError, TypeError) as error:
-        raise StoreMismatch(
-            f"{location} has a label spec that this depthsieve does not know; update depthsieve"
-        ) from error
+    return Store(root, spec_in(data, shown)[1], cache=cache).with_layer(reliability)
