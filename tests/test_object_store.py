@@ -178,7 +178,7 @@ def test_of_two_attempts_at_a_shard_one_wins_and_the_other_leaves_nothing(photos
     shard: Shard = opened.planned_shard("0000-000000")
     reader = opened.reader(shard.id)
     names = [spec.name for spec in (*schema.MAPS, *schema.ROWS)]
-    arrays = {name: np.asarray(reader._read(name, ...)) for name in names}
+    arrays = {name: reader.column(name) for name in names}
     arrays |= {name: array.astype(object) for name, array in arrays.items() if array.dtype.kind in "OUT"}
     context = CommitContext(opened.fingerprint, "disparity", "1", "0" * 64)
     before = set(root.names(schema.SHARDS))
