@@ -31,7 +31,10 @@ CONTAINER_SUFFIXES = frozenset({".mdb", ".parquet", ".tar", ".zip"})
 """Opened wherever they lie in a folder."""
 NAMED_SUFFIXES = frozenset({".h5", ".hdf5", ".mat"})
 """Opened only where a user names the file: in a folder of images they mostly hold depth."""
-PACKED_ENDINGS = (".7z", ".rar", ".tar.bz2", ".tar.gz", ".tar.lz4", ".tar.xz", ".tar.zst", ".tbz2", ".tgz", ".txz")
+PACKED_ENDINGS = tuple(
+    f".{kind}".encode()
+    for kind in ("7z", "rar", "tar.bz2", "tar.gz", "tar.lz4", "tar.xz", "tar.zst", "tbz2", "tgz", "txz")
+)
 """Archives that cannot be read here and there without unpacking all that stands before."""
 
 

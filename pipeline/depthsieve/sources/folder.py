@@ -38,6 +38,10 @@ from depthsieve.sources.open_containers import OpenContainers
 from depthsieve.sources.protocol import Listed, Passed
 
 
+_OF_USE = IMAGE_SUFFIXES | CONVERT_SUFFIXES | CONTAINER_SUFFIXES
+_NAMED = CONTAINER_SUFFIXES | NAMED_SUFFIXES
+
+
 class FolderSource:
     """Images of the folder ``root`` and all folders in it, or only the file ``only`` (a path relative to ``root``)."""
 
@@ -83,7 +87,7 @@ class FolderSource:
 
     def named(self, path: bytes, passed: Passed) -> Iterator[Listed | RejectedImage]:
         """A file below the root that a user has named: an image whatever its suffix, or what is in a container."""
-        if suffix_of(path) in CONTAINER_SUFFIXES | NAMED_SUFFIXES:
+        if suffix_of(path) in _NAMED:
             yield from self._members(path, passed, named=True)
         else:
             yield self._entry(path)
@@ -187,8 +191,8 @@ class FolderSource:
     def _listed(self, path: bytes, entry: os.DirEntry[bytes], passed: Passed) -> Iterator[Listed | RejectedImage]:
         """A file in a folder, or what is in it; nothing for one that does not look like an image."""
         suffix = suffix_of(path)
-        packed = next((ending for ending in PACKED_ENDINGS if path.lower().endswith(ending.encode())), None)
-        is_of_use = suffix in IMAGE_SUFFIXES | CONVERT_SUFFIXES | CONTAINER_SUFFIXES or packed is not None
+        is_packed = suffix not in IMAGE_SUFFIXES and path.lower().endswith(PACKED_ENDINGS)
+        is_of_use = suffix in _OF_USE or is_packed
         if entry.is_symlink():
             target = os.path.realpath(os.path.join(self._root, path))
             to_folder = os.path.isdir(target)
@@ -202,8 +206,8 @@ class FolderSource:
             yield from self._members(path, passed)
         elif suffix in CONVERT_SUFFIXES:
             yield self._reject(path, f"{suffix} files are not read: convert to PNG or JPEG")
-        elif packed is not None:
-            yield self._reject(path, f"{packed} archives cannot be read in place: unpack it, or pack it as tar or zip")
+        elif is_packed:
+            yield self._reject(path, "such archives cannot be read in place: unpack it, or pack it as tar or zip")
         else:
             yield self._entry(path)
 
