@@ -37,7 +37,6 @@ from depthsieve.sources.ids import check_name, decode_path, encode_path, split_i
 from depthsieve.sources.open_containers import OpenContainers
 from depthsieve.sources.protocol import Listed, Passed
 
-
 _OF_USE = IMAGE_SUFFIXES | CONVERT_SUFFIXES | CONTAINER_SUFFIXES
 _NAMED = CONTAINER_SUFFIXES | NAMED_SUFFIXES
 
