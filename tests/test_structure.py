@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "drafting": "errors records store sharding",
     "scanning": "errors records sources store",
     "manifests": "errors records options sources store scanning",
-    "manifest_scan": "errors processes records options sources store scanning manifests",
+    "manifest_scan": "errors processes records options datasets sources store scanning manifests",
     "planning": "errors records options lanes reliability sources storage store teachers numerics drafting scanning",
     "fusing": "errors records options lanes threads reliability storage store sharding planning",
     "runners": "errors records stopping lifelines store teachers labelling isolation",

@@ -40,9 +40,13 @@ def size(count: float) -> str:
 def print_datasets(datasets: "Mapping[str, DatasetNote]") -> None:
     """For each source whose dataset is known its licence, and what that answers to three questions; a line each."""
     for source, note in datasets.items():
-        answers = f"commercial use: {note.commercial_use}; labels may be passed on: {note.share_labels}"
-        answers += f"; name the source: {note.attribution}"
-        click.echo(f"Dataset {note.name} (source {source}): {note.licence} ({answers}), {note.licence_url}.")
+        click.echo(f"Dataset {note.name} (source {source}): {terms(note)}.")
+
+
+def terms(note: "DatasetNote") -> str:
+    """A licence, and what it answers to three questions."""
+    answers = f"commercial use: {note.commercial_use}; labels may be passed on: {note.share_labels}; name the source: "
+    return f"{note.licence} ({answers}{note.attribution}), {note.licence_url}"
 
 
 def print_failures(failures: "Sequence[ImageFailure]") -> None:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from depthsieve.errors import UsageError
 from depthsieve.options import ScanOptions
-from depthsieve_cli.output import count, print_failures, print_json
+from depthsieve_cli.output import count, print_failures, print_json, terms
 
 if TYPE_CHECKING:
     from depthsieve.options import ScanSummary
@@ -15,28 +16,50 @@ DEFAULTS = ScanOptions()
 
 
 @click.command(epilog="Example: depthsieve scan photos/ street=more/ -o photos.parquet")
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCES...")
+@click.argument("sources", nargs=-1, metavar="SOURCES...")
 @click.option("-o", "--out", required=True, metavar="M.parquet", help="The manifest to write, or to bring up to date.")
 @click.option(
-    "--root", metavar="DIR", help="What ids are relative to where a source is a list.  [default: the list's folder]"
+    "--root",
+    metavar="DIR",
+    help="What ids are relative to where a source is a list (default: the list's folder); where a --dataset lies.",
+)
+@click.option(
+    "--dataset", metavar="NAME", help="Apply the recipe of that name (see `depthsieve datasets`), or in a FILE.toml."
 )
 @click.option("--duplicates", is_flag=True, help="Read every file whole, and mark images whose bytes are equal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; no progress bar.")
-def scan(sources: tuple[str, ...], out: str, root: str | None, duplicates: bool, as_json: bool) -> int:
+def scan(
+    sources: tuple[str, ...], out: str, root: str | None, dataset: str | None, duplicates: bool, as_json: bool
+) -> int:
     """List the images of SOURCES into a manifest, for `depthsieve label M.parquet STORE`.
 
     A source is a folder, an image, an archive (.tar, .zip), a .parquet or HDF5 file with images, a list of files (.txt,
     or - for standard input), or s3://bucket/prefix; NAME=PATH gives it a name. Only headers are read. Run it again
     after a crash, or when files have changed: what is known is not opened again.
+
+    With --dataset NAME --root DIR the source is that dataset: only files that its recipe counts, held against how many
+    there should be, with its terms, which go with the labels.
     """
     from depthsieve.manifest_scan import scan as run_scan
 
-    summary = run_scan(sources, out, progress=not as_json, root=root, duplicates=duplicates)
+    places = _places(sources, root, dataset)
+    root = None if dataset is not None else root
+    summary = run_scan(places, out, progress=not as_json, root=root, duplicates=duplicates, dataset=dataset)
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:
         _print_summary(summary)
     return 3 if summary.rejected else 0
+
+
+def _places(sources: tuple[str, ...], root: str | None, dataset: str | None) -> tuple[str, ...]:
+    if dataset is None:
+        if not sources:
+            raise UsageError("name at least one source to scan, or a --dataset and where it lies: --root DIR")
+        return sources
+    if len(sources) + (root is not None) != 1:
+        raise UsageError("say where the --dataset lies, once: --root DIR")
+    return sources or (str(root),)
 
 
 def _print_summary(summary: "ScanSummary") -> None:
@@ -50,6 +73,9 @@ def _print_summary(summary: "ScanSummary") -> None:
     if summary.skipped_hidden or summary.skipped_other:
         hidden, other = count(summary.skipped_hidden, "hidden file"), count(summary.skipped_other, "file")
         click.echo(f"Passed over {hidden}, and {other} of other kinds.")
+    if summary.dataset is not None:
+        click.echo(summary.verdict if summary.complete else f"Note: {summary.verdict}", err=not summary.complete)
+        click.echo(f"Terms: {terms(summary.dataset)}.\n{summary.dataset.consequences}")
     print_failures(summary.rejects)
     if summary.rejected:
         click.echo(f"{count(summary.rejected, 'file')} cannot be labelled; {summary.rejects_file} has them all.")

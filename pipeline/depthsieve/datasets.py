@@ -102,14 +102,12 @@ class Dataset:
         )
 
     def counts(self, path: str) -> bool:
-        """Whether the image at a path counts: as an image id has it behind the source's name and the slash."""
-        return fits(path, self.images.include) and not fits(path, self.images.exclude)
+        """Whether an image counts, by its path: what its id has behind the source's name and the slash.
 
-    def tells_of(self, path: str) -> bool:
-        """Whether a file that was refused is this dataset's concern: one that would count, or a container."""
-        if path.lower().endswith(CONTAINERS):
-            return not fits(path, self.images.exclude)
-        return self.counts(path)
+        A container itself counts unless it is excluded: one that cannot be read is told of, whatever is in it.
+        """
+        included = path.lower().endswith(CONTAINERS) or fits(path, self.images.include)
+        return included and not fits(path, self.images.exclude)
 
     def judge(self, found: int) -> tuple[bool, str]:
         """Whether ``found`` images are about as many as expected, and one line that says so."""

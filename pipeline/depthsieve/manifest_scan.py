@@ -3,6 +3,8 @@
 While a scan is under way, what it has opened lies in parts beside the manifest, so that a killed one goes on.
 """
 
+import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -15,11 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from depthsieve.datasets import Dataset, load_dataset
 from depthsieve.errors import SourceError, UsageError
 from depthsieve.manifests import FORMAT, KEY, MANIFEST_SCHEMA, SQL_TYPES, open_manifest, rejected_path, tables_in
 from depthsieve.options import ScanOptions, ScanSummary
 from depthsieve.processes import Process, is_alive
-from depthsieve.records import ImageFailure
+from depthsieve.records import DatasetNote, ImageFailure
 from depthsieve.scanning import CHANGED, ScanBatch, ScanSettings, Tally, scan_batches
 from depthsieve.sources import Source, open_source
 from depthsieve.store.plan import REJECTED_SCHEMA
@@ -45,7 +48,8 @@ def scan(
     ``sources`` is one, several ("name=path" gives one a name, else it is "default"), or a mapping of names to paths.
     ``options`` are the fields of :class:`depthsieve.options.ScanOptions`. Files that have the size and time that the
     manifest knows are not opened again; a call that was killed goes on where it was. ``counts`` tells of an image's id
-    whether it counts at all: what does not is passed over like other files.
+    whether it counts at all: what does not is passed over like other files. So is what a ``dataset`` does not count,
+    whose terms the manifest keeps.
 
     Raises :class:`UsageError` and :class:`SourceError` before anything is written, and :class:`RunError` where there is
     no room to sort. Files that cannot be labelled raise nothing: they stand in the summary and in M.rejected.parquet.
@@ -54,6 +58,9 @@ def scan(
         chosen = ScanOptions(**options)
     except TypeError as error:
         raise UsageError(str(error).replace("ScanOptions.__init__()", "scan()")) from None
+    dataset = load_dataset(chosen.dataset) if chosen.dataset is not None else None
+    if dataset is not None:
+        sources, counts = _of_dataset(dataset, sources), _counted_by(dataset, counts)
     opened = _open_all(sources, chosen.root)
     path = Path(os.path.abspath(out))  # noqa: PTH100 (a link to a manifest stays one)
     if path.suffix != ".parquet":
@@ -69,7 +76,10 @@ def scan(
                 f"otherwise: NAME={now}"
             )
     start = time.perf_counter()
-    tally = _Writer(path, opened, ScanSettings(keep=True, hashes=chosen.duplicates, counts=counts)).write(progress)
+    notes = {dataset.name: dataset.note} if dataset is not None else {}
+    settings = ScanSettings(keep=True, hashes=chosen.duplicates, counts=counts)
+    tally = _Writer(path, opened, settings, notes).write(progress)
+    complete, verdict = dataset.judge(tally.images) if dataset is not None else (None, "")
     rejects = _rejects(path)
     duplicates = 0
     if chosen.duplicates:
@@ -87,14 +97,21 @@ def scan(
         skipped_other=tally.passed.other,
         seconds=time.perf_counter() - start,
         rejects=rejects,
+        dataset=dataset.note if dataset is not None else None,
+        expected=dataset.images.expected if dataset is not None else None,
+        complete=complete,
+        verdict=verdict,
     )
 
 
 class _Writer:
     """One scan on its way into a manifest."""
 
-    def __init__(self, path: Path, sources: Sequence[Source], settings: ScanSettings) -> None:
+    def __init__(
+        self, path: Path, sources: Sequence[Source], settings: ScanSettings, notes: Mapping[str, DatasetNote]
+    ) -> None:
         self._path = path
+        self._notes = notes
         self._sources = sources
         self._settings = settings
         self._parts = path.with_name(f"{path.name}.parts")
@@ -102,7 +119,9 @@ class _Writer:
     def write(self, progress: bool) -> Tally:
         """Scan, and put both files in place, the manifest last."""
         tally = Tally()
-        body = {"format": FORMAT, "sources": {source.name: source.root for source in self._sources}}
+        body: dict[str, Any] = {"format": FORMAT, "sources": {one.name: one.root for one in self._sources}}
+        if self._notes:
+            body["datasets"] = {name: dataclasses.asdict(note) for name, note in self._notes.items()}
         schema = MANIFEST_SCHEMA.with_metadata({KEY: json.dumps(body, sort_keys=True)})
         attempt = self._parts / f"attempt-{Process.current().token}"
         try:
@@ -121,6 +140,8 @@ class _Writer:
                 for batch in self._kept(batches):
                     images.write_table(_as(batch.images, MANIFEST_SCHEMA))
                     rejected.write_table(_as(batch.rejected, REJECTED_SCHEMA))
+            if self._notes and not tally.images + tally.rejected:
+                raise SourceError(_nothing_counts(self._sources[0], tally.passed.other))
             finished = attempt / "images"
             if self._settings.hashes:
                 finished = _mark_duplicates(finished, attempt, schema)
@@ -132,6 +153,8 @@ class _Writer:
             raise SourceError(f"{error.filename or self._path}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(attempt, ignore_errors=True)
+            with contextlib.suppress(OSError):  # what was opened is kept there for the next scan, where there is any
+                self._parts.rmdir()
         return tally
 
     def _kept(self, batches: Iterable[ScanBatch]) -> Iterator[ScanBatch]:
@@ -188,6 +211,25 @@ def _open_all(
     if twice is not None:
         raise UsageError(f"two sources are called {twice!r}; give each its own name: NAME=PATH")
     return opened
+
+
+def _of_dataset(
+    dataset: Dataset, sources: str | Path | Sequence[str | Path] | Mapping[str, str | Path]
+) -> dict[str, str | Path]:
+    """The one place of a dataset, under its name."""
+    places = [sources] if isinstance(sources, str | Path) else list(sources)
+    if len(places) != 1 or isinstance(sources, Mapping):
+        raise UsageError(f"a dataset is scanned from one place and names it itself; scan {dataset.name} alone")
+    return {dataset.name: places[0]}
+
+
+def _nothing_counts(source: Source, others: int) -> str:
+    found = f"nothing in {source.root} is an image of dataset {source.name} ({others:,} other files)"
+    return f"{found}; is it the folder that its layout begins in? `depthsieve datasets {source.name}` shows it"
+
+
+def _counted_by(dataset: Dataset, counts: Callable[[str], bool] | None) -> Callable[[str], bool]:
+    return lambda image: dataset.counts(image.partition("/")[2]) and (counts is None or counts(image))
 
 
 def _named(source: str | Path) -> tuple[str, str | Path]:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from depthsieve.errors import SourceError, UsageError
 from depthsieve.options import LabelOptions
-from depthsieve.records import RejectedImage
+from depthsieve.records import DatasetNote, RejectedImage
 from depthsieve.scanning import CHANGED, CONTENT, Scan, Tally
 from depthsieve.sources import Listed, Source, reopen_source
 from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA
@@ -31,10 +31,12 @@ MANIFEST_SCHEMA = pa.schema([*IMAGES_SCHEMA, CONTENT, ("duplicate_of", pa.string
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest on the disk. ``sources`` maps names to roots."""
+    """A manifest on the disk. ``sources`` maps names to roots, ``datasets`` those of them that are a dataset's to what
+    is to be known of it."""
 
     path: Path
     sources: Mapping[str, str]
+    datasets: Mapping[str, DatasetNote]
 
     def open_sources(self) -> tuple[Source, ...]:
         """Its sources, to read images from. What a manifest leaves out of them is none of its business."""
@@ -61,11 +63,12 @@ def open_manifest(path: str | Path) -> Manifest:
         schema = pq.read_schema(path)
         body = json.loads((schema.metadata or {})[KEY])
         found = body["format"], dict(body["sources"]), [schema.field(name).type for name in IMAGES_SCHEMA.names]
-    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        datasets = {name: DatasetNote.from_json(note) for name, note in body.get("datasets", {}).items()}
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
         raise SourceError(f"{path} is no manifest that `depthsieve scan` wrote, or it is damaged") from error
     if found[0] != FORMAT or found[2] != IMAGES_SCHEMA.types:
         raise SourceError(f"{path} is a manifest of format {found[0]}, and this version reads format {FORMAT}")
-    return Manifest(Path(os.path.realpath(path)), found[1])
+    return Manifest(Path(os.path.realpath(path)), found[1], datasets)
 
 
 def find_manifest(path: str | Path, options: LabelOptions) -> Manifest | None:

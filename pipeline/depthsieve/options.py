@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from depthsieve.errors import UsageError
-from depthsieve.records import ImageFailure
+from depthsieve.records import DatasetNote, ImageFailure
 
 ENCODINGS = ("fast", "small")
 SIGNALS = ("flip", "lowres", "photometric", "teachers", "native", "edges", "none")
@@ -143,10 +143,13 @@ class PlanSummary:
 @dataclass(frozen=True)
 class ScanOptions:
     """The options of :func:`depthsieve.scan`. ``root`` is the folder (or URL) that the ids of a list of files are
-    relative to; ``duplicates`` reads every file whole, for its sha256, and marks files that are equal."""
+    relative to; ``duplicates`` reads every file whole, for its sha256, and marks files that are equal. ``dataset`` is
+    the name of a recipe (:func:`depthsieve.datasets.load_dataset`), or its file: then there is one source, the recipe
+    names it and says which files count."""
 
     root: str | None = None
     duplicates: bool = False
+    dataset: str | None = None
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,10 @@ class ScanSummary:
 
     ``opened`` counts files that had to be opened, ``changed`` those of them that the manifest knew otherwise;
     ``duplicates`` images that are another one's equal (None: nobody asked). ``skipped_hidden`` and ``skipped_other``
-    count files that are hidden or do not look like images.
+    count files that are hidden, do not look like images or do not count.
+
+    Of a ``dataset`` it says how many images were ``expected`` (None where nobody knows), whether it is ``complete``
+    (about as many as expected), and in ``verdict`` the same as a line to read.
     """
 
     manifest: str
@@ -170,3 +176,7 @@ class ScanSummary:
     skipped_other: int
     seconds: float
     rejects: tuple[ImageFailure, ...]
+    dataset: DatasetNote | None = None
+    expected: int | None = None
+    complete: bool | None = None
+    verdict: str = ""

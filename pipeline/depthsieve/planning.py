@@ -12,7 +12,7 @@ from depthsieve.errors import RunError, SourceError, StoreNotFound, UsageError
 from depthsieve.lanes import cores
 from depthsieve.numerics import TrialSettings, default_dtype, find_batch_size, make_profile, threads_a_lane
 from depthsieve.options import LabelOptions
-from depthsieve.records import NumericsProfile, TeacherRequest
+from depthsieve.records import DatasetNote, NumericsProfile, TeacherRequest
 from depthsieve.reliability import shipped_calibration
 from depthsieve.scanning import Scan
 from depthsieve.sources import Source
@@ -220,8 +220,10 @@ def write_generation(
     profile: NumericsProfile,
     request: TeacherRequest,
     shard_size: int,
+    datasets: Mapping[str, DatasetNote] | None = None,
 ) -> None:
-    """Fix a draft in the store, as its newest generation. ``sources`` are the names and roots that it adds."""
+    """Fix a draft in the store, as its newest generation. ``sources`` are the names and roots that it adds,
+    ``datasets`` what it adds to what is known of them."""
     add_generation(
         store,
         draft.tables(len(store.generations()), shard_size),
@@ -230,6 +232,7 @@ def write_generation(
         dict(store.sources()) | dict(sources),
         profile,
         request,
+        datasets,
     )
 
 

@@ -192,12 +192,14 @@ class _Run:
         for source in self.sources:
             check_source(source, self.root, store, self.options.moved)
         moved = has_moved(store, self.sources, scan)
+        known, now = store.datasets(), self.manifest.datasets if self.manifest else {}
+        learnt = {name: note for name, note in now.items() if known.get(name) != note}
         with self.root.scratch("plan") as folder, self._draft(store, scan, folder) as draft:
-            if draft or moved:
+            if draft or moved or learnt:
                 check_space(self.root, draft.pixels, draft.images, pixel_bytes(self.options, self.spec.encoding))
                 profile = choose_profile(self.teacher, self.options, draft, self.workforce, progress)
                 sources = {source.name: source.root for source in self.sources}
-                write_generation(store, draft, sources, profile, self.request, self.options.shard_size)
+                write_generation(store, draft, sources, profile, self.request, self.options.shard_size, learnt)
             return store, draft.images
 
     def _draft(self, store: Store | None, scan: Scan, folder: Path) -> contextlib.AbstractContextManager[Draft]:
