@@ -106,7 +106,8 @@ class Dataset:
 
         A container itself counts unless it is excluded: one that cannot be read is told of, whatever is in it.
         """
-        included = path.lower().endswith(CONTAINERS) or fits(path, self.images.include)
+        is_container = "::" not in path and path.lower().endswith(CONTAINERS)
+        included = is_container or fits(path, self.images.include)
         return included and not fits(path, self.images.exclude)
 
     def judge(self, found: int) -> tuple[bool, str]:
