@@ -60,7 +60,7 @@ MAY_IMPORT = {
     # labelling: one shard, then one run
     "numerics": "errors records threads images teachers",
     "forward": "errors records features store.schema teachers reliability",
-    "preparing": "errors records features images sources teachers forward",
+    "preparing": "errors records features images sources store teachers forward",
     "labelling": "errors records stopping threads lanes sources store teachers reliability numerics forward preparing",
     "isolation": "errors records stopping lifelines labelling",
     "drafting": "errors records store sharding",
@@ -76,8 +76,9 @@ MAY_IMPORT = {
     "labelling",
     "repair": "errors processes records lanes storage store labelling fusing",
     "forecast": "errors records options lanes sources storage store teachers labelling drafting planning",
+    "storing": "errors processes records lanes images sources stopping store preparing",
     "run": "errors records options stopping sources storage store teachers labelling drafting scanning "
-    "manifests planning forecast runners dispatch",
+    "manifests planning forecast runners dispatch storing",
     # what looks at a finished store, and the demonstration of it all
     "evaluation": "errors records storage store evaluate ground_truth",
     "curation": "errors features masking storage store",

@@ -66,6 +66,15 @@ PLANNING = (
         "store's, else fast]",
     ),
     click.option(
+        "--store-images",
+        is_flag=True,
+        help="Keep the images beside the labels, at their shape, as JPEG, which training reads far faster. Adds those "
+        "of what is labelled already.",
+    ),
+    click.option(
+        "--image-quality", type=int, metavar="N", help="JPEG quality of those images.  [default: the store's, else 90]"
+    ),
+    click.option(
         "--max-tokens",
         type=int,
         default=DEFAULTS.max_tokens,

@@ -51,7 +51,7 @@ def label(source: str, store: str, grace: float, as_json: bool, **options: Any) 
         return 4
     if summary.errors:
         return 1
-    return 3 if summary.failed else 0
+    return 3 if summary.failed or summary.not_stored else 0
 
 
 def _print_summary(summary: "LabelSummary") -> None:
@@ -61,9 +61,15 @@ def _print_summary(summary: "LabelSummary") -> None:
     if summary.labelled_now:
         rate = summary.labelled_now / max(summary.seconds, 1e-9)
         click.echo(f"Labelled {count(summary.labelled_now, 'image')} in {summary.seconds:.1f} s ({rate:.3g} images/s).")
-    elif not summary.errors and not summary.planned_now:
+    elif not summary.errors and not summary.planned_now and not summary.stored_now:
         click.echo("0 images to do.")
     click.echo(f"{summary.store}: {summary.labelled:,} of {count(total, 'image')} labelled.")
+    if summary.stored_now:
+        click.echo(f"Stored {count(summary.stored_now, 'image')} of what was labelled before.")
+    if summary.not_stored:
+        print_failures(summary.not_stored)
+        number = count(len(summary.not_stored), "labelled image")
+        click.echo(f"{number} could not be stored. The same command with --retry-failed tries again.")
     if summary.skipped_hidden or summary.skipped_other:
         hidden, other = count(summary.skipped_hidden, "hidden file"), count(summary.skipped_other, "file")
         click.echo(f"Passed over {hidden}, and {other} of other kinds.")
@@ -73,6 +79,11 @@ def _print_summary(summary: "LabelSummary") -> None:
     for error in summary.errors:
         click.echo(f"Error: {error}", err=True)
     if summary.interrupted:
-        click.echo(f"Interrupted: {count(summary.pending, 'image')} left; the same command goes on.", err=True)
+        click.echo(f"Interrupted: {_left(summary)}; the same command goes on.", err=True)
     elif summary.errors:
-        click.echo(f"Error: {count(summary.pending, 'image')} left; the same command goes on.", err=True)
+        click.echo(f"Error: {_left(summary)}; the same command goes on.", err=True)
+
+
+def _left(summary: "LabelSummary") -> str:
+    """What is left of a run that had to end."""
+    return f"{count(summary.pending, 'image')} left" if summary.pending else "images of some shards are not stored yet"

@@ -21,6 +21,7 @@ REMEDIES = {
     "layer record": "--repair writes it anew from its group, or takes the shard out of the layer",
     "recalibrate": "--repair takes the shard out of the layer, and `depthsieve recalibrate` adds it again",
     "refill": "--repair takes the shard out of the layer, and `depthsieve features` adds it again",
+    "store images": "--repair takes the shard out of the layer, and `depthsieve label --store-images` adds it again",
     "lost": "--repair takes the shard out of the layer: its signals are lost, its labels stand",
     "none": "left as it is",
 }
@@ -77,6 +78,8 @@ def _print_taken_out(report: "VerifyReport") -> None:
             click.echo(f"{gone}: raw signals cannot be made again without labelling anew; the labels stand.")
         elif layer == "features":
             click.echo(f"{gone}; add them again: depthsieve features {report.store}")
+        elif layer == "images":
+            click.echo(f"{gone}; add them again: depthsieve label SOURCE {report.store} --store-images")
         else:
             click.echo(f"{gone}; add them again: depthsieve recalibrate {report.store} --name {layer}")
 

@@ -88,6 +88,7 @@ class WorkAhead:
     trial: bool
     progress: bool
     encoding: str
+    image_quality: int | None
 
     @property
     def images(self) -> int:
@@ -152,7 +153,7 @@ def _try_some(ahead: WorkAhead) -> Trial | None:
     request = TeacherRequest(ahead.teacher.name)  # which is loaded: nobody asks again
     signals, keep = ahead.options.signal_names, ahead.options.keep_signals
     cores = ahead.workforce.threads
-    job = LabelJob("", request, "", signals, (), last_attempt=True, cores=cores, keep_signals=keep)
+    job = LabelJob("", request, "", signals, (), True, cores, keep, ahead.image_quality)
     others = dict(ahead.store.sources()) if ahead.store else {}
     sources = {name: reopen_source(name, root) for name, root in others.items()} | dict(ahead.sources)
     work = ShardWork(ahead.teacher, sources, job, profile, encoding=ahead.encoding)

@@ -37,7 +37,7 @@ OUT_OF_MEMORY = ("defaultcpuallocator", "out of memory", "alloc_failed")
 @dataclass(frozen=True)
 class PreparedImage:
     """An image ready for the teacher, and for the second one if there is one. ``hole_HW`` is True where the source is
-    transparent."""
+    transparent. ``jpeg`` is the image at label shape, where it is to be kept."""
 
     image_CHW: np.ndarray[Any, np.dtype[np.float32]]
     second_Chw: np.ndarray[Any, np.dtype[np.float32]] | None
@@ -45,6 +45,7 @@ class PreparedImage:
     focal_px: float
     content_sha256: str
     signals: ImageSignals
+    jpeg: bytes = b""
 
 
 @dataclass(frozen=True)

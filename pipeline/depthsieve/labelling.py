@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from depthsieve.errors import DepthsieveError, ImageRejected, StoreError, TeacherError
-from depthsieve.forward import LabelWork, feature_arrays, is_out_of_memory, label_batch
+from depthsieve.forward import LabelWork, PreparedImage, feature_arrays, is_out_of_memory, label_batch
 from depthsieve.lanes import GPU_LANES, Lanes, cores
 from depthsieve.numerics import make_profile
 from depthsieve.preparing import Prepared, Unreadable, prepare_image
@@ -31,8 +31,9 @@ from depthsieve.reliability import shipped_calibration
 from depthsieve.sources import Source, reopen_source
 from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import open_store, schema
-from depthsieve.store.layer_kinds import FEATURES, SIGNALS, LayerSpec, features_spec, signals_spec
+from depthsieve.store.layer_kinds import FEATURES, IMAGES, SIGNALS, LayerSpec, features_spec, signals_spec
 from depthsieve.store.layers import commit_to_layer, make_layer
+from depthsieve.store.stored_images import images_spec, pack_images
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard, empty_arrays
 from depthsieve.teachers import Teacher, load_teacher
 from depthsieve.teachers.embedding import METHOD
@@ -78,8 +79,12 @@ def _second_spec(second: Teacher) -> dict[str, Any]:
 
 def kept_layers(job: LabelJob, spec: LabelSpec, teacher: Teacher) -> tuple[LayerSpec, ...]:
     """The layers that a job adds to with each shard: :attr:`Labelled.layers` has the arrays of each."""
-    features = features_of(teacher, spec)
-    return (features, signals_spec(spec)) if job.keep_signals else (features,)
+    kept = [features_of(teacher, spec)]
+    if job.keep_signals:
+        kept.append(signals_spec(spec))
+    if job.image_quality is not None:
+        kept.append(images_spec(spec.fingerprint, job.image_quality))
+    return tuple(kept)
 
 
 def features_of(teacher: Teacher, spec: LabelSpec) -> LayerSpec:
@@ -265,16 +270,21 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes, make_room: Callable
     features = feature_arrays(len(shard.images), how.teacher.embedding_size)
     size, watch = work.profile.batch_size, work.watch
     spans = [range(start, min(start + size, len(shard.images))) for start in range(0, len(shard.images), size)]
+    jpegs = [b""] * len(shard.images)
     began: list[float] = []
 
     def prepare(row: int) -> Prepared:
-        return prepare_image(shard.images[row], shard.shape, work.sources, work.teacher, work.job.last_attempt)
+        image, job = shard.images[row], work.job
+        return prepare_image(image, shard.shape, work.sources, work.teacher, job.last_attempt, job.image_quality)
 
     def predict(span: range, prepared: list[Prepared]) -> tuple[int, list[Unreadable]]:
         began.append(time.monotonic())
         most = 1 if watch.care and span.start in watch.care.singly else size
         with torch_threads(work.profile.threads):
             part = label_batch(arrays | kept | features, span, prepared, how, most)
+        for row, image in zip(span, prepared, strict=True):
+            if isinstance(image, PreparedImage) and arrays["status"][row] == schema.STATUS_LABELLED:
+                jpegs[row] = image.jpeg
         return part, [image for image in prepared if isinstance(image, Unreadable)]
 
     def pixels(row: int) -> int:
@@ -295,7 +305,12 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes, make_room: Callable
             _check_stop(watch.stop, (time.monotonic() - began[0]) / done * (len(spans) - done))
     if len(unreadable) == len(shard.images):
         raise OSError(errno.EIO, f"none of {len(unreadable)} images can be read; is the disk there? {unreadable[0]}")
-    return Labelled(ShardArrays(arrays), tuple(split), {FEATURES: features} | ({SIGNALS: kept} if kept else {}))
+    layers: dict[str, Mapping[str, np.ndarray[Any, Any]]] = {FEATURES: features}
+    if kept:
+        layers[SIGNALS] = kept
+    if work.job.image_quality is not None:
+        layers[IMAGES] = pack_images(jpegs)
+    return Labelled(ShardArrays(arrays), tuple(split), layers)
 
 
 def _check_stop(stop: Stop | None, seconds: float) -> None:

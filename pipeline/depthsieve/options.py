@@ -20,7 +20,9 @@ class LabelOptions:
     beside the labels, for another calibration without the teacher. ``encoding`` None is the store's, and for a new
     store "fast"; "small" takes fewer bytes, and longer to write and to read (docs/encoding.md). ``moved`` says that
     the images of a known source now lie under a new root.
-    ``part`` "i/n" labels the i-th of n parts of a plan that is written, and adds nothing to it.
+    ``store_images`` keeps the images too, at label shape, as JPEG of ``image_quality`` (1 to 100; None is the store's,
+    or 90), and adds those of what was labelled without. ``part`` "i/n" labels the i-th of n parts of a plan that is
+    written, and adds nothing to it.
     Raises :class:`UsageError` for a value that cannot be meant.
     """
 
@@ -36,6 +38,8 @@ class LabelOptions:
     second_teacher: str | None = None
     keep_signals: bool = False
     encoding: Literal["fast", "small"] | None = None
+    store_images: bool = False
+    image_quality: int | None = None
     max_tokens: int = 16384
     oversize: Literal["reject", "shrink"] = "reject"
     runner: str = "auto"
@@ -67,6 +71,11 @@ class LabelOptions:
             raise UsageError("signal 'teachers' compares two teachers; name the other one: --second-teacher NAME")
         if self.keep_signals and not self.signal_names:
             raise UsageError("there are no signals to keep with --signals none")
+        if self.image_quality is not None and not self.store_images:
+            raise UsageError("image_quality is that of stored images; say store_images (--store-images) with it")
+        quality = self.image_quality
+        if quality is not None and not (isinstance(quality, int) and 1 <= quality <= 100):
+            raise UsageError(f"image_quality must be a whole number of 1 to 100, not {quality!r}")
         if self.part is not None and self.share is None:
             raise UsageError(f"part must be I/N, the I-th of N parts counted from 1, such as '2/8', not {self.part!r}")
         if self.part is not None and (self.retry_failed or self.moved):
@@ -93,7 +102,9 @@ class LabelOptions:
 class LabelSummary:
     """What a run did, and how the store stands after it.
 
-    ``labelled_now`` and ``seconds`` are this run's, ``planned_now`` counts the images it added to the plan;
+    ``stored_now`` counts the images that this run added to what was labelled before, and ``not_stored`` are those of
+    them that could not be, each with its reason. ``labelled_now`` and ``seconds`` are this run's, ``planned_now``
+    counts the images it added to the plan;
     ``labelled``, ``failed`` (each with its reason) and ``pending`` are the whole store's. ``skipped_hidden`` and
     ``skipped_other`` count files of the source that are hidden or do not look like images. ``errors`` says why shards
     are still pending, ``notes`` are lines that a person should see. ``interrupted``: the run was asked to
@@ -112,6 +123,8 @@ class LabelSummary:
     errors: tuple[str, ...]
     notes: tuple[str, ...]
     interrupted: bool = False
+    stored_now: int = 0
+    not_stored: tuple[ImageFailure, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,20 @@ from depthsieve.sources import Source
 from depthsieve.storage import Root, is_url
 from depthsieve.store import Store, open_store
 from depthsieve.store.create import add_generation
-from depthsieve.store.layer_kinds import SIGNALS
+from depthsieve.store.layer_kinds import IMAGES, SIGNALS
 from depthsieve.store.layers import find_layer
 from depthsieve.store.plan import removed_table
 from depthsieve.store.schema import ENCODING, ENCODINGS, encoding_of
 from depthsieve.store.standing import Again
+from depthsieve.store.stored_images import QUALITY, quality_of
 from depthsieve.teachers import EMBEDDED, Teacher, find_preset, resolve_device
 
 SIGNAL_BYTES_PER_PIXEL = 1.7
 """What a pixel of one kept signal takes on disk: up to 1.64 on 16 photos (flip)."""
 
+
+IMAGE_BYTES_PER_PIXEL = 0.6
+"""What a pixel of a stored image takes, on the large side: 0.26 on 16 photos at the quality that nobody chose."""
 
 CLUSTER_BATCH = 16
 """Images a forward pass where the GPUs are a cluster's and the driver has none to try on; a larger one is split."""
@@ -243,10 +247,30 @@ def chosen_encoding(store: Store | None, options: LabelOptions) -> str:
     return encoding_of(store.spec.encoding).text if store is not None else ENCODING
 
 
+def chosen_quality(store: Store | None, options: LabelOptions) -> int | None:
+    """The JPEG quality of the images to be stored: as the options say, else as the store began; None for no images.
+
+    Raises :class:`UsageError` where the store has images of another quality.
+    """
+    if not options.store_images:
+        return None
+    layer = find_layer(store.root, IMAGES, store.fingerprint) if store is not None else None
+    if layer is None:
+        return options.image_quality or QUALITY
+    has = quality_of(layer.spec)
+    if options.image_quality not in (None, has):
+        raise UsageError(
+            f"{layer.root.location} has images of quality {has}, not {options.image_quality}; leave out "
+            "--image-quality, or remove the folders layers/images and copies/layers/images first"
+        )
+    return has
+
+
 def pixel_bytes(options: LabelOptions, encoding: str) -> float:
     """What a pixel takes on disk, on the large side."""
-    kept = len(options.signal_names) if options.keep_signals else 0
-    return encoding_of(encoding).pixel_bytes + kept * SIGNAL_BYTES_PER_PIXEL
+    signals = len(options.signal_names) if options.keep_signals else 0
+    images = IMAGE_BYTES_PER_PIXEL if options.store_images else 0.0
+    return encoding_of(encoding).pixel_bytes + signals * SIGNAL_BYTES_PER_PIXEL + images
 
 
 def check_space(root: Root, pixels: int, images: int, pixel: float) -> None:
@@ -271,6 +295,16 @@ def signals_notes(store: Store, keep_signals: bool, todo: int) -> Iterator[str]:
             )
     elif layer and todo:
         yield "this store keeps signals, and what is labelled now is without them, as --keep-signals was not given"
+
+
+def images_notes(store: Store, options: LabelOptions, todo: int) -> Iterator[str]:
+    """What a person should know of shards with stored images beside shards without; ``todo`` of them are left."""
+    layer = find_layer(store.root, IMAGES, store.fingerprint)
+    if options.store_images and options.part is not None:
+        if store.committed() - (layer.shards() if layer else set()):
+            yield "a part stores the images of what it labels; `label --store-images` without --part adds the others"
+    elif layer and todo and not options.store_images:
+        yield "this store keeps images, and what is labelled now is without them, as --store-images was not given"
 
 
 def choose_profile(

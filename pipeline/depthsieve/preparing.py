@@ -14,6 +14,7 @@ from depthsieve.forward import PreparedImage
 from depthsieve.images import decode
 from depthsieve.records import ImageRecord, Shape
 from depthsieve.sources import Source
+from depthsieve.store.stored_images import encode_image
 from depthsieve.teachers import Teacher
 
 Prepared = PreparedImage | ImageRejected
@@ -27,10 +28,16 @@ class Unreadable(ImageRejected):
 
 
 def prepare_image(
-    image: ImageRecord, shape: Shape, sources: Mapping[str, Source], teacher: Teacher, last_attempt: bool
+    image: ImageRecord,
+    shape: Shape,
+    sources: Mapping[str, Source],
+    teacher: Teacher,
+    last_attempt: bool,
+    image_quality: int | None = None,
 ) -> Prepared:
     """Read, decode and resize one image; what is wrong with the image itself comes back as a value.
 
+    With an ``image_quality`` it is also made a JPEG of that, to be stored.
     A file that cannot be read raises :class:`OSError`, unless that is its own fault, or this is the ``last_attempt``.
     """
     source = sources[image.id.partition("/")[0]]
@@ -42,6 +49,7 @@ def prepare_image(
             return ImageRejected(f"changed since the scan: {image.width}x{image.height} then, {width}x{height} now")
         prepared_CHW = teacher.prepare(decoded.rgb_HW3, shape)
         second_Chw = _prepare_second(decoded.rgb_HW3, shape, teacher.second) if teacher.second else None
+        jpeg = b"" if image_quality is None else encode_image(decoded.rgb_HW3, shape, image_quality)
     except ImageRejected as error:
         return error
     except (SourceError, TeacherError) as error:  # a file that became a link outward, a shape the processor refuses
@@ -58,7 +66,7 @@ def prepare_image(
         covered = cv2.resize(decoded.hole_HW.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
         hole_HW = np.asarray(covered > 0)
     digest, signals = hashlib.sha256(data).hexdigest(), image_signals(decoded.rgb_HW3)
-    return PreparedImage(prepared_CHW, second_Chw, hole_HW, decoded.header.focal_px, digest, signals)
+    return PreparedImage(prepared_CHW, second_Chw, hole_HW, decoded.header.focal_px, digest, signals, jpeg)
 
 
 def _prepare_second(rgb_HW3: np.ndarray[Any, Any], shape: Shape, second: Teacher) -> np.ndarray[Any, Any]:

@@ -136,7 +136,7 @@ class LabelJob:
 
     On the ``last_attempt`` of a run a file that cannot be read is its image's own failure, not the shard's. ``cores``
     is how many of them one worker may use (None: all that its process may). With ``keep_signals`` the signals are kept
-    beside the labels.
+    beside the labels, with an ``image_quality`` the images, as JPEG of that quality.
     """
 
     store: str
@@ -147,6 +147,7 @@ class LabelJob:
     last_attempt: bool = False
     cores: int | None = None
     keep_signals: bool = False
+    image_quality: int | None = None
 
 
 @dataclass(frozen=True)

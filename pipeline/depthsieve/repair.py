@@ -20,11 +20,12 @@ from depthsieve.store.create import add_generation, write_index
 from depthsieve.store.findings import Finding, Inspection, Look
 from depthsieve.store.inspect import check_is_store, inspect_store
 from depthsieve.store.inspect_layers import inspect_layers
-from depthsieve.store.layer_kinds import SIGNALS
+from depthsieve.store.layer_kinds import IMAGES, SIGNALS
 from depthsieve.store.layers import find_layer
 from depthsieve.store.leases import PLAN, Leases, left_leases
 from depthsieve.store.mend_layers import TakenOut, mend_layers
 from depthsieve.store.standing import standing
+from depthsieve.store.stored_images import quality_of
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_body, publish_group, whole_group
 
 
@@ -189,9 +190,17 @@ def _labeller(store: Store, shard_id: str, kept_failures: dict[int, str]) -> Sha
     kept = None
     with contextlib.suppress(DepthsieveError):  # of a layer that is beyond repair
         kept = find_layer(store.root, SIGNALS, store.fingerprint)
-    signals = store.spec.signals
+    images = None
+    with contextlib.suppress(DepthsieveError):
+        images = find_layer(store.root, IMAGES, store.fingerprint)
     job = LabelJob(
-        store.location, generation.teacher, store.fingerprint, signals, sources, keep_signals=kept is not None
+        store.location,
+        generation.teacher,
+        store.fingerprint,
+        store.spec.signals,
+        sources,
+        keep_signals=kept is not None,
+        image_quality=None if images is None else quality_of(images.spec),
     )
     # An image that failed keeps its failure: it may be one that ends the process that decodes it.
     care = Care(lambda step, rows: None, kept_failures) if kept_failures else None

@@ -18,16 +18,19 @@ from depthsieve.labelling import label_spec, load_requested
 from depthsieve.manifests import Manifest, find_manifest, scan_of_manifest
 from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
 from depthsieve.planning import (
+    IMAGE_BYTES_PER_PIXEL,
     Workforce,
     check_signals,
     check_source,
     check_space,
     choose_profile,
     chosen_encoding,
+    chosen_quality,
     differences_from,
     draft_generation,
     find_store,
     has_moved,
+    images_notes,
     pixel_bytes,
     signals_notes,
     teacher_request,
@@ -44,6 +47,7 @@ from depthsieve.store.create import check_root, check_spec, open_or_create, prep
 from depthsieve.store.leases import PLAN, Leases
 from depthsieve.store.pending import Pending
 from depthsieve.store.standing import Again, known_files, standing
+from depthsieve.storing import Stored, store_images, without_images
 from depthsieve.teachers import Teacher
 
 
@@ -87,6 +91,7 @@ def label(
         stop.armed = True
         try:
             outcome = dispatch(opened, todo, run.job(opened), leases, run.make_runner(), stop, progress)
+            stored = run.store_images(opened, leases, stop, progress)
         finally:
             stop.armed = False
             run.root.clear_scratch()  # of workers that died
@@ -94,8 +99,10 @@ def label(
                 with contextlib.suppress(OSError, RunError):  # it is derived, and a full disk has been told of already
                     write_index(opened)
         seconds = time.perf_counter() - start
-    interrupted = stop.requested and len(opened.pending(chosen.share)) > 0
-    return _summary(opened, scan, outcome, (planned, seconds, interrupted), notes)
+    interrupted = stop.requested and (stored.stopped or len(opened.pending(chosen.share)) > 0)
+    summary = _summary(opened, scan, outcome, (planned, seconds, interrupted), notes)
+    errors = (*summary.errors, *stored.errors)
+    return replace(summary, errors=errors, stored_now=stored.images, not_stored=stored.refused)
 
 
 def plan(
@@ -144,6 +151,7 @@ class _Run:
     spec: LabelSpec
     existing: Store | None
     workforce: Workforce
+    image_quality: int | None
 
     @classmethod
     def begin(cls, source: str | Path, store: str | Path, options: LabelOptions) -> "_Run":
@@ -168,7 +176,8 @@ class _Run:
         for images in sources:
             check_source(images, root, existing, options.moved)
         workforce = Workforce.choose(teacher, options, cluster)
-        return cls(options, sources, manifest, root, request, teacher, spec, existing, workforce)
+        quality = chosen_quality(existing, options)
+        return cls(options, sources, manifest, root, request, teacher, spec, existing, workforce, quality)
 
     def scan(self, folder: Path, progress: bool) -> Scan:
         known: Iterator[Any] = iter(())
@@ -226,6 +235,7 @@ class _Run:
             sources,
             cores=threads,
             keep_signals=self.options.keep_signals,
+            image_quality=self.image_quality,
         )
 
     def make_runner(self) -> MakeRunner:
@@ -246,6 +256,15 @@ class _Run:
                 for difference in differences_from(generation.profile, self.teacher, self.options, self.workforce):
                     yield f"generation {generation.number} {difference}"
         yield from signals_notes(store, self.options.keep_signals, len(todo))
+        yield from images_notes(store, self.options, len(todo))
+
+    def store_images(self, store: Store, leases: Leases, stop: Stop, progress: bool) -> Stored:
+        """Add the images of what was labelled without them, where that is asked for."""
+        if self.image_quality is None or self.options.part is not None:
+            return Stored()
+        todo = without_images(store)
+        check_space(self.root, todo.pixels, todo.images, IMAGE_BYTES_PER_PIXEL)
+        return store_images(store, self.image_quality, leases, stop, progress, again=self.options.retry_failed)
 
     def estimate(self, scan: Scan, trial: bool, progress: bool) -> PlanSummary:
         """What is left and what is new, with nothing written."""
@@ -277,6 +296,7 @@ class _Run:
             trial,
             progress,
             self.spec.encoding,
+            self.image_quality,
         )
 
 

@@ -77,17 +77,3 @@ def choose_window(label: Shape, augment: Augment, *key: int | str) -> Window:
     random = Draws("window", *key)
     top, left = random.below(label[0] - height + 1), random.below(label[1] - width + 1)
     return Window(top, left, height, width, augment.flip and Draws("flip", *key).below(2) == 1, shape)
-
-
-def to_label_shape(rgb_HW3: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
-    """The upright image at label shape, under the store's mapping of pixel centres:
-    ``x_source = (x + 0.5) * source_width / W - 0.5``.
-
-    Areas are averaged where both sides shrink, else the image is interpolated bicubically.
-    """
-    height, width = shape
-    if rgb_HW3.shape[:2] == shape:
-        return rgb_HW3
-    shrinks = height <= rgb_HW3.shape[0] and width <= rgb_HW3.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(rgb_HW3, (width, height), interpolation=method), dtype=np.uint8)

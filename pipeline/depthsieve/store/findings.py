@@ -15,11 +15,22 @@ from depthsieve.store import schema
 from depthsieve.store.leases import PLAN, Left, left_leases
 
 Remedy = Literal[
-    "restore", "record", "relabel", "index", "remove", "layer record", "recalibrate", "refill", "lost", "none"
+    "restore",
+    "record",
+    "relabel",
+    "index",
+    "remove",
+    "layer record",
+    "recalibrate",
+    "refill",
+    "store images",
+    "lost",
+    "none",
 ]
 """What a repair does: put the other copy in place; write a record anew from its group; label the shard again; write the
 index anew; remove the file or folder; write a layer's record anew from its group; take a shard out of a layer that can
-be made again from what is stored, or from its images, or of one that cannot; nothing."""
+be made again, from what is stored or from its images (which command does it, the remedy says), or of one that cannot;
+nothing."""
 
 THREADS = 4
 

@@ -1,8 +1,9 @@
 """The kinds of layers a store may have: their arrays, and what a layer of each kind says of itself.
 
 ``signals`` holds the raw signals that reliability was made of. ``reliability`` holds the reliability that another
-calibration makes of them. ``features`` holds a few numbers about each image, which ``curate`` chooses by. A new kind is
-an entry in :data:`KINDS`, and a line in docs/store_format.md.
+calibration makes of them. ``features`` holds a few numbers about each image, which ``curate`` chooses by. ``images``
+holds the images themselves, at label shape. A new kind is an entry in :data:`KINDS`, and a line in
+docs/store_format.md.
 
 Axes: N images of a shard, H and W the label shape, K the 256 reliability codes.
 """
@@ -22,6 +23,9 @@ from depthsieve.store.findings import Remedy
 FORMAT = "depthsieve-layer"
 SIGNALS = "signals"
 """The kind of the layer of kept signals, and its name."""
+
+IMAGES = "images"
+"""The kind of the layer of stored images, and its name."""
 
 RELIABILITY = (
     next(spec for spec in schema.MAPS if spec.name == "reliability"),
@@ -120,6 +124,22 @@ def _signal_attributes(name: str) -> dict[str, Any]:
     return {"meaning": meaning, "unit": "1"}
 
 
+_IMAGES = (
+    schema.ArraySpec("data", "uint8", ("byte",), bare=True),
+    schema.ArraySpec("offset", "uint64", ("boundary",)),
+    schema.ArraySpec("crc32c", "uint32", ("image",)),
+)
+
+
+def _images_attributes(name: str) -> dict[str, Any]:
+    meanings = {
+        "data": "the JPEGs of all rows, end to end",
+        "offset": "row i is data[offset[i]:offset[i + 1]]: a JPEG, RGB, upright, at label shape; empty: none was kept",
+        "crc32c": "CRC-32C (Castagnoli) of each row's JPEG",
+    }
+    return {"meaning": meanings[name]}
+
+
 KINDS: Mapping[str, LayerKind] = {
     SIGNALS: LayerKind(
         arrays=lambda spec: tuple(schema.ArraySpec(name, "float16", ("image", "y", "x")) for name in spec.signals),
@@ -140,6 +160,13 @@ KINDS: Mapping[str, LayerKind] = {
         remedy="refill",
         detail="features",
         needed=("columns", "embedding"),
+    ),
+    IMAGES: LayerKind(
+        arrays=lambda spec: _IMAGES,
+        attributes=_images_attributes,
+        remedy="store images",
+        detail="images",
+        needed=("format", "quality", "subsampling"),
     ),
 }
 

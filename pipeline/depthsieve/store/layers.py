@@ -163,17 +163,18 @@ def commit_to_layer(
     labels: str,
     arrays: Mapping[str, np.ndarray[Any, Any]],
     encoding: str = schema.ENCODING,
+    again: bool = False,
 ) -> bool:
     """Write a shard's group of a layer, then its record, last. ``labels`` is the digest of the labels' content that it
     belongs to; ``arrays`` are those of the spec, by name; maps are packed in the
     ``encoding`` of the labels.
 
-    False where the layer has the shard already, for these labels: then nothing was changed. One for other labels, which
-    were never committed or are no more, is replaced. Raises :class:`OSError` when the disk is full or cannot be
-    written, and :class:`StoreDamaged` where the record that stands cannot be read.
+    False where the layer has the shard already, for these labels: then nothing was changed, unless it is to be written
+    ``again``. One for other labels, which were never committed or are no more, is replaced. Raises :class:`OSError`
+    when the disk is full or cannot be written, and :class:`StoreDamaged` where the record that stands cannot be read.
     """
     before = layer.record(shard_id)
-    if before is not None and before["labels"] == labels:
+    if before is not None and before["labels"] == labels and not again:
         return False
     body = publish_to_layer(layer, shard_id, labels, arrays, encoding)
     group, data = body["group"], seal(body)

@@ -55,11 +55,13 @@ STATUS_FAILED = 1
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
-    """One array of a shard's group. ``dims`` name the axes; ``dtype`` is numpy's name, or "str"."""
+    """One array of a shard's group. ``dims`` name the axes; ``dtype`` is numpy's name, or "str". What is ``bare`` has
+    no codec but bytes: a part of it can be read by itself."""
 
     name: str
     dtype: str
     dims: tuple[str, ...]
+    bare: bool = False
 
     @property
     def is_map(self) -> bool:

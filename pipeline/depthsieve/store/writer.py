@@ -160,7 +160,7 @@ def write_array(
 ) -> None:
     """Write one array of a group: a map with a chunk an image, anything else in one."""
     shape = values.shape
-    compressors: Sequence[Any] = [Crc32cCodec()]
+    compressors: Sequence[Any] = [] if spec.bare else [Crc32cCodec()]
     if spec.is_map:
         size, name = values.dtype.itemsize, BloscCname(encoding.codec)
         blosc = BloscCodec(cname=name, clevel=encoding.level, shuffle="shuffle", typesize=size)
@@ -169,7 +169,7 @@ def write_array(
         spec.name,
         shape=shape,
         dtype=str if spec.dtype == "str" else spec.dtype,
-        chunks=(1, *shape[1:]) if spec.is_map else shape,
+        chunks=(1, *shape[1:]) if spec.is_map else tuple(max(1, side) for side in shape),
         shards=shape if spec.is_map else None,
         compressors=compressors,
         fill_value="" if spec.dtype == "str" else 0,

@@ -1,0 +1,169 @@
+"""Add images to a store that was labelled without: read from their sources, as a layer, and no teacher looks at them.
+
+A shard at a time, its images side by side. What is committed stands, and the same call goes on.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from depthsieve.errors import ImageRejected, RunError, SourceError, StoreDamaged
+from depthsieve.images import decode
+from depthsieve.lanes import cores
+from depthsieve.preparing import IMAGE_FAULTS
+from depthsieve.processes import Process
+from depthsieve.records import ImageFailure, ImageRecord, Shard
+from depthsieve.sources import Source, reopen_source
+from depthsieve.stopping import Abandoned, Stop
+from depthsieve.store import Store, schema
+from depthsieve.store.arrays import ShardReader
+from depthsieve.store.layer_kinds import IMAGES
+from depthsieve.store.layers import LEASE, Layer, commit_to_layer, find_layer, make_layer
+from depthsieve.store.leases import Leases
+from depthsieve.store.pending import Pending
+from depthsieve.store.stored_images import empty_rows, encode_image, images_spec, pack_images, quality_of
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What :func:`store_images` did: images added, those that could not be (their rows stay empty), why shards are
+    still without, and whether it was stopped before the end."""
+
+    images: int = 0
+    refused: tuple[ImageFailure, ...] = ()
+    errors: tuple[str, ...] = ()
+    stopped: bool = False
+
+
+def without_images(store: Store) -> Pending:
+    """The committed shards that the layer of images does not have."""
+    layer = find_layer(store.root, IMAGES, store.fingerprint)
+    tables = {generation.number: store.shard_table(generation) for generation in store.generations()}
+    return Pending.of(tables, set(store.pending()) | (layer.shards() if layer else set()))
+
+
+def store_images(
+    store: Store, quality: int, leases: Leases, stop: Stop, progress: bool = True, again: bool = False
+) -> Stored:
+    """Store the images of every committed shard that has none, as JPEG of ``quality`` at label shape.
+
+    An image that is not the one labelled, or cannot be read, is refused by name and leaves its row empty; with
+    ``again`` such rows of shards that are in the layer are tried once more. Raises :class:`RunError` where a source is
+    not there at all, or another process is at it.
+    """
+    todo = dict.fromkeys(without_images(store), False)
+    layer = make_layer(store.root, images_spec(store.fingerprint, quality)) if todo or again else None
+    if layer is not None and again:
+        has = sorted(layer.shards() & store.committed())
+        todo |= {shard_id: True for shard_id in has if _lacks(store, layer, shard_id)}
+    if layer is None or not todo:
+        return Stored()
+    taken = leases.take(f"{LEASE}{IMAGES}")
+    if isinstance(taken, Process):
+        raise RunError(f"images of {store.location} are being stored by {taken}; wait until it has ended")
+    try:
+        return _Storing(store, layer, stop).run(todo, progress)
+    finally:
+        leases.give_back(taken, settled=True)
+
+
+def _lacks(store: Store, layer: Layer, shard_id: str) -> bool:
+    """Whether images of labelled rows are missing in a shard of the layer."""
+    folder = layer.folder_of(shard_id, store.commit_record(shard_id)["content_sha256"])
+    if folder is None:
+        return True
+    empty = empty_rows(ShardReader(store.root, folder).column("offset"))
+    return bool((store.reader(shard_id).column("status")[empty] == schema.STATUS_LABELLED).any())
+
+
+class _Storing:
+    def __init__(self, store: Store, layer: Layer, stop: Stop) -> None:
+        self._store, self._layer, self._stop = store, layer, stop
+        self._quality = quality_of(layer.spec)
+        self._sources: dict[str, Source] = {}
+        for name, root in store.sources().items():
+            self._sources[name] = reopen_source(name, root)
+
+    def run(self, todo: Mapping[str, bool], progress: bool) -> Stored:
+        """The shards to be stored, each with whether the layer has it and lacks some of its images."""
+        images, stopped = 0, False
+        refused: list[tuple[str, ImageFailure]] = []
+        errors: list[str] = []
+        counts = self._store.images_of(todo)
+        with (
+            tqdm(total=sum(counts.values()), desc="store images", unit=" images", disable=not progress) as bar,
+            ThreadPoolExecutor(cores(), "store-images") as pool,
+        ):
+            for shard_id, replace in todo.items():
+                if self._stop.requested:
+                    stopped = True
+                    break
+                try:
+                    done = self._shard(shard_id, replace, pool)
+                except Abandoned:
+                    stopped = True
+                    break
+                except (StoreDamaged, OSError) as error:  # it costs no other shard its images
+                    reason = str(error) if isinstance(error, StoreDamaged) else (error.strerror or str(error))
+                    errors.append(f"shard {shard_id}: {reason}")
+                else:
+                    images += done.images
+                    refused += [(shard_id, one) for one in done.refused]
+                bar.update(counts[shard_id])
+        return Stored(images, self._standing(refused), tuple(errors), stopped)
+
+    def _shard(self, shard_id: str, replace: bool, pool: ThreadPoolExecutor) -> Stored:
+        shard, labels = self._store.planned_shard(shard_id), self._store.reader(shard_id)
+        status_N, digest_N = labels.column("status"), labels.column("content_sha256")
+        rows = [row for row in range(len(shard.images)) if status_N[row] == schema.STATUS_LABELLED]
+        found = dict(zip(rows, pool.map(lambda row: self._image(shard, row, digest_N), rows), strict=True))
+        refused = [one for one in found.values() if isinstance(one, ImageFailure)]
+        jpegs = [one if isinstance(one := found.get(row), bytes) else b"" for row in range(len(shard.images))]
+        belongs_to = self._store.commit_record(shard_id)["content_sha256"]
+        try:
+            commit_to_layer(self._layer, shard_id, belongs_to, pack_images(jpegs), again=replace)
+        except OSError as error:
+            reason = f"cannot write to {self._store.location}: {error.strerror or error}"
+            raise RunError(f"{reason}; what is committed stands, and the same command goes on") from error
+        return Stored(len(rows) - len(refused), tuple(refused))
+
+    def _image(self, shard: Shard, row: int, digest_N: NDArray[Any]) -> bytes | ImageFailure:
+        image = shard.images[row]
+        if self._stop.requested and not self._stop.seconds_left():
+            raise Abandoned
+        try:
+            data = self._read(image)
+            if hashlib.sha256(data).hexdigest() != digest_N[row]:
+                return ImageFailure(image.id, "changed since it was labelled, so its label may be another image's")
+            return encode_image(decode(data).rgb_HW3, shard.shape, self._quality)
+        except (SourceError, ImageRejected) as error:
+            return ImageFailure(image.id, str(error))
+
+    def _read(self, image: ImageRecord) -> bytes:
+        name = image.id.partition("/")[0]
+        source = self._sources[name]
+        try:
+            return source.read(image.id)
+        except OSError as error:
+            reason = f"cannot be read any more: {(error.strerror or str(error)).lower()}"
+            if not source.is_there():
+                raise RunError(f"the images of source {name!r} are not at {source.root}; is the disk there?") from error
+            if error.errno in IMAGE_FAULTS:
+                raise ImageRejected(reason) from error
+            raise OSError(error.errno, f"{image.id} {reason}") from error
+
+    def _standing(self, refused: list[tuple[str, ImageFailure]]) -> tuple[ImageFailure, ...]:
+        """Those whose label in that shard stands: of an image that was labelled anew, nobody wants the old one."""
+        if not refused:
+            return ()
+        index = self._store.index()
+        stands = index.filter(pc.is_in(index["id"], value_set=pa.array([one.id for _, one in refused], pa.string())))
+        shards = dict(zip(stands["id"].to_pylist(), stands["shard"].to_pylist(), strict=True))
+        return tuple(one for shard_id, one in refused if shards.get(one.id) == shard_id)
