@@ -23,7 +23,7 @@ from depthsieve.records import ImageFailure, ImageRecord, Shard
 from depthsieve.sources import Source, reopen_source
 from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import Store, schema
-from depthsieve.store.arrays import ShardReader
+from depthsieve.store.arrays import ShardReader, check_files
 from depthsieve.store.layer_kinds import IMAGES
 from depthsieve.store.layers import LEASE, Layer, commit_to_layer, find_layer, make_layer
 from depthsieve.store.leases import Leases
@@ -76,11 +76,19 @@ def store_images(
 
 def _lacks(store: Store, layer: Layer, shard_id: str) -> bool:
     """Whether images of labelled rows are missing in a shard of the layer."""
-    folder = layer.folder_of(shard_id, store.commit_record(shard_id)["content_sha256"])
+    record = store.commit_record(shard_id)
+    folder = layer.folder_of(shard_id, record["content_sha256"])
     if folder is None:
         return True
     empty = empty_rows(ShardReader(store.root, folder).column("offset"))
-    return bool((store.reader(shard_id).column("status")[empty] == schema.STATUS_LABELLED).any())
+    return bool((_labels(store, record).column("status")[empty] == schema.STATUS_LABELLED).any())
+
+
+def _labels(store: Store, record: Mapping[str, Any]) -> ShardReader:
+    """The arrays of a shard's labels, which a store would keep open."""
+    folder = schema.group_key(record["group"])
+    check_files(store.root, folder, record["files"])
+    return ShardReader(store.root, folder)
 
 
 class _Storing:
@@ -120,15 +128,15 @@ class _Storing:
         return Stored(images, self._standing(refused), tuple(errors), stopped)
 
     def _shard(self, shard_id: str, replace: bool, pool: ThreadPoolExecutor) -> Stored:
-        shard, labels = self._store.planned_shard(shard_id), self._store.reader(shard_id)
+        shard, record = self._store.planned_shard(shard_id), self._store.commit_record(shard_id)
+        labels = _labels(self._store, record)
         status_N, digest_N = labels.column("status"), labels.column("content_sha256")
         rows = [row for row in range(len(shard.images)) if status_N[row] == schema.STATUS_LABELLED]
         found = dict(zip(rows, pool.map(lambda row: self._image(shard, row, digest_N), rows), strict=True))
         refused = [one for one in found.values() if isinstance(one, ImageFailure)]
         jpegs = [one if isinstance(one := found.get(row), bytes) else b"" for row in range(len(shard.images))]
-        belongs_to = self._store.commit_record(shard_id)["content_sha256"]
         try:
-            commit_to_layer(self._layer, shard_id, belongs_to, pack_images(jpegs), again=replace)
+            commit_to_layer(self._layer, shard_id, record["content_sha256"], pack_images(jpegs), again=replace)
         except OSError as error:
             reason = f"cannot write to {self._store.location}: {error.strerror or error}"
             raise RunError(f"{reason}; what is committed stands, and the same command goes on") from error

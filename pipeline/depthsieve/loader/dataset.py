@@ -31,6 +31,9 @@ from depthsieve.masking import drop_count
 from depthsieve.sources import is_remote, reopen_source, root_of
 from depthsieve.store import Store, open_store
 from depthsieve.store.cache import ShardCache
+from depthsieve.store.layer_kinds import IMAGES
+from depthsieve.store.layers import find_layer
+from depthsieve.store.stored_images import StoredImages
 
 ImageRoots = str | Path | Mapping[str, str | Path] | Literal[False] | None
 
@@ -56,8 +59,10 @@ class PseudoLabelDataset(Dataset[Sample]):
 
     Args:
         store: path of a label store, or an open one.
-        images: where the source images are. None: at the roots that the store recorded. A path: there, where the store
-            has one source whose data moved. A mapping from names of sources to paths: those moved. False: labels only.
+        images: where the images are. None: in the store, where it has all of them (``label --store-images``), else
+            where the store recorded their sources. "stored" or "source": the one or the other. A path: there, where the
+            store has one source whose data moved. A mapping from names of sources to paths: those moved. False: labels
+            only.
         subset: ids to serve, or the path of a Parquet file with columns ``id`` and ``keep``; its metadata
             ``fingerprint`` and ``snapshot``, if there, must be the store's. None: all labelled images.
         drop: share of the valid pixels to mask, the least reliable first, in [0, 1); 0 masks invalid pixels only.
@@ -106,7 +111,10 @@ class PseudoLabelDataset(Dataset[Sample]):
         self.selection = select(self._store, subset)
         self._store.check_covered(self.selection.images_of_shards())
         self._check_crop_fits()
-        self.image_roots = None if images is False else _image_roots(self._store, self.selection, images)
+        self.images_stored = self._finds_stored(images)
+        reads = images is not False and not self.images_stored
+        roots = None if isinstance(images, str) and images == "source" else images
+        self.image_roots = _image_roots(self._store, self.selection, roots) if reads else None
         self.thresholds = Thresholds(self._store, self.selection, self.drop, scope)
         self._reader: Reader | None = None
         self._order: tuple[int, NDArray[np.uint32]] | None = None
@@ -131,6 +139,11 @@ class PseudoLabelDataset(Dataset[Sample]):
         """What ``depth_HW`` holds: ``disparity`` (up to scale and shift) or ``depth`` in metres."""
         return self._store.spec.quantity
 
+    @property
+    def has_images(self) -> bool:
+        """Whether samples have an image."""
+        return self.images_stored or self.image_roots is not None
+
     def masked_share(self) -> float:
         """The fraction of valid pixels that is really masked, over all images and before crops: at most ``drop``.
 
@@ -148,6 +161,7 @@ class PseudoLabelDataset(Dataset[Sample]):
             "seed": self.seed,
             "drop": self.drop,
             "scope": self.scope,
+            "images": "stored" if self.images_stored else "source" if self.has_images else None,
         } | self.augment.identity()
 
     def loader(
@@ -189,7 +203,7 @@ class PseudoLabelDataset(Dataset[Sample]):
     def empty_maps(self, key: SampleKey, count: int | None = None, pinned: bool = False) -> dict[str, torch.Tensor]:
         """Tensors for the sample of a key to be filled in, or for ``count`` of its shape."""
         shape = self.augment.shape or self.selection[key.index].label_shape
-        return empty_maps(shape, self.image_roots is not None, key.compact, count, pinned)
+        return empty_maps(shape, self.has_images, key.compact, count, pinned)
 
     def fill(self, key: SampleKey, out: Mapping[str, NDArray[Any]]) -> tuple[Entry, Pixels]:
         """Read the sample of a key into arrays; see :meth:`Reader.fill`."""
@@ -223,6 +237,20 @@ class PseudoLabelDataset(Dataset[Sample]):
         index_1 = self._order[1][[position]]
         return SampleKey(int(index_1[0]), self.epoch, int(self.thresholds.of(index_1)[0]))
 
+    def _finds_stored(self, images: Any) -> bool:
+        """Whether images come from the store: those of every shard in use must be there."""
+        if images is None and find_layer(self._store.root, IMAGES, self._store.fingerprint) is None:
+            return False
+        if not (images is None or (isinstance(images, str) and images == "stored")):
+            return False
+        missing = StoredImages(self._store).missing(self.selection.images_of_shards())
+        if missing and images is not None:
+            raise LoaderError(
+                f"{self._store.location} has no stored images of {len(missing)} shards in use (the first is "
+                f"{missing[0]}); `depthsieve label --store-images` adds them, images='source' reads the sources"
+            )
+        return not missing
+
     def _check_crop_fits(self) -> None:
         shapes_N2 = self.selection.label_shapes()
         crop, most_scale = self.augment.shape, self.augment.scale[1]
@@ -242,7 +270,8 @@ class PseudoLabelDataset(Dataset[Sample]):
     def _own_reader(self) -> Reader:
         """The reader of this process. A forked worker must not share its parent's open files: their position is one."""
         if self._reader is None or self._reader.process != os.getpid():
-            self._reader = Reader(self._store.reopened(), self.image_roots or {}, self.augment)
+            roots = None if self.images_stored else self.image_roots or {}
+            self._reader = Reader(self._store.reopened(), roots, self.augment)
         return self._reader
 
 

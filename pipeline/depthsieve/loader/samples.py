@@ -20,7 +20,7 @@ from depthsieve.masking import train_mask
 from depthsieve.records import MEND, Shape
 from depthsieve.sources import Source, reopen_source
 from depthsieve.store import Store
-from depthsieve.store.stored_images import to_label_shape
+from depthsieve.store.stored_images import StoredImages, to_label_shape
 
 Sample = dict[str, Any]
 
@@ -86,10 +86,13 @@ def with_axes(maps: Mapping[str, torch.Tensor], lead: str = "") -> dict[str, tor
 class Reader:
     """Reads samples, with files that are open in one process only; several threads may use it."""
 
-    def __init__(self, store: Store, image_roots: Mapping[str, str], augment: Augment) -> None:
+    def __init__(self, store: Store, image_roots: Mapping[str, str] | None, augment: Augment) -> None:
+        """``image_roots`` are the roots of the sources that images are read from; None where the store has them."""
         self.process = os.getpid()
         self._store = store
-        self._sources: dict[str, Source] = {name: reopen_source(name, root) for name, root in image_roots.items()}
+        self._stored = StoredImages(store) if image_roots is None else None
+        roots = image_roots or {}
+        self._sources: dict[str, Source] = {name: reopen_source(name, root) for name, root in roots.items()}
         self._augment = augment
         self._scratch = threading.local()
 
@@ -149,6 +152,8 @@ class Reader:
 
     def _image(self, entry: Entry) -> NDArray[np.uint8]:
         """The image at label shape, upright, uint8 [H,W,3] RGB."""
+        if self._stored is not None:
+            return _stored_image(self._stored, entry)
         source = self._sources[entry.id.partition("/")[0]]
         remedy = "restore it, name the place of the images with images=..., or train on a subset without it"
         try:
@@ -168,6 +173,19 @@ class Reader:
                 f"{entry.source_shape[0]}x{entry.source_shape[1]} when it was labelled; {remedy}"
             )
         return to_label_shape(rgb_HW3, entry.label_shape)
+
+
+def _stored_image(stored: StoredImages, entry: Entry) -> NDArray[np.uint8]:
+    try:
+        rgb_HW3 = stored.image(entry.shard, entry.row, entry.label_shape)
+    except StoreDamaged as error:
+        raise StoreDamaged(f"{entry.id}: {error}") from error
+    if rgb_HW3 is None:
+        raise LoaderError(
+            f"{entry.id}: the store does not have its image, which could not be read when images were stored; restore "
+            "it and say `depthsieve label --store-images --retry-failed`, or train with images='source' or without it"
+        )
+    return rgb_HW3
 
 
 def convert(values: NDArray[Any], out: NDArray[Any]) -> None:

@@ -6,7 +6,7 @@ Per shard ``data`` uint8 holds all JPEGs end to end; the one of row i is ``data[
 Axes: N images of a shard, H and W the label shape, 3 red, green, blue.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cv2
@@ -102,10 +102,16 @@ class StoredImages:
                     f"{self._store.location} has no stored images of shard {shard_id}; `depthsieve label "
                     "--store-images` adds what is missing"
                 )
-            while len(self._readers) >= _OPENED:
-                self._readers.pop(next(iter(self._readers)), None)
-            found = self._readers[shard_id] = ShardReader(self._store.root, folder)
+            found = ShardReader(self._store.root, folder)
+            if len(self._readers) >= _OPENED:
+                self._readers = {}  # as a whole, which needs no lock
+            self._readers[shard_id] = found
         return found
+
+    def missing(self, shards: Iterable[str]) -> list[str]:
+        """Those of the shards that the layer does not have, in order."""
+        has = self.layer.shards()
+        return [shard_id for shard_id in shards if shard_id not in has]
 
     def jpeg(self, shard_id: str, row: int) -> bytes:
         """The JPEG of one row, its checksum checked; empty where none was kept. Raises :class:`StoreDamaged`."""
@@ -113,7 +119,7 @@ class StoredImages:
         start, stop = (int(value) for value in reader.read_range("offset", row, row + 2))
         if not 0 <= start <= stop <= reader.shape("data")[0]:
             raise self._damaged(shard_id, row, f"its bytes are to be at {start} to {stop}")
-        data = reader.read_range("data", start, stop).tobytes()
+        data = reader.read_range("data", start, stop).tobytes() if stop > start else b""
         if google_crc32c.value(data) != int(reader.read_range("crc32c", row, row + 1)[0]):
             raise self._damaged(shard_id, row, "a checksum does not fit")
         return data
