@@ -235,8 +235,8 @@ def test_changed_and_lost_images_are_refused_by_name_and_tried_again(
     assert depthsieve.label(photos, copy / "plain", store_images=True, **shared).stored_now == 0
     again = depthsieve.label(photos, copy / "plain", store_images=True, retry_failed=True, **shared)
     assert again.not_stored == () and again.stored_now == 3  # those of the two shards that lacked one
-    stored = {place: sums for place, sums in decided_bytes(copy / "plain").items() if "/images/" in place}
-    assert {place: sums for place, sums in decided_bytes(made / "stored").items() if place in stored} == stored
+    wanted = {place: sums for place, sums in decided_bytes(made / "stored").items() if "/images/" in place}
+    assert wanted.items() <= decided_bytes(copy / "plain").items()
     assert verify(copy / "plain", progress=False).findings == ()
 
 
