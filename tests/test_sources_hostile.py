@@ -91,11 +91,11 @@ def test_links_and_devices_in_archives_lead_nowhere(tmp_path: Path) -> None:
 
 def test_of_members_of_one_name_the_last_counts(tmp_path: Path) -> None:
     small = encoded(photo(64, 48), "PNG")
-    members = [(b"a.jpg", b"junk"), (b"b.jpg", JPEG), (b"./a.jpg", small)]
+    members = [(b"b.jpg", JPEG), (b"a.jpg", b"junk"), (b"c.jpg", JPEG), (b"./a.jpg", small)]
     tar = b"".join(tar_member(*member) for member in members) + END
     for name, data in (("a.tar", tar), ("a.zip", raw_zip([(*member, {}) for member in members]))):
         places, rejected, scan = scan_of(tmp_path, name, data)
-        assert (places, rejected, scan.skipped_other) == (["a.jpg", "b.jpg"], {}, 1)
+        assert (places, rejected, scan.skipped_other) == (["a.jpg", "b.jpg", "c.jpg"], {}, 1)
         assert open_source(tmp_path / name).read(f"default/{name}::a.jpg") == small
         assert scan.images[0].size == len(small)
 
