@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from depthsieve.curation.curating import CurateSummary, curate
     from depthsieve.curation.settings import CurateSettings
+    from depthsieve.datasets import Dataset, dataset_names, load_dataset
     from depthsieve.evaluation.comparing import evaluate_labels
     from depthsieve.evaluation.result import Evaluation
     from depthsieve.evaluation.settings import EvaluateSettings
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CurateSettings",
     "CurateSummary",
+    "Dataset",
     "EvaluateSettings",
     "Evaluation",
     "FeaturesSummary",
@@ -55,9 +57,11 @@ __all__ = [
     "VerifyReport",
     "add_features",
     "curate",
+    "dataset_names",
     "evaluate_labels",
     "fuse",
     "label",
+    "load_dataset",
     "load_teacher",
     "open_store",
     "plan",
@@ -70,6 +74,7 @@ __all__ = [
 _HOMES = {
     "curation.curating": ("CurateSummary", "curate"),
     "curation.settings": ("CurateSettings",),
+    "datasets": ("Dataset", "dataset_names", "load_dataset"),
     "evaluation.comparing": ("evaluate_labels",),
     "evaluation.result": ("Evaluation",),
     "evaluation.settings": ("EvaluateSettings",),
