@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from storemaker import Picture, made_label, make_store, pictures
 from depthsieve.errors import LoaderError, UsageError
 from depthsieve.loader import Augment, BatchLoader, PseudoLabelDataset, collate
 from depthsieve.loader.expand import expand
+from depthsieve.loader.samples import Reader
 
 SHAPES = {(28, 42): 19, (42, 28): 12, (28, 28): 9}  # 40 images, and tails
 VARIED = Augment(crop=20, flip=True, scale=(0.8, 1.5), jitter=(0.5, 0.5, 0.5, 0.2), blur_share=0.5)
@@ -69,6 +71,20 @@ def test_workers_may_be_forked_while_threads_are_at_work(home: Path) -> None:
     next(busy)
     same(expected, list(dataset.loader(4, num_workers=2, multiprocessing_context="fork")))
     same(expected[1:], list(busy))
+
+
+def test_threads_share_one_reader(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Reader] = []
+
+    class Slow(Reader):
+        def __init__(self, *arguments: Any) -> None:
+            time.sleep(0.05)  # long enough for all threads to come by
+            super().__init__(*arguments)
+            opened.append(self)
+
+    monkeypatch.setattr("depthsieve.loader.dataset.Reader", Slow)
+    assert len(list(PseudoLabelDataset(home / "labels", images=False).loader(8, threads=4))) == 7
+    assert len(opened) == 1
 
 
 def test_what_is_delivered_belongs_to_the_one_who_got_it(home: Path) -> None:

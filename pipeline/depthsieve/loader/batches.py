@@ -120,6 +120,7 @@ class BatchLoader:
         return batch
 
     def _by_threads(self) -> Generator[_Made, None, None]:
+        self.dataset.reader()  # once, and not in each thread at once
         return ahead(map(self._job, self.keys_left()), self._delivery.threads, self._delivery.prefetch)
 
     def _by(self, workers: "DataLoader[Sample]") -> Generator[_Made, None, None]:

@@ -208,7 +208,7 @@ class PseudoLabelDataset(Dataset[Sample]):
     def fill(self, key: SampleKey, out: Mapping[str, NDArray[Any]]) -> tuple[Entry, Pixels]:
         """Read the sample of a key into arrays; see :meth:`Reader.fill`."""
         entry = self.selection[key.index]
-        return entry, self._own_reader().fill(entry, key.code, out, self.seed, key.epoch, entry.id)
+        return entry, self.reader().fill(entry, key.code, out, self.seed, key.epoch, entry.id)
 
     def keys(
         self, epoch: int, indices: NDArray[np.uint32], global_indices: NDArray[np.uint32], compact: bool = False
@@ -267,7 +267,7 @@ class PseudoLabelDataset(Dataset[Sample]):
             f"crop of at most {most[0]}x{most[1]}, or a subset without them"
         )
 
-    def _own_reader(self) -> Reader:
+    def reader(self) -> Reader:
         """The reader of this process. A forked worker must not share its parent's open files: their position is one."""
         if self._reader is None or self._reader.process != os.getpid():
             roots = None if self.images_stored else self.image_roots or {}
