@@ -26,11 +26,13 @@ from depthsieve.features import (
 )
 from depthsieve.features.image_signals import colourfulness
 from depthsieve.images import decode
+from depthsieve.repair import verify
 from depthsieve.scenes import render_scene
 from depthsieve.store import open_store
 from depthsieve.store.features import FeatureReader
 from depthsieve.teachers import load_teacher
 from depthsieve.teachers.embedding import MOST, _projection, embed
+from depthsieve_cli.main import main
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from planted import _flat, _page, _shaken
@@ -200,6 +202,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, teacher: str) -> Path:
     """Six photos, one of them cut off, in a store of three shards."""
     folder = tmp_path_factory.mktemp("made")
     photos = write_photos(folder / "photos", 6)
+    small_teacher(folder / "teacher")
     (photos / "photo 1.png").write_bytes((photos / "photo 1.png").read_bytes()[:500])
     depthsieve.label(photos, folder / "store", teacher=teacher, **SETTINGS)
     return folder
@@ -241,3 +244,66 @@ def test_a_teacher_without_a_known_backbone_keeps_the_rest(made: Path, tmp_path:
     assert FeatureReader(opened).embedding_size is None
     (row,) = opened.index().to_pylist()
     assert row["phash"] == image_signals(np.asarray(Image.open(tmp_path / "photos" / "one.png"))).phash
+
+
+def test_features_that_are_missing_are_added_from_images_and_labels(made: Path, store: Path) -> None:
+    before = open_store(store).index()
+    shutil.rmtree(store / "layers")
+    shutil.rmtree(store / "copies" / "layers")
+    assert open_store(store).index()["sharpness"].null_count == 6
+    done = depthsieve.add_features(store, progress=False)
+    assert (done.images_now, done.shards_now, done.shards, done.without_image, done.errors) == (6, 3, 3, (), ())
+    after = open_store(store).index()
+    assert after.equals(before)
+    found = FeatureReader(open_store(store)), FeatureReader(open_store(made / "store"))
+    place = [after.filter(after["status"].to_numpy(zero_copy_only=False) == "labelled")[n] for n in ("shard", "row")]
+    ours, theirs = (one.embeddings(*(column.combine_chunks() for column in place)) for one in found)
+    np.testing.assert_allclose(ours, theirs, atol=2e-3)
+    assert verify(store, progress=False).findings == ()
+    assert depthsieve.add_features(store, progress=False).shards_now == 0
+
+
+def test_an_image_that_is_gone_or_changed_keeps_the_features_of_its_label(made: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(made / "photos", photos)
+    depthsieve.label(photos, tmp_path / "store", teacher=str(made / "teacher"), **SETTINGS)
+    shutil.rmtree(tmp_path / "store" / "layers")
+    (photos / "photo 0.png").unlink()
+    write_photo(photos / "photo 3.png", 120, 90, seed=99)
+    done = depthsieve.add_features(tmp_path / "store", progress=False)
+    told = {failure.id: failure.reason for failure in done.without_image}
+    assert set(told) == {"default/photo 0.png", "default/photo 3.png"}
+    assert "no such file" in told["default/photo 0.png"] and told["default/photo 3.png"].startswith("changed since")
+    rows = {row["id"]: row for row in open_store(tmp_path / "store").index().to_pylist()}
+    for name in told:
+        assert rows[name]["sharpness"] is None and rows[name]["depth_range"] > 0
+    assert rows["default/photo 2.png"]["sharpness"] > 0
+
+
+@pytest.mark.parametrize("how", ["flipped", "missing"])
+def test_damaged_features_are_found_taken_out_and_added_again(
+    store: Path, how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (values,) = (store / "layers" / "features" / "shards").glob("0000-000001-*/values/c/0/0")
+    intact = open_store(store).index()
+    if how == "flipped":
+        data = values.read_bytes()
+        values.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    else:
+        values.unlink()
+    (finding,) = verify(store, progress=False).findings
+    assert (finding.key, finding.remedy, finding.shard) == (
+        values.relative_to(store).as_posix(), "refill", "0000-000001",
+    )  # fmt: skip
+    assert main_code(monkeypatch, "verify", store, "--repair") == 3
+    assert f"add them again: depthsieve features {store}" in capsys.readouterr().out
+    assert main_code(monkeypatch, "features", store) == 0
+    assert "Added features of 1 image in" in capsys.readouterr().out
+    assert open_store(store).index().equals(intact)
+
+
+def main_code(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["depthsieve", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)

@@ -33,8 +33,9 @@ class ImageSignals:
 
 def image_signals(rgb_HW3: NDArray[np.uint8]) -> ImageSignals:
     """The signals of an upright RGB image of any size."""
-    small_HW3 = _measured(rgb_HW3)
-    grey_HW = cv2.cvtColor(small_HW3, cv2.COLOR_RGB2GRAY)
+    step = max(1, min(rgb_HW3.shape[:2]) // (2 * SIDE))
+    part_HW3 = np.ascontiguousarray(rgb_HW3[::step, ::step])  # averaging all of 12 megapixels takes longer than `tiny`
+    grey_HW = _measured(cv2.cvtColor(part_HW3, cv2.COLOR_RGB2GRAY))
     luma_HW = grey_HW.astype(np.float32)
     fine_HW, middle_HW, coarse_HW = (cv2.GaussianBlur(luma_HW, (0, 0), sigma) for sigma in (1, 2, 4))
     values = {
@@ -44,23 +45,18 @@ def image_signals(rgb_HW3: NDArray[np.uint8]) -> ImageSignals:
         "luma": float(luma_HW.mean()) / 255,
         "dark": float(np.count_nonzero(grey_HW < DARK)) / grey_HW.size,
         "bright": float(np.count_nonzero(grey_HW >= BRIGHT)) / grey_HW.size,
-        "colourfulness": colourfulness(small_HW3),
+        "colourfulness": colourfulness(part_HW3[::2, ::2]),
     }
     return ImageSignals(np.array([values[name] for name in IMAGE_COLUMNS], np.float32), perceptual_hash(grey_HW))
 
 
-def _measured(rgb_HW3: NDArray[np.uint8]) -> NDArray[Any]:
-    """The image at :data:`SIDE` pixels on its short side. Of a large one every k-th pixel alone is looked at first:
-    averaging all of a 12-megapixel photo takes longer than the embedded teacher."""
-    height, width = rgb_HW3.shape[:2]
-    step = max(1, min(height, width) // (2 * SIDE))
-    part_HW3 = np.ascontiguousarray(rgb_HW3[::step, ::step])
-    scale = SIDE / min(height, width)
-    shape = (max(SIDE, round(width * scale)), max(SIDE, round(height * scale)))
-    longest = 8 * SIDE  # of a strip a pixel high, no more is looked at than fits
-    shape = (min(shape[0], longest), min(shape[1], longest))
-    shrinks = shape[0] <= part_HW3.shape[1] and shape[1] <= part_HW3.shape[0]
-    return np.asarray(cv2.resize(part_HW3, shape, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
+def _measured(grey_HW: NDArray[Any]) -> NDArray[Any]:
+    """The image at :data:`SIDE` pixels on its short side; of a strip a pixel high, no more is looked at than fits."""
+    height, width = grey_HW.shape
+    scale, longest = SIDE / min(height, width), 8 * SIDE
+    size = (min(max(SIDE, round(width * scale)), longest), min(max(SIDE, round(height * scale)), longest))
+    shrinks = size[0] <= width and size[1] <= height
+    return np.asarray(cv2.resize(grey_HW, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
 
 
 def _spread(map_HW: NDArray[np.float32]) -> float:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from depthsieve.features.columns import DEPTH_COLUMNS, RELIABILITY_COLUMNS
 from depthsieve.records import Quantity
 
-MOST_PIXELS = 1 << 14
+MOST_PIXELS = 1 << 13
 """About so many pixels of a label are looked at, evenly spread: they say as much as all."""
 
 FAR = 1 / 50
