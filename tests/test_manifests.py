@@ -125,6 +125,22 @@ def test_no_file_is_overwritten_that_is_no_manifest(tmp_path: Path) -> None:
     assert images.read_bytes() == kept
 
 
+def test_a_folder_that_is_empty_now_empties_no_manifest(tmp_path: Path) -> None:
+    photos, out = write_photos(tmp_path / "photos", 2), tmp_path / "m.parquet"
+    scan(photos, out)
+    kept = out.read_bytes()
+    photos.rename(tmp_path / "unmounted")
+    photos.mkdir()
+    (photos / "notes.txt").touch()
+    for manifest in (out, tmp_path / "new.parquet"):
+        with pytest.raises(SourceError, match=r"no images in .*photos \(1 other and 0 hidden files\)"):
+            scan(photos, manifest)
+    assert out.read_bytes() == kept and sorted(path.name for path in tmp_path.glob("*.parquet*")) == [
+        "m.parquet",
+        "m.rejected.parquet",
+    ]
+
+
 def test_equal_files_are_marked_with_the_first_of_them(tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "photos", 3)
     (photos / "a copy.png").write_bytes((photos / "photo 1.png").read_bytes())

@@ -140,8 +140,8 @@ class _Writer:
                 for batch in self._kept(batches):
                     images.write_table(_as(batch.images, MANIFEST_SCHEMA))
                     rejected.write_table(_as(batch.rejected, REJECTED_SCHEMA))
-            if self._notes and not tally.images + tally.rejected:
-                raise SourceError(_nothing_counts(self._sources[0], tally.passed.other))
+            if not tally.images + tally.rejected:  # nor is a manifest emptied because a disk is not mounted
+                raise SourceError(self._nothing_there(tally))
             finished = attempt / "images"
             if self._settings.hashes:
                 finished = _mark_duplicates(finished, attempt, schema)
@@ -156,6 +156,12 @@ class _Writer:
             with contextlib.suppress(OSError):  # what was opened is kept there for the next scan, where there is any
                 self._parts.rmdir()
         return tally
+
+    def _nothing_there(self, tally: Tally) -> str:
+        if self._notes:
+            return _nothing_counts(self._sources[0], tally.passed.other)
+        roots = ", ".join(source.root for source in self._sources)
+        return f"no images in {roots} ({tally.passed.other} other and {tally.passed.hidden} hidden files)"
 
     def _kept(self, batches: Iterable[ScanBatch]) -> Iterator[ScanBatch]:
         """The same batches; what was opened for them is saved now and then."""
