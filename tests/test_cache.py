@@ -323,18 +323,30 @@ def test_training_reads_each_shard_of_a_bucket_once(s3: S3Server, bucket_store: 
     assert fetched(s3) == []
 
 
-@pytest.mark.parametrize("most", ["1", "9000", "20000"])
+@pytest.mark.parametrize("most", [1, 9000, 20000])
 def test_a_cache_that_is_too_small_changes_no_sample(
-    s3: S3Server, bucket_store: tuple[Store, str], monkeypatch: pytest.MonkeyPatch, most: str
+    s3: S3Server, bucket_store: tuple[Store, str], tmp_path: Path, most: int
 ) -> None:
     local, url = bucket_store
-    monkeypatch.setenv("DEPTHSIEVE_CACHE_BYTES", most)
-    dataset = PseudoLabelDataset(url, images=False)
+    dataset = PseudoLabelDataset(open_store(url).with_cache(ShardCache(tmp_path / "small", most)), images=False)
     expected = PseudoLabelDataset(local, images=False)
     for ours, theirs in zip(dataset, expected, strict=True):
         assert ours["id"] == theirs["id"] and (ours["depth_HW"] == theirs["depth_HW"]).all()
     for ours, theirs in zip(dataset.loader(2), expected.loader(2), strict=True):
         assert (ours["reliability_BHW"] == theirs["reliability_BHW"]).all()
+
+
+def test_a_store_that_does_not_fit_is_read_where_it_is(
+    s3: S3Server, bucket_store: tuple[Store, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A shard would go again before its next image is due, and each image cost a whole shard."""
+    _, url = bucket_store
+    needed = int((5 * 28 * 28 + 4 * 28 * 42) * 2.2)
+    for most, cached in ((needed - 1, False), (needed, True)):
+        monkeypatch.setenv("DEPTHSIEVE_CACHE_BYTES", str(most))
+        dataset = PseudoLabelDataset(url, images=False)
+        assert dataset[0]["depth_HW"].any()
+        assert (tmp_path / "cache").exists() == cached
 
 
 def test_a_damaged_or_lost_copy_is_fetched_again(s3: S3Server, bucket_store: tuple[Store, str], tmp_path: Path) -> None:

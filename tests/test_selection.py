@@ -1,14 +1,18 @@
 """Which labels a dataset serves, and how it learns of them: from the index that was written, or from the plans."""
 
 import hashlib
+import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from storemaker import Picture, make_store, pictures
 
 from depthsieve.errors import LoaderError
 from depthsieve.loader.selection import Selection, select
+from depthsieve.records import seal
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.create import write_index
 from depthsieve.store.index import read_index
@@ -47,7 +51,9 @@ def test_the_written_index_tells_what_the_plans_do(growing: Store, monkeypatch: 
     assert found is not None and found.to_pydict() == {"id": ["default/1.png"], "status": ["failed"]}
 
 
-@pytest.mark.parametrize("fault", ["none", "record", "old", "flip", "short", "no parquet", "other columns"])
+@pytest.mark.parametrize(
+    "fault", ["none", "record", "old", "flip", "short", "other rows", "no parquet", "other columns"]
+)
 def test_an_index_that_does_not_fit_is_not_believed(growing: Store, fault: str) -> None:
     expected = told(select(growing, None))
     write_index(growing)
@@ -66,17 +72,12 @@ def test_an_index_that_does_not_fit_is_not_believed(growing: Store, fault: str) 
         index.write_bytes(data[:99] + bytes([data[99] ^ 1]) + data[100:])
     elif fault == "short":
         index.write_bytes(data[:-1])
+    elif fault == "other rows":
+        pq.write_table(pq.read_table(index)[1:], index)
     else:
-        import json
-
-        from depthsieve.records import seal
-
         body = json.loads(record.read_text()) | {"sha256": hashlib.sha256(b"junk").hexdigest()}
         index.write_bytes(b"junk")
         if fault == "other columns":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
             pq.write_table(pa.table({"id": ["x"]}), index)
             body["sha256"] = hashlib.sha256(index.read_bytes()).hexdigest()
         record.write_bytes(seal(body))

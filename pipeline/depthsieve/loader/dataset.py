@@ -106,9 +106,11 @@ class PseudoLabelDataset(Dataset[Sample]):
         self._store = store if isinstance(store, Store) else open_store(store)
         if reliability is not None:
             self._store = self._store.with_layer(reliability)
-        if self._store.root.path is None and self._store.cache is None:
-            self._store = self._store.with_cache(ShardCache.of_environment())
         self.selection = select(self._store, subset)
+        if self._store.root.path is None and self._store.cache is None:
+            cache = ShardCache.of_environment()
+            if self.selection.label_bytes(self._store) <= cache.most:  # else most would go before it is used again
+                self._store = self._store.with_cache(cache)
         self._store.check_covered(self.selection.images_of_shards())
         self._check_crop_fits()
         self.images_stored = self._finds_stored(images)

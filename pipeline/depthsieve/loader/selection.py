@@ -22,6 +22,7 @@ from depthsieve.errors import LoaderError, UsageError
 from depthsieve.records import Shape
 from depthsieve.store import Store
 from depthsieve.store.index import read_index
+from depthsieve.store.schema import encoding_of
 
 _SIDES = ("height", "width", "label_height", "label_width")
 _COLUMNS = ("id", "shard", "row", "size", *_SIDES)
@@ -108,6 +109,10 @@ class Selection:
     def label_shapes(self) -> NDArray[np.int64]:
         """[N,2] height and width of each label, in pixels."""
         return np.stack([self._sides[name] for name in _SIDES[2:]], axis=1).astype(np.int64)
+
+    def label_bytes(self, store: Store) -> int:
+        """About how much room the labels of these images take, on the large side."""
+        return int(self.label_shapes().prod(axis=1).sum() * encoding_of(store.spec.encoding).pixel_bytes)
 
 
 def select(store: Store, subset: Collection[str] | str | Path | None) -> Selection:
