@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
@@ -13,7 +14,7 @@ from miniatures import MINIATURES, build
 import depthsieve
 from depthsieve.datasets import dataset_names, load_dataset, recipes_folder
 from depthsieve.errors import SourceError, UsageError
-from depthsieve.manifests import open_manifest
+from depthsieve.manifests import KEY, open_manifest
 from depthsieve_cli.main import cli
 
 TEMPLATE = recipes_folder() / "template.toml"
@@ -50,8 +51,19 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in MINIATURES:
         build(folder / name, name)
         depthsieve.scan(folder / name, folder / f"{name}.parquet", dataset=name, progress=False)
-        depthsieve.label(folder / f"{name}.parquet", folder / "store", teacher=teacher, **SETTINGS)
+    join([folder / f"{name}.parquet" for name in MINIATURES], folder / "all.parquet")
+    depthsieve.label(folder / "all.parquet", folder / "store", teacher=teacher, **SETTINGS)
     return folder
+
+
+def join(manifests: list[Path], out: Path) -> None:
+    """One manifest of several, so that they are labelled in one run."""
+    tables = [pq.read_table(path) for path in manifests]
+    bodies = [json.loads(table.schema.metadata[KEY]) for table in tables]
+    body = {key: {name: value for one in bodies for name, value in one[key].items()} for key in ("sources", "datasets")}
+    joined = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+    body["format"] = bodies[0]["format"]
+    pq.write_table(joined.replace_schema_metadata({KEY: json.dumps(body)}), out)
 
 
 def test_all_miniatures_are_labelled_and_their_terms_are_kept(labelled: Path) -> None:
