@@ -16,6 +16,7 @@ import zarr
 from labelled import decided_bytes, job_of, small_teacher, unlabelled_copy, write_photo, write_photos
 from numpy.typing import NDArray
 from PIL import Image
+from s3server import S3Server
 
 import depthsieve
 from depthsieve.errors import LoaderError, RunError, StoreDamaged, StoreError, UsageError
@@ -371,3 +372,17 @@ def test_without_stored_images_they_cannot_be_asked_for(made: Path) -> None:
     with pytest.raises(StoreError, match=r"has no stored images; `depthsieve label --store-images`"):
         PseudoLabelDataset(made / "plain", images="stored")
     assert PseudoLabelDataset(made / "plain").identity()["images"] == "source"
+
+
+def test_from_an_object_store_each_shard_comes_once(
+    made: Path, tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEPTHSIEVE_CACHE", str(tmp_path / "cache"))
+    url = f"s3://{s3.new_bucket()}/labels"
+    shared = {"teacher": str(made / "teacher"), **SETTINGS}
+    assert depthsieve.label(made / "photos", url, store_images=True, **shared).labelled == 4
+    s3.calls.clear()
+    far = list(PseudoLabelDataset(url, drop=0)) + list(PseudoLabelDataset(url, drop=0))
+    assert sum("layers/images" in str(call) and "/data/c/0" in str(call) for call in s3.calls) == 3
+    near = {sample["id"]: sample for sample in PseudoLabelDataset(made / "stored", drop=0)}
+    assert len(far) == 8 and all((one["image_CHW"] == near[one["id"]]["image_CHW"]).all() for one in far)

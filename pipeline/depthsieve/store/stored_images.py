@@ -16,17 +16,16 @@ from numpy.typing import NDArray
 
 from depthsieve.errors import DepthsieveError, StoreDamaged, StoreError
 from depthsieve.records import MEND, Shape
-from depthsieve.store.arrays import ShardReader
+from depthsieve.store.arrays import ShardReader, check_files, listed_of
 from depthsieve.store.layer_kinds import IMAGES, LayerSpec
 from depthsieve.store.layers import find_layer
-from depthsieve.store.reader import Store
+from depthsieve.store.reader import KEPT_READERS, Store
+from depthsieve.store.recent import Recent
 
 QUALITY = 90
 """JPEG quality where nobody chose one: about 100 KB an image at 518; docs/encoding.md has what it costs."""
 
 _SUBSAMPLING = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
-_OPENED = 512
-"""Shards whose arrays are kept known, at most."""
 
 
 def to_label_shape(rgb_HW3: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
@@ -89,24 +88,25 @@ class StoredImages:
             raise StoreError(f"{store.location} has no stored images; `depthsieve label --store-images` keeps them")
         self.layer = layer
         self._store = store
-        self._readers: dict[str, ShardReader] = {}
+        self._readers: Recent[ShardReader] = Recent(KEPT_READERS)
 
     def reader(self, shard_id: str) -> ShardReader:
         """The layer's arrays of a shard. Raises :class:`StoreError` where the layer does not have it."""
-        found = self._readers.get(shard_id)
+        return self._readers.get(shard_id) or self._readers.put(shard_id, self._open(shard_id))
+
+    def _open(self, shard_id: str) -> ShardReader:
+        root, cache = self._store.root, self._store.cache
+        found = self.layer.group_of(shard_id, self._store.commit_record(shard_id)["content_sha256"])
         if found is None:
-            record = self._store.commit_record(shard_id)
-            folder = self.layer.folder_of(shard_id, record["content_sha256"])
-            if folder is None:
-                raise StoreError(
-                    f"{self._store.location} has no stored images of shard {shard_id}; `depthsieve label "
-                    "--store-images` adds what is missing"
-                )
-            found = ShardReader(self._store.root, folder)
-            if len(self._readers) >= _OPENED:
-                self._readers = {}  # as a whole, which needs no lock
-            self._readers[shard_id] = found
-        return found
+            raise StoreError(
+                f"{self._store.location} has no stored images of shard {shard_id}; `depthsieve label --store-images` "
+                "adds what is missing"
+            )
+        folder, files = found
+        if root.path is None and cache is None:  # one listing costs less than a look at each file
+            check_files(root, folder, files)
+            return ShardReader(root, folder)
+        return ShardReader(root, folder, listed={folder: listed_of(files)}, cache=None if root.path else cache)
 
     def missing(self, shards: Iterable[str]) -> list[str]:
         """Those of the shards that the layer does not have, in order."""
