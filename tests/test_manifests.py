@@ -18,7 +18,7 @@ from packing import pack_hdf5, pack_parquet, pack_tar, pack_zip
 from s3server import S3Server
 
 import depthsieve
-from depthsieve import manifest_scan
+from depthsieve import manifest_scan, scanning
 from depthsieve.errors import SourceError, UsageError
 from depthsieve.options import ScanOptions, ScanSummary
 from depthsieve.sources import file_list, open_source
@@ -192,6 +192,28 @@ depthsieve.scan({str(photos)!r}, {str(out)!r}, progress=False)
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert (summary.images, summary.rejected) == (whole.images, whole.rejected)
     assert sorted(path.name for path in tmp_path.glob("m.*")) == ["m.parquet", "m.rejected.parquet"]
+
+
+def test_a_scan_that_is_interrupted_keeps_what_it_opened(
+    tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, out = write_photos(tmp_path / "photos", 6), tmp_path / "m.parquet"
+    real, looks = scanning._look, []
+
+    def interrupted(*arguments: Any) -> Any:
+        looks.append(1)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scanning, "_look", interrupted)
+        patch.setattr(scanning, "LOOKED_AT", 2)
+        with pytest.raises(KeyboardInterrupt):
+            scan(photos, out)
+    assert opened == [f"default/photo {number}.png" for number in range(4)] and not out.exists()
+    assert [path.suffix for path in (tmp_path / "m.parquet.parts").iterdir()] == [".part"]
+    assert (scan(photos, out).opened, len(opened)) == (2, 6)
 
 
 def test_a_torn_part_is_left_out(tmp_path: Path) -> None:

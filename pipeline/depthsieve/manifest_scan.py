@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +137,10 @@ class _Writer:
                 batches = scan_batches(
                     self._sources, self._known(), attempt / "sort", tally, settings=self._settings, progress=progress
                 )
-                for batch in self._kept(batches):
-                    images.write_table(_as(batch.images, MANIFEST_SCHEMA))
-                    rejected.write_table(_as(batch.rejected, REJECTED_SCHEMA))
+                with contextlib.closing(self._kept(batches)) as kept:
+                    for batch in kept:
+                        images.write_table(_as(batch.images, MANIFEST_SCHEMA))
+                        rejected.write_table(_as(batch.rejected, REJECTED_SCHEMA))
             if not tally.images + tally.rejected:  # nor is a manifest emptied because a disk is not mounted
                 raise SourceError(self._nothing_there(tally))
             finished = attempt / "images"
@@ -163,19 +164,24 @@ class _Writer:
         roots = ", ".join(source.root for source in self._sources)
         return f"no images in {roots} ({tally.passed.other} other and {tally.passed.hidden} hidden files)"
 
-    def _kept(self, batches: Iterable[ScanBatch]) -> Iterator[ScanBatch]:
-        """The same batches; what was opened for them is saved now and then."""
+    def _kept(self, batches: Iterable[ScanBatch]) -> Generator[ScanBatch, None, None]:
+        """The same batches; what was opened for them is saved now and then, and when something stops the scan."""
         waiting: list[pa.Table] = []
         saved = time.monotonic()
-        for batch in batches:
-            for table in (batch.images, batch.rejected):
-                opened = table.filter(pc.is_valid(table[CHANGED.name]))
-                if len(opened):
-                    waiting.append(opened)
-            yield batch
-            if waiting and time.monotonic() - saved > PART_SECONDS:
+        try:
+            for batch in batches:
+                for table in (batch.images, batch.rejected):
+                    opened = table.filter(pc.is_valid(table[CHANGED.name]))
+                    if len(opened):
+                        waiting.append(opened)
+                yield batch
+                if waiting and time.monotonic() - saved > PART_SECONDS:
+                    self._save(waiting)
+                    waiting, saved = [], time.monotonic()
+            waiting = []
+        finally:
+            if waiting:
                 self._save(waiting)
-                waiting, saved = [], time.monotonic()
 
     def _save(self, tables: list[pa.Table]) -> None:
         joined = pa.concat_tables(tables, promote_options="default")
