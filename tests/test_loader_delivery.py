@@ -308,6 +308,15 @@ def test_options_that_cannot_be_meant(home: Path) -> None:
             dataset.loader(4, device="cuda")
 
 
+def test_crop_and_flip_are_short_for_those_of_augment(home: Path) -> None:
+    augment = Augment(crop=24, scale=(1.0, 1.5))
+    dataset = PseudoLabelDataset(home / "labels", images=False, augment=augment, crop=(20, 22), flip=True)
+    assert dataset.augment == Augment(crop=(20, 22), scale=(1.0, 1.5), flip=True)
+    assert (dataset.crop, dataset.flip) == ((20, 22), True)
+    with pytest.raises(LoaderError, match=r"crop 40x30 .* at a scale of 1.4 does not fit into the labels of 28 of 40"):
+        PseudoLabelDataset(home / "labels", images=False, augment=Augment(scale=(1.0, 1.4)), crop=(40, 30))
+
+
 # --- geometry
 
 

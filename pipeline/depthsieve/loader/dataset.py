@@ -142,6 +142,16 @@ class PseudoLabelDataset(Dataset[Sample]):
         return self._store.spec.quantity
 
     @property
+    def crop(self) -> tuple[int, int] | None:
+        """(height, width) of what is served; None serves whole labels."""
+        return self.augment.shape
+
+    @property
+    def flip(self) -> bool:
+        """Whether every other sample is mirrored."""
+        return self.augment.flip
+
+    @property
     def has_images(self) -> bool:
         """Whether samples have an image."""
         return self.images_stored or self.image_roots is not None
