@@ -45,7 +45,7 @@ def test_the_written_index_tells_what_the_plans_do(growing: Store, monkeypatch: 
     expected = [told(select(growing, one)) for one in (None, subset)]
     assert expected[0][3] == {"0000-000000": 2, "0000-000001": 3}
     write_index(growing)
-    monkeypatch.setattr(Store, "index", lambda store: pytest.fail("the plans were read"))
+    monkeypatch.setattr(Store, "index", lambda store, **_: pytest.fail("the plans were read"))
     assert [told(select(open_store(growing.path), one)) for one in (None, subset)] == expected
     found = read_index(growing, growing.snapshot(), ["id", "status"], "failed")
     assert found is not None and found.to_pydict() == {"id": ["default/1.png"], "status": ["failed"]}
