@@ -148,6 +148,12 @@ def test_a_fault_of_the_database_is_one_line(tmp_path: Path) -> None:
         pass
 
 
+def test_the_database_shows_no_bar_of_its_own(tmp_path: Path) -> None:
+    with spill.spill_database(tmp_path / "draft") as database:
+        shown = database.all("SELECT current_setting('enable_progress_bar') AS shown")
+    assert shown["shown"].to_pylist() == [False]
+
+
 def test_shards_come_out_before_the_last_row_is_in() -> None:
     read = 0
 

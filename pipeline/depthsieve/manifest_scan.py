@@ -140,7 +140,8 @@ class _Writer:
                 with contextlib.closing(self._kept(batches)) as kept:
                     for batch in kept:
                         images.write_table(_as(batch.images, MANIFEST_SCHEMA))
-                        rejected.write_table(_as(batch.rejected, REJECTED_SCHEMA))
+                        if len(batch.rejected):  # else there would be an empty row group for every batch
+                            rejected.write_table(_as(batch.rejected, REJECTED_SCHEMA))
             if not tally.images + tally.rejected:  # nor is a manifest emptied because a disk is not mounted
                 raise SourceError(self._nothing_there(tally))
             finished = attempt / "images"
