@@ -1,6 +1,8 @@
 """Planning out of core: the shards are those of the plainest rule, whatever comes in which order and size."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -149,9 +151,14 @@ def test_a_fault_of_the_database_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_database_shows_no_bar_of_its_own(tmp_path: Path) -> None:
-    with spill.spill_database(tmp_path / "draft") as database:
-        shown = database.all("SELECT current_setting('enable_progress_bar') AS shown")
-    assert shown["shown"].to_pylist() == [False]
+    """By default it does, on stdout, where Python runs without a script, as here and in a notebook."""
+    asked = "SELECT current_setting('enable_progress_bar') AS shown"
+    script = f"""
+from pathlib import Path
+from depthsieve.store.spill import SpillDatabase
+print(SpillDatabase(Path({str(tmp_path / "draft")!r})).all({asked!r})["shown"].to_pylist())
+"""
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[False]\n"
 
 
 def test_shards_come_out_before_the_last_row_is_in() -> None:
