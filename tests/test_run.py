@@ -308,8 +308,11 @@ def test_an_image_that_fails_costs_no_other_its_label_and_can_be_retried(tmp_pat
     for image in failing.images:
         np.testing.assert_array_equal(failing.label(image).depth_HW, undisturbed.label(image).depth_HW)
     before = decided_bytes(store)
+    bad.write_bytes(whole[: len(whole) // 2])
+    os.utime(bad, ns=(planned_ns := failing.index()["mtime_ns"][1].as_py(), planned_ns))
     waiting = label(photos, store, teacher)
-    assert (waiting.labelled_now, len(waiting.failed)) == (0, 1)
+    assert (waiting.labelled_now, len(waiting.failed)) == (0, 1), "as long as it has not changed"
+    bad.write_bytes(whole)
     retried = label(photos, store, teacher, retry_failed=True)
     assert (retried.labelled_now, retried.labelled, retried.failed) == (1, 4, ())
     after = decided_bytes(store)

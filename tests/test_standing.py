@@ -18,7 +18,7 @@ from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.create import open_or_create, write_index
 from depthsieve.store.plan import REJECTED_SCHEMA, PlannedShard
-from depthsieve.store.standing import Again, known_ids, standing
+from depthsieve.store.standing import Again, known_files, standing
 
 
 def record(image: str) -> ImageRecord:
@@ -129,7 +129,7 @@ def drafted(
     with draft_batches(*tables, lambda *size: size, folder, store, again, leaves) as draft:
         rows = [row for table in draft.tables(9, 3) for row in table.to_pylist()]
         pairs = sorted((row["id"], row["action"]) for row in rows)
-        return pairs, draft.rejected["id"].to_pylist(), list(draft.gone)
+        return pairs, draft.rejected["id"].to_pylist(), draft.gone["id"].to_pylist()
 
 
 def plainly(store: Store, images: list[str], rejected: list[str], retry_failed: bool) -> tuple[object, ...]:
@@ -163,14 +163,14 @@ def test_what_is_new_is_what_the_index_does_not_know(
         assert drafted(*args, tmp_path / f"draft {step}") == plainly(*args)
 
 
-def test_known_ids_are_those_that_no_scan_need_look_at(store: Store) -> None:
+def test_known_files_are_those_that_no_scan_need_look_at(store: Store) -> None:
     made = Made(store, random.Random(3))
     for _ in range(4):
         made.grow()
     states = {row["id"]: row["status"] for row in store.index().to_pylist()}
     waiting = {image.id for shard in made.left for image in shard.images}
     for retry_failed in (False, True):
-        ids = {one for table in known_ids(store, Again.of(store, retry_failed)) for one in table["id"].to_pylist()}
+        ids = {one for table in known_files(store, Again.of(store, retry_failed)) for one in table["id"].to_pylist()}
         dropped = {one for one, state in states.items() if retry_failed and state in ("failed", "rejected")}
         assert ids == (set(states) - dropped) | waiting
 

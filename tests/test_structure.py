@@ -67,6 +67,7 @@ MAY_IMPORT = {
     "scanning": "errors records sources store",
     "manifests": "errors records options sources store scanning",
     "manifest_scan": "errors processes records options datasets sources store scanning manifests",
+    "changes": "errors records options scanning sources store",
     "planning": "errors records options lanes reliability sources storage store teachers numerics drafting scanning",
     "fusing": "errors records options lanes threads reliability storage store sharding planning",
     "runners": "errors records stopping lifelines store teachers labelling isolation",
@@ -78,7 +79,7 @@ MAY_IMPORT = {
     "forecast": "errors records options lanes sources storage store teachers labelling drafting planning",
     "storing": "errors processes records lanes images sources stopping store preparing",
     "run": "errors records options stopping sources storage store teachers labelling drafting scanning "
-    "manifests planning forecast runners dispatch storing",
+    "manifests changes planning forecast runners dispatch storing",
     # what looks at a finished store, and the demonstration of it all
     "evaluation": "errors records storage store evaluate ground_truth",
     "curation": "errors features masking storage store",

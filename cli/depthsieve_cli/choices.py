@@ -109,6 +109,13 @@ PLANNING = (
     ),
     click.option("--moved", is_flag=True, help="The images of this source have moved to SOURCE."),
     click.option("--retry-failed", is_flag=True, help="Try the images again that stand failed."),
+    click.option("--prune", is_flag=True, help="Let images leave the store that are no longer in SOURCE."),
+    click.option("--prune-most", is_flag=True, help="The same, even where they are more than half of what it knows."),
+    click.option(
+        "--check-content",
+        is_flag=True,
+        help="Read every labelled image to see whether it has changed, not only those with another size or time.",
+    ),
 )
 
 

@@ -8,7 +8,7 @@ import click
 from depthsieve.stopping import Stop
 from depthsieve_cli.choices import planning_choices
 from depthsieve_cli.interrupt import graceful
-from depthsieve_cli.output import count, print_failures, print_json
+from depthsieve_cli.output import count, print_failures, print_growth, print_json
 from depthsieve_cli.stdin import keep_stdin
 from depthsieve_cli.supervise import commits_in, supervise
 
@@ -34,7 +34,8 @@ def label(source: str, store: str, grace: float, as_json: bool, **options: Any) 
     SOURCE is a folder, an image, an archive (.tar, .zip), a .parquet or HDF5 file with images, a list of files (.txt,
     or - for standard input), s3://bucket/prefix, or a manifest that `depthsieve scan` wrote.
 
-    Resumes by itself: run it again after a crash, or when there are new images. What is labelled stays as it is.
+    Resumes by itself: run it again after a crash, or when there are new images. Images that have changed since are
+    labelled again; what is labelled stays as it is otherwise.
     """
     keep_stdin(source)
     supervise(lambda: commits_in(store))  # from here on in a process of its own
@@ -58,10 +59,11 @@ def _print_summary(summary: "LabelSummary") -> None:
     for note in summary.notes:
         click.echo(f"Note: {note}", err=True)
     total = summary.labelled + len(summary.failed) + summary.pending
+    print_growth(summary.changed, summary.removed)
     if summary.labelled_now:
         rate = summary.labelled_now / max(summary.seconds, 1e-9)
         click.echo(f"Labelled {count(summary.labelled_now, 'image')} in {summary.seconds:.1f} s ({rate:.3g} images/s).")
-    elif not summary.errors and not summary.planned_now and not summary.stored_now:
+    elif not (summary.errors or summary.planned_now or summary.stored_now or summary.removed):
         click.echo("0 images to do.")
     click.echo(f"{summary.store}: {summary.labelled:,} of {count(total, 'image')} labelled.")
     if summary.stored_now:

@@ -55,3 +55,11 @@ def print_failures(failures: "Sequence[ImageFailure]") -> None:
         click.echo(f"  failed: {failure.id}: {failure.reason}")
     if len(failures) > SHOWN_FAILURES:
         click.echo(f"  ... and {len(failures) - SHOWN_FAILURES:,} more; --json names all of them")
+
+
+def print_growth(changed: int, removed: int) -> None:
+    """How many images have changed since they were labelled, and how many are gone; nothing where none."""
+    if changed:
+        click.echo(f"{count(changed, 'image')} changed on the disk: to be labelled again.")
+    if removed:
+        click.echo(f"{count(removed, 'image')} no longer there: removed.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from depthsieve_cli.choices import planning_choices
-from depthsieve_cli.output import count, print_failures, print_json, size
+from depthsieve_cli.output import count, print_failures, print_growth, print_json, size
 from depthsieve_cli.stdin import keep_stdin
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def _print_summary(summary: "PlanSummary") -> None:
         f"{summary.store}: {count(summary.images, 'image')} to label in {count(summary.shards, 'shard')}, about "
         f"{size(summary.bytes)}{span}{free}."
     )
+    print_growth(summary.changed, summary.removed)
     if summary.worker_hours is None:
         return
     took = f"{_duration(summary.worker_hours)} of workers"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from depthsieve_cli.output import count, print_datasets, print_failures, print_json
+from depthsieve.errors import UsageError
+from depthsieve_cli.output import count, print_datasets, print_failures, print_json, print_table
 
 if TYPE_CHECKING:
     from depthsieve.store.standing import Seen
@@ -19,12 +20,17 @@ EVERY_S = 2.0
 @click.command(epilog="Example: depthsieve status labels/ --watch")
 @click.argument("store")
 @click.option("--watch", is_flag=True, help="Look again every two seconds, until nobody is at work or Ctrl-C.")
+@click.option("--history", metavar="ID", help="Say instead what became of one image, generation by generation.")
 @click.option("--json", "as_json", is_flag=True, help="Print the state as JSON; with --watch, a line each time.")
-def status(store: str, watch: bool, as_json: bool) -> int:
+def status(store: str, watch: bool, history: str | None, as_json: bool) -> int:
     """Say how STORE stands: done, failed, left, how fast, and who is at work. Reads only; a run may go on meanwhile.
 
     Exit codes: 0 all labelled; 1 some are left; 3 none is left, but some images stand failed.
     """
+    if history is not None:
+        if watch:
+            raise UsageError("--history and --watch do not go together; leave one out")
+        return _history(store, history, as_json)
     from depthsieve.store.status import status as read_status  # pyarrow and zarr take a second
 
     seen: Seen = {}
@@ -61,6 +67,29 @@ def _print(found: "StoreStatus") -> None:
     for process in found.at_work:
         click.echo(f"At work: {process}.")
     print_failures(found.failed)
+
+
+def _history(store: str, image_id: str, as_json: bool) -> int:
+    from depthsieve.store import open_store
+
+    events = open_store(store).history(image_id)
+    if as_json:
+        print_json([dataclasses.asdict(event) for event in events])
+    elif events:
+        print_table(
+            ("generation", "action", "status", "shard", "row", "bytes", ""),
+            [
+                (
+                    *(str(event.generation), event.action, event.status, event.shard or ""),
+                    *("" if number is None else f"{number:,}" for number in (event.row, event.size)),
+                    "counts now" if event.counts else event.reason or "",
+                )
+                for event in events
+            ],
+        )
+    if not events:
+        click.echo(f"Error: {store} does not know {image_id!r}; ids are SOURCE/PATH, as in its index", err=True)
+    return 0 if events else 1
 
 
 def _duration(seconds: float) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from depthsieve.errors import RunError
+from depthsieve.errors import DepthsieveError, RunError
 from depthsieve.processes import Process
 from depthsieve.records import LabelJob, ShardTask
 from depthsieve.runners import Runner
 from depthsieve.stopping import Stop
+from depthsieve.storage import Root
 from depthsieve.store import Store
 from depthsieve.store.leases import Lease, Leases
 from depthsieve.store.pending import Pending
@@ -98,6 +99,17 @@ class _Progress:
 
     def _show(self) -> None:
         self.bar.update(self.done + sum(self.in_hand.values()) - self.bar.n)
+
+
+@contextlib.contextmanager
+def disk_errors_named(root: Root) -> Iterator[None]:
+    """What the disk of a store raises as a :class:`RunError` that names it."""
+    try:
+        yield
+    except DepthsieveError:
+        raise
+    except OSError as error:
+        raise RunError(f"{root.location}: {error.strerror or error}; {ADVICE}") from error
 
 
 def dispatch(

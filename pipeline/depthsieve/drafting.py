@@ -10,15 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from depthsieve.errors import ImageRejected, RunError
 from depthsieve.records import ImageRecord, Shape
 from depthsieve.sharding import count_shards, cut_shards
 from depthsieve.store import Store
-from depthsieve.store.plan import IMAGES_SCHEMA, PLAN_SCHEMA, REJECTED_SCHEMA
+from depthsieve.store.plan import IMAGES_SCHEMA, PLAN_SCHEMA, REJECTED_SCHEMA, REMOVED_SCHEMA
 from depthsieve.store.spill import SpillDatabase, spill_database
-from depthsieve.store.standing import Again, known_ids
+from depthsieve.store.standing import Again, known_files
 
 ROOM_PER_IMAGE = 100
 """Bytes on the disk that sorting takes beside what is there already: 55 were measured, with ids of 50 characters."""
@@ -29,32 +28,64 @@ KEPT_SIZES = 1 << 16
 _TABLES = """
 CREATE TABLE images (
     id VARCHAR, size BIGINT, mtime_ns BIGINT, width INTEGER, height INTEGER, orientation TINYINT,
-    label_height INTEGER, label_width INTEGER
+    label_height INTEGER, label_width INTEGER, changed BOOLEAN DEFAULT false, content BOOLEAN DEFAULT false,
+    action VARCHAR DEFAULT 'add'
 );
-CREATE TABLE rejected (id VARCHAR, size BIGINT, mtime_ns BIGINT, reason VARCHAR);
-CREATE TABLE known (id VARCHAR);
+CREATE TABLE rejected (id VARCHAR, size BIGINT, mtime_ns BIGINT, reason VARCHAR, changed BOOLEAN DEFAULT false,
+    content BOOLEAN DEFAULT false
+);
+CREATE TABLE known (id VARCHAR, size BIGINT, mtime_ns BIGINT, reason VARCHAR, generation INTEGER);
+CREATE TABLE gone (id VARCHAR);
 """
+_LEFT = "DELETE FROM {table} WHERE NOT changed AND id IN (SELECT id FROM known)"
+_NEWEST = """
+CREATE TABLE newest AS
+SELECT id, arg_max(size, generation) AS size, arg_max(mtime_ns, generation) AS mtime_ns,
+    bool_or(reason IS NULL) AS planned
+FROM known WHERE id IN (SELECT id FROM images WHERE changed UNION ALL SELECT id FROM rejected WHERE changed)
+GROUP BY id
+"""
+_PLANNED_SINCE = """
+DELETE FROM {table}
+WHERE changed AND NOT content AND (id, size, mtime_ns) IN (SELECT id, size, mtime_ns FROM newest)
+"""
+_REPLACES = "UPDATE images SET action = 'replace' WHERE changed AND id IN (SELECT id FROM newest WHERE planned)"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedNow:
+    """What a run adds to the plan: ``images`` to label, those of them that have ``changed``, images ``removed``."""
+
+    images: int = 0
+    changed: int = 0
+    removed: int = 0
 
 
 @dataclass(frozen=True)
 class Draft:
     """What a new generation would hold. ``buckets`` counts the images of each label shape; ``rejected`` are the files
     that are refused (:data:`depthsieve.store.plan.REJECTED_SCHEMA`), ``gone`` the ids that leave the store, both by id.
+    ``changed`` counts images that are labelled again since their file has changed.
     """
 
     buckets: Mapping[Shape, int]
     rejected: pa.Table
-    gone: tuple[str, ...]
+    gone: pa.Table
+    changed: int
     _database: SpillDatabase
-    _replaced: frozenset[str]
 
     def __bool__(self) -> bool:
-        return bool(self.buckets or len(self.rejected) or self.gone)
+        return bool(self.buckets or len(self.rejected) or len(self.gone))
 
     @property
     def images(self) -> int:
         """Images to be labelled."""
         return sum(self.buckets.values())
+
+    @property
+    def planned(self) -> PlannedNow:
+        """How many images it adds, replaces and removes."""
+        return PlannedNow(self.images, self.changed, len(self.gone))
 
     @property
     def pixels(self) -> int:
@@ -81,10 +112,8 @@ class Draft:
     def tables(self, generation: int, shard_size: int) -> Iterator[pa.Table]:
         """Their rows of the plan, in order, each table of whole shards."""
         rows = self._database.read("SELECT * FROM images ORDER BY label_height, label_width, id")
-        replaced = pa.array(sorted(self._replaced), pa.string())
         for table in cut_shards(rows, generation, shard_size):
-            action = pc.if_else(pc.is_in(table["id"], value_set=replaced), "replace", "add")
-            yield table.append_column("action", action).select(PLAN_SCHEMA.names)
+            yield table.select(PLAN_SCHEMA.names)
 
 
 @contextlib.contextmanager
@@ -96,40 +125,61 @@ def draft_batches(
     store: Store | None = None,
     again: Again | None = None,
     leaves: Callable[[str], bool] = lambda image: False,
+    gone: Iterable[pa.Table] = (),
 ) -> Iterator[Draft]:
     """Draft a generation of what a source holds and the ``store``, if there is one, does not know.
 
     ``images`` are tables of :data:`depthsieve.store.plan.IMAGES_SCHEMA` and ``rejected`` of
-    :data:`depthsieve.store.plan.REJECTED_SCHEMA`, in any order, whatever other columns they have; an id comes at most
-    once. ``label_shape`` gives the (H, W) for a height and width, or raises :class:`ImageRejected`: then the image is
-    rejected with that reason. Images among ``again`` count as not known; those of them that failed or were rejected,
-    are not found and for which ``leaves`` is true leave the store. ``folder`` is made and used until the end; it is the
-    caller's to remove.
+    :data:`depthsieve.store.plan.REJECTED_SCHEMA`, in any order; an id comes at most once. Where a column ``changed`` is
+    true, the store knows the image, but with another file: it is planned as a "replace" row, unless the store knows
+    that file by now; of one whose column ``content`` is true only the content is another. ``label_shape`` gives the (H,
+    W) for a height and width, or raises :class:`ImageRejected`: then the image is rejected with that reason. Images
+    among ``again`` count as not known; those of them that failed or were rejected, are not found and for which
+    ``leaves`` is true leave the store, and so does what is ``gone``: tables with a column ``id``. ``folder`` is made
+    and used until the end; it is the caller's to remove.
 
     Raises :class:`RunError` where the disk of ``folder`` has no room.
     """
     again = again or Again()
     with spill_database(folder) as database:
         database.run(_TABLES)
-        plain = (table.select(IMAGES_SCHEMA.names) for table in images)
-        database.append("images", _shaped(plain, label_shape, database))
-        database.append("rejected", (table.select(REJECTED_SCHEMA.names) for table in rejected))
-        gone = _missing(database, filter(leaves, {*again.failed, *again.rejected}))
+        database.append("images", _shaped(_selected(images, IMAGES_SCHEMA.names), label_shape, database))
+        database.append("rejected", _selected(rejected, REJECTED_SCHEMA.names))
+        database.append("gone", (table.select(["id"]) for table in gone))
+        _add_missing(database, filter(leaves, {*again.failed, *again.rejected}))
         if store is not None and store.generations() and _rows(database, "images") + _rows(database, "rejected"):
-            database.append("known", known_ids(store, again))
-            for table in ("images", "rejected"):
-                database.run(f"DELETE FROM {table} WHERE id IN (SELECT id FROM known)")
-            database.run("DROP TABLE known")
+            _leave_out_known(database, store, again)
         _check_room(folder, _rows(database, "images"))
         counted = database.all("SELECT label_height, label_width, count(*) FROM images GROUP BY ALL ORDER BY ALL")
         rows = zip(*(column.to_pylist() for column in counted.columns), strict=True)
         yield Draft(
             {(height, width): images for height, width, images in rows},
-            database.all("SELECT * FROM rejected ORDER BY id").cast(REJECTED_SCHEMA),
-            gone,
+            database.all(f"SELECT {', '.join(REJECTED_SCHEMA.names)} FROM rejected ORDER BY id").cast(REJECTED_SCHEMA),
+            database.all("SELECT DISTINCT id FROM gone ORDER BY id").cast(REMOVED_SCHEMA),
+            _rows(database, "images WHERE changed"),
             database,
-            again.failed,
         )
+
+
+def _selected(tables: Iterable[pa.Table], columns: list[str]) -> Iterator[pa.Table]:
+    """Those columns, and which of the images have changed where that is told."""
+    for table in tables:
+        yield table.select([*columns, *({"changed", "content"} & set(table.column_names))])
+
+
+def _leave_out_known(database: SpillDatabase, store: Store, again: Again) -> None:
+    """Take out of the tables what the store knows already, and say of the others what their rows do."""
+    database.append("known", known_files(store, again))
+    database.run(_NEWEST)
+    for table in ("images", "rejected"):
+        database.run(_LEFT.format(table=table))
+        database.run(_PLANNED_SINCE.format(table=table))
+    database.run(_REPLACES)
+    if again.failed:
+        database.run("CREATE TABLE failed (id VARCHAR)")
+        database.append("failed", [pa.table({"id": pa.array(sorted(again.failed), pa.string())})])
+        database.run("UPDATE images SET action = 'replace' WHERE id IN (SELECT id FROM failed)")
+    database.run("DROP TABLE known")
 
 
 def _rows(database: SpillDatabase, table: str) -> int:
@@ -145,16 +195,14 @@ def _check_room(folder: Path, images: int) -> None:
         )
 
 
-def _missing(database: SpillDatabase, candidates: Iterable[str]) -> tuple[str, ...]:
-    """Those of some ids that the source does not hold, sorted."""
+def _add_missing(database: SpillDatabase, candidates: Iterable[str]) -> None:
+    """Add those of some ids that the source does not hold to what is gone."""
     listed = sorted(candidates)
-    if not listed:
-        return ()
-    database.run("CREATE TABLE candidates (id VARCHAR)")
-    database.append("candidates", [pa.table({"id": pa.array(listed, pa.string())})])
-    found = "SELECT id FROM images UNION ALL SELECT id FROM rejected"
-    missing = database.all(f"SELECT id FROM candidates WHERE id NOT IN ({found}) ORDER BY id")
-    return tuple(missing["id"].to_pylist())
+    if listed:
+        database.run("CREATE TABLE candidates (id VARCHAR)")
+        database.append("candidates", [pa.table({"id": pa.array(listed, pa.string())})])
+        found = "SELECT id FROM images UNION ALL SELECT id FROM rejected"
+        database.run(f"INSERT INTO gone SELECT id FROM candidates WHERE id NOT IN ({found})")
 
 
 def _shaped(
@@ -181,6 +229,6 @@ def _shaped(
         if not has_shape_N.all():
             reasons = pa.array([one if isinstance(one, str) else None for one in found], pa.string())
             out = table.append_column("reason", reasons.take(pa.array(which_N)))
-            database.insert("rejected", out.filter(pa.array(~has_shape_N)).select(REJECTED_SCHEMA.names))
+            database.append("rejected", _selected([out.filter(pa.array(~has_shape_N))], REJECTED_SCHEMA.names))
             table = table.filter(pa.array(has_shape_N))
         yield table

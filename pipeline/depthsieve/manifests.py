@@ -103,7 +103,7 @@ def scan_of_manifest(folder: Path, manifest: Manifest, known: Iterable[pa.Table]
         database = stack.enter_context(spill_database(folder / "sort"))
         pool = stack.enter_context(ThreadPoolExecutor(16))
         database.run("CREATE TABLE known (id VARCHAR, size BIGINT, mtime_ns BIGINT, generation INTEGER)")
-        database.append("known", known)
+        database.append("known", (table.select([*_STAMP, "generation"]) for table in known))
         database.run(
             "CREATE TABLE newest AS SELECT id, arg_max(size, generation) AS known_size, arg_max(mtime_ns, generation) "
             "AS known_mtime_ns FROM known GROUP BY id"
@@ -114,7 +114,9 @@ def scan_of_manifest(folder: Path, manifest: Manifest, known: Iterable[pa.Table]
             table = table.append_column("reason", pa.array(reasons, pa.string()))
             good, bad = (table.filter(which(table["reason"])) for which in (pc.is_null, pc.is_valid))
             images.write_table(good.select([*IMAGES_SCHEMA.names, CHANGED.name]).cast(IMAGES_SCHEMA.append(CHANGED)))
-            rejected.write_table(bad.select([*REJECTED_SCHEMA.names, CHANGED.name]))
+            # What the store knows already is not rejected for being another file than in the manifest.
+            bad = bad.select(REJECTED_SCHEMA.names).append_column(CHANGED, pa.array([False] * len(bad), pa.bool_()))
+            rejected.write_table(bad)
             tally.images += len(good)
             tally.rejected += len(bad)
     return Scan(folder, tally)

@@ -19,10 +19,11 @@ class LabelOptions:
     ``signals`` is a comma-separated list; a ``second_teacher`` adds "teachers" to it. ``keep_signals`` keeps them
     beside the labels, for another calibration without the teacher. ``encoding`` None is the store's, and for a new
     store "fast"; "small" takes fewer bytes, and longer to write and to read (docs/encoding.md). ``moved`` says that
-    the images of a known source now lie under a new root.
-    ``store_images`` keeps the images too, at label shape, as JPEG of ``image_quality`` (1 to 100; None is the store's,
-    or 90), and adds those of what was labelled without. ``part`` "i/n" labels the i-th of n parts of a plan that is
-    written, and adds nothing to it.
+    the images of a known source now lie under a new root. ``prune`` lets images leave the store that are no longer in
+    the source, ``prune_most`` even where those are more than half of them. ``check_content`` compares the content of
+    every labelled image, and not only of those whose size or time has changed. ``store_images`` keeps the images too,
+    at label shape, as JPEG of ``image_quality`` (1 to 100; None is the store's, or 90), and adds those of what was
+    labelled without. ``part`` "i/n" labels the i-th of n parts of a plan that is written, and adds nothing to it.
     Raises :class:`UsageError` for a value that cannot be meant.
     """
 
@@ -49,6 +50,9 @@ class LabelOptions:
     root: str | None = None
     moved: bool = False
     retry_failed: bool = False
+    prune: bool = False
+    prune_most: bool = False
+    check_content: bool = False
     part: str | None = None
 
     def __post_init__(self) -> None:
@@ -78,8 +82,9 @@ class LabelOptions:
             raise UsageError(f"image_quality must be a whole number of 1 to 100, not {quality!r}")
         if self.part is not None and self.share is None:
             raise UsageError(f"part must be I/N, the I-th of N parts counted from 1, such as '2/8', not {self.part!r}")
-        if self.part is not None and (self.retry_failed or self.moved):
-            raise UsageError("a part adds nothing to the plan: say retry_failed and moved to plan() or label() alone")
+        planned = ("retry_failed", "moved", "prune", "prune_most", "check_content")
+        if self.part is not None and (said := [option for option in planned if getattr(self, option)]):
+            raise UsageError(f"a part adds nothing to the plan: say {said[0]} to plan() or label() without part")
         if self.runner == "local" and (self.address or (self.workers or 1) > 1):
             raise UsageError("the local runner has one worker and no address; use --runner ray for more")
 
@@ -104,7 +109,8 @@ class LabelSummary:
 
     ``stored_now`` counts the images that this run added to what was labelled before, and ``not_stored`` are those of
     them that could not be, each with its reason. ``labelled_now`` and ``seconds`` are this run's, ``planned_now``
-    counts the images it added to the plan;
+    counts the images it added to the plan, ``changed`` those among them whose file has changed on the disk, ``removed``
+    the images that left the store;
     ``labelled``, ``failed`` (each with its reason) and ``pending`` are the whole store's. ``skipped_hidden`` and
     ``skipped_other`` count files of the source that are hidden or do not look like images. ``errors`` says why shards
     are still pending, ``notes`` are lines that a person should see. ``interrupted``: the run was asked to
@@ -125,17 +131,21 @@ class LabelSummary:
     interrupted: bool = False
     stored_now: int = 0
     not_stored: tuple[ImageFailure, ...] = ()
+    changed: int = 0
+    removed: int = 0
 
 
 @dataclass(frozen=True)
 class PlanSummary:
     """What labelling would take: images, shards, and about how many bytes and hours are left to be written and spent.
 
-    ``free_bytes`` is the room there is (None: no limit to be seen), ``rejected`` are the files that were refused, each
-    with its reason, ``written`` says whether the plan is fixed in the store. Hours and ``bytes_range`` come of a trial
-    on ``tried`` of the images, and are (least, likely, most): ``worker_hours`` are those of all workers together,
-    ``hours`` what the clock will show with ``workers`` of them, ``gpu_hours`` what they take of GPUs. They are None
-    where nothing was tried, which is so without images, without a trial, and where the workers' device is not here.
+    ``changed`` counts those among the images whose file has changed since it was labelled, ``removed`` images that
+    leave the store. ``free_bytes`` is the room there is (None: no limit to be seen), ``rejected`` are the files that
+    were refused, each with its reason, ``written`` says whether the plan is fixed in the store. Hours and
+    ``bytes_range`` come of a trial on ``tried`` of the images, and are (least, likely, most): ``worker_hours`` are
+    those of all workers together, ``hours`` what the clock will show with ``workers`` of them, ``gpu_hours`` what they
+    take of GPUs. They are None where nothing was tried, which is so without images, without a trial, and where the
+    workers' device is not here.
     """
 
     store: str
@@ -151,6 +161,8 @@ class PlanSummary:
     worker_hours: tuple[float, float, float] | None = None
     hours: tuple[float, float, float] | None = None
     gpu_hours: tuple[float, float, float] | None = None
+    changed: int = 0
+    removed: int = 0
 
 
 @dataclass(frozen=True)

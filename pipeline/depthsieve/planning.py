@@ -21,7 +21,6 @@ from depthsieve.store import Store, open_store
 from depthsieve.store.create import add_generation
 from depthsieve.store.layer_kinds import IMAGES, SIGNALS
 from depthsieve.store.layers import find_layer
-from depthsieve.store.plan import removed_table
 from depthsieve.store.schema import ENCODING, ENCODINGS, encoding_of
 from depthsieve.store.standing import Again
 from depthsieve.store.stored_images import QUALITY, quality_of
@@ -204,7 +203,7 @@ def draft_generation(
     """What the scan found and the store, if there is one yet, does not know. ``folder`` is made and used until the end.
 
     Where ``options.retry_failed`` asks for it, images that stand failed are tried again as "replace" rows, and those
-    whose file is gone leave the store.
+    whose file is gone leave the store; and so do all that the scan found to be gone.
     """
 
     whole = {source.name for source in sources if not source.is_one_file}
@@ -213,7 +212,8 @@ def draft_generation(
         return image.partition("/")[0] in whole
 
     again = Again.of(store, options.retry_failed) if store is not None else Again()
-    with draft_batches(scan.images(), scan.rejected(), teacher.label_shape, folder, store, again, leaves) as draft:
+    found = (scan.images(), scan.rejected())
+    with draft_batches(*found, teacher.label_shape, folder, store, again, leaves, scan.gone()) as draft:
         yield draft
 
 
@@ -232,7 +232,7 @@ def write_generation(
         store,
         draft.tables(len(store.generations()), shard_size),
         draft.rejected,
-        removed_table(draft.gone),
+        draft.gone,
         dict(store.sources()) | dict(sources),
         profile,
         request,

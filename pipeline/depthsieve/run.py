@@ -3,16 +3,16 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from depthsieve.dispatch import ADVICE, MakeRunner, Outcome, dispatch
-from depthsieve.drafting import Draft
-from depthsieve.errors import DepthsieveError, RunError, SourceError, StoreError, UsageError
+from depthsieve.changes import check_gone, compare_contents, keep_times
+from depthsieve.dispatch import MakeRunner, Outcome, disk_errors_named, dispatch
+from depthsieve.drafting import Draft, PlannedNow
+from depthsieve.errors import RunError, SourceError, StoreError, UsageError
 from depthsieve.forecast import WorkAhead, forecast
 from depthsieve.labelling import label_spec, load_requested
 from depthsieve.manifests import Manifest, find_manifest, scan_of_manifest
@@ -56,11 +56,12 @@ def label(
 ) -> LabelSummary:
     """Label the images of a source, or of a manifest, into a store; go on with what an earlier run left.
 
-    ``options`` are the fields of :class:`depthsieve.options.LabelOptions`. Only images that the store does not know
-    are added; those that stand failed are tried again with ``retry_failed=True``. With ``part`` nothing is added: the
-    run takes its share of a plan that :func:`plan` wrote, beside other runs on the same store. ``progress`` shows a bar
-    on stderr, or in the notebook. Once ``stop`` is requested, the shards that fit into its grace period are finished;
-    without one, a :class:`KeyboardInterrupt` abandons the shard under way.
+    ``options`` are the fields of :class:`depthsieve.options.LabelOptions`. Images that the store does not know are
+    added, those whose file has changed are labelled again, and what is gone stays unless ``prune`` is said; those that
+    stand failed are tried again with ``retry_failed=True``. With ``part`` nothing is added: the run takes its share of
+    a plan that :func:`plan` wrote, beside other runs on the same store. ``progress`` shows a bar on stderr, or in the
+    notebook. Once ``stop`` is requested, the shards that fit into its grace period are finished; without one, a
+    :class:`KeyboardInterrupt` abandons the shard under way.
 
     Raises :class:`UsageError`, :class:`SourceError`, :class:`TeacherError`, :class:`StoreError` before anything is
     written, and :class:`RunError` when the run had to stop: what is committed stands, and the same call goes on.
@@ -69,14 +70,14 @@ def label(
     chosen = _options(options, "label")
     stop = stop or Stop()
     run = _Run.begin(source, store, chosen)
-    scan, planned = None, 0
+    scan, planned = None, PlannedNow()
     with contextlib.ExitStack() as stack:
         if chosen.part is None:
             scan = run.scan(Path(stack.enter_context(TemporaryDirectory(prefix="depthsieve-"))), progress)
         else:
             opened = run.planned_store()
         prepare_root(run.root)
-        stack.enter_context(_disk_errors_named(run.root))
+        stack.enter_context(disk_errors_named(run.root))
         leases = stack.enter_context(Leases(run.root))
         if scan is not None:
             lease = leases.take_or_raise(PLAN)
@@ -127,15 +128,16 @@ def plan(
         if not write:
             return run.estimate(scan, trial, progress)
         prepare_root(run.root)
-        with _disk_errors_named(run.root), Leases(run.root) as leases:
+        with disk_errors_named(run.root), Leases(run.root) as leases:
             lease = leases.take_or_raise(PLAN)
             try:
                 run.root.clear_scratch()
-                opened, _ = run.add_new(scan, progress)
+                opened, planned = run.add_new(scan, progress)
                 write_index(opened)
             finally:
                 leases.give_back(lease, settled=True)
-    return run.estimate_left(opened, trial, progress)
+    summary = run.estimate_left(opened, trial, progress)
+    return replace(summary, changed=planned.changed, removed=planned.removed)
 
 
 @dataclass(frozen=True)
@@ -181,22 +183,28 @@ class _Run:
 
     def scan(self, folder: Path, progress: bool) -> Scan:
         known: Iterator[Any] = iter(())
+        options = self.options
         if self.existing is not None:
-            known = known_files(self.existing, Again.of(self.existing, self.options.retry_failed))
+            known = known_files(self.existing, Again.of(self.existing, options.retry_failed))
         if self.manifest is not None:
+            if options.prune or options.prune_most:
+                raise UsageError("a manifest does not say what is gone; prune with the source itself")
             scan = scan_of_manifest(folder / "scan", self.manifest, known)
         else:
-            scan = scan_to(folder / "scan", self.sources, known, progress)
+            scan = scan_to(folder / "scan", self.sources, known, progress, options.prune or options.prune_most)
         found = scan.tally
         if not (found.images or found.rejected or found.known):
             passed = f"{found.passed.other} other and {found.passed.hidden} hidden files"
             raise SourceError(
                 f"no images in {self.manifest.path if self.manifest else self.sources[0].root} ({passed})"
             )
+        check_gone(self.sources[0], scan, options)
+        if self.existing is not None:
+            compare_contents(scan, self.existing, self.sources, options.check_content, progress)
         return scan
 
-    def add_new(self, scan: Scan, progress: bool) -> tuple[Store, int]:
-        """The store, made if need be, with what is new planned; and how many images that is."""
+    def add_new(self, scan: Scan, progress: bool) -> tuple[Store, PlannedNow]:
+        """The store, made if need be, with what is new planned; and what that is."""
         store = open_or_create(self.root, self.spec)
         for source in self.sources:
             check_source(source, self.root, store, self.options.moved)
@@ -209,7 +217,10 @@ class _Run:
                 profile = choose_profile(self.teacher, self.options, draft, self.workforce, progress)
                 sources = {source.name: source.root for source in self.sources}
                 write_generation(store, draft, sources, profile, self.request, self.options.shard_size, learnt)
-            return store, draft.images
+            planned = draft.planned
+        with self.root.scratch("times") as folder:
+            keep_times(scan, store, folder)
+        return store, planned
 
     def _draft(self, store: Store | None, scan: Scan, folder: Path) -> contextlib.AbstractContextManager[Draft]:
         return draft_generation(store, self.sources, scan, self.teacher, self.options, folder)
@@ -274,7 +285,8 @@ class _Run:
             left = self.existing.pending()
         with self._draft(self.existing, scan, scan.folder / "draft") as draft:
             named = zip(draft.rejected["id"].to_pylist(), draft.rejected["reason"].to_pylist(), strict=True)
-            return forecast(self._work(left, draft, trial, progress), tuple(ImageFailure(*one) for one in named))
+            summary = forecast(self._work(left, draft, trial, progress), tuple(ImageFailure(*one) for one in named))
+            return replace(summary, changed=draft.changed, removed=len(draft.gone))
 
     def estimate_left(self, store: Store, trial: bool, progress: bool) -> PlanSummary:
         """What is left of a plan that is written."""
@@ -307,25 +319,15 @@ def _options(options: dict[str, Any], what: str) -> LabelOptions:
         raise UsageError(str(error).replace("LabelOptions.__init__()", f"{what}()")) from None
 
 
-@contextmanager
-def _disk_errors_named(root: Root) -> Iterator[None]:
-    try:
-        yield
-    except DepthsieveError:
-        raise
-    except OSError as error:
-        raise RunError(f"{root.location}: {error.strerror or error}; {ADVICE}") from error
-
-
 def _summary(
-    store: Store, scan: Scan | None, outcome: Outcome, now: tuple[int, float, bool], notes: tuple[str, ...]
+    store: Store, scan: Scan | None, outcome: Outcome, now: tuple[PlannedNow, float, bool], notes: tuple[str, ...]
 ) -> LabelSummary:
     stands = standing(store)
-    planned_now, seconds, interrupted = now
+    planned, seconds, interrupted = now
     return LabelSummary(
         store=store.location,
         labelled_now=outcome.labelled,
-        planned_now=planned_now,
+        planned_now=planned.images,
         seconds=seconds,
         labelled=stands.labelled,
         failed=stands.unlabelled,
@@ -335,4 +337,6 @@ def _summary(
         errors=outcome.errors,
         notes=(*notes, *outcome.notes),
         interrupted=interrupted,
+        changed=planned.changed,
+        removed=planned.removed,
     )

@@ -34,6 +34,8 @@ CONTENT = pa.field("content_sha256", pa.string())
 KNOWN_SCHEMA = pa.schema([*IMAGES_SCHEMA, REJECTED_SCHEMA.field("reason"), CONTENT, ("generation", pa.int32())])
 """What is known before a scan. A column that is left out is null; of an id's rows the newest generation counts."""
 
+GONE = "gone.parquet"
+
 LOOKED_AT = 1 << 13
 """Images that are opened before what was found of them is handed on."""
 
@@ -60,12 +62,14 @@ ORDER BY listed.id, listed.reason NULLS FIRST, known.generation DESC
 @dataclass
 class Tally:
     """What a scan has found so far. ``known`` counts images whose size and time are the known ones, ``changed`` those
-    known with others, which are looked at again and are among ``images`` or ``rejected``."""
+    known with others, which are looked at again and are among ``images`` or ``rejected``. ``gone`` are known images of
+    these sources that are not there, where that was asked for."""
 
     images: int = 0
     rejected: int = 0
     known: int = 0
     changed: int = 0
+    gone: int = 0
     passed: Passed = field(default_factory=Passed)
 
 
@@ -103,19 +107,31 @@ class Scan:
         """What cannot be labelled, and is new or has changed: see :class:`ScanBatch`."""
         return _read(self.folder / "rejected.parquet")
 
+    def gone(self) -> Iterator[pa.Table]:
+        """Ids, in a column ``id``, of what is known and not there; none where that was not asked for."""
+        return _read(self.folder / GONE) if self.tally.gone else iter(())
 
-def scan_to(folder: Path, sources: Sequence[Source], known: Iterable[pa.Table] = (), progress: bool = False) -> Scan:
+
+def scan_to(
+    folder: Path,
+    sources: Sequence[Source],
+    known: Iterable[pa.Table] = (),
+    progress: bool = False,
+    find_gone: bool = False,
+) -> Scan:
     """Scan sources, with the tables in ``folder``, which is made. What is known, and as it was, is only counted.
 
-    ``known`` are tables with columns of :data:`KNOWN_SCHEMA`. Raises :class:`SourceError` where a source is gone, and
-    :class:`RunError` where the folder's disk has no room.
+    With ``find_gone`` what is known and not there is told too. ``known`` are tables with columns of
+    :data:`KNOWN_SCHEMA`. Raises :class:`SourceError` where a source is gone, and :class:`RunError` where the folder's
+    disk has no room.
     """
     tally = Tally()
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         images = stack.enter_context(pq.ParquetWriter(folder / "images.parquet", IMAGES_SCHEMA.append(CHANGED)))
         rejected = stack.enter_context(pq.ParquetWriter(folder / "rejected.parquet", REJECTED_SCHEMA.append(CHANGED)))
-        for batch in scan_batches(sources, known, folder / "sort", tally, progress=progress):
+        gone = folder / GONE if find_gone else None
+        for batch in scan_batches(sources, known, folder / "sort", tally, progress=progress, gone=gone):
             images.write_table(batch.images.drop_columns([CONTENT.name]))
             rejected.write_table(batch.rejected)
     return Scan(folder, tally)
@@ -129,10 +145,12 @@ def scan_batches(
     *,
     settings: ScanSettings = ScanSettings(),
     progress: bool = False,
+    gone: Path | None = None,
 ) -> Iterator[ScanBatch]:
     """What some sources hold, by id, some of it at a time; ``tally`` is added to as it goes on.
 
-    ``folder`` is made and used until the end; it is the caller's to remove.
+    ``folder`` is made and used until the end; it is the caller's to remove. The ids of what is known and not there are
+    written to ``gone``.
     """
     by_name = {source.name: source for source in sources}
     quiet = None if progress else True
@@ -141,6 +159,8 @@ def scan_batches(
         with tqdm(desc="list", unit=" files", disable=quiet, leave=False) as bar:
             database.append("listed", _listed(sources, tally.passed, settings.counts, bar))
         database.append("known", known)
+        if gone is not None:
+            tally.gone = _write_gone(database, [source.name for source in sources if not source.is_one_file], gone)
         listed = int(database.all("SELECT count(*) AS rows FROM listed")["rows"][0].as_py())
         with tqdm(desc="scan", unit=" images", total=listed, disable=quiet, leave=False) as bar:
             for rows in _first_of_each(database):
@@ -168,6 +188,20 @@ def _listed(
             if len(rows) % 1024 == 0:
                 bar.update(1024)
     yield _table(rows, _LISTED_SCHEMA)
+
+
+def _write_gone(database: SpillDatabase, names: Sequence[str], path: Path) -> int:
+    """Write the ids that are known of these sources and are not listed; returns how many."""
+    count = 0
+    query = "SELECT DISTINCT id FROM known WHERE id NOT IN (SELECT id FROM listed) ORDER BY id"
+    with pq.ParquetWriter(path, pa.schema([("id", pa.string())])) as writer:
+        for rows in database.read(query):
+            mine = pc.is_in(
+                pc.list_element(pc.split_pattern(rows["id"], "/", max_splits=1), 0), pa.array(names, pa.string())
+            )
+            writer.write_table(rows.filter(mine).cast(pa.schema([("id", pa.string())])))
+            count += int(pc.sum(mine).as_py() or 0)
+    return count
 
 
 def _first_of_each(database: SpillDatabase) -> Iterator[pa.Table]:

@@ -18,7 +18,7 @@ from depthsieve.errors import DepthsieveError, StoreNotFound
 from depthsieve.processes import Process
 from depthsieve.records import LabelSpec, unseal
 from depthsieve.storage import Root
-from depthsieve.store import plan, schema
+from depthsieve.store import plan, schema, times
 from depthsieve.store.arrays import ShardReader
 from depthsieve.store.create import index_fault
 from depthsieve.store.findings import DAMAGED, THREADS, Inspection, Look, bounded, record_fault
@@ -31,7 +31,7 @@ from depthsieve.store.root_document import spec_in
 
 _SHARD_RECORD = re.compile(r"\d{4}-\d{6}\.json")
 _GENERATION = re.compile(r"generation-(\d{4})\.")
-_KNOWN = {"labels.zarr", schema.COMMITS, "plan", "copies", LEASES, "tmp", LAYERS, "runs"}
+_KNOWN = {"labels.zarr", schema.COMMITS, "plan", "copies", LEASES, "tmp", LAYERS, "runs", times.NAME}
 
 
 def inspect_store(

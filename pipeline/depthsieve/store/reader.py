@@ -22,6 +22,7 @@ from depthsieve.storage import Root, open_root
 from depthsieve.store import plan, schema
 from depthsieve.store.arrays import ShardReader, check_files, listed_of
 from depthsieve.store.cache import ShardCache
+from depthsieve.store.history import Event, history
 from depthsieve.store.index import build_index
 from depthsieve.store.layer_kinds import RELIABILITY
 from depthsieve.store.layers import Layer, open_layer
@@ -211,6 +212,10 @@ class Store:
         """One row an image: where its label is, or why it has none. Columns in :mod:`depthsieve.store.index`; without
         ``features`` only those of the place, which is faster."""
         return build_index(self, features)
+
+    def history(self, image_id: str) -> tuple[Event, ...]:
+        """What became of an image, generation by generation: see :func:`depthsieve.store.history.history`."""
+        return history(self, image_id)
 
     def sources(self) -> Mapping[str, str]:
         """Name and root of every source, as the newest generation that knows it has it."""

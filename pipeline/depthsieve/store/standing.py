@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from depthsieve.records import ImageFailure
 from depthsieve.store.schema import shard_name, shard_number
+from depthsieve.store.times import read_times
 
 if TYPE_CHECKING:
     from depthsieve.store.plan import Generation
@@ -66,29 +67,30 @@ class Again:
         return self.failed | self.rejected | self.removed
 
 
-def known_ids(store: "Store", again: Again) -> Iterator[pa.Table]:
-    """The ids, in a column ``id``, that no new generation adds; an id may come twice."""
-    without = pa.array(sorted(again.ids), pa.string())
-    for generation in store.generations():
-        for table in _id_tables(store, generation):
-            yield table.filter(pc.invert(pc.is_in(table["id"], value_set=without))) if len(without) else table
-
-
 def known_files(store: "Store", again: Again) -> Iterator[pa.Table]:
     """The files, as they were when they were planned or refused, that no new generation adds: columns ``id``, ``size``,
-    ``mtime_ns`` and ``generation``. An id may come again; its newest generation counts."""
+    ``mtime_ns``, ``reason`` (null where it was planned) and ``generation``. An id may come again; its row with the
+    highest number there counts. What :mod:`depthsieve.store.times` knows comes too."""
     without = pa.array(sorted(again.ids), pa.string())
+    for table in _file_tables(store):
+        yield table.filter(pc.invert(pc.is_in(table["id"], value_set=without))) if len(without) else table
+
+
+def _file_tables(store: "Store") -> Iterator[pa.Table]:
     columns = ["id", "size", "mtime_ns"]
     for generation in store.generations():
-        for table in (*store.read_plan(generation, columns), store.read_table(generation, "rejected").select(columns)):
-            if len(without):
-                table = table.filter(pc.invert(pc.is_in(table["id"], value_set=without)))
-            yield table.append_column("generation", pa.array([generation.number] * len(table), pa.int32()))
+        rank = 2 * generation.number
+        for table in store.read_plan(generation, columns):
+            yield _ranked(table.append_column("reason", pa.nulls(len(table), pa.string())), rank)
+        yield _ranked(store.read_table(generation, "rejected").select([*columns, "reason"]), rank)
+    for table in read_times(store.root):  # a time counts more than the row it was compared with, less than a later one
+        rank_N = pc.cast(pc.add(pc.multiply(table["generation"], 2), 1), pa.int32())
+        table = table.select(columns).append_column("reason", pa.nulls(len(table), pa.string()))
+        yield table.append_column("generation", rank_N)
 
 
-def _id_tables(store: "Store", generation: "Generation") -> Iterator[pa.Table]:
-    yield from store.read_plan(generation, ["id"])
-    yield store.read_table(generation, "rejected").select(["id"])
+def _ranked(table: pa.Table, rank: int) -> pa.Table:
+    return table.append_column("generation", pa.repeat(pa.scalar(rank, pa.int32()), len(table)))
 
 
 @dataclass(frozen=True, slots=True, order=True)
