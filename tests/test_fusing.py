@@ -154,6 +154,16 @@ def test_another_size_is_mapped_by_pixel_centres(shape: tuple[int, int]) -> None
     torch.testing.assert_close(e, torch.full(shape, float(decode_error(torch.tensor(128, dtype=torch.uint8)))))
 
 
+def test_a_pixel_of_another_size_is_valid_where_most_of_what_it_is_made_of_is() -> None:
+    """Enlarged twice, the second column lies a quarter into what is valid, the third three quarters."""
+    depth, code = torch.ones(4, 4), torch.full((4, 4), 128, dtype=torch.uint8)
+    depth[:, 0], code[:, 0] = 99, 0
+    larger, e = on_grid(one(depth, code), (8, 8))
+    assert larger[:, :2].isnan().all()
+    assert e[:, :2].isnan().all()
+    torch.testing.assert_close(larger[:, 2:], torch.ones(8, 6))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos labelled by two teachers: six in both stores a and b, one in a alone, one that is broken in both."""
