@@ -12,6 +12,8 @@ slow machine does not matter. Decoding is into a buffer that is there. Prints ro
 - **codes** of fewer bits round the reliability code down to multiples of 2, 4 or 8 codes. `drop` is 10%; masked is the
   share that the threshold really masks, which ties make smaller: over images, over batches of 8, over the data set, and
   in random crops of three quarters of the short side under the image's threshold.
+- **images** are the photos at label shape for 518, as `--store-images` would keep them; **the original** is decoded and
+  resized as labelling does it.
 """
 
 import argparse
@@ -32,12 +34,23 @@ from depthsieve.forward import predict_labels, reliability_codes
 from depthsieve.images import decode
 from depthsieve.masking import threshold_code
 from depthsieve.store import schema
+from depthsieve.store.stored_images import to_label_shape
 from depthsieve.teachers import load_teacher
 
 Array = NDArray[Any]
 DROP = 0.10
 IMAGES = 62_000_000
 SLOW_S = 2.0
+_JPEG, _CHROMA, _WEBP = cv2.IMWRITE_JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_WEBP_QUALITY
+IMAGE_FORMATS = (
+    ("**JPEG 90, 4:2:0**", ".jpg", (_JPEG, 90, _CHROMA, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420)),
+    ("JPEG 80, 4:2:0", ".jpg", (_JPEG, 80, _CHROMA, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420)),
+    ("JPEG 85, 4:2:0", ".jpg", (_JPEG, 85, _CHROMA, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420)),
+    ("JPEG 95, 4:2:0", ".jpg", (_JPEG, 95, _CHROMA, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420)),
+    ("JPEG 90, 4:4:4", ".jpg", (_JPEG, 90, _CHROMA, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)),
+    ("WebP 80", ".webp", (_WEBP, 80)),
+    ("WebP 90", ".webp", (_WEBP, 90)),
+)
 """What takes longer to pack all maps is packed only once."""
 
 
@@ -207,6 +220,35 @@ def masked(codes: Sequence[Array]) -> str:
     return f"{np.mean(images):.1%} ({min(images):.1%}) | {np.mean(batches):.1%} | {whole:.1%} | {spread}"
 
 
+def print_images(photos: Path, size: int) -> None:
+    """What an image at label shape weighs and loses, and how fast it is decoded, by format and quality."""
+    teacher = load_teacher("tiny", size=size, device="cpu", dtype="float32")
+    paths = sorted(photos.iterdir())
+    originals = [path.read_bytes() for path in paths]
+    images, start = [], time.perf_counter()
+    for data in originals:
+        rgb_HW3 = decode(data).rgb_HW3
+        images.append(to_label_shape(rgb_HW3, teacher.label_shape(*rgb_HW3.shape[:2])))
+    original_s = time.perf_counter() - start
+    print("\n| | KB an image | PSNR: mean (least) | packs in, of JPEG 90's | decodes in, of the original |")
+    print("| --- " * 5 + "|")
+    first_s = 0.0
+    for name, suffix, how in IMAGE_FORMATS:
+        start = time.perf_counter()
+        packed = [cv2.imencode(suffix, rgb_HW3[:, :, ::-1], how)[1] for rgb_HW3 in images]
+        pack_s = time.perf_counter() - start
+        first_s = first_s or pack_s
+        start = time.perf_counter()
+        unpacked = [cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) for data in packed]
+        seconds = time.perf_counter() - start
+        psnr = [cv2.PSNR(one, other) for one, other in zip(images, unpacked, strict=True)]
+        kilobytes = np.mean([len(data) for data in packed]) / 1e3
+        print(
+            f"| {name} | {kilobytes:.0f} | {np.mean(psnr):.1f} dB ({min(psnr):.1f}) | {pack_s / first_s:.1f} | "
+            f"{seconds / original_s:.3f} |"
+        )
+
+
 def share(count_K: Array) -> float:
     """The share of the pixels in a histogram that its own threshold masks."""
     return float(count_K[: threshold_code(count_K, DROP)].sum() / count_K.sum())
@@ -236,6 +278,7 @@ def main() -> None:
             print(f"| {name} | {whole / 1e3:,.0f} KB | {whole * IMAGES / 1e12:.1f} TB |")
         print_precisions(depths, pixels)
         print_bits(codes, pixels)
+    print_images(chosen.photos, 518)
 
 
 if __name__ == "__main__":

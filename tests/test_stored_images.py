@@ -12,11 +12,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 import zarr
 from labelled import decided_bytes, job_of, small_teacher, unlabelled_copy, write_photo, write_photos
 from numpy.typing import NDArray
 from PIL import Image
 from s3server import S3Server
+from transformers import AutoModelForDepthEstimation
 
 import depthsieve
 from depthsieve.errors import LoaderError, RunError, StoreDamaged, StoreError, UsageError
@@ -131,6 +133,20 @@ def test_a_shard_without_any_image_can_be_stored_and_read(tmp_path: Path) -> Non
     assert len(label(tmp_path, "store", store_images=True).failed) == 1
     assert StoredImages(open_store(tmp_path / "store")).jpeg("0000-000000", 0) == b""
     assert verify(tmp_path / "store", progress=False).findings == ()
+
+
+def test_an_image_whose_prediction_is_no_label_is_not_stored(tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos", 2)
+    small_teacher(tmp_path / "teacher")
+    model = AutoModelForDepthEstimation.from_pretrained(tmp_path / "teacher")
+    torch.nn.init.zeros_(model.head.conv3.weight)
+    torch.nn.init.zeros_(model.head.conv3.bias)
+    model.save_pretrained(tmp_path / "teacher")
+    summary = label(tmp_path, "labels", store_images=True)
+    assert [failure.reason for failure in summary.failed] == ["the teacher's output is 0 at every pixel"] * 2
+    images = StoredImages(open_store(tmp_path / "labels"))
+    rows = [(row["shard"], row["row"]) for row in open_store(tmp_path / "labels").index().to_pylist()]
+    assert [images.jpeg(*place) for place in rows] == [b"", b""]
 
 
 def test_packing_puts_images_end_to_end() -> None:
