@@ -6,8 +6,6 @@ Axes: N images of a shard, H and W the label shape, K the 256 reliability codes.
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +14,14 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from depthsieve.errors import DepthsieveError, RunError, StoreBusy, StoreDamaged, StoreError, UsageError
-from depthsieve.processes import Process
+from depthsieve.errors import StoreDamaged, StoreError, UsageError
 from depthsieve.records import LabelSpec
 from depthsieve.reliability import Calibration, encode_error, fuse, histogram, shipped_calibration
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.arrays import ShardReader
 from depthsieve.store.layer_kinds import SIGNALS, LayerSpec, check_name
-from depthsieve.store.layers import LEASE, Layer, commit_to_layer, document_key, find_layer, make_layer
-from depthsieve.store.leases import Leases
+from depthsieve.store.layers import Layer, adding_to_layer, commit_to_layer, document_key, find_layer, make_layer
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,7 @@ def recalibrate(
     body = json.loads(json.dumps(dataclasses.asdict(chosen)))
     body |= {"name": called, "digest": chosen.digest, "transferred": transferred}
     layer_spec = LayerSpec(name, "reliability", spec.fingerprint, kept.spec.signals, body)
-    with _at_work(opened, name):
+    with adding_to_layer(opened.root, name):
         layer = make_layer(opened.root, layer_spec)
         done = _Recalibration(opened, kept, layer, chosen).run(progress)
     return dataclasses.replace(
@@ -132,27 +128,6 @@ def _made_the_labels(calibration: Calibration, spec: LabelSpec) -> bool:
     if called != spec.calibration:
         return False
     return shipped.name(spec.signals, spec.weights_digest) != called or shipped.digest == calibration.digest
-
-
-@contextmanager
-def _at_work(store: Store, name: str) -> Iterator[None]:
-    """Hold the lease of a layer, so that no repair takes what is under way for left behind, and nobody works twice."""
-    try:
-        with Leases(store.root) as leases:
-            taken = leases.take(f"{LEASE}{name}")
-            if isinstance(taken, Process):
-                raise StoreBusy(f"layer {name!r} of {store.location} is being made by {taken}; wait until it has ended")
-            try:
-                store.root.clear_scratch()
-                yield
-            finally:
-                leases.give_back(taken, settled=True)
-    except OSError as error:
-        if isinstance(error, DepthsieveError):  # StoreBusy is both
-            raise
-        raise RunError(
-            f"{store.location}: {error.strerror or error}; what is committed stands, and the same command goes on"
-        ) from error
 
 
 @dataclass

@@ -4,9 +4,8 @@ Axes: N images of a shard, C channels, H and W the label shape, D numbers of an 
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,19 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from depthsieve.errors import DepthsieveError, ImageRejected, RunError, StoreBusy, StoreDamaged, StoreError
+from depthsieve.errors import ImageRejected, StoreDamaged, StoreError
 from depthsieve.features import IMAGE_COLUMNS, LABEL_COLUMNS, label_signals
 from depthsieve.forward import PreparedImage, feature_arrays
 from depthsieve.labelling import features_of, load_requested
 from depthsieve.lanes import cores
 from depthsieve.preparing import prepare_image
-from depthsieve.processes import Process
 from depthsieve.records import ImageFailure, Shard
 from depthsieve.sources import Source, reopen_source
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.create import write_index
 from depthsieve.store.layer_kinds import FEATURES
-from depthsieve.store.layers import LEASE, Layer, commit_to_layer, make_layer
-from depthsieve.store.leases import Leases
+from depthsieve.store.layers import Layer, adding_to_layer, commit_to_layer, make_layer
 from depthsieve.teachers import Teacher
 from depthsieve.threads import torch_threads
 
@@ -75,7 +72,7 @@ def add_features(store: str | Path, *, device: str = "auto", progress: bool = Tr
     done: list[int] = []
     failed: list[ImageFailure] = []
     errors: list[str] = []
-    with _at_work(opened):
+    with adding_to_layer(opened.root, FEATURES):
         found = _Refill.of(opened, device)
         images_of = opened.images_of(sorted(opened.committed() - found.layer.shards()))
         with tqdm(total=sum(images_of.values()), desc="features", unit=" images", disable=not progress) as bar:
@@ -98,26 +95,6 @@ def add_features(store: str | Path, *, device: str = "auto", progress: bool = Tr
         without_image=tuple(failed),
         errors=tuple(errors),
     )
-
-
-@contextmanager
-def _at_work(store: Store) -> Iterator[None]:
-    try:
-        with Leases(store.root) as leases:
-            taken = leases.take(f"{LEASE}{FEATURES}")
-            if isinstance(taken, Process):
-                raise StoreBusy(f"features of {store.location} are being added by {taken}; wait until it has ended")
-            try:
-                store.root.clear_scratch()
-                yield
-            finally:
-                leases.give_back(taken, settled=True)
-    except OSError as error:
-        if isinstance(error, DepthsieveError):  # StoreBusy is both
-            raise
-        raise RunError(
-            f"{store.location}: {error.strerror or error}; what is committed stands, and the same command goes on"
-        ) from error
 
 
 @dataclass(frozen=True)
