@@ -118,10 +118,10 @@ def batches(
     count = len(target_NHW)
     batch = min(batch, count)
     for epoch in itertools.count():
-        order = shuffled(count, seed, epoch)
+        order = shuffled(count, "order", seed, epoch)
         mirrored = torch.from_numpy((stream("mirror", seed, epoch).random_raw(count) >> np.uint64(63)).astype(bool))
         for start in range(0, count - batch + 1, batch):
-            chosen = torch.from_numpy(order[start : start + batch])
+            chosen = torch.from_numpy(order[start : start + batch].astype(np.int64))
             flip = mirrored[chosen]
             yield {
                 "image_BCHW": _mirror(scenes.image_N3HW[chosen], flip).float() / 255,

@@ -50,6 +50,7 @@ def unlabelled_copy(store: Path, copy: Path) -> Path:
         record.unlink()
     for group in (copy / "labels.zarr" / "shards").glob("[0-9]*-*"):
         shutil.rmtree(group)
+    shutil.rmtree(copy / "layers", ignore_errors=True)
     return copy
 
 

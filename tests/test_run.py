@@ -666,7 +666,7 @@ def test_disk_space_is_estimated_before_the_start(
     tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = write_photos(tmp_path / "photos", 1)
-    monkeypatch.setattr("depthsieve.planning.BYTES_PER_PIXEL", 1e15)
+    monkeypatch.setattr("depthsieve.run.pixel_bytes", lambda options, encoding: 1e15)
     with pytest.raises(RunError, match="make room"):
         label(photos, tmp_path / "store", teacher)
     assert not (tmp_path / "store" / "plan").exists()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -236,8 +237,10 @@ def test_changed_and_lost_images_are_refused_by_name_and_tried_again(
     shared = {"teacher": str(made / "teacher"), **SETTINGS}
     photos = copy / "photos"
     depthsieve.label(photos, copy / "plain", moved=True, **shared)
-    kept = (photos / "photo 0.png").read_bytes()
-    write_photo(photos / "photo 0.png", 120, 90, seed=99)
+    changed = photos / "photo 0.png"
+    kept, times = changed.read_bytes(), (changed.stat().st_atime_ns, changed.stat().st_mtime_ns)
+    changed.write_bytes(kept[:-1] + b"?")
+    os.utime(changed, ns=times)  # of the same size and time, which labelling takes for unchanged
     (photos / "photo 2.png").rename(photos / "hidden")
     arguments = ("label", photos, copy / "plain", "--teacher", made / "teacher", "--store-images")
     assert command(monkeypatch, *arguments) == 3
@@ -247,7 +250,8 @@ def test_changed_and_lost_images_are_refused_by_name_and_tried_again(
     assert "Stored 2 images of what was labelled before." in out and "2 labelled images could not be stored" in out
     with pytest.raises(LoaderError, match=r"photo 0.png: the store does not have its image.*--retry-failed"):
         list(PseudoLabelDataset(copy / "plain", subset=["default/photo 0.png"]))
-    (photos / "photo 0.png").write_bytes(kept)
+    changed.write_bytes(kept)
+    os.utime(changed, ns=times)
     (photos / "hidden").rename(photos / "photo 2.png")
     assert depthsieve.label(photos, copy / "plain", store_images=True, **shared).stored_now == 0
     again = depthsieve.label(photos, copy / "plain", store_images=True, retry_failed=True, **shared)

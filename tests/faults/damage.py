@@ -44,7 +44,8 @@ def _mend(world: World, store: Path, tally: Tally) -> None:
         if not mended["sound"]:
             raise NotSurvived(f"not mended: {mended['left']}")
     world.resume(store, tally)
-    world.compare(store)
+    world.add_features(store)  # a repair takes damaged ones out
+    world.compare(store, features_too=False)
     if not (last := _verify(store, tally))["sound"] or last["named"]:
         raise NotSurvived(f"in the end verify finds {last['named']}")
 

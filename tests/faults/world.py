@@ -122,10 +122,28 @@ class World:
                 return
         raise NotSurvived(f"not done after {tally.tries} tries: {ended.error}")
 
-    def compare(self, store: Path) -> None:
-        """Raise unless every byte that is decided is that of the undisturbed store."""
-        found = decided_bytes(store)
-        wrong = sorted(key for key in {*found, *self.expected} if found.get(key) != self.expected.get(key))
+    def add_features(self, store: Path) -> None:
+        """Add the features that a store lacks."""
+
+        def add() -> dict[str, Any]:
+            import depthsieve
+
+            return {"error": "; ".join(depthsieve.add_features(store, progress=False).errors)}
+
+        ended = fork(add).wait()
+        if not ended.done or ended.error:
+            raise NotSurvived(f"features could not be added: {ended.error}")
+
+    def compare(self, store: Path, features_too: bool = True) -> None:
+        """Raise unless every byte that is decided is that of the undisturbed store.
+
+        Without ``features_too`` each shard must have features, and they may differ: added later, the embedding comes of
+        another batch.
+        """
+        found, expected = decided_bytes(store), self.expected
+        if not features_too:
+            found, expected = _but_features(found), _but_features(expected)
+        wrong = sorted(key for key in {*found, *expected} if found.get(key) != expected.get(key))
         if wrong:
             raise NotSurvived(f"{len(wrong)} files differ from the undisturbed store: {', '.join(wrong[:3])}")
         left = [path.name for folder in ("tmp", "leases") for path in (store / folder).glob("*")]
@@ -195,6 +213,13 @@ def fork(work: Callable[[], dict[str, Any]]) -> Running:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _but_features(files: dict[str, str]) -> dict[str, str]:
+    """The files of a store; of its layer of features only which shards it has."""
+    layer = "layers/features/"
+    others = {key: digest for key, digest in files.items() if not key.startswith(layer)}
+    return others | {key: "" for key in files if key.startswith(f"{layer}commits/")}
 
 
 def committed_images(store: Path) -> dict[str, tuple[int, bytes]]:

@@ -145,8 +145,8 @@ class BatchLoader:
 
     def _worker_processes(self) -> "DataLoader[Sample]":
         options = dict(self._delivery.options)
-        if self.dataset.is_remote:  # which a forked process could not read
-            options.setdefault("multiprocessing_context", "forkserver")
+        if self.dataset.is_remote:  # which a forked process could not read; a fork server has an environment of its own
+            options.setdefault("multiprocessing_context", "spawn")
         return DataLoader(
             self.dataset,
             batch_sampler=_RestOfEpoch(self),
