@@ -64,6 +64,9 @@ _READY = {"image": torch.float32, "depth": torch.float32, "reliability": torch.u
 _COMPACT = {"image": torch.uint8, "depth": torch.float16, "reliability": torch.uint8}
 
 
+_NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.uint8: np.uint8, torch.bool: np.bool_}
+
+
 def empty_maps(
     shape: Shape, with_image: bool, compact: bool, count: int | None = None, pinned: bool = False
 ) -> dict[str, torch.Tensor]:
@@ -71,11 +74,15 @@ def empty_maps(
     lead = () if count is None else (count,)
     types = _COMPACT if compact else _READY
     shapes = {name: (*lead, 3, *shape) if name == "image" else (*lead, *shape) for name in types}
-    return {
-        name: torch.empty(shapes[name], dtype=dtype, pin_memory=pinned)
-        for name, dtype in types.items()
-        if with_image or name != "image"
-    }
+    return {name: _empty(shapes[name], dtype, pinned) for name, dtype in types.items() if with_image or name != "image"}
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, pinned: bool) -> torch.Tensor:
+    """Numpy's memory where it need not be pinned: numpy asks for huge pages and torch does not, and half of the time
+    that a large batch takes to fill would go into faults of small ones."""
+    if pinned:
+        return torch.empty(shape, dtype=dtype, pin_memory=True)
+    return torch.from_numpy(np.empty(shape, _NUMPY[dtype]))
 
 
 def with_axes(maps: Mapping[str, torch.Tensor], lead: str = "") -> dict[str, torch.Tensor]:
