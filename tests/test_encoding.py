@@ -102,7 +102,6 @@ def test_a_store_goes_on_in_its_own_encoding_and_refuses_another(made: Path, tmp
 def test_isolated_and_repaired_shards_have_the_same_bytes(made: Path, tmp_path: Path) -> None:
     name = "small"
     copy = unlabelled_copy(made / name, tmp_path / "copy")
-    shutil.rmtree(copy / "layers")
     job = replace(job_of(copy, made / "photos", made / "teacher"), keep_signals=True)
     assert label_isolated(job, "0000-000000").error is None
     label(made, str(copy))

@@ -329,7 +329,6 @@ def test_signals_that_an_attempt_left_for_other_labels_are_replaced(made: Path, 
 
 def test_isolated_and_by_parts_the_bytes_are_the_same(made: Path, store: Path, tmp_path: Path) -> None:
     copy = unlabelled_copy(store, tmp_path / "copy")
-    shutil.rmtree(copy / "layers")
     job = replace(job_of(copy, made / "photos", made / "teacher"), signals=SIGNAL_NAMES, keep_signals=True)
     assert label_isolated(job, "0000-000000").error is None
     label = {**SETTINGS, "teacher": str(made / "teacher"), "keep_signals": True}
@@ -342,7 +341,6 @@ def test_isolated_and_by_parts_the_bytes_are_the_same(made: Path, store: Path, t
 @pytest.mark.slow
 def test_on_ray_the_bytes_are_the_same(made: Path, store: Path, tmp_path: Path) -> None:
     copy = unlabelled_copy(store, tmp_path / "copy")
-    shutil.rmtree(copy / "layers")
     label = {**SETTINGS, "teacher": str(made / "teacher"), "keep_signals": True, "runner": "ray", "workers": 2}
     depthsieve.label(made / "photos", copy, **label)
     shutil.rmtree(store / "layers" / NAME)

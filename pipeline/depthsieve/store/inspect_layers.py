@@ -31,13 +31,15 @@ def _documents(look: Look, store: Store, name: str) -> Layer | None:
     """The layer, after its documents and their copies were looked at; None where neither of them can be read."""
     root = store.root
     places = (document_key(name), schema.copy_key(document_key(name)))
-    if all(root.entry(key) is None for key in places) and not root.names(f"{FOLDER}/{name}/{schema.COMMITS}"):
-        look.explained.add(schema.copy_key(shards_document_key(name)))
+    lacking = [key for key in places if root.entry(key) is None]
+    if lacking and not root.names(f"{FOLDER}/{name}/{schema.COMMITS}"):
         look.at_leases()
-        if not look.in_hand and root.entry(document_key(name)) is None:
-            problem = "left by a process that has died before it had made the layer"
-            look.found(f"{FOLDER}/{name}", problem, "remove", harmless=True)
-        return None
+        if look.in_hand or len(lacking) == len(places):  # it is being made, or was left in the making
+            look.explained.update(schema.copy_key(key) for key in (shards_document_key(name), document_key(name)))
+            if not look.in_hand and root.entry(document_key(name)) is None:
+                problem = "left by a process that has died before it had made the layer"
+                look.found(f"{FOLDER}/{name}", problem, "remove", harmless=True)
+            return None
     look.twice(shards_document_key(name), lambda data: None if data == schema.group_document({}) else DAMAGED)
 
     def fault(data: bytes) -> str | None:
