@@ -246,12 +246,15 @@ def test_after_a_stop_what_was_begun_is_finished_and_the_next_one_does_not_begin
 
 def test_the_grace_ends_what_does_not_end(orders: Path, job: LabelJob) -> None:
     (orders / "all").write_text("hang")
-    order(orders, shards_of(job)[0], "")
     stop = Stop(grace_s=1)
-    runner = ray_runner(TWO, OrderedWorker)(job, (ShardTask(shard) for shard in shards_of(job)), stop)
-    next(runner)
-    stop.request()
-    assert list(runner) == []
+
+    def request() -> None:
+        while not begun(orders):
+            time.sleep(0.05)
+        stop.request()
+
+    threading.Thread(target=request).start()
+    assert list(ray_runner(TWO, OrderedWorker)(job, (ShardTask(shard) for shard in shards_of(job)), stop)) == []
     assert stop.seconds_left() == 0
 
 
