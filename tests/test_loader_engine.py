@@ -12,7 +12,8 @@ import weakref
 import pytest
 
 from depthsieve.errors import LoaderError
-from depthsieve.loader.engine import Job, ahead, own_cores
+from depthsieve.loader.engine import Job, ahead
+from depthsieve.processes import cores
 
 
 def our_threads():
@@ -197,8 +198,8 @@ def test_a_process_that_is_forked_meanwhile_is_told_and_can_begin_anew():
 
 
 def test_cores_are_those_of_this_process():
-    assert own_cores() == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    assert cores() == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     script = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-    script += "from depthsieve.loader.engine import own_cores; print(own_cores())"
+    script += "from depthsieve.processes import cores; print(cores())"
     if hasattr(os, "sched_setaffinity"):
         assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "1\n"

@@ -23,7 +23,7 @@ from depthsieve.sources import Listed, Source
 from depthsieve.store import Store
 from depthsieve.store.index import stream_index
 from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA
-from depthsieve.store.spill import BATCH_ROWS, SpillDatabase, spill_database
+from depthsieve.store.spill import SpillDatabase, read_parquet, spill_database
 from depthsieve.store.times import SCHEMA as TIMES_SCHEMA
 from depthsieve.store.times import add_times
 
@@ -126,7 +126,7 @@ def _join(joined: SpillDatabase, scan: Scan, store: Store, names: Sequence[str],
     joined.run(f"CREATE TABLE labelled ({_LABELLED}); CREATE TABLE others (id VARCHAR);")
     joined.run("CREATE TABLE changed (id VARCHAR, size BIGINT, mtime_ns BIGINT)")
     with spill_database(scan.folder / "contents" / "index") as sorting:
-        joined.append("labelled", _labelled(stream_index(store, sorting), names))
+        joined.append("labelled", _labelled(stream_index(store, sorting, features=False), names))
     for table in scan.images():
         joined.insert("changed", table.filter(table[CHANGED.name]).select(["id", "size", "mtime_ns"]))
     for table in itertools.chain(scan.rejected(), scan.gone(), _pending(store)):
@@ -140,7 +140,7 @@ def keep_times(scan: Scan, store: Store, folder: Path) -> None:
     path = scan.folder / _TOUCHED
     if path.exists() and pq.read_metadata(path).num_rows:
         with spill_database(folder) as database:
-            add_times(store.root, _read(path), database, folder)
+            add_times(store.root, read_parquet(path), database, folder)
 
 
 def _labelled(index: Iterable[pa.Table], names: Sequence[str]) -> Iterator[pa.Table]:
@@ -202,9 +202,3 @@ def _write_anew(scan: Scan, found: SpillDatabase) -> None:
 
 def _table(files: list[_Compared], schema: pa.Schema) -> pa.Table:
     return pa.table({name: [getattr(one, name) for one in files] for name in schema.names}, schema=schema)
-
-
-def _read(path: Path) -> Iterator[pa.Table]:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(BATCH_ROWS):
-            yield pa.Table.from_batches([batch])

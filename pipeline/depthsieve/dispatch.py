@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from depthsieve.errors import DepthsieveError, RunError
 from depthsieve.processes import Process
-from depthsieve.records import LabelJob, ShardTask
+from depthsieve.records import GO_ON, LabelJob, ShardTask
 from depthsieve.runners import Runner
 from depthsieve.stopping import Stop
 from depthsieve.storage import Root
@@ -30,8 +30,6 @@ BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt
 
 PAUSE_S = 1.0
 """Seconds before the second attempt; doubled before the third."""
-
-ADVICE = "what is committed stands, and the same command goes on"
 
 MakeRunner = Callable[[Callable[[str, int], None]], Runner]
 """Makes the runner, once it is told whom to tell about finished images: of which shard, and how many."""
@@ -109,7 +107,7 @@ def disk_errors_named(root: Root) -> Iterator[None]:
     except DepthsieveError:
         raise
     except OSError as error:
-        raise RunError(f"{root.location}: {error.strerror or error}; {ADVICE}") from error
+        raise RunError(f"{root.location}: {error.strerror or error}; {GO_ON}") from error
 
 
 def dispatch(
@@ -146,7 +144,7 @@ def dispatch(
                     if result.error is None:
                         labelled += result.labelled
                     elif result.fatal:
-                        raise RunError(f"{result.error}; {ADVICE}")
+                        raise RunError(f"{result.error}; {GO_ON}")
                     else:
                         left.append(result.shard_id)
                         errors.append(f"shard {result.shard_id}: {result.error}")

@@ -15,9 +15,10 @@ import numpy as np
 
 from depthsieve.errors import DepthsieveError, ImageRejected, StoreError, TeacherError
 from depthsieve.forward import LabelWork, PreparedImage, feature_arrays, is_out_of_memory, label_batch
-from depthsieve.lanes import GPU_LANES, Lanes, cores
+from depthsieve.lanes import GPU_LANES, Lanes
 from depthsieve.numerics import make_profile
 from depthsieve.preparing import Prepared, Unreadable, prepare_image
+from depthsieve.processes import cores
 from depthsieve.records import (
     LabelJob,
     LabelSpec,

@@ -5,7 +5,6 @@ waits for another, and while one lane decodes the others go on. On a GPU images 
 the lanes, and with two lanes the batch of one is copied and packed while the GPU is at that of the other.
 """
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -20,11 +19,6 @@ GPU_LANES = 2
 
 DECODED_PIXELS = 100_000_000
 """Pixels that may be decoded and resized at a time, at about 20 bytes each; one larger image goes alone."""
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Lanes:

@@ -19,14 +19,15 @@ import pyarrow.parquet as pq
 
 from depthsieve.datasets import Dataset, load_dataset
 from depthsieve.errors import SourceError, UsageError
-from depthsieve.manifests import FORMAT, KEY, MANIFEST_SCHEMA, SQL_TYPES, open_manifest, rejected_path, tables_in
+from depthsieve.manifests import FORMAT, KEY, MANIFEST_SCHEMA, open_manifest, rejected_path
 from depthsieve.options import ScanOptions, ScanSummary
 from depthsieve.processes import Process, is_alive
 from depthsieve.records import DatasetNote, ImageFailure
 from depthsieve.scanning import CHANGED, ScanBatch, ScanSettings, Tally, scan_batches
 from depthsieve.sources import Source, open_source
+from depthsieve.storage.local import sync
 from depthsieve.store.plan import REJECTED_SCHEMA
-from depthsieve.store.spill import spill_database
+from depthsieve.store.spill import read_parquet, spill_database, sql_columns
 
 PART_SECONDS = 20.0
 """How much of a scan is done again after a kill, at most."""
@@ -148,7 +149,7 @@ class _Writer:
             if self._settings.hashes:
                 finished = _mark_duplicates(finished, attempt, schema)
             for made, place in ((attempt / "rejected", rejected_path(self._path)), (finished, self._path)):
-                _sync(made)
+                sync(made)
                 made.replace(place)
             shutil.rmtree(self._parts)
         except OSError as error:
@@ -198,7 +199,7 @@ class _Writer:
         parts = sorted(self._parts.glob("*.part"))
         for generation, path in [*((0, one) for one in files), *((1 + n, one) for n, one in enumerate(parts))]:
             try:
-                for table in tables_in(path):
+                for table in read_parquet(path):
                     kept = [name for name in table.column_names if name not in (CHANGED.name, "duplicate_of")]
                     table = table.select(kept)
                     name = pc.list_element(pc.split_pattern(table["id"], "/", max_splits=1), 0)
@@ -264,9 +265,8 @@ def _mark_duplicates(images: Path, attempt: Path, schema: pa.Schema) -> Path:
     """The manifest again, each image with the first id, in their order, that has the same content."""
     path = attempt / "marked"
     with spill_database(attempt / "duplicates") as database:
-        kinds = ", ".join(f"{field.name} {SQL_TYPES[field.type]}" for field in MANIFEST_SCHEMA)
-        database.run(f"CREATE TABLE images ({kinds})")
-        database.append("images", tables_in(images))
+        database.run(f"CREATE TABLE images ({sql_columns(MANIFEST_SCHEMA)})")
+        database.append("images", read_parquet(images))
         database.run("CREATE TABLE firsts AS SELECT content_sha256, min(id) AS first FROM images GROUP BY ALL")
         columns = ", ".join(f"images.{field.name}" for field in list(MANIFEST_SCHEMA)[:-1])
         marked = (
@@ -284,8 +284,3 @@ def _rejects(path: Path) -> tuple[ImageFailure, ...]:
         batch = next(file.iter_batches(SHOWN_REJECTS, columns=["id", "reason"]), None)
     rows = batch.to_pylist() if batch is not None else []
     return tuple(ImageFailure(row["id"], row["reason"]) for row in rows)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -22,7 +22,7 @@ from depthsieve.records import DatasetNote, RejectedImage
 from depthsieve.scanning import CHANGED, CONTENT, Scan, Tally
 from depthsieve.sources import Listed, Source, reopen_source
 from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA
-from depthsieve.store.spill import BATCH_ROWS, SpillDatabase, spill_database
+from depthsieve.store.spill import SpillDatabase, read_parquet, spill_database, sql_columns
 
 KEY = b"depthsieve_manifest"
 FORMAT = 1
@@ -44,10 +44,6 @@ class Manifest:
         for source in opened:
             source.is_one_file = True
         return opened
-
-
-SQL_TYPES = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.int32(): "INTEGER", pa.int8(): "TINYINT"}
-"""What DuckDB calls the types of :data:`MANIFEST_SCHEMA`."""
 
 
 def is_manifest(path: str | Path) -> bool:
@@ -127,9 +123,8 @@ _STAMP = ("id", "size", "mtime_ns")
 
 def _against_known(database: SpillDatabase, manifest: Manifest, tally: Tally) -> Iterator[pa.Table]:
     """The rows of a manifest that are new to a store, or stand there with another size or time."""
-    kinds = ", ".join(f"{field.name} {SQL_TYPES[field.type]}" for field in IMAGES_SCHEMA)
-    database.run(f"CREATE TABLE listed ({kinds})")
-    database.append("listed", (table.select(IMAGES_SCHEMA.names) for table in tables_in(manifest.path)))
+    database.run(f"CREATE TABLE listed ({sql_columns(IMAGES_SCHEMA)})")
+    database.append("listed", (table.select(IMAGES_SCHEMA.names) for table in read_parquet(manifest.path)))
     joined = "listed LEFT JOIN newest ON listed.id = newest.id"
     same = "newest.id IS NOT NULL AND size = known_size AND mtime_ns = known_mtime_ns"
     tally.known = int(database.all(f"SELECT count(*) AS n FROM {joined} WHERE {same}")["n"][0].as_py())
@@ -150,10 +145,3 @@ def _difference(listed: Listed, sources: Mapping[str, Source], manifest: str) ->
     if isinstance(now, RejectedImage):
         return f"{now.reason}; {remedy}"
     return None if (now.size, now.mtime_ns) == (listed.size, listed.mtime_ns) else remedy
-
-
-def tables_in(path: Path) -> Iterator[pa.Table]:
-    """The rows of a Parquet file, some at a time."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(BATCH_ROWS):
-            yield pa.Table.from_batches([batch])

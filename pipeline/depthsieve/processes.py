@@ -1,4 +1,4 @@
-"""Which process is this, and does that other one still live?"""
+"""Which process is this, what may it use, and does that other one still live?"""
 
 import contextlib
 import functools
@@ -9,6 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,6 +210,9 @@ class NumericsProfile:
 MEND = "`depthsieve verify --repair` mends it"
 """What to do about a damaged file of a store."""
 
+GO_ON = "what is committed stands, and the same command goes on"
+"""What to do after a run had to stop."""
+
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text. Rejects NaN and infinities."""

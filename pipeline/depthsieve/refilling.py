@@ -18,8 +18,8 @@ from depthsieve.errors import ImageRejected, StoreDamaged, StoreError
 from depthsieve.features import IMAGE_COLUMNS, LABEL_COLUMNS, label_signals
 from depthsieve.forward import PreparedImage, feature_arrays
 from depthsieve.labelling import features_of, load_requested
-from depthsieve.lanes import cores
 from depthsieve.preparing import prepare_image
+from depthsieve.processes import cores
 from depthsieve.records import ImageFailure, Shard
 from depthsieve.sources import Source, reopen_source
 from depthsieve.storage import open_root

@@ -10,8 +10,7 @@ from tqdm.auto import tqdm
 from depthsieve.errors import DepthsieveError, RunError, StoreBusy, StoreDamaged
 from depthsieve.fusing.shards import ShardFuser, open_parents
 from depthsieve.labelling import Care, ShardLabeller, Watch
-from depthsieve.lanes import cores
-from depthsieve.processes import Process
+from depthsieve.processes import Process, cores
 from depthsieve.records import ImageFailure, LabelJob, Shard, digest_of, seal, unseal
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store, plan, schema

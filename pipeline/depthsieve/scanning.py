@@ -23,7 +23,7 @@ from depthsieve.errors import ImageRejected, SourceError
 from depthsieve.records import ImageRecord, RejectedImage
 from depthsieve.sources import UNKNOWN_SIZE, Listed, Passed, Source
 from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA
-from depthsieve.store.spill import BATCH_ROWS, SpillDatabase, spill_database
+from depthsieve.store.spill import BATCH_ROWS, SpillDatabase, read_parquet, spill_database
 
 CHANGED = pa.field("changed", pa.bool_())
 """Whether an image is known, but not with this size and time. Null for one that is passed on as it is known."""
@@ -101,15 +101,15 @@ class Scan:
 
     def images(self) -> Iterator[pa.Table]:
         """What can be labelled, and is new or has changed: see :class:`ScanBatch`."""
-        return _read(self.folder / "images.parquet")
+        return read_parquet(self.folder / "images.parquet")
 
     def rejected(self) -> Iterator[pa.Table]:
         """What cannot be labelled, and is new or has changed: see :class:`ScanBatch`."""
-        return _read(self.folder / "rejected.parquet")
+        return read_parquet(self.folder / "rejected.parquet")
 
     def gone(self) -> Iterator[pa.Table]:
         """Ids, in a column ``id``, of what is known and not there; none where that was not asked for."""
-        return _read(self.folder / GONE) if self.tally.gone else iter(())
+        return read_parquet(self.folder / GONE) if self.tally.gone else iter(())
 
 
 def scan_to(
@@ -306,9 +306,3 @@ def _by_id(*tables: pa.Table) -> pa.Table:
 def _array(column: pa.ChunkedArray) -> NDArray[Any]:
     array: NDArray[Any] = column.to_numpy()
     return array
-
-
-def _read(path: Path) -> Iterator[pa.Table]:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(BATCH_ROWS):
-            yield pa.Table.from_batches([batch])

@@ -16,10 +16,9 @@ from tqdm.auto import tqdm
 
 from depthsieve.errors import ImageRejected, RunError, SourceError, StoreDamaged
 from depthsieve.images import decode
-from depthsieve.lanes import cores
 from depthsieve.preparing import IMAGE_FAULTS
-from depthsieve.processes import Process
-from depthsieve.records import ImageFailure, ImageRecord, Shard
+from depthsieve.processes import Process, cores
+from depthsieve.records import GO_ON, ImageFailure, ImageRecord, Shard
 from depthsieve.sources import Source, reopen_source
 from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import Store, schema
@@ -139,7 +138,7 @@ class _Storing:
             commit_to_layer(self._layer, shard_id, record["content_sha256"], pack_images(jpegs), again=replace)
         except OSError as error:
             reason = f"cannot write to {self._store.location}: {error.strerror or error}"
-            raise RunError(f"{reason}; what is committed stands, and the same command goes on") from error
+            raise RunError(f"{reason}; {GO_ON}") from error
         return Stored(len(rows) - len(refused), tuple(refused))
 
     def _image(self, shard: Shard, row: int, digest_N: NDArray[Any]) -> bytes | ImageFailure:

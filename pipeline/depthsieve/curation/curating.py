@@ -1,6 +1,5 @@
 """Curate a store: run the funnel, write the subset file, explain single images. Axes: N images."""
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,13 @@ from numpy.typing import NDArray
 from depthsieve.curation.funnel import LABELLED, Funnel, Step, unlabelled
 from depthsieve.curation.settings import CurateSettings
 from depthsieve.curation.subset import check_target, subset_table, write_subset
-from depthsieve.curation.table import image_table, settled_index
+from depthsieve.curation.table import image_table
 from depthsieve.curation.vectors import Vectors
 from depthsieve.errors import StoreError, UsageError
+from depthsieve.processes import cores
 from depthsieve.store import Store, open_store
 from depthsieve.store.features import FeatureReader
+from depthsieve.store.index import settled_index
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def curate(
     if not len(table):
         raise StoreError(f"{opened.location} has no labelled image; label into it first")
     without, states = unlabelled(index)
-    funnel = Funnel(table, settings, _Vectors(opened, table).of, os.cpu_count() or 1)
+    funnel = Funnel(table, settings, _Vectors(opened, table).of, cores())
     funnel.steps.append(Step(LABELLED, len(index), len(without)))
     funnel.run()
     if subset is not None:

@@ -7,11 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from depthsieve.errors import StoreError
 from depthsieve.features import RELIABILITY_COLUMNS, reliability_signals
 from depthsieve.masking import threshold_code
 from depthsieve.store import Store
-from depthsieve.store.index import SCHEMA, read_index
 
 DERIVED = {
     "source": "name of the source that the image comes from",
@@ -19,19 +17,6 @@ DERIVED = {
     "unreliable": "share of the valid pixels under the dataset's threshold for `drop`, 0..1",
 }
 """Columns that are made of others here."""
-
-
-def settled_index(store: Store) -> tuple[pa.Table, str]:
-    """The index, and the snapshot it shows, although a run may be committing shards meanwhile."""
-    for _ in range(3):
-        snapshot = store.snapshot()
-        written = read_index(store, snapshot, SCHEMA.names, None)
-        if written is not None:
-            return written.cast(SCHEMA), snapshot
-        index = store.index()
-        if store.snapshot() == snapshot:
-            return index, snapshot
-    raise StoreError(f"{store.location} changed each time it was read; wait until its labelling run is done")
 
 
 def image_table(store: Store, index: pa.Table, drop: float) -> pa.Table:

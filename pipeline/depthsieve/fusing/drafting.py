@@ -76,7 +76,7 @@ def draft_fusion(parents: Sequence[Store], store: Store | None, folder: Path) ->
         for number, parent in enumerate(parents):
             database.run(f"CREATE TABLE parent_{number} ({_LABELLED})")
             with spill_database(folder / f"index-{number}") as sorting:
-                database.append(f"parent_{number}", map(_labelled, stream_index(parent, sorting)))
+                database.append(f"parent_{number}", map(_labelled, stream_index(parent, sorting, features=False)))
         _join(database, len(parents))
         database.run(_KNOWN)
         if store is not None:

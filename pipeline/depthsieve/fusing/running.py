@@ -12,9 +12,9 @@ from tqdm.auto import tqdm
 from depthsieve.errors import DepthsieveError, RunError, StoreError, StoreNotFound, UsageError
 from depthsieve.fusing.drafting import FusionDraft, LeftOut, draft_fusion
 from depthsieve.fusing.shards import ShardFuser, fused_spec, fusing_profile
-from depthsieve.lanes import cores
 from depthsieve.planning import check_space
-from depthsieve.records import DatasetNote, ImageFailure
+from depthsieve.processes import cores
+from depthsieve.records import GO_ON, DatasetNote, ImageFailure
 from depthsieve.reliability import check_quantities, shipped_calibration
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store
@@ -24,8 +24,6 @@ from depthsieve.store.plan import rejected_table, removed_table
 from depthsieve.store.schema import encoding_of
 from depthsieve.store.standing import standing
 from depthsieve.store.writer import commit_shard
-
-ADVICE = "what is committed stands, and the same command goes on"
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def fuse(
     except DepthsieveError:
         raise
     except OSError as error:
-        raise RunError(f"{run.root.location}: {error.strerror or error}; {ADVICE}") from error
+        raise RunError(f"{run.root.location}: {error.strerror or error}; {GO_ON}") from error
 
 
 @dataclass

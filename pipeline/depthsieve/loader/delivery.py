@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from depthsieve.errors import UsageError
-from depthsieve.loader.engine import own_cores
 from depthsieve.loader.expand import check_device
+from depthsieve.processes import cores
 
 _LOADERS_OWN = ("batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "collate_fn", "generator", "in_order")
 
@@ -45,7 +45,7 @@ class Delivery:
     ``options``. None of it changes a sample. ``device``: see :class:`BatchLoader`."""
 
     num_workers: int = 0
-    threads: int = field(default_factory=own_cores)
+    threads: int = field(default_factory=cores)
     prefetch: int = PREFETCH
     device: torch.device | None = None
     pin_memory: bool = False

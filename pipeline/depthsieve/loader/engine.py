@@ -11,11 +11,6 @@ from depthsieve.errors import LoaderError
 Result = TypeVar("Result")
 
 
-def own_cores() -> int:
-    """Cores that this process may use, at least 1."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Job(Generic[Result]):
     """``count`` pieces of work that several threads share, and what they make together.
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from depthsieve.errors import LoaderError, UsageError
 from depthsieve.records import Shape
 from depthsieve.store import Store
-from depthsieve.store.index import read_index
+from depthsieve.store.index import settled_index
 from depthsieve.store.schema import encoding_of
 
 _SIDES = ("height", "width", "label_height", "label_width")
@@ -120,7 +120,7 @@ def select(store: Store, subset: Collection[str] | str | Path | None) -> Selecti
 
     Raises :class:`LoaderError` where nothing is left, or the subset does not fit the store.
     """
-    labelled, snapshot = _labelled(store)
+    labelled, snapshot = settled_index(store, _COLUMNS, "labelled")
     if not len(labelled):
         states = sorted(Counter(store.index()["status"].to_pylist()).items())
         listed = ", ".join(f"{count} {state}" for state, count in states) or "it is empty"
@@ -133,19 +133,6 @@ def select(store: Store, subset: Collection[str] | str | Path | None) -> Selecti
     if len(unknown):
         raise LoaderError(_unknown(unknown.to_pylist(), len(ids), store))
     return Selection(labelled.filter(pc.is_in(labelled["id"], value_set=ids)), snapshot)
-
-
-def _labelled(store: Store) -> tuple[pa.Table, str]:
-    """What the index has of labelled images, and the snapshot it shows, although a run may commit shards meanwhile."""
-    for _ in range(3):
-        snapshot = store.snapshot()
-        written = read_index(store, snapshot, _COLUMNS, "labelled")
-        if written is not None:
-            return written, snapshot
-        index = store.index(features=False)
-        if store.snapshot() == snapshot:
-            return index.filter(pc.equal(index["status"], "labelled")).select(_COLUMNS), snapshot
-    raise LoaderError(f"{store.location} changed each time it was read; wait until its labelling run is done")
 
 
 def _checked_ids(subset: Iterable[Any]) -> list[str]:

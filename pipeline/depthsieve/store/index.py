@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from depthsieve.errors import StoreDamaged
+from depthsieve.errors import StoreDamaged, StoreError
 from depthsieve.records import unseal
 from depthsieve.store import schema
 from depthsieve.store.features import SCHEMA as FEATURES_SCHEMA
 from depthsieve.store.features import FeatureReader
-from depthsieve.store.spill import SpillDatabase
+from depthsieve.store.spill import SpillDatabase, sql_columns
 
 if TYPE_CHECKING:
     from depthsieve.store.reader import Store
@@ -45,15 +45,6 @@ PLACES_SCHEMA = pa.schema(
 )
 
 SCHEMA = pa.schema([*PLACES_SCHEMA, *FEATURES_SCHEMA])
-
-_SQL_TYPES = {
-    pa.string(): "VARCHAR",
-    pa.int8(): "TINYINT",
-    pa.int32(): "INTEGER",
-    pa.int64(): "BIGINT",
-    pa.uint64(): "UBIGINT",
-    pa.float32(): "FLOAT",
-}
 
 
 def read_index(store: "Store", snapshot: str, columns: Sequence[str], status: str | None) -> pa.Table | None:
@@ -80,6 +71,23 @@ def read_index(store: "Store", snapshot: str, columns: Sequence[str], status: st
     return pa.concat_tables([empty, *rows]).unify_dictionaries()
 
 
+def settled_index(
+    store: "Store", columns: Sequence[str] = SCHEMA.names, status: str | None = None
+) -> tuple[pa.Table, str]:
+    """Some columns of the rows of a status, of all rows with None, and the snapshot that they show, although a run may
+    be committing shards meanwhile. Raises :class:`StoreError` where it always is."""
+    for _ in range(3):
+        snapshot = store.snapshot()
+        written = read_index(store, snapshot, columns, status)
+        if written is not None:
+            return written, snapshot
+        index = build_index(store, features=not set(columns) <= set(PLACES_SCHEMA.names))
+        if store.snapshot() == snapshot:
+            rows = index if status is None else index.filter(pc.equal(index["status"], status))
+            return rows.select(columns), snapshot
+    raise StoreError(f"{store.location} changed each time it was read; wait until its labelling run is done")
+
+
 def build_index(store: "Store", features: bool = True) -> pa.Table:
     """The index of the store as it stands now, sorted by id, in memory; without the columns of features if so asked."""
     empty = (SCHEMA if features else PLACES_SCHEMA).empty_table()
@@ -91,13 +99,13 @@ def build_index(store: "Store", features: bool = True) -> pa.Table:
     return pa.concat_tables([empty, *_first_of_each([table.drop_columns(["pending"])])]).combine_chunks()
 
 
-def stream_index(store: "Store", database: SpillDatabase) -> Iterator[pa.Table]:
+def stream_index(store: "Store", database: SpillDatabase, features: bool = True) -> Iterator[pa.Table]:
     """The rows of :func:`build_index`, some at a time. ``database`` is an empty one, which holds what is sorted."""
-    columns = ", ".join(f"{field.name} {_SQL_TYPES[field.type]}" for field in SCHEMA)
-    database.run(f"CREATE TABLE places ({columns})")
-    database.append("places", _all_rows(store))
+    columns = SCHEMA if features else PLACES_SCHEMA
+    database.run(f"CREATE TABLE places ({sql_columns(columns)})")
+    database.append("places", _all_rows(store, features))
     rows = database.read("SELECT * FROM places ORDER BY id, status = 'pending', generation DESC")
-    yield from _first_of_each(table.cast(SCHEMA) for table in rows)
+    yield from _first_of_each(table.cast(columns) for table in rows)
 
 
 def _first_of_each(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

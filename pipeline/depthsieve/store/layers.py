@@ -15,7 +15,7 @@ import zarr
 
 from depthsieve.errors import DepthsieveError, RunError, StoreBusy, StoreDamaged, StoreError, StoreMismatch
 from depthsieve.processes import Process
-from depthsieve.records import MEND, seal, unseal
+from depthsieve.records import GO_ON, MEND, seal, unseal
 from depthsieve.storage import Root
 from depthsieve.store import schema
 from depthsieve.store.arrays import check_files
@@ -179,9 +179,7 @@ def adding_to_layer(root: Root, name: str) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, DepthsieveError):  # StoreBusy is both
             raise
-        raise RunError(
-            f"{root.location}: {error.strerror or error}; what is committed stands, and the same command goes on"
-        ) from error
+        raise RunError(f"{root.location}: {error.strerror or error}; {GO_ON}") from error
 
 
 def commit_to_layer(

@@ -1,14 +1,15 @@
 """Tables that are larger than memory: a DuckDB database in a folder of its own, bounded in memory."""
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from depthsieve.errors import RunError
+from depthsieve.processes import cores
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -21,6 +22,29 @@ THREADS = 4
 
 BATCH_ROWS = 1 << 17
 """Rows that are handed over at a time."""
+
+
+_SQL_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.bool_(): "BOOLEAN",
+    pa.int8(): "TINYINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.uint64(): "UBIGINT",
+    pa.float32(): "FLOAT",
+}
+
+
+def sql_columns(schema: pa.Schema) -> str:
+    """The columns of a schema as ``CREATE TABLE`` wants them."""
+    return ", ".join(f"{field.name} {_SQL_TYPES[field.type]}" for field in schema)
+
+
+def read_parquet(file: Path | pa.NativeFile) -> Iterator[pa.Table]:
+    """The rows of a Parquet file, some at a time."""
+    with pq.ParquetFile(file) as opened:
+        for batch in opened.iter_batches(BATCH_ROWS):
+            yield pa.Table.from_batches([batch])
 
 
 class SpillDatabase:
@@ -39,7 +63,7 @@ class SpillDatabase:
                 folder / "spill.duckdb",
                 config={
                     "memory_limit": MEMORY,
-                    "threads": min(THREADS, os.cpu_count() or 1),
+                    "threads": min(THREADS, cores()),
                     "temp_directory": str(folder / "spill"),
                     "preserve_insertion_order": False,  # every order that counts is asked for
                     "autoinstall_known_extensions": False,
