@@ -4,11 +4,11 @@ import json
 import re
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commandline import command
 from storemaker import Picture, learn, make_store
 from test_evaluation import LABEL, SOURCE, truth_of
 
@@ -16,7 +16,7 @@ from depthsieve.datasets import load_dataset
 from depthsieve.evaluation.writing import FILES
 from depthsieve.store import open_store
 from depthsieve_cli.evaluate import _factor, _knee, _number
-from depthsieve_cli.main import cli, main
+from depthsieve_cli.main import cli
 
 COUNT = 9
 PAGE = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
@@ -34,19 +34,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["depthsieve", "evaluate", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        main()
-    assert isinstance(exit_info.value.code, int)
-    return exit_info.value.code
+def evaluate(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    return command(monkeypatch, "evaluate", *arguments)
 
 
 def test_the_report_says_all_that_was_measured(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert command(monkeypatch, made / "labels", "--ground-truth", made / "depth", "--out", out) == 3
+    assert evaluate(monkeypatch, made / "labels", "--ground-truth", made / "depth", "--out", out) == 3
     told = capsys.readouterr()
     body = json.loads((out / "evaluation.json").read_bytes())
     mean, lines = body["mean"], told.out.splitlines()
@@ -80,7 +76,7 @@ def test_the_terms_of_a_dataset_stand_in_the_report(
     copy = tmp_path / "labels"
     shutil.copytree(made / "labels", copy)
     learn(open_store(copy), {"default": load_dataset("vkitti2").note})
-    assert command(monkeypatch, copy, "--ground-truth", made / "depth", "--out", tmp_path / "out") == 3
+    assert evaluate(monkeypatch, copy, "--ground-truth", made / "depth", "--out", tmp_path / "out") == 3
     line = "Dataset vkitti2 (source default): CC BY-NC-SA 3.0 (commercial use: no; labels may be passed on: yes"
     assert line in capsys.readouterr().out
     note = json.loads((tmp_path / "out" / "evaluation.json").read_bytes())["datasets"]["default"]
@@ -90,7 +86,7 @@ def test_the_terms_of_a_dataset_stand_in_the_report(
 def test_json_is_the_whole_result_and_quiet(
     made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(monkeypatch, made / "labels", "--ground-truth", made / "depth", "--json") == 3
+    assert evaluate(monkeypatch, made / "labels", "--ground-truth", made / "depth", "--json") == 3
     told = capsys.readouterr()
     assert told.err == ""
     body = json.loads(told.out)
@@ -107,7 +103,7 @@ def test_a_part_of_the_images_is_enough(
     (tmp_path / "a").mkdir()
     np.save(tmp_path / "a" / "0.depth_meters.npy", truth_of(0))
     arguments = ["--ground-truth", tmp_path, "--replace", ".png", ".depth_meters.npy", "--pattern", "a/{name}"]
-    assert command(monkeypatch, made / "labels", *arguments) == 0
+    assert evaluate(monkeypatch, made / "labels", *arguments) == 0
     text = capsys.readouterr().out
     assert "1 image, " in text
     assert "Note: files called depth_meters are Hypersim's" in text
@@ -121,7 +117,7 @@ def test_options_reach_the_evaluation(
 ) -> None:
     options = ["--scale", 2, "--min-depth", 0.5, "--max-depth", 3, "--align", "scale", "--count-from", 0]
     options += ["--dataset", "d", "--distance-to-depth", 60, "--replace", "a", "b", "--replace", "b", "a", "--json"]
-    command(monkeypatch, made / "labels", "--ground-truth", made / "depth", *options)
+    evaluate(monkeypatch, made / "labels", "--ground-truth", made / "depth", *options)
     body = json.loads(capsys.readouterr().out)
     assert body["settings"] == {
         "min_depth": 0.5,
@@ -163,7 +159,7 @@ def test_bad_input_is_one_line_and_the_right_exit_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert command(monkeypatch, *[argument.format(made=made) for argument in arguments]) == code
+    assert evaluate(monkeypatch, *[argument.format(made=made) for argument in arguments]) == code
     told = capsys.readouterr()
     assert told.out == ""
     (line,) = [line for line in re.split(r"[\r\n]", told.err) if "Error" in line]

@@ -2,28 +2,19 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+from commandline import command
 from labelled import small_teacher, write_photo, write_photos
 
 import depthsieve
 from depthsieve.store import open_store
-from depthsieve_cli.main import main
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(small_teacher(tmp_path_factory.mktemp("teacher") / "t"))
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["depthsieve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        main()
-    assert isinstance(exit_info.value.code, int)
-    return exit_info.value.code
 
 
 def test_a_folder_then_nothing_to_do(

@@ -2,13 +2,12 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from commandline import command
 from labelled import small_teacher, write_photos
 
-from depthsieve_cli.main import main
 from depthsieve_cli.output import size
 from depthsieve_cli.plan import _duration
 
@@ -16,14 +15,6 @@ from depthsieve_cli.plan import _duration
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(small_teacher(tmp_path_factory.mktemp("teacher") / "t"))
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["depthsieve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        main()
-    assert isinstance(exit_info.value.code, int)
-    return exit_info.value.code
 
 
 def test_a_plan_says_what_is_left_and_writes_nothing_unless_told_to(

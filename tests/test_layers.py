@@ -18,6 +18,7 @@ import pytest
 import torch
 import xarray
 import zarr
+from commandline import command
 from labelled import decided_bytes, job_of, small_teacher, unlabelled_copy, write_photos
 from numpy.typing import NDArray
 from PIL import Image
@@ -41,7 +42,6 @@ from depthsieve.store.layers import commit_to_layer, find_layer
 from depthsieve.store.leases import Leases
 from depthsieve.store.schema import ENCODING
 from depthsieve.teachers import load_teacher
-from depthsieve_cli.main import main
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from flip_bits import flip, kinds_of
@@ -126,14 +126,6 @@ def expected_codes(
 
 def check(store: Path, repair: bool = False) -> VerifyReport:
     return verify(store, repair=repair, progress=False)
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["depthsieve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        main()
-    assert isinstance(exit_info.value.code, int)
-    return exit_info.value.code
 
 
 def change(path: Path) -> None:

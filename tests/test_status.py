@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import command
 from labelled import small_teacher, write_photos
 
 import depthsieve
@@ -18,7 +19,6 @@ from depthsieve.storage import open_root
 from depthsieve.store import Store
 from depthsieve.store.leases import Leases
 from depthsieve.store.status import status
-from depthsieve_cli.main import main
 from depthsieve_cli.status import _duration
 
 SETTINGS: dict[str, Any] = {"batch_size": 2, "threads": 1, "shard_size": 2, "progress": False}
@@ -40,14 +40,6 @@ def store(tmp_path: Path, teacher: str) -> Path:
     depthsieve.plan(photos, tmp_path / "store", write=True, teacher=teacher, **SETTINGS)
     depthsieve.label(photos, tmp_path / "store", teacher=teacher, part="1/2", **SETTINGS)
     return tmp_path / "store"
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["depthsieve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        main()
-    assert isinstance(exit_info.value.code, int)
-    return exit_info.value.code
 
 
 def test_what_is_done_failed_and_left(store: Path) -> None:

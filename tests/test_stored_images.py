@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from commandline import command
 from labelled import decided_bytes, job_of, small_teacher, unlabelled_copy, write_photo, write_photos
 from numpy.typing import NDArray
 from PIL import Image
@@ -36,7 +37,6 @@ from depthsieve.store.schema import ENCODING
 from depthsieve.store.status import status
 from depthsieve.store.stored_images import QUALITY, StoredImages, encode_image, pack_images, to_label_shape
 from depthsieve.storing import store_images, without_images
-from depthsieve_cli.main import main
 
 SETTINGS: dict[str, Any] = {"batch_size": 2, "threads": 1, "shard_size": 3, "progress": False}
 
@@ -77,14 +77,6 @@ def places(store: Path) -> dict[str, tuple[str, int, tuple[int, int]]]:
     rows = open_store(store).index().to_pylist()
     labelled = [row for row in rows if row["status"] == "labelled"]
     return {row["id"]: (row["shard"], row["row"], (row["label_height"], row["label_width"])) for row in labelled}
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["depthsieve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        main()
-    assert isinstance(exit_info.value.code, int)
-    return exit_info.value.code
 
 
 def psnr(first: NDArray[Any], second: NDArray[Any]) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commandline import command
 from labelled import decided_bytes, small_teacher, write_photo, write_photos
 
 import depthsieve
@@ -24,7 +25,6 @@ from depthsieve.storage.local import list_folder
 from depthsieve.store import open_store
 from depthsieve.store.leases import PLAN, Lease, Leases
 from depthsieve.store.writer import group_name
-from depthsieve_cli.main import main
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from flip_bits import flip, kinds_of
@@ -315,14 +315,6 @@ def test_no_store_is_no_store(tmp_path: Path) -> None:
         with pytest.raises(StoreNotFound):
             check(tmp_path / "nothing", repair)
     assert not (tmp_path / "nothing").exists()
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["depthsieve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        main()
-    assert isinstance(exit_info.value.code, int)
-    return exit_info.value.code
 
 
 def test_the_command(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

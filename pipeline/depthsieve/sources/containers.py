@@ -90,20 +90,12 @@ class Descriptor:
         return b"".join(parts)
 
 
-class Window:
-    """A stretch of a file as a file of its own."""
+class Readable:
+    """What a file of ``size`` bytes needs beside ``read``: a position."""
 
-    def __init__(self, descriptor: Descriptor, offset: int, size: int) -> None:
-        self._descriptor = descriptor
-        self._offset = offset
+    def __init__(self, size: int) -> None:
         self._size = size
         self._at = 0
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(0, self._size - self._at)
-        data = self._descriptor.at(self._offset + self._at, left if size < 0 else min(size, left))
-        self._at += len(data)
-        return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
         self._at = max(0, offset + (0, self._at, self._size)[whence])
@@ -111,6 +103,21 @@ class Window:
 
     def tell(self) -> int:
         return self._at
+
+
+class Window(Readable):
+    """A stretch of a file as a file of its own."""
+
+    def __init__(self, descriptor: Descriptor, offset: int, size: int) -> None:
+        super().__init__(size)
+        self._descriptor = descriptor
+        self._offset = offset
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._size - self._at)
+        data = self._descriptor.at(self._offset + self._at, left if size < 0 else min(size, left))
+        self._at += len(data)
+        return data
 
 
 def suffix_of(path: bytes) -> str:

@@ -15,7 +15,7 @@ class MemberIndex:
         self._names = array("Q")
         self._columns: tuple[NDArray[np.int64], ...] = ()
         self._sorted: NDArray[np.uint64] = np.zeros(0, np.uint64)
-        self.has_duplicates = False
+        self._has_duplicates = False
 
     def add(self, name: bytes, *values: int) -> None:
         """Add a member."""
@@ -30,7 +30,7 @@ class MemberIndex:
         self._sorted, first_U = np.unique(names_N[::-1], return_index=True)
         last_U = len(names_N) - 1 - first_U
         self._columns = tuple(np.frombuffer(column, np.int64)[last_U] for column in self._added)
-        self.has_duplicates = len(last_U) < len(names_N)
+        self._has_duplicates = len(last_U) < len(names_N)
         self._added, self._names = (), array("Q")
 
     def find(self, name: bytes) -> tuple[int, ...] | None:
@@ -40,6 +40,11 @@ class MemberIndex:
         if at == len(self._sorted) or self._sorted[at] != wanted:
             return None
         return tuple(int(column[at]) for column in self._columns)
+
+    def is_replaced(self, name: bytes, first: int) -> bool:
+        """Whether a later member has taken the name of the one whose first value is ``first``."""
+        found = self.find(name) if self._has_duplicates else None
+        return found is not None and found[0] != first
 
     def column(self, field: int) -> NDArray[np.int64]:
         """One value of every member that can be found."""

@@ -60,12 +60,10 @@ class TarContainer:
     def members(self, passed: Passed) -> Iterator[Member]:
         """See :class:`~depthsieve.sources.containers.Container`."""
         for entry in self._walk():
-            if entry.reason is None and self._index.has_duplicates:
-                found = self._index.find(entry.name)
-                if found is not None and found[0] != entry.offset:
-                    passed.other += 1  # a later member has taken its name
-                    continue
-            yield from listed_member(entry.name, entry.size, entry.reason, passed)
+            if entry.reason is None and self._index.is_replaced(entry.name, entry.offset):
+                passed.other += 1
+            else:
+                yield from listed_member(entry.name, entry.size, entry.reason, passed)
 
     def open(self, place: str) -> tuple[BinaryIO, int]:
         """See :class:`~depthsieve.sources.containers.Container`."""

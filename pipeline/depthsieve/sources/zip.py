@@ -18,6 +18,7 @@ from depthsieve.sources.containers import (
     MAX_FILE_BYTES,
     Descriptor,
     Member,
+    Readable,
     Window,
     listed_member,
     plain_name,
@@ -61,12 +62,9 @@ class ZipContainer:
     def members(self, passed: Passed) -> Iterator[Member]:
         """See :class:`~depthsieve.sources.containers.Container`."""
         for entry in self._walk():
-            if entry.name and entry.reason is None and self._index.has_duplicates:
-                found = self._index.find(entry.name)
-                if found is not None and found[0] != entry.offset:
-                    passed.other += 1  # a later member has taken its name
-                    continue
-            if entry.name:
+            if entry.name and entry.reason is None and self._index.is_replaced(entry.name, entry.offset):
+                passed.other += 1
+            elif entry.name:
                 yield from listed_member(entry.name, entry.size, entry.reason, passed)
 
     def open(self, place: str) -> tuple[BinaryIO, int]:
@@ -161,15 +159,14 @@ class ZipContainer:
             yield _Entry(plain, offset + self._before, packed, size, method, crc, reason)
 
 
-class _Inflated:
+class _Inflated(Readable):
     """A deflated member as a file; as much is unpacked as is asked for."""
 
     def __init__(self, packed: Window, size: int) -> None:
+        super().__init__(size)
         self._packed = packed
-        self._size = size
         self._unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
         self._data = io.BytesIO()
-        self._at = 0
 
     def read(self, size: int = -1) -> bytes:
         end = self._size if size < 0 else min(self._at + size, self._size)
@@ -185,13 +182,6 @@ class _Inflated:
         data = self._data.read(max(0, end - self._at))
         self._at += len(data)
         return data
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
 
 
 def _wide(size: int, packed: int, offset: int, extra: bytes) -> tuple[int, int, int]:
