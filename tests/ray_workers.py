@@ -58,7 +58,7 @@ class OrderedWorker(RayWorker):
             time.sleep(3600)
         if fate.startswith("creep"):
             for _ in range(10):
-                time.sleep(0.5)
+                time.sleep(0.6)
                 self._count(shard_id, 1)
         if fate.startswith("raise"):
             raise ArithmeticError("a bug\nof two lines")

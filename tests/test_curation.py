@@ -169,7 +169,8 @@ def test_the_same_store_and_options_give_the_same_bytes_in_any_process(store: St
 @pytest.mark.parametrize("cut", CUTS, ids=lambda cut: cut.option)
 def test_each_cut_is_one_comparison_of_one_column(store: Store, tmp_path: Path, cut: Any) -> None:
     everything = tmp_path / "all.parquet"
-    from depthsieve.curation.table import image_table, settled_index
+    from depthsieve.curation.table import image_table
+    from depthsieve.store.index import settled_index
 
     table = image_table(store, settled_index(store)[0], 0.10)
     values = dict(zip(table["id"].to_pylist(), table[cut.column].to_pylist(), strict=True))
@@ -182,7 +183,8 @@ def test_each_cut_is_one_comparison_of_one_column(store: Store, tmp_path: Path, 
 
 
 def test_unreliable_is_the_share_under_the_datasets_threshold(store: Store) -> None:
-    from depthsieve.curation.table import image_table, settled_index
+    from depthsieve.curation.table import image_table
+    from depthsieve.store.index import settled_index
 
     table = image_table(store, settled_index(store)[0], 0.3)
     ids = table["id"].to_pylist()

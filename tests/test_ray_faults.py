@@ -213,13 +213,13 @@ def test_tasks_are_pulled_as_there_is_room_and_an_exception_is_an_error_of_its_s
 def test_silence_ends_the_run_with_the_name_of_the_shard_and_its_place_but_slowness_does_not(
     orders: Path, job: LabelJob
 ) -> None:
-    """The first shard takes five seconds, in which its worker says that images are done."""
+    """The first shard takes six seconds, in which its worker says that images are done."""
     slow, hung, *_ = shards_of(job)
     order(orders, slow, "creep")
     order(orders, hung, "hang")
-    runner = ray_runner(RayOptions(1, 1, watchdog_s=2), OrderedWorker)(job, map(ShardTask, (slow, hung)), Stop())
+    runner = ray_runner(RayOptions(1, 1, watchdog_s=4), OrderedWorker)(job, map(ShardTask, (slow, hung)), Stop())
     assert next(runner) == ShardResult(slow, labelled=1)
-    silent = rf"no Ray worker has done anything for 2 s; look at shard {hung} on node [\d.]+, process \d+$"
+    silent = rf"no Ray worker has done anything for 4 s; look at shard {hung} on node [\d.]+, process \d+$"
     with pytest.raises(RunError, match=silent):
         next(runner)
 
