@@ -17,6 +17,10 @@ from depthsieve.losses.threshold import DIGIT_BITS
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
 MASK_AND_TRIM, PROTECT, PROCESSES, SEGMENTATION, NORMALS = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
 
+TORCHS_OWN_END = "terminate called without an active exception"
+"""What a process says that torch ends when all is done: a thread of gloo that still held a tensor when Python was
+ending (as https://github.com/pytorch/pytorch/pull/179291 describes; seen with torch 2.13 on a loaded machine)."""
+
 
 def printed_by(example: str) -> str:
     """What an example prints."""
@@ -56,7 +60,10 @@ def test_several_processes(place: Path) -> None:
     started = re.search(r"torchrun (--nproc-per-node 2) (train.py)", PROCESSES)
     assert started is not None
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *started[1].split(), started[2]]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=300)
+    for _ in range(5):
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=300)
+        if TORCHS_OWN_END not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"loss over all processes \d\.\d{4}\n", done.stdout)
 
