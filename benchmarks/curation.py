@@ -2,6 +2,7 @@
 
     python benchmarks/curation.py                             # 300 images, and the photos where there are any
     python benchmarks/curation.py --photos photos/ --work w/  # keeps images, store and a picture of what went in w/
+    python benchmarks/curation.py --seed 1                    # another set, on which no limit was chosen
 
 Prints three tables in Markdown: recall and precision of each cut on images with planted faults (benchmarks/planted.py),
 labelled with the embedded teacher; near-duplicates at several similarities; and the seconds of ``--where`` over a
@@ -143,13 +144,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="folder of real photos that are good")
     parser.add_argument("--work", type=Path, help="where images and store are kept; a store there is used again")
+    parser.add_argument("--seed", type=int, default=0, help="another set; 0 is the one that --faulty was chosen on")
     parser.add_argument("--rows", type=float, default=1e6)
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="curation-")))
         work.mkdir(parents=True, exist_ok=True)
         print("making and labelling the images", file=sys.stderr)
-        planted = make_planted(work / "images", options.photos)
+        planted = make_planted(work / "images", options.photos, options.seed)
         depthsieve.label(work / "images", work / "labels", teacher="tiny", progress=False)
         store, subset = work / "labels", work / "subset.parquet"
         cuts_table(store, subset, planted)

@@ -45,10 +45,12 @@ class Planted:
 
 
 def make_planted(folder: Path, photos: Path | None = None, seed: int = 0, share: float = 1.0) -> list[Planted]:
-    """Write the set. ``share`` scales how many there are of each kind; at least two of each are made."""
+    """Write the set, another one for each ``seed``. ``share`` scales how many there are of each kind; at least two of
+    each are made."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     counts = {kind: max(2, round(count * share)) for kind, count in COUNTS.items()}
+    scenes = 10_000 * seed
     found: list[Planted] = []
     good: list[tuple[str, np.ndarray[Any, Any]]] = []
 
@@ -59,7 +61,7 @@ def make_planted(folder: Path, photos: Path | None = None, seed: int = 0, share:
         return name
 
     for number in range(counts["good"]):
-        rgb_HW3 = _scene(1000 + number, random)
+        rgb_HW3 = _scene(scenes + 1000 + number, random)
         good.append((keep("good", number, rgb_HW3), rgb_HW3))
     for number, path in enumerate(sorted(photos.iterdir()) if photos and photos.is_dir() else []):
         with Image.open(path) as image:
@@ -68,7 +70,7 @@ def make_planted(folder: Path, photos: Path | None = None, seed: int = 0, share:
             rgb_HW3 = np.asarray(rgb)
         good.append((keep("photo", number, rgb_HW3), rgb_HW3))
     for number in range(counts["blurred"]):
-        rgb_HW3 = _scene(5000 + number, random)
+        rgb_HW3 = _scene(scenes + 5000 + number, random)
         sigma = random.uniform(0.008, 0.02) * HEIGHT  # 4 to 10 pixels of 480: out of focus, or shaken
         if number % 2:
             rgb_HW3 = cv2.GaussianBlur(rgb_HW3, (0, 0), sigma)
@@ -76,7 +78,7 @@ def make_planted(folder: Path, photos: Path | None = None, seed: int = 0, share:
             rgb_HW3 = _shaken(rgb_HW3, 4 * sigma, random.uniform(0, np.pi))
         keep("blurred", number, rgb_HW3)
     for number in range(counts["black"]):
-        dark_HW3 = _scene(6000 + number, random) * random.uniform(0.0, 0.04) + random.normal(0, 1.5, (HEIGHT, WIDTH, 3))
+        dark_HW3 = _scene(scenes + 6000 + number, random) * random.uniform(0.0, 0.04) + random.normal(0, 1.5, (HEIGHT, WIDTH, 3))
         keep("black", number, np.clip(dark_HW3, 0, 255).astype(np.uint8))
     for number in range(counts["flat"]):
         keep("flat", number, _flat(random))

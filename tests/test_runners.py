@@ -37,6 +37,12 @@ def label_in_its_own_process(
     return result
 
 
+def layers_bytes(store: Path) -> dict[Path, bytes]:
+    """What lies in the layers of a store, by its path in them."""
+    files = [path for path in sorted((store / "layers").glob("*/shards/**/*")) if path.is_file()]
+    return {path.relative_to(store / "layers"): path.read_bytes() for path in files}
+
+
 def processes_mentioning(text: str) -> list[str]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -68,13 +74,17 @@ def test_ray_gives_the_bytes_of_the_local_runner_and_leaves_nothing(
     photos = write_photos(tmp_path / "photos", 10)
     truncated = (photos / "photo 4.png").read_bytes()[:500]
     (photos / "photo 4.png").write_bytes(truncated)
-    local = label_in_its_own_process(photos, tmp_path / "local", teacher, tmp_path / "home", runner="local")
+    both: dict[str, object] = {"store_images": True, "signals": "flip,lowres", "keep_signals": True}
+    local = label_in_its_own_process(photos, tmp_path / "local", teacher, tmp_path / "home", runner="local", **both)
     assert local == [9, 1, 0, [], False]
     on_ray = label_in_its_own_process(
-        photos, tmp_path / "ray", teacher, tmp_path / "home", runner="ray", workers=2, sessions=sessions
+        photos, tmp_path / "ray", teacher, tmp_path / "home", runner="ray", workers=2, sessions=sessions, **both
     )
     assert on_ray == [9, 1, 0, [], True]
     assert decided_bytes(tmp_path / "ray") == decided_bytes(tmp_path / "local")
+    layers = layers_bytes(tmp_path / "local")
+    assert layers_bytes(tmp_path / "ray") == layers
+    assert {path.parts[0] for path in layers} == {"features", "images", "signals"}
     assert list((tmp_path / "home").iterdir()) == []
     assert list(sessions.iterdir()) == []
     assert processes_mentioning(str(sessions)) == []
