@@ -44,7 +44,7 @@ EXPRESSIONS = (
 def cuts_table(store: Path, subset: Path, planted: list[Planted]) -> None:
     """Each of the cuts of ``--faulty``: of what it drops and was still there, how much is what it is for."""
     kind_of = {f"default/{one.name}": one.kind for one in planted}
-    depthsieve.curate(store, subset, faulty=True)
+    depthsieve.curate(store, subset, progress=False, faulty=True)
     rows = pq.read_table(subset).to_pylist()
     print("\n| cut | for | planted | dropped | recall | precision |\n| --- | --- | --- | --- | --- | --- |")
     for cut, kinds in FAULTS.items():
@@ -67,14 +67,14 @@ def duplicates_table(store: Path, subset: Path, planted: list[Planted]) -> None:
     kind_of = {f"default/{one.name}": one.kind for one in planted}
     print("\n| similarity | to find | dropped | recall | precision |", *(f" {kind} |" for kind in COPIES), sep="")
     print("| --- " * (5 + len(COPIES)) + "|")
-    depthsieve.curate(store, subset, faulty=True)
+    depthsieve.curate(store, subset, progress=False, faulty=True)
     left = [row["id"] for row in pq.read_table(subset).to_pylist() if row["keep"]]
     groups: dict[str, list[str]] = {}
     for image in left:
         groups.setdefault(origin[image], []).append(image)
     to_find = sum(len(group) - 1 for group in groups.values())
     for similarity in SIMILARITIES:
-        depthsieve.curate(store, subset, faulty=True, near_duplicates=similarity)
+        depthsieve.curate(store, subset, progress=False, faulty=True, near_duplicates=similarity)
         rows = [row for row in pq.read_table(subset).to_pylist() if row["step"].startswith("near-dup")]
         right = [row for row in rows if origin[row["reason"].split()[2]] == origin[row["id"]]]
         gone = {row["id"] for row in right}
@@ -156,7 +156,7 @@ def main() -> None:
         store, subset = work / "labels", work / "subset.parquet"
         cuts_table(store, subset, planted)
         duplicates_table(store, subset, planted)
-        done: CurateSummary = depthsieve.curate(store, subset, faulty=True, near_duplicates=0.85)
+        done: CurateSummary = depthsieve.curate(store, subset, progress=False, faulty=True, near_duplicates=0.85)
         print(f"\n{done.kept} of {done.images} images kept in {done.seconds:.1f} s, {os.cpu_count()} cores")
         picture(work / "images", subset, work / "curation.png")
         where_table(int(options.rows))

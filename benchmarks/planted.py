@@ -78,7 +78,8 @@ def make_planted(folder: Path, photos: Path | None = None, seed: int = 0, share:
             rgb_HW3 = _shaken(rgb_HW3, 4 * sigma, random.uniform(0, np.pi))
         keep("blurred", number, rgb_HW3)
     for number in range(counts["black"]):
-        dark_HW3 = _scene(scenes + 6000 + number, random) * random.uniform(0.0, 0.04) + random.normal(0, 1.5, (HEIGHT, WIDTH, 3))
+        dark_HW3 = _scene(scenes + 6000 + number, random) * random.uniform(0.0, 0.04)
+        dark_HW3 = dark_HW3 + random.normal(0, 1.5, (HEIGHT, WIDTH, 3))
         keep("black", number, np.clip(dark_HW3, 0, 255).astype(np.uint8))
     for number in range(counts["flat"]):
         keep("flat", number, _flat(random))

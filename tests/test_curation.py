@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commandline import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from storemaker import Picture, make_store
@@ -32,7 +33,6 @@ from depthsieve.masking import masked_share, threshold_code
 from depthsieve.store import Store, open_store
 from depthsieve.store.layer_kinds import features_spec
 from depthsieve.store.layers import commit_to_layer, make_layer
-from depthsieve_cli.main import main
 
 IMAGES = 12
 GOOD = {"detail": 8.0, "sharpness": 0.7, "text": 0.8, "luma": 0.5, "colourfulness": 30.0, "depth_range": 0.7}
@@ -367,8 +367,10 @@ def test_neighbours_come_nearest_first_with_themselves() -> None:
     raw, _ = crowd(5, 10, 16, 0.1)
     vectors = Vectors.of(raw)
     rows = vectors.rows(slice(None))
-    ((part, similar, numbers),) = nearest(vectors, vectors, 4, 2)
+    told: list[int] = []
+    ((part, similar, numbers),) = nearest(vectors, vectors, 4, 2, told.append)
     assert part == slice(0, 50) and numbers[:, 0].tolist() == list(range(50))
+    assert sum(told) == 100  # put in, and looked up
     np.testing.assert_allclose(similar, np.sort(rows @ rows.T, axis=1)[:, :-5:-1], atol=1e-5)
 
 
@@ -467,29 +469,27 @@ def test_only_a_subset_file_is_replaced_and_nothing_is_left_by_a_failure(store: 
 # --- the command line
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["depthsieve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return int(caught.value.code or 0)
-
-
 def test_the_command_prints_the_funnel_and_writes_only_if_told(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "s.parquet"
-    assert run(monkeypatch, "curate", store.location, "-o", path, "--dry-run", "--faulty", "--near-duplicates") == 0
-    out = capsys.readouterr().out
+    assert command(monkeypatch, "curate", store.location, "-o", path, "--dry-run", "--faulty", "--near-duplicates") == 0
+    out, err = capsys.readouterr()
+    assert [bar for bar in ("histograms: ", "embeddings: ", "near-duplicates: ") if bar not in err] == []
+    assert "\n" not in err
     assert "near-duplicates 0.85  8   2        6    by the teacher's backbone" in out
     assert out.endswith("6 of 13 images (46.2%) are kept. Nothing was written.\n")
     assert not path.exists()
-    assert run(monkeypatch, "curate", store.location) == 2
+    assert command(monkeypatch, "curate", store.location) == 2
     assert "name the file to write with -o" in capsys.readouterr().err
-    assert run(monkeypatch, "curate", store.location, "-o", path, "--max", 3, "--near-duplicates", 0.9, "--json") == 0
-    shown = json.loads(capsys.readouterr().out)
+    steps = ("--max", 3, "--near-duplicates", 0.9)
+    assert command(monkeypatch, "curate", store.location, "-o", path, *steps, "--json") == 0
+    out, err = capsys.readouterr()
+    shown = json.loads(out)
+    assert err == ""
     assert (shown["kept"], shown["subset"], shown["steps"][-1]["name"]) == (3, str(path), "max 3")
     assert len(kept(path)) == 3
-    assert run(monkeypatch, "curate", store.location, "--dry-run", "--where", "ski > 1") == 2
+    assert command(monkeypatch, "curate", store.location, "--dry-run", "--where", "ski > 1") == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -506,6 +506,6 @@ def test_an_image_is_explained(
         + [f"kept instead of its near-duplicate {name(n)}" for n in sorted({4, 5, 6} - {best})],
     }  # fmt: skip
     for number, lines in expected.items():
-        assert run(monkeypatch, "curate", store.location, *options, "--explain", name(number)) == 0
+        assert command(monkeypatch, "curate", store.location, *options, "--explain", name(number)) == 0
         out = capsys.readouterr().out
         assert all(line in out for line in lines), (lines, out)

@@ -65,7 +65,7 @@ def cut_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--reliability", metavar="NAME", help="Go by a layer that recalibrate made.")
 @click.option("--explain", metavar="ID", help="Say why this image is in or out, with these options; writes nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the funnel as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the funnel as JSON; no progress bars.")
 def curate(
     store: str,
     subset: Path | None,
@@ -85,7 +85,7 @@ def curate(
     from depthsieve.curation.curating import curate as run_curate  # faiss and duckdb
 
     target = None if dry_run or explain is not None else subset
-    summary = run_curate(store, target, reliability=reliability, explain=explain, **options)
+    summary = run_curate(store, target, reliability=reliability, explain=explain, progress=not as_json, **options)
     if as_json:
         print_json(dataclasses.asdict(summary))
     elif summary.explained is not None:

@@ -60,6 +60,7 @@ def curate(
     *,
     reliability: str | None = None,
     explain: str | None = None,
+    progress: bool = True,
     **options: Any,
 ) -> CurateSummary:
     """Choose the images of a store that are worth training on; every other one gets the reason why it is left out.
@@ -74,6 +75,7 @@ def curate(
             writes nothing.
         reliability: the name of a layer that :func:`depthsieve.recalibrate` made, whose reliability counts.
         explain: the id of an image; the summary then says why it is in or out.
+        progress: bars on stderr while it takes long.
         **options: the fields of :class:`CurateSettings`.
 
     Raises:
@@ -91,11 +93,11 @@ def curate(
     index, snapshot = settled_index(opened)
     if explain is not None and explain not in index["id"].to_pylist():
         raise UsageError(f"{opened.location} knows no image {explain!r}; ids look like {_example(index)}")
-    table = image_table(opened, index, settings.drop)
+    table = image_table(opened, index, settings.drop, progress)
     if not len(table):
         raise StoreError(f"{opened.location} has no labelled image; label into it first")
     without, states = unlabelled(index)
-    funnel = Funnel(table, settings, _Vectors(opened, table).of, cores())
+    funnel = Funnel(table, settings, _Vectors(opened, table, progress).of, cores(), progress)
     funnel.steps.append(Step(LABELLED, len(index), len(without)))
     funnel.run()
     if subset is not None:
@@ -116,8 +118,8 @@ def curate(
 class _Vectors:
     """The vectors of a table's images, read when they are first needed."""
 
-    def __init__(self, store: Store, table: pa.Table) -> None:
-        self._store, self._table = store, table
+    def __init__(self, store: Store, table: pa.Table, progress: bool) -> None:
+        self._store, self._table, self._progress = store, table, progress
         self._read: tuple[NDArray[np.float16] | None, str] | None = None
 
     def of(self, rows: NDArray[np.int64]) -> tuple[Vectors, str]:
@@ -140,7 +142,7 @@ class _Vectors:
         if features.embedding_size is None:
             return None, "perceptual hash (no embeddings are kept)"
         shard_N, row_N = (self._table[name].combine_chunks() for name in ("shard", "row"))
-        embedding_ND = features.embeddings(shard_N, row_N)
+        embedding_ND = features.embeddings(shard_N, row_N, self._progress)
         lacking = int((~embedding_ND.any(axis=1)).sum())
         if lacking:
             return None, f"perceptual hash ({lacking} images have no embedding)"

@@ -2,6 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from depthsieve.curation.neighbours import cluster
 from depthsieve.curation.vectors import Vectors
@@ -17,7 +18,7 @@ def is_exact(images: int, wanted: int) -> bool:
     return images * wanted <= MOST_PRODUCTS
 
 
-def most_diverse(vectors: Vectors, wanted: int, threads: int) -> NDArray[np.bool_]:
+def most_diverse(vectors: Vectors, wanted: int, threads: int, progress: bool = False) -> NDArray[np.bool_]:
     """True for ``wanted`` of the images, which come in the order of their quality.
 
     The first is the best one; each next one is that whose nearest chosen image is the farthest away (Gonzalez 1985: the
@@ -28,14 +29,14 @@ def most_diverse(vectors: Vectors, wanted: int, threads: int) -> NDArray[np.bool
         return np.ones(len(vectors), np.bool_)
     chosen_N = np.zeros(len(vectors), np.bool_)
     if not is_exact(len(vectors), wanted):
-        cluster_N = cluster(vectors, min(CLUSTERS, wanted), threads)
+        cluster_N = cluster(vectors, min(CLUSTERS, wanted), threads, progress)
         order = np.lexsort((np.arange(len(vectors)), turns(cluster_N)))
         chosen_N[order[:wanted]] = True
         return chosen_N
     rows_ND = vectors.rows(slice(None))
     nearest_N = np.full(len(vectors), -2, np.float32)
     number = 0
-    for _ in range(wanted):
+    for _ in tqdm(range(wanted), desc="most diverse", unit=" images", disable=not progress, leave=False):
         chosen_N[number] = True
         np.maximum(nearest_N, np.einsum("nd,d->n", rows_ND, rows_ND[number]), out=nearest_N)
         number = int(np.argmin(np.where(chosen_N, np.inf, nearest_N)))

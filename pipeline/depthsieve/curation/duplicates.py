@@ -1,10 +1,12 @@
 """Near-duplicates: which images go, each for one that stays. Axes: N images, E pairs of images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from depthsieve.curation.neighbours import nearest
 from depthsieve.curation.vectors import Vectors, hamming
@@ -57,7 +59,9 @@ class _Pairs:
         return cls(first_E, second_E, similar_E, bits_E)
 
 
-def find_duplicates(vectors: Vectors, phash_N: NDArray[np.uint64], threshold: float, threads: int = 2) -> Duplicates:
+def find_duplicates(
+    vectors: Vectors, phash_N: NDArray[np.uint64], threshold: float, threads: int = 2, progress: bool = False
+) -> Duplicates:
     """Drop every image that is like a better one that stays. Images come in the order of their quality, the best first.
 
     A greedy cover, not connected components: each image that goes is itself like the one that stays for it, so a film
@@ -75,7 +79,11 @@ def find_duplicates(vectors: Vectors, phash_N: NDArray[np.uint64], threshold: fl
     known: list[_Pairs] = []
     count = NEIGHBOURS
     while len(rows) > 1:
-        first_E, second_E, full_N = _near(vectors, crowd, rows, threshold, min(count, len(rows)), threads)
+        total = len(rows) + len(crowd)  # each is put in, and each is looked up
+        with tqdm(desc="near-duplicates", unit=" images", total=total, disable=not progress, leave=False) as bar:
+            first_E, second_E, full_N = _near(
+                vectors, crowd, rows, threshold, min(count, len(rows)), threads, bar.update
+            )
         similar_E, bits_E = vectors.products(first_E, second_E), hamming(phash_N[first_E], phash_N[second_E])
         alike_E = (similar_E >= threshold) & (bits_E <= MOST_BITS)
         new = _Pairs(
@@ -96,7 +104,13 @@ def find_duplicates(vectors: Vectors, phash_N: NDArray[np.uint64], threshold: fl
 
 
 def _near(
-    vectors: Vectors, crowd: NDArray[np.int64], rows: NDArray[np.int64], threshold: float, count: int, threads: int
+    vectors: Vectors,
+    crowd: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    threshold: float,
+    count: int,
+    threads: int,
+    told: Callable[[int], object],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Pairs (better, worse) of images that may be alike, one of ``crowd`` and one of ``rows``, each once, in order; and
     which images [N] may have more neighbours as near among the ``rows`` than were looked at."""
@@ -104,7 +118,7 @@ def _near(
     among, asking = (vectors, vectors) if whole else (vectors.take(rows), vectors.take(crowd))
     keys: list[NDArray[np.int64]] = []
     full_N = np.zeros(len(vectors), np.bool_)
-    for part, similar, numbers in nearest(among, asking, count, threads):
+    for part, similar, numbers in nearest(among, asking, count, threads, told):
         near = (similar >= threshold - MARGIN) & (numbers >= 0)
         full_N[crowd[part]] = near[:, -1] & (count < len(rows))
         row, column = np.nonzero(near)

@@ -37,12 +37,13 @@ class Step:
 @dataclass
 class Funnel:
     """Goes through the steps of ``settings`` over ``table`` (a row an image, sorted by id). ``vectors_of`` gives the
-    vectors of some rows. Afterwards ``step_N`` and ``reason_N`` are empty for images that stay."""
+    vectors of some rows. Afterwards ``step_N`` and ``reason_N`` are empty for images that stay. ``progress``: bars."""
 
     table: pa.Table
     settings: CurateSettings
     vectors_of: Callable[[NDArray[np.int64]], tuple[Vectors, str]]
     threads: int
+    progress: bool = False
     steps: list[Step] = field(default_factory=list)
     step_N: NDArray[np.object_] = field(init=False)
     reason_N: NDArray[np.object_] = field(init=False)
@@ -114,7 +115,7 @@ class Funnel:
         order = self.order()
         vectors, kind = self.vectors_of(order)
         hash_N = self.table["phash"].fill_null(0).to_numpy()[order]
-        found: Duplicates = find_duplicates(vectors, hash_N, threshold, self.threads)
+        found: Duplicates = find_duplicates(vectors, hash_N, threshold, self.threads, self.progress)
         gone = np.flatnonzero(found.of_N >= 0)
         pairs = sorted(
             (int(order[one]), int(order[found.of_N[one]]), float(found.similarity_N[one]), int(found.bits_N[one]))
@@ -137,7 +138,7 @@ class Funnel:
             words, note = [str(name) for name in names.dictionary.to_pylist()], "the best of each source"
         else:
             vectors, kind = self.vectors_of(order)
-            group_N = cluster(vectors, self.settings.clusters, self.threads)
+            group_N = cluster(vectors, self.settings.clusters, self.threads, self.progress)
             words, note = [f"cluster {number}" for number in range(self.settings.clusters)], f"clusters by {kind}"
         out = np.flatnonzero(turns(group_N) >= cap)
         out = out[np.argsort(order[out])]
@@ -154,7 +155,7 @@ class Funnel:
             return
         vectors, kind = self.vectors_of(order)
         note = f"{'farthest points' if is_exact(len(order), wanted) else 'turns of clusters'} by {kind}"
-        rows = np.sort(order[~most_diverse(vectors, wanted, self.threads)])
+        rows = np.sort(order[~most_diverse(vectors, wanted, self.threads, self.progress)])
         self._drop(f"max {wanted}", rows, [f"not among the {wanted} most diverse"] * len(rows), note)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from depthsieve.curation.vectors import BLOCK, Vectors
 
@@ -28,35 +29,43 @@ TRAINED, ROUNDS = 40, 4
 
 
 def nearest(
-    vectors: Vectors, queries: Vectors, count: int, threads: int
+    vectors: Vectors, queries: Vectors, count: int, threads: int, told: Callable[[int], object]
 ) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
     """For each block of ``queries`` the similarities [n,K] and numbers [n,K] of the ``count`` nearest of ``vectors``,
-    the nearest first; -1 where there are fewer. Of more than :data:`EXACT` vectors some may be missed."""
+    the nearest first; -1 where there are fewer. Of more than :data:`EXACT` vectors some may be missed. ``told`` hears
+    of as many images as there are vectors and queries, some at a time."""
     faiss.omp_set_num_threads(1)
     index: Any = faiss.IndexFlatIP(vectors.raw_ND.shape[1]) if len(vectors) <= EXACT else _parted(vectors)
     for start in range(0, len(vectors), BLOCK):
-        index.add(vectors.rows(slice(start, start + BLOCK)))
+        rows_ND = vectors.rows(slice(start, start + BLOCK))
+        index.add(rows_ND)
+        told(len(rows_ND))
 
     def search(start: int) -> tuple[slice, NDArray[Any], NDArray[Any]]:
         part = slice(start, min(start + QUERIES, len(queries)))
         similar, numbers = index.search(queries.rows(part), count)
         return part, similar, numbers
 
-    yield from _shared_out(search, range(0, len(queries), QUERIES), threads)
+    for part, similar, numbers in _shared_out(search, range(0, len(queries), QUERIES), threads):
+        yield part, similar, numbers
+        told(len(numbers))
 
 
-def cluster(vectors: Vectors, count: int, threads: int) -> NDArray[np.int64]:
+def cluster(vectors: Vectors, count: int, threads: int, progress: bool = False) -> NDArray[np.int64]:
     """Which of ``count`` clusters each image is in: int64 [N]. Spherical k-means, always begun alike."""
     centres = faiss.IndexFlatIP(vectors.raw_ND.shape[1])
-    centres.add(_centres(vectors, min(count, len(vectors)), 256, 12))
     cluster_N = np.empty(len(vectors), np.int64)
 
     def assign(start: int) -> tuple[slice, NDArray[Any]]:
         part = slice(start, min(start + QUERIES, len(vectors)))
         return part, centres.search(vectors.rows(part), 1)[1][:, 0]
 
-    for part, numbers in _shared_out(assign, range(0, len(vectors), QUERIES), threads):
-        cluster_N[part] = numbers
+    starts = range(0, len(vectors), QUERIES)
+    with tqdm(desc="clusters", unit=" images", total=len(vectors), disable=not progress, leave=False) as bar:
+        centres.add(_centres(vectors, min(count, len(vectors)), 256, 12))
+        for part, numbers in _shared_out(assign, starts, threads):
+            cluster_N[part] = numbers
+            bar.update(len(numbers))
     return cluster_N
 
 

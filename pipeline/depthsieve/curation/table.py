@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from depthsieve.features import RELIABILITY_COLUMNS, reliability_signals
 from depthsieve.masking import threshold_code
@@ -19,17 +20,17 @@ DERIVED = {
 """Columns that are made of others here."""
 
 
-def image_table(store: Store, index: pa.Table, drop: float) -> pa.Table:
+def image_table(store: Store, index: pa.Table, drop: float, progress: bool = False) -> pa.Table:
     """The labelled images of an index, with the columns of :data:`DERIVED`, and reliability as the store reads it now:
     from its layer, where one was asked for."""
     table = index.filter(pc.equal(index["status"], "labelled")).combine_chunks()
     total_K = np.zeros(256, np.int64)
-    for _, histogram_NK in _histograms(store, table):
+    for _, histogram_NK in _histograms(store, table, progress):
         total_K += histogram_NK.sum(0, dtype=np.int64)
     threshold = threshold_code(total_K, drop)
     reliability_NF = np.zeros((len(table), len(RELIABILITY_COLUMNS)), np.float32)
     unreliable_N = np.zeros(len(table), np.float32)
-    for places, histogram_NK in _histograms(store, table):
+    for places, histogram_NK in _histograms(store, table, progress):
         reliability_NF[places] = reliability_signals(histogram_NK)
         valid_N = histogram_NK[:, 1:].sum(1, dtype=np.int64)
         unreliable_N[places] = histogram_NK[:, 1:threshold].sum(1, dtype=np.int64) / np.maximum(valid_N, 1)
@@ -40,12 +41,16 @@ def image_table(store: Store, index: pa.Table, drop: float) -> pa.Table:
     return table.append_column("unreliable", pa.array(unreliable_N))
 
 
-def _histograms(store: Store, table: pa.Table) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint32]]]:
+def _histograms(
+    store: Store, table: pa.Table, progress: bool
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint32]]]:
     """For each shard the places of its images in the table, and their histograms [n,K]."""
     encoded = table["shard"].combine_chunks().dictionary_encode()
     shard_N, row_N = encoded.indices.to_numpy(), table["row"].to_numpy()
     order = np.argsort(shard_N, kind="stable")
     ends = np.cumsum(np.bincount(shard_N, minlength=len(encoded.dictionary))).tolist()
-    for shard_id, start, end in zip(encoded.dictionary.to_pylist(), [0, *ends], ends, strict=False):
-        places = order[start:end]
-        yield places, store.reader(shard_id).column("histogram")[row_N[places]]
+    with tqdm(desc="histograms", unit=" images", total=len(table), disable=not progress, leave=False) as bar:
+        for shard_id, start, end in zip(encoded.dictionary.to_pylist(), [0, *ends], ends, strict=False):
+            places = order[start:end]
+            yield places, store.reader(shard_id).column("histogram")[row_N[places]]
+            bar.update(end - start)

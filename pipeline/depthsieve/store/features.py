@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from depthsieve.features.columns import COLUMNS
 from depthsieve.store.arrays import ShardReader
@@ -58,11 +59,13 @@ class FeatureReader:
         }
         return columns | {"phash": pa.array(phash_N, mask=~there_N)}
 
-    def embeddings(self, shard_N: pa.Array, row_N: pa.Array) -> NDArray[np.float16]:
+    def embeddings(self, shard_N: pa.Array, row_N: pa.Array, progress: bool = False) -> NDArray[np.float16]:
         """Float16 [N,D] of images at these rows of shards; 0 where not known. Needs :attr:`embedding_size`."""
         embedding_ND = np.zeros((len(shard_N), self.embedding_size or 0), np.float16)
-        for reader, places, rows in self._by_shard(shard_N, row_N, pc.is_valid(shard_N)):
-            embedding_ND[places] = reader.column("embedding")[rows]
+        with tqdm(desc="embeddings", unit=" images", total=len(shard_N), disable=not progress, leave=False) as bar:
+            for reader, places, rows in self._by_shard(shard_N, row_N, pc.is_valid(shard_N)):
+                embedding_ND[places] = reader.column("embedding")[rows]
+                bar.update(len(rows))
         return embedding_ND
 
     def _by_shard(self, shard_N: pa.Array, row_N: pa.Array, known_N: pa.Array) -> Any:
