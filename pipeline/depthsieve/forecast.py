@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from depthsieve.records import ImageFailure, ImageRecord, LabelJob, Shape, Shard
 from depthsieve.sources import Source, reopen_source
 from depthsieve.storage import Root
 from depthsieve.storage.local import LocalRoot
+from depthsieve.storage.temporary import temporary_folder
 from depthsieve.store import Store
 from depthsieve.store.layers import Layer, publish_to_layer
 from depthsieve.store.pending import Pending
@@ -178,12 +178,12 @@ def try_out(samples: Iterator[Sample], work: ShardWork, lanes: Lanes, round_done
     first = next(samples, None)
     if first is None:
         return None
-    with TemporaryDirectory(prefix="depthsieve-") as folder:
+    with temporary_folder() as folder:
         began = time.perf_counter()
         for number, (shape, images) in enumerate(itertools.chain([first, first], samples)):
             start = time.perf_counter()
             shard = Shard(f"0000-{number:06d}", shape, tuple(images))
-            stored = _label_and_store(shard, work, lanes, Path(folder))
+            stored = _label_and_store(shard, work, lanes, folder)
             end = time.perf_counter()
             rows.append((len(images), len(images) * shape[0] * shape[1], end - start, stored))
             round_done()

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from depthsieve.changes import check_gone, compare_contents, keep_times
@@ -42,6 +41,7 @@ from depthsieve.scanning import Scan, scan_to
 from depthsieve.sources import Source, open_source
 from depthsieve.stopping import Stop
 from depthsieve.storage import Root, open_root
+from depthsieve.storage.temporary import temporary_folder
 from depthsieve.store import Store, open_store
 from depthsieve.store.create import check_root, check_spec, open_or_create, prepare_root, write_index
 from depthsieve.store.leases import PLAN, Leases
@@ -73,7 +73,7 @@ def label(
     scan, planned = None, PlannedNow()
     with contextlib.ExitStack() as stack:
         if chosen.part is None:
-            scan = run.scan(Path(stack.enter_context(TemporaryDirectory(prefix="depthsieve-"))), progress)
+            scan = run.scan(stack.enter_context(temporary_folder()), progress)
         else:
             opened = run.planned_store()
         prepare_root(run.root)
@@ -123,8 +123,8 @@ def plan(
     """
     chosen = _options(options, "plan")
     run = _Run.begin(source, store, chosen)
-    with TemporaryDirectory(prefix="depthsieve-") as folder:
-        scan = run.scan(Path(folder), progress)
+    with temporary_folder() as folder:
+        scan = run.scan(folder, progress)
         if not write:
             return run.estimate(scan, trial, progress)
         prepare_root(run.root)

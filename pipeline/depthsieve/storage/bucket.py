@@ -2,8 +2,6 @@
 
 import contextlib
 import errno
-import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -15,11 +13,11 @@ from depthsieve.processes import Process, is_alive
 from depthsieve.storage.local import STALE_S
 from depthsieve.storage.objects import Objects, parse_url
 from depthsieve.storage.protocol import Entry
+from depthsieve.storage.temporary import clear_temporary, temporary_folder
 
 UPLOADS = 8
 """Files of a folder that are uploaded at a time."""
 PROBES = "tmp"
-_SCRATCH_PREFIX = "depthsieve-"
 
 
 class BucketRoot:
@@ -59,11 +57,8 @@ class BucketRoot:
 
     @contextlib.contextmanager
     def scratch(self, stem: str) -> Iterator[Path]:
-        folder = Path(tempfile.mkdtemp(f".{Process.current().token}", f"{_SCRATCH_PREFIX}{stem}-"))
-        try:
+        with temporary_folder(f"{stem}-") as folder:
             yield folder / stem
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, folder: Path, key: str, listed: Mapping[str, Mapping[str, Any]]) -> None:
         """An object is there whole or not at all, so only sizes are compared with what stands there. That the bytes
@@ -102,9 +97,7 @@ class BucketRoot:
             )
 
     def clear_scratch(self) -> None:
-        for path in Path(tempfile.gettempdir()).glob(f"{_SCRATCH_PREFIX}*.*"):
-            if is_alive(path.suffix[1:]) is False:
-                shutil.rmtree(path, ignore_errors=True)
+        clear_temporary()
         self._objects.delete([f"{PROBES}/{name}" for name in self.left_scratch()])
 
     def left_scratch(self) -> list[str]:
