@@ -4,9 +4,10 @@ A shard at a time, its images side by side. What is committed stands, and the sa
 """
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -23,11 +24,19 @@ from depthsieve.sources import Source, reopen_source
 from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import Store, schema
 from depthsieve.store.arrays import ShardReader, check_files
+from depthsieve.store.lacking import read_lacking, shards_noted, write_lacking
 from depthsieve.store.layer_kinds import IMAGES
 from depthsieve.store.layers import LEASE, Layer, commit_to_layer, find_layer, make_layer
 from depthsieve.store.leases import Leases
 from depthsieve.store.pending import Pending
-from depthsieve.store.stored_images import empty_rows, encode_image, images_spec, pack_images, quality_of
+from depthsieve.store.stored_images import (
+    StoredImages,
+    empty_rows,
+    encode_image,
+    images_spec,
+    pack_images,
+    quality_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +62,46 @@ def store_images(
 ) -> Stored:
     """Store the images of every committed shard that has none, as JPEG of ``quality`` at label shape.
 
-    An image that is not the one labelled, or cannot be read, is refused by name and leaves its row empty; with
-    ``again`` such rows of shards that are in the layer are tried once more. Raises :class:`RunError` where a source is
-    not there at all, or another process is at it.
+    An image that is not the one labelled, or cannot be read, is refused by name, now and by every later call, and
+    leaves its row empty. With ``again`` such rows are tried once more; an image that is stored stays. Raises
+    :class:`RunError` where a source is not there at all, or another process is at it.
     """
     todo = dict.fromkeys(without_images(store), False)
-    layer = make_layer(store.root, images_spec(store.fingerprint, quality)) if todo or again else None
-    if layer is not None and again:
+    layer = find_layer(store.root, IMAGES, store.fingerprint)
+    if todo or layer is None:
+        layer = make_layer(store.root, images_spec(store.fingerprint, quality))
+    if again:
         has = sorted(layer.shards() & store.committed())
         todo |= {shard_id: True for shard_id in has if _lacks(store, layer, shard_id)}
-    if layer is None or not todo:
-        return Stored()
+    lacking = read_lacking(layer)
+    others = [_named(store, shard_id, rows) for shard_id, rows in lacking.items() if shard_id not in todo]
+    known = _standing(store, list(itertools.chain.from_iterable(others)))
+    if not todo:
+        return Stored(refused=known)
     taken = leases.take(f"{LEASE}{IMAGES}")
     if isinstance(taken, Process):
         raise RunError(f"images of {store.location} are being stored by {taken}; wait until it has ended")
     try:
-        return _Storing(store, layer, stop).run(todo, progress)
+        done = _Storing(store, layer, stop).run(todo, progress)
     finally:
         leases.give_back(taken, settled=True)
+    return replace(done, refused=(*known, *done.refused))
+
+
+def _named(store: Store, shard_id: str, reasons: Mapping[int, str]) -> list[tuple[str, ImageFailure]]:
+    """Rows of a shard with their reasons, as images."""
+    images = store.planned_shard(shard_id).images
+    return [(shard_id, ImageFailure(images[row].id, reason)) for row, reason in sorted(reasons.items())]
+
+
+def _standing(store: Store, refused: list[tuple[str, ImageFailure]]) -> tuple[ImageFailure, ...]:
+    """Those whose label in that shard stands: of an image that was labelled anew, nobody wants the old one."""
+    if not refused:
+        return ()
+    index = store.index()
+    stands = index.filter(pc.is_in(index["id"], value_set=pa.array([one.id for _, one in refused], pa.string())))
+    shards = dict(zip(stands["id"].to_pylist(), stands["shard"].to_pylist(), strict=True))
+    return tuple(one for shard_id, one in refused if shards.get(one.id) == shard_id)
 
 
 def _lacks(store: Store, layer: Layer, shard_id: str) -> bool:
@@ -94,6 +125,7 @@ class _Storing:
     def __init__(self, store: Store, layer: Layer, stop: Stop) -> None:
         self._store, self._layer, self._stop = store, layer, stop
         self._quality = quality_of(layer.spec)
+        self._noted = shards_noted(layer)
         self._sources: dict[str, Source] = {}
         for name, root in store.sources().items():
             self._sources[name] = reopen_source(name, root)
@@ -108,12 +140,12 @@ class _Storing:
             tqdm(total=sum(counts.values()), desc="store images", unit=" images", disable=not progress) as bar,
             ThreadPoolExecutor(cores(), "store-images") as pool,
         ):
-            for shard_id, replace in todo.items():
+            for shard_id, has in todo.items():
                 if self._stop.requested:
                     stopped = True
                     break
                 try:
-                    done = self._shard(shard_id, replace, pool)
+                    done = self._shard(shard_id, has, pool)
                 except Abandoned:
                     stopped = True
                     break
@@ -124,22 +156,40 @@ class _Storing:
                     images += done.images
                     refused += [(shard_id, one) for one in done.refused]
                 bar.update(counts[shard_id])
-        return Stored(images, self._standing(refused), tuple(errors), stopped)
+        return Stored(images, _standing(self._store, refused), tuple(errors), stopped)
 
-    def _shard(self, shard_id: str, replace: bool, pool: ThreadPoolExecutor) -> Stored:
+    def _shard(self, shard_id: str, has: bool, pool: ThreadPoolExecutor) -> Stored:
+        """Store what a shard lacks; what the layer ``has`` of it already stays as it is."""
         shard, record = self._store.planned_shard(shard_id), self._store.commit_record(shard_id)
         labels = _labels(self._store, record)
         status_N, digest_N = labels.column("status"), labels.column("content_sha256")
-        rows = [row for row in range(len(shard.images)) if status_N[row] == schema.STATUS_LABELLED]
+        jpegs = self._stored(shard_id, record["content_sha256"]) if has else None
+        jpegs = jpegs or [b""] * len(shard.images)
+        rows = [row for row, jpeg in enumerate(jpegs) if not jpeg and status_N[row] == schema.STATUS_LABELLED]
         found = dict(zip(rows, pool.map(lambda row: self._image(shard, row, digest_N), rows), strict=True))
-        refused = [one for one in found.values() if isinstance(one, ImageFailure)]
-        jpegs = [one if isinstance(one := found.get(row), bytes) else b"" for row in range(len(shard.images))]
+        refused = {row: one for row, one in found.items() if isinstance(one, ImageFailure)}
+        gained = {row: one for row, one in found.items() if isinstance(one, bytes)}
+        for row, jpeg in gained.items():
+            jpegs[row] = jpeg
         try:
-            commit_to_layer(self._layer, shard_id, record["content_sha256"], pack_images(jpegs), again=replace)
+            if refused:
+                write_lacking(self._layer, shard_id, {row: one.reason for row, one in refused.items()})
+            if gained or not has:
+                commit_to_layer(self._layer, shard_id, record["content_sha256"], pack_images(jpegs), again=has)
+            if shard_id in self._noted and not refused:
+                write_lacking(self._layer, shard_id, {})
         except OSError as error:
             reason = f"cannot write to {self._store.location}: {error.strerror or error}"
             raise RunError(f"{reason}; {GO_ON}") from error
-        return Stored(len(rows) - len(refused), tuple(refused))
+        return Stored(len(gained), tuple(refused.values()))
+
+    def _stored(self, shard_id: str, labels: str) -> list[bytes] | None:
+        """The JPEGs that the layer has of a shard; None where it has none for these labels. Raises
+        :class:`StoreDamaged`."""
+        if self._layer.group_of(shard_id, labels) is None:
+            return None
+        images = StoredImages(self._store)
+        return [images.jpeg(shard_id, row) for row in range(len(self._store.planned_shard(shard_id).images))]
 
     def _image(self, shard: Shard, row: int, digest_N: NDArray[Any]) -> bytes | ImageFailure:
         image = shard.images[row]
@@ -148,7 +198,8 @@ class _Storing:
         try:
             data = self._read(image)
             if hashlib.sha256(data).hexdigest() != digest_N[row]:
-                return ImageFailure(image.id, "changed since it was labelled, so its label may be another image's")
+                reason = "changed since it was labelled; `label --check-content` finds that, and labels it anew"
+                return ImageFailure(image.id, reason)
             return encode_image(decode(data).rgb_HW3, shard.shape, self._quality)
         except (SourceError, ImageRejected) as error:
             return ImageFailure(image.id, str(error))
@@ -165,12 +216,3 @@ class _Storing:
             if error.errno in IMAGE_FAULTS:
                 raise ImageRejected(reason) from error
             raise OSError(error.errno, f"{image.id} {reason}") from error
-
-    def _standing(self, refused: list[tuple[str, ImageFailure]]) -> tuple[ImageFailure, ...]:
-        """Those whose label in that shard stands: of an image that was labelled anew, nobody wants the old one."""
-        if not refused:
-            return ()
-        index = self._store.index()
-        stands = index.filter(pc.is_in(index["id"], value_set=pa.array([one.id for _, one in refused], pa.string())))
-        shards = dict(zip(stands["id"].to_pylist(), stands["shard"].to_pylist(), strict=True))
-        return tuple(one for shard_id, one in refused if shards.get(one.id) == shard_id)

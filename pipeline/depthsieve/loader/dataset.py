@@ -250,18 +250,42 @@ class PseudoLabelDataset(Dataset[Sample]):
         return SampleKey(int(index_1[0]), self.epoch, int(self.thresholds.of(index_1)[0]))
 
     def _finds_stored(self, images: Any) -> bool:
-        """Whether images come from the store: those of every shard in use must be there."""
+        """Whether images come from the store: all those in use must be there."""
         if images is None and find_layer(self._store.root, IMAGES, self._store.fingerprint) is None:
             return False
         if not (images is None or (isinstance(images, str) and images == "stored")):
             return False
-        missing = StoredImages(self._store).missing(self.selection.images_of_shards())
+        stored = StoredImages(self._store)
+        missing = stored.missing(self.selection.images_of_shards())
         if missing and images is not None:
             raise LoaderError(
                 f"{self._store.location} has no stored images of {len(missing)} shards in use (the first is "
                 f"{missing[0]}); `depthsieve label --store-images` adds them, images='source' reads the sources"
             )
-        return not missing
+        lacks = self._lacks(stored.lacking())
+        if lacks and images is not None:
+            raise LoaderError(lacks)
+        if lacks:
+            try:
+                _image_roots(self._store, self.selection, None)
+            except LoaderError as error:
+                raise LoaderError(f"{lacks}; {error}") from error
+        return not missing and not lacks
+
+    def _lacks(self, lacking: Mapping[str, Mapping[int, str]]) -> str | None:
+        """Of which images in use there is none stored, in words; None where all are."""
+        found: list[tuple[int, str]] = []
+        for shard_id, rows in lacking.items():
+            numbers = ((self.selection.find(shard_id, row), reason) for row, reason in rows.items())
+            found += [(number, reason) for number, reason in numbers if number is not None]
+        if not found:
+            return None
+        number, reason = min(found)
+        return (
+            f"{self._store.location} has no stored image of {len(found)} of {len(self)} images (the first is "
+            f"{self.selection[number].id}: {reason}); `depthsieve label --store-images --retry-failed` tries again, "
+            "images='source' reads the sources, a subset may leave them out"
+        )
 
     def _check_crop_fits(self) -> None:
         shapes_N2 = self.selection.label_shapes()

@@ -189,8 +189,8 @@ def _stored_image(stored: StoredImages, entry: Entry) -> NDArray[np.uint8]:
         raise StoreDamaged(f"{entry.id}: {error}") from error
     if rgb_HW3 is None:
         raise LoaderError(
-            f"{entry.id}: the store does not have its image, which could not be read when images were stored; restore "
-            "it and say `depthsieve label --store-images --retry-failed`, or train with images='source' or without it"
+            f"{entry.id}: the store does not have its image; `depthsieve label --store-images --retry-failed` tries to "
+            "store it, or train with images='source' or without it"
         )
     return rgb_HW3
 

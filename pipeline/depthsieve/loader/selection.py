@@ -106,6 +106,13 @@ class Selection:
         ends = np.cumsum(np.bincount(self.shard_N, minlength=len(self.shards)))[:-1]
         yield from enumerate(np.split(self.row_N[order_N], ends))
 
+    def find(self, shard_id: str, row: int) -> int | None:
+        """The number of the image whose label is in that row of a shard; None where it is not served."""
+        if shard_id not in self.shards:
+            return None
+        found = np.flatnonzero((self.shard_N == self.shards.index(shard_id)) & (self.row_N == row))
+        return int(found[0]) if len(found) else None
+
     def label_shapes(self) -> NDArray[np.int64]:
         """[N,2] height and width of each label, in pixels."""
         return np.stack([self._sides[name] for name in _SIDES[2:]], axis=1).astype(np.int64)

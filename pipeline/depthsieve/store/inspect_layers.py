@@ -4,11 +4,12 @@ import contextlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from depthsieve.errors import DepthsieveError
+from depthsieve.errors import DepthsieveError, StoreDamaged
 from depthsieve.records import unseal
 from depthsieve.store import schema
 from depthsieve.store.findings import DAMAGED, THREADS, Look, bounded, record_fault
-from depthsieve.store.layer_kinds import KINDS, SIGNALS, signals_spec, spec_in
+from depthsieve.store.lacking import LACKING, folder_of_lacking, rows_in
+from depthsieve.store.layer_kinds import IMAGES, KINDS, SIGNALS, signals_spec, spec_in
 from depthsieve.store.layers import FOLDER, LEASE, Layer, document_key, shards_document_key
 from depthsieve.store.reader import Store
 
@@ -68,7 +69,9 @@ class _LayerInspector:
         root, layer = self._store.root, self._layer
         folder = f"{FOLDER}/{layer.name}"
         for name in root.names(folder):
-            if name not in ("zarr.json", "shards", schema.COMMITS):
+            if name == LACKING and layer.name == IMAGES:
+                self._lacking()
+            elif name not in ("zarr.json", "shards", schema.COMMITS):
                 self._look.stray(f"{folder}/{name}")
         shard_ids = []
         for name in root.names(f"{folder}/{schema.COMMITS}"):
@@ -82,6 +85,22 @@ class _LayerInspector:
                 mine = {name for name in root.names(layer.shards_key) if name.startswith(f"{shard_id}-")}
                 groups |= {group} if group else mine  # a damaged record's groups may be what it is made anew from
         self._orphans(groups)
+
+    def _lacking(self) -> None:
+        """Without such a record it is only told later that an image is not there; the next run that stores any writes
+        it anew."""
+        folder = folder_of_lacking(self._layer)
+        for name in self._store.root.names(folder):
+            key = f"{folder}/{name}"
+            if not _SHARD_RECORD.fullmatch(name):
+                self._look.stray(key)
+                continue
+            data = self._look.read(key)
+            self._look.explained.discard(key)
+            try:
+                rows_in(data or b"", key)
+            except StoreDamaged:
+                self._look.found(key, DAMAGED, "remove")
 
     def _orphans(self, groups: set[str]) -> None:
         layer = self._layer

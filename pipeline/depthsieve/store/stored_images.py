@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from depthsieve.errors import DepthsieveError, StoreDamaged, StoreError
 from depthsieve.records import MEND, Shape
 from depthsieve.store.arrays import ShardReader, check_files, listed_of
+from depthsieve.store.lacking import read_lacking
 from depthsieve.store.layer_kinds import IMAGES, LayerSpec
 from depthsieve.store.layers import find_layer
 from depthsieve.store.reader import KEPT_READERS, Store
@@ -112,6 +113,10 @@ class StoredImages:
         """Those of the shards that the layer does not have, in order."""
         has = self.layer.shards()
         return [shard_id for shard_id in shards if shard_id not in has]
+
+    def lacking(self) -> dict[str, dict[int, str]]:
+        """Rows of the shards that it has whose labelled image it lacks, and why."""
+        return read_lacking(self.layer)
 
     def jpeg(self, shard_id: str, row: int) -> bytes:
         """The JPEG of one row, its checksum checked; empty where none was kept. Raises :class:`StoreDamaged`."""
