@@ -83,7 +83,7 @@ def test_it_declares_what_the_project_declares(wheel: Path) -> None:
     assert required == set(PROJECT["dependencies"])
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert entry_points.split() == ["[console_scripts]", "depthsieve", "=", "depthsieve_cli.main:main"]
+    assert entry_points.split() == ["[console_scripts]", "depthsieve", "=", "depthsieve_cli.main:entry"]
 
 
 def test_nothing_comes_from_the_checkout(bare: Path) -> None:

@@ -1,5 +1,5 @@
 """``python -m depthsieve_cli`` is the ``depthsieve`` command."""
 
-from depthsieve_cli.main import main
+from depthsieve_cli.main import entry
 
-main()
+entry()

@@ -4,6 +4,9 @@ Exit codes: 0 all done; 1 could not do it; 2 wrong usage; 3 finished, but some i
 The verbs' modules import nothing heavy at their top, so that ``depthsieve --help`` answers at once.
 """
 
+import atexit
+import errno
+import os
 import signal
 import sys
 from types import FrameType
@@ -49,6 +52,29 @@ for command in (
     cli.add_command(command)
 
 
+def entry() -> NoReturn:
+    """:func:`main`, for a process that is there for it alone. It ends once all that was asked for at its end is done,
+    and does not wait for Python to take itself apart: threads of Arrow and torch that still hold an object then abort
+    the process, whose work is done (https://github.com/pytorch/pytorch/pull/179291)."""
+    code = 1  # of an error that nobody expected, whose traceback is printed before
+
+    def end() -> None:
+        left = code
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):  # closed, full, or nobody reads it
+                left = left or 1
+        os._exit(left)
+
+    atexit.register(end)  # the first to be registered is the last to be called
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        raise
+
+
 def main() -> NoReturn:
     """Run the command line and exit. A user's mistake is one line on stderr, never a traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
@@ -65,6 +91,11 @@ def main() -> NoReturn:
         code = 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone, as in `depthsieve ... | head`
+        code = 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        click.echo("Error: no space is left where the output goes", err=True)
         code = 1
     sys.exit(code or 0)
 

@@ -8,11 +8,9 @@ import hashlib
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from depthsieve.errors import DepthsieveError, StoreNotFound
 from depthsieve.processes import Process
@@ -119,10 +117,10 @@ class _Inspector:
             data = self._look.twice(schema.plan_key(name), fault)
             problem = None
             if data is not None and name == first:
-                shards = plan.ShardTable.decode(pq.read_table(BytesIO(data)))
+                shards = plan.ShardTable.decode(plan.decode_table(data))
                 problem = plan.counts_fault(generation, shards)
             elif data is not None and shards is not None and name in parts:
-                problem = plan.part_fault(shards, parts[name], pq.read_table(BytesIO(data), columns=["row"]))
+                problem = plan.part_fault(shards, parts[name], plan.decode_table(data, ["row"]))
             if problem:
                 self._look.found(schema.plan_key(name), problem, "none")
 

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
 from depthsieve.records import MEND, DatasetNote, LabelSpec, Shape, Shard, digest_of, unseal
@@ -139,7 +137,7 @@ class Store:
             raise StoreDamaged(f"{self.location}/{key} is missing; {MEND}") from None
         if hashlib.sha256(data).hexdigest() != generation.files[name]["sha256"]:
             raise StoreDamaged(f"{self.location}/{key} does not fit the digest in its record; {MEND}")
-        return pq.read_table(BytesIO(data), columns=columns)
+        return plan.decode_table(data, columns)
 
     def commit_record(self, shard_id: str) -> dict[str, Any]:
         """The record that commits a shard, its own digest checked."""
