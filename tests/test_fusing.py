@@ -430,7 +430,7 @@ def test_stores_without_a_common_image_are_refused(made: Path, tmp_path: Path) -
 
 
 def test_the_terms_of_datasets_go_along(copy: Path, tmp_path: Path) -> None:
-    """Of two stores that say something of a source, the first counts."""
+    """Of two stores that say something of a source, the first counts; a source without an image is not spoken of."""
     notes = {name: DatasetNote(name, *[""] * 9) for name in ("one", "two")}
     nothing = (rejected_table([]), removed_table([]))
     for store, learnt in (("a", {"default": notes["one"]}), ("b", {"default": notes["two"], "more": notes["two"]})):
@@ -439,7 +439,7 @@ def test_the_terms_of_datasets_go_along(copy: Path, tmp_path: Path) -> None:
         assert before.teacher is not None
         add_generation(opened, [], *nothing, opened.sources(), before.profile, before.teacher, learnt)
     depthsieve.fuse([copy / "a", copy / "b"], tmp_path / "fused", progress=False)
-    assert open_store(tmp_path / "fused").datasets() == {"default": notes["one"], "more": notes["two"]}
+    assert open_store(tmp_path / "fused").datasets() == {"default": notes["one"]}
 
 
 def test_a_teacher_does_not_label_into_a_fused_store(made: Path) -> None:

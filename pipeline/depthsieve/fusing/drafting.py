@@ -49,11 +49,13 @@ class LeftOut:
 @dataclass(frozen=True)
 class FusionDraft:
     """What a new generation of a fused store would hold: ``images``, ``pixels`` of label in them; ``common`` counts all
-    images that have a label in every parent, fused already or not."""
+    images that have a label in every parent, fused already or not; ``sources`` names those that images of the fused
+    store are of, then and now."""
 
     images: int
     pixels: int
     common: int
+    sources: frozenset[str]
     left_out: tuple[LeftOut, ...]
     _database: SpillDatabase
 
@@ -87,8 +89,14 @@ def draft_fusion(parents: Sequence[Store], store: Store | None, folder: Path) ->
             "SELECT count(*) AS images, coalesce(sum(label_height::BIGINT * label_width), 0)::BIGINT AS pixels, "
             "(SELECT count(*) FROM common) AS common FROM images"
         ).to_pylist()[0]
+        sources = frozenset(
+            database.all(
+                "SELECT DISTINCT split_part(id, '/', 1) AS source FROM (SELECT id FROM common UNION ALL SELECT id "
+                "FROM known)"
+            )["source"].to_pylist()
+        )
         left_out = tuple(_left_out(database, number, parent) for number, parent in enumerate(parents))
-        yield FusionDraft(total["images"], total["pixels"], total["common"], left_out, database)
+        yield FusionDraft(total["images"], total["pixels"], total["common"], sources, left_out, database)
 
 
 def _labelled(index: pa.Table) -> pa.Table:

@@ -173,7 +173,7 @@ class _Fusion:
                 sources = self.parents[0].sources()
                 terms: dict[str, DatasetNote] = {}
                 for parent in reversed(self.parents):  # what the first says of a source counts
-                    terms |= parent.datasets()
+                    terms |= {name: note for name, note in parent.datasets().items() if name in draft.sources}
                 add_generation(store, tables, *nothing, sources, fusing_profile(), locations, terms)
             return store, draft
 
