@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -51,20 +52,50 @@ def test_what_is_done_failed_and_left(store: Path) -> None:
 
 def test_the_rate_is_that_of_the_last_ten_minutes_and_the_time_left_follows_from_it(store: Path, teacher: str) -> None:
     depthsieve.label(store.parent / "photos", store, teacher=teacher, part="2/4", **SETTINGS)
-    now = time.time()
-    first, second, third = sorted(store.glob("commits/0000-*.json"))
-    for record, age in ((first, 30), (second, 20), (third, 10)):
-        os.utime(record, (now - age, now - age))
+    records = sorted(store.glob("commits/0000-*.json"))
+    _age(records, 30, 20, 10)
     with Leases(open_root(store)) as leases:
+        _at_work_for(store, 1000)
         leases.take("0000-000003")
         found = status(store)
-    assert found.at_work == (str(Process.current()),)
-    assert (found.labelled, found.pending) == (5, 1)
-    assert found.images_per_second == pytest.approx(4 / 20, rel=1e-3)
-    assert found.seconds_left == pytest.approx(1 / 0.2, rel=1e-3)
-    for record in (first, second):
-        os.utime(record, (now - 3000, now - 3000))
+        assert found.at_work == (str(Process.current()),)
+        assert (found.labelled, found.pending) == (5, 1)
+        assert found.images_per_second == pytest.approx(4 / 20, rel=1e-3)
+        assert found.seconds_left == pytest.approx(1 / 0.2, rel=1e-3)
+        _age(records, 3000, 3000, 10)
+        assert status(store).images_per_second is None
+
+
+def test_time_between_runs_does_not_count_in_the_rate(store: Path, teacher: str) -> None:
+    depthsieve.label(store.parent / "photos", store, teacher=teacher, part="2/4", **SETTINGS)
+    _age(sorted(store.glob("commits/0000-*.json")), 500, 20, 10)
+    with Leases(open_root(store)) as leases:
+        _at_work_for(store, 40)
+        leases.take("0000-000003")
+        assert status(store).images_per_second == pytest.approx(2 / 10, rel=1e-3)
+
+
+def test_where_nobody_is_at_work_there_is_no_rate(store: Path, tmp_path: Path) -> None:
+    """Least of all in a copy, whose records were all written at once."""
+    _age(sorted(store.glob("commits/0000-*.json")), 20, 10)
     assert status(store).images_per_second is None
+    shutil.copytree(store, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert status(tmp_path / "copy").images_per_second is None
+
+
+def _age(records: list[Path], *ages: float) -> None:
+    """Let commit records have been written so many seconds ago."""
+    now = time.time()
+    for record, age in zip(records, ages, strict=True):
+        os.utime(record, (now - age, now - age))
+
+
+def _at_work_for(store: Path, seconds: float) -> None:
+    """Let this process have begun so many seconds ago."""
+    (sign,) = store.glob("leases/alive-*")
+    begun = float(sign.read_text())
+    assert abs(begun - time.time()) < 60
+    sign.write_text(str(begun - seconds))
 
 
 def test_looking_changes_nothing_and_looking_again_reads_only_what_is_new(

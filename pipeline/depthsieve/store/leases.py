@@ -4,7 +4,7 @@ A lease is a file ``leases/<name>.<k>.json`` that is created exclusively and nam
 holder that has died by creating the one of ``k + 1``, so of several that try just one gets it, and ``k`` counts the
 holders that died with the thing in hand. A holder on this machine is seen to be dead at once; one on another machine is
 when its sign of life, ``leases/alive-<process>``, has not been renewed for :data:`STALE_S`, by the clock of the store's
-own disk or server.
+own disk or server. The sign says since when its process has been at work.
 """
 
 import contextlib
@@ -46,11 +46,13 @@ class Leases:
         self._root = root
         self._me = Process.current()
         self._sign = _sign_key(self._me.token)
+        self._since = b""
         self._ended = threading.Event()
         self._renewing: threading.Thread | None = None
 
     def __enter__(self) -> "Leases":
-        self._root.write(self._sign, b"")
+        self._since = f"{time.time():.3f}".encode()
+        self._root.write(self._sign, self._since)
         self._remove_old_signs()
         self._renewing = threading.Thread(target=self._renew, name="depthsieve-leases", daemon=True)
         self._renewing.start()
@@ -68,7 +70,7 @@ class Leases:
     def _renew(self) -> None:
         while not self._ended.wait(RENEW_S):
             with contextlib.suppress(OSError):  # a full disk: others may take us for dead, and do work twice
-                self._root.write(self._sign, b"")
+                self._root.write(self._sign, self._since)
 
     def _remove_old_signs(self) -> None:
         """Those of processes that died with nothing in hand, whom nobody takes over from."""
@@ -149,6 +151,14 @@ def left_leases(root: Root) -> list[Left]:
         if token != name and not _seems_alive(root, token):
             found.append(Left(f"{FOLDER}/{name}", "", None, False))
     return found
+
+
+def at_work_since(root: Root, token: str) -> float | None:
+    """When a process began its work in a store, by its own clock; None where its sign of life does not say."""
+    try:
+        return float(root.read(_sign_key(token)))
+    except (OSError, ValueError):
+        return None
 
 
 def _seems_alive(root: Root, token: str) -> bool:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from depthsieve.errors import DepthsieveError
+from depthsieve.processes import Process
 from depthsieve.records import DatasetNote, ImageFailure
 from depthsieve.storage import open_root
 from depthsieve.store import schema
 from depthsieve.store.layers import find_layer, layer_names
-from depthsieve.store.leases import left_leases
+from depthsieve.store.leases import at_work_since, left_leases
 from depthsieve.store.reader import Store, open_store
 from depthsieve.store.standing import Seen, standing
 
@@ -33,9 +34,10 @@ class LayerState:
 class StoreStatus:
     """A store as it stands. ``labelled``, ``pending`` and ``failed`` (by id, with reasons) are images.
 
-    ``images_per_second`` is that of the shards committed in the last ten minutes, over the time since the first of them
-    began to count (None where none was), and ``seconds_left`` what the pending ones take at that rate. ``at_work`` are
-    the living processes that have something in hand. ``layers`` are those of the store, by name; ``datasets`` says
+    ``at_work`` are the living processes that have something in hand. ``images_per_second`` is that of the shards
+    committed in the last ten minutes and since the first of those processes began, from the first such commit to the
+    last (None where nobody is at work, or before the second one), and ``seconds_left`` what the pending ones take at
+    that rate. ``layers`` are those of the store, by name; ``datasets`` says
     where the images of a source come from and under which terms, by its name.
     """
 
@@ -61,8 +63,8 @@ def status(store: str | Path, seen: Seen | None = None) -> StoreStatus:
     stands = standing(opened, seen)
     left = opened.pending()
     shards = sum(generation.shards for generation in opened.generations())
-    rate = _rate(opened)
-    workers = sorted({str(lease.holder) for lease in left_leases(opened.root) if lease.alive})
+    workers = {lease.holder for lease in left_leases(opened.root) if lease.alive and lease.holder is not None}
+    rate = _rate(opened, workers) if workers else None
     return StoreStatus(
         store=opened.location,
         labelled=stands.labelled,
@@ -71,8 +73,8 @@ def status(store: str | Path, seen: Seen | None = None) -> StoreStatus:
         shards=shards,
         shards_committed=shards - len(left),
         images_per_second=rate,
-        seconds_left=stands.pending / rate if rate and workers else None,
-        at_work=tuple(workers),
+        seconds_left=stands.pending / rate if rate else None,
+        at_work=tuple(sorted(map(str, workers))),
         layers=_layers(opened),
         datasets=opened.datasets(),
     )
@@ -94,14 +96,15 @@ def _layers(store: Store) -> tuple[LayerState, ...]:
     return tuple(found)
 
 
-def _rate(store: Store) -> float | None:
-    """Images a second of what was committed lately, by the records' own times."""
-    now = time.time()
+def _rate(store: Store, workers: set[Process]) -> float | None:
+    """Images a second of what was committed lately, by the records' own times, while these processes were at work."""
+    begun = [at_work_since(store.root, worker.token) for worker in workers]
+    since = max(time.time() - RECENT_S, min((one for one in begun if one is not None), default=0.0))
     tables = {generation.number: store.shard_table(generation) for generation in store.generations()}
     recent = []
     for entry in store.root.entries(schema.COMMITS):
         name = entry.key.rpartition("/")[2].removesuffix(".json")
-        if not name.startswith("generation-") and now - entry.modified < RECENT_S:
+        if not name.startswith("generation-") and entry.modified > since:
             generation, number = schema.shard_number(name)
             if generation in tables and number < len(tables[generation].images_S):
                 recent.append((entry.modified, int(tables[generation].images_S[number])))
