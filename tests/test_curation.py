@@ -427,17 +427,29 @@ def test_without_embeddings_hashes_alone_find_duplicates(tmp_path: Path) -> None
         ({"where": 3}, "where must be an SQL expression"),
         ({"min_beauty": 3}, "unexpected keyword argument 'min_beauty'; the options are those of CurateSettings"),
         ({"explain": "default/none.png"}, "knows no image 'default/none.png'; ids look like 'default/0.png'"),
-        (
-            {"min_reliability": 256.0},
-            r"no image is left after min-reliability 256, which dropped the last 11; the first",
-        ),
-        ({"where": "false"}, r"no image is left after where, which dropped the last 11"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(store: Store, options: dict[str, Any], match: str) -> None:
     with pytest.raises(UsageError, match=match) as caught:
         depthsieve.curate(store, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"min_reliability": 256.0}, "no image is left after min-reliability 256, which dropped the last 11; the first"),
+        ({"where": "false"}, "no image is left after where, which dropped the last 11"),
+    ],
+)
+def test_options_that_leave_no_image_are_told_of_by_the_step(
+    store: Store, options: dict[str, Any], match: str, tmp_path: Path
+) -> None:
+    for more in ({}, {"explain": name(2), "subset": tmp_path / "s.parquet"}):
+        with pytest.raises(StoreError, match=match) as caught:
+            depthsieve.curate(store, **options, **more)
+        assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_a_subset_file_is_replaced_and_nothing_is_left_by_a_failure(store: Store, tmp_path: Path) -> None:
@@ -458,7 +470,7 @@ def test_only_a_subset_file_is_replaced_and_nothing_is_left_by_a_failure(store: 
     path = tmp_path / "s.parquet"
     depthsieve.curate(store, path)
     before_bytes = path.read_bytes()
-    with pytest.raises(UsageError):
+    with pytest.raises(StoreError):
         depthsieve.curate(store, path, where="false")
     assert path.read_bytes() == before_bytes
     depthsieve.curate(store, path, faulty=True)
@@ -509,3 +521,18 @@ def test_an_image_is_explained(
         assert command(monkeypatch, "curate", store.location, *options, "--explain", name(number)) == 0
         out = capsys.readouterr().out
         assert all(line in out for line in lines), (lines, out)
+
+
+def test_an_image_is_explained_where_none_is_left(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("curate", store.location, "--max-dark", "0.5", "--min-reliability", "256")
+    assert command(monkeypatch, *options, "--dry-run") == 1
+    out, err = capsys.readouterr()
+    assert (out, "no image is left after min-reliability 256" in err) == ("", True)
+    for number, dropped in ((1, "max-dark 0.5: dark 0.9 is over 0.5."), (2, "min-reliability 256: reliability ")):
+        assert command(monkeypatch, *options, "--explain", name(number)) == 0
+        out, err = capsys.readouterr()
+        assert out.startswith(f"{name(number)}: dropped by {dropped}")
+        assert f"reliability {reliability(store, number):.4g}" in out
+        assert "Error" not in err

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from depthsieve.curation.funnel import LABELLED, Funnel, Step, unlabelled
+from depthsieve.curation.funnel import LABELLED, Funnel, NoneLeft, Step, unlabelled
 from depthsieve.curation.settings import CurateSettings
 from depthsieve.curation.subset import check_target, subset_table, write_subset
 from depthsieve.curation.table import image_table
@@ -74,13 +74,13 @@ def curate(
             ``PseudoLabelDataset(store, subset=...)``. One that is there is replaced, if it is a subset file. None
             writes nothing.
         reliability: the name of a layer that :func:`depthsieve.recalibrate` made, whose reliability counts.
-        explain: the id of an image; the summary then says why it is in or out.
+        explain: the id of an image; the summary then says why it is in or out, also where no image is left.
         progress: bars on stderr while it takes long.
         **options: the fields of :class:`CurateSettings`.
 
     Raises:
-        UsageError: an option that cannot be meant, no image left, or a file that is no subset file.
-        StoreError: no store, no labels, or columns that an option needs are not known.
+        UsageError: an option that cannot be meant, or a file that is no subset file.
+        StoreError: no store, no labels, no image left, or columns that an option needs are not known.
     """
     start = time.perf_counter()
     try:
@@ -99,7 +99,11 @@ def curate(
     without, states = unlabelled(index)
     funnel = Funnel(table, settings, _Vectors(opened, table, progress).of, cores(), progress)
     funnel.steps.append(Step(LABELLED, len(index), len(without)))
-    funnel.run()
+    try:
+        funnel.run()
+    except NoneLeft:
+        if explain is None or subset is not None:
+            raise
     if subset is not None:
         carried = {"fingerprint": opened.fingerprint, "snapshot": snapshot}
         write_subset(Path(subset), subset_table(funnel, without, states, carried | {"settings": settings.to_json()}))

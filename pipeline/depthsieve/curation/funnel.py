@@ -14,9 +14,13 @@ from depthsieve.curation.neighbours import cluster
 from depthsieve.curation.settings import CurateSettings
 from depthsieve.curation.vectors import Vectors
 from depthsieve.curation.where import where
-from depthsieve.errors import StoreError, UsageError
+from depthsieve.errors import StoreError
 
 LABELLED = "labelled"
+
+
+class NoneLeft(StoreError):
+    """A step has dropped the last image."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Funnel:
     """For each image that went as a near-duplicate: that which stayed, their similarity, bits that differ."""
 
     def run(self) -> None:
-        """All steps. Raises :class:`UsageError`, naming the step, where nothing is left."""
+        """All steps. Raises :class:`NoneLeft`, naming the step, where nothing is left."""
         self.step_N = np.full(len(self.table), "", object)
         self.reason_N = np.full(len(self.table), "", object)
         if self.settings.where is not None:
@@ -105,7 +109,7 @@ class Funnel:
         self.steps.append(Step(name, before, len(rows), note))
         if len(rows) == before:
             example = f"; the first: {self.table['id'][int(rows[0])].as_py()}: {reasons[0]}" if len(rows) else ""
-            raise UsageError(f"no image is left after {name}, which dropped the last {before}{example}")
+            raise NoneLeft(f"no image is left after {name}, which dropped the last {before}{example}")
 
     def _where(self, expression: str) -> None:
         rows = self._left(~where(self.table, expression))
