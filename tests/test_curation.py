@@ -395,7 +395,8 @@ def test_a_store_without_features_is_curated_by_its_labels_and_says_what_lacks(t
     done = depthsieve.curate(made, where="reliability > 100", max_sky=None)
     assert 0 < done.kept < 6
     assert done.notes == (
-        f"6 of 6 labelled images have no image signals; `depthsieve features {made.location}` adds them",
+        f"6 of 6 labelled images have no image signals; `depthsieve features {made.location}` adds the features "
+        "that lack",
     )
     with pytest.raises(
         StoreError, match="min-sharpness needs the column sharpness, which no image has; `depthsieve feat"
@@ -438,7 +439,10 @@ def test_what_cannot_be_meant_is_refused(store: Store, options: dict[str, Any], 
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"min_reliability": 256.0}, "no image is left after min-reliability 256, which dropped the last 11; the first"),
+        (
+            {"min_reliability": 256.0},
+            "no image is left after min-reliability 256, which dropped the last 11; the first",
+        ),
         ({"where": "false"}, "no image is left after where, which dropped the last 11"),
     ],
 )

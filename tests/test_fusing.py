@@ -447,6 +447,17 @@ def test_a_teacher_does_not_label_into_a_fused_store(made: Path) -> None:
         depthsieve.label(made / "photos", made / "fused", teacher=str(made / "teacher a"), **SETTINGS)
 
 
+def test_what_a_fused_store_lacks_for_curation_is_in_those_it_was_fused_of(made: Path) -> None:
+    advice = rf"fused stores keep none: curate one of the stores that it was fused of \({made}/a or {made}/b\)"
+    for options in ({"faulty": True}, {"near_duplicates": 0.9}):
+        with pytest.raises(StoreError, match=advice) as caught:
+            depthsieve.curate(made / "fused", **options, progress=False)
+        assert "depthsieve features" not in str(caught.value)
+    (note,) = depthsieve.curate(made / "fused", where="true", progress=False).notes
+    assert f"fused of ({made}/a or {made}/b)" in note
+    assert "depthsieve features" not in note
+
+
 def test_one_path_is_not_taken_for_a_list(made: Path) -> None:
     with pytest.raises(UsageError, match="two stores or more"):
         depthsieve.fuse(str(made / "a"), made / "new", progress=False)

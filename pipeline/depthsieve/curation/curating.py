@@ -97,7 +97,7 @@ def curate(
     if not len(table):
         raise StoreError(f"{opened.location} has no labelled image; label into it first")
     without, states = unlabelled(index)
-    funnel = Funnel(table, settings, _Vectors(opened, table, progress).of, cores(), progress)
+    funnel = Funnel(table, settings, _Vectors(opened, table, progress).of, cores(), _remedy(opened), progress)
     funnel.steps.append(Step(LABELLED, len(index), len(without)))
     try:
         funnel.run()
@@ -137,7 +137,7 @@ class _Vectors:
         if phash.null_count:
             raise StoreError(
                 f"{phash.null_count} of {len(rows)} images have no perceptual hash, which near-duplicates, balance and "
-                f"max go by; `depthsieve features {self._store.location}` adds it"
+                f"max go by; {_remedy(self._store)}"
             )
         return Vectors.of_hashes(phash.to_numpy()), kind
 
@@ -157,10 +157,15 @@ def _notes(store: Store, table: pa.Table) -> tuple[str, ...]:
     lacking = table["sharpness"].null_count
     if not lacking:
         return ()
-    return (
-        f"{lacking} of {len(table)} labelled images have no image signals; `depthsieve features {store.location}` adds "
-        "them",
-    )
+    return (f"{lacking} of {len(table)} labelled images have no image signals; {_remedy(store)}",)
+
+
+def _remedy(store: Store) -> str:
+    """What to do where features lack."""
+    if store.spec.kind == "fused":
+        parents = store.generations()[-1].parents
+        return f"fused stores keep none: curate one of the stores that it was fused of ({' or '.join(parents)})"
+    return f"`depthsieve features {store.location}` adds the features that lack"
 
 
 def _explain(image_id: str, funnel: Funnel, without: pa.Table, states: list[str]) -> Explanation:

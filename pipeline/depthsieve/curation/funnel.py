@@ -41,12 +41,14 @@ class Step:
 @dataclass
 class Funnel:
     """Goes through the steps of ``settings`` over ``table`` (a row an image, sorted by id). ``vectors_of`` gives the
-    vectors of some rows. Afterwards ``step_N`` and ``reason_N`` are empty for images that stay. ``progress``: bars."""
+    vectors of some rows. Afterwards ``step_N`` and ``reason_N`` are empty for images that stay. ``remedy`` says what to
+    do where the store lacks a column. ``progress``: bars."""
 
     table: pa.Table
     settings: CurateSettings
     vectors_of: Callable[[NDArray[np.int64]], tuple[Vectors, str]]
     threads: int
+    remedy: str
     progress: bool = False
     steps: list[Step] = field(default_factory=list)
     step_N: NDArray[np.object_] = field(init=False)
@@ -88,10 +90,7 @@ class Funnel:
     def _column(self, name: str, option: str) -> NDArray[np.float64]:
         value_N = self._floats(name)
         if len(value_N) and np.isnan(value_N).all():
-            raise StoreError(
-                f"{option.replace('_', '-')} needs the column {name}, which no image has; `depthsieve features STORE` "
-                "adds it to a store that was labelled before there were features"
-            )
+            raise StoreError(f"{option.replace('_', '-')} needs the column {name}, which no image has; {self.remedy}")
         return value_N
 
     def _floats(self, name: str) -> NDArray[np.float64]:
