@@ -332,10 +332,27 @@ def test_status_tells_the_history_of_an_image(grown: Path, capsys: pytest.Captur
     code, out, _ = run("status", grown / "labels", "--history", FIRST, "--json", capsys=capsys)
     assert [event["action"] for event in json.loads(out)] == ["add", "remove"]
     code, out, err = run("status", grown / "labels", "--history", "default/nothing.png", capsys=capsys)
-    assert (code, out) == (1, "")
-    assert "does not know 'default/nothing.png'" in err
+    assert (code, out) == (2, "")
+    assert f"{grown / 'labels'} knows no image 'default/nothing.png'" in err
     code, _, err = run("status", grown / "labels", "--history", FIRST, "--watch", capsys=capsys)
     assert (code, "do not go together" in err) == (2, True)
+
+
+def test_the_history_says_why_an_image_that_counts_has_no_label(
+    grown: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = grown / "photos" / "broken.png"
+    broken.write_bytes((grown / "photos" / "photo 0.png").read_bytes()[:600])
+    again(grown)
+    monkeypatch.chdir(grown)
+    code, out, _ = run("status", "labels", "--history", "default/broken.png", capsys=capsys)
+    (failure,) = open_store(grown / "labels").history("default/broken.png")
+    assert (code, failure.status, failure.counts) == (0, "failed", True)
+    assert out.endswith(f"counts now: {failure.reason}\n")
+    for asked in ("status labels --history", "curate labels --explain"):
+        code, out, err = run(*asked.split(), "default/nothing.png", capsys=capsys)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"Error: {grown / 'labels'} knows no image 'default/nothing.png'; ids ")
 
 
 def test_the_summary_says_what_changed_and_what_is_gone(grown: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,24 +72,25 @@ def _print(found: "StoreStatus") -> None:
 def _history(store: str, image_id: str, as_json: bool) -> int:
     from depthsieve.store import open_store
 
-    events = open_store(store).history(image_id)
+    opened = open_store(store)
+    events = opened.history(image_id)
+    if not events:
+        raise UsageError(f"{opened.location} knows no image {image_id!r}; ids are SOURCE/PATH, as in its index")
     if as_json:
         print_json([dataclasses.asdict(event) for event in events])
-    elif events:
+    else:
         print_table(
             ("generation", "action", "status", "shard", "row", "bytes", ""),
             [
                 (
                     *(str(event.generation), event.action, event.status, event.shard or ""),
                     *("" if number is None else f"{number:,}" for number in (event.row, event.size)),
-                    "counts now" if event.counts else event.reason or "",
+                    ": ".join(filter(None, ("counts now" if event.counts else "", event.reason))),
                 )
                 for event in events
             ],
         )
-    if not events:
-        click.echo(f"Error: {store} does not know {image_id!r}; ids are SOURCE/PATH, as in its index", err=True)
-    return 0 if events else 1
+    return 0
 
 
 def _duration(seconds: float) -> str:
