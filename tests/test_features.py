@@ -298,8 +298,12 @@ def test_damaged_features_are_found_taken_out_and_added_again(
     assert main_code(monkeypatch, "verify", store, "--repair") == 3
     assert f"add them again: depthsieve features {store}" in capsys.readouterr().out
     assert main_code(monkeypatch, "features", store) == 0
-    assert "Added features of 1 image in" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert ("Added features of 1 image in" in out, "features: 100%" in err) == (True, True)
     assert open_store(store).index().equals(intact)
+    assert main_code(monkeypatch, "features", store) == 0
+    out, err = capsys.readouterr()
+    assert (out.splitlines()[0], "features:" in err) == ("0 images to do.", False)
 
 
 def main_code(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

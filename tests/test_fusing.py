@@ -235,8 +235,8 @@ def test_a_fused_store_is_sound_and_trains(made: Path) -> None:
 
 
 def test_what_lies_in_one_store_alone_is_told(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run("fuse", made / "a", made / "b", "-o", made / "fused", capsys=capsys)
-    assert code == 0
+    code, out, err = run("fuse", made / "a", made / "b", "-o", made / "fused", capsys=capsys)
+    assert (code, err) == (0, "")
     assert out.splitlines() == [
         "0 images to do.",
         f"{made}/fused: 6 of 6 images labelled.",

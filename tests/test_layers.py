@@ -797,7 +797,8 @@ def test_the_command_says_what_it_did(
     )
     assert "recalibrate: 100%" in shown.err
     assert command(monkeypatch, "recalibrate", store, "--name", "mine") == 0
-    assert capsys.readouterr().out.startswith("0 images to do.\n")
+    shown = capsys.readouterr()
+    assert (shown.out.startswith("0 images to do.\n"), shown.err) == (True, "")
     assert command(monkeypatch, "recalibrate", store, "--calibration", tmp_path / "none") == 2
     assert (
         capsys.readouterr().err == f"Error: calibration {tmp_path / 'none'} cannot be read: No such file or directory\n"

@@ -148,7 +148,8 @@ class _Recalibration:
         has = self.layer.shards()
         todo = {one: images for one, images in images_of.items() if one in signals and one not in has}
         added: list[int] = []
-        with tqdm(total=sum(todo.values()), desc="recalibrate", unit=" images", disable=not progress) as bar:
+        shown = progress and bool(todo)
+        with tqdm(total=sum(todo.values()), desc="recalibrate", unit=" images", disable=not shown) as bar:
             for shard_id, images in todo.items():
                 if self._add(shard_id, images):
                     added.append(images)

@@ -75,7 +75,8 @@ def add_features(store: str | Path, *, device: str = "auto", progress: bool = Tr
     with adding_to_layer(opened.root, FEATURES):
         found = _Refill.of(opened, device)
         images_of = opened.images_of(sorted(opened.committed() - found.layer.shards()))
-        with tqdm(total=sum(images_of.values()), desc="features", unit=" images", disable=not progress) as bar:
+        shown = progress and bool(images_of)
+        with tqdm(total=sum(images_of.values()), desc="features", unit=" images", disable=not shown) as bar:
             for shard_id, images in images_of.items():
                 try:
                     failed += found.add(shard_id)

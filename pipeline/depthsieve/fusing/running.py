@@ -182,7 +182,8 @@ class _Fusion:
         todo = store.pending()
         labelled = 0
         with contextlib.ExitStack() as stack:
-            bar = stack.enter_context(tqdm(total=todo.images, desc="fuse", unit=" images", disable=not progress))
+            shown = progress and len(todo) > 0
+            bar = stack.enter_context(tqdm(total=todo.images, desc="fuse", unit=" images", disable=not shown))
             fuser = ShardFuser(store, self.parents, self.threads, lambda: bar.update())
             pool = stack.enter_context(ThreadPoolExecutor(1, "commit"))
             held = stack.enter_context(_Held(leases))
