@@ -290,7 +290,8 @@ def test_the_order_of_stores_decides(made: Path, tmp_path: Path) -> None:
     assert here.fingerprint != there.fingerprint
     image = here.images[0]
     assert there.label(image).depth_HW.shape == open_store(made / "b").label(image).depth_HW.shape
-    with pytest.raises(StoreMismatch, match="parents"):
+    order = rf"was fused of these stores in another order \({made}/a, {made}/b\), and the order counts"
+    with pytest.raises(StoreMismatch, match=order):
         depthsieve.fuse([made / "b", made / "a"], made / "fused", progress=False)
 
 
@@ -425,8 +426,17 @@ def test_what_cannot_be_fused_is_said_in_a_line(
 def test_stores_without_a_common_image_are_refused(made: Path, tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "photos", 2)
     depthsieve.label(photos, tmp_path / "c", teacher=str(made / "teacher b"), name="other", **SETTINGS)
-    with pytest.raises(StoreError, match=r"no image has a label in all of .*default/photo 0.*other/photo 0.*--name"):
-        depthsieve.fuse([made / "a", tmp_path / "c"], tmp_path / "fused", progress=False)
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.iterdir())
+    for fused in ("new/fused", "empty"):
+        with pytest.raises(
+            StoreError, match=r"no image has a label in all of .*default/photo 0.*other/photo 0.*--name"
+        ):
+            depthsieve.fuse([made / "a", tmp_path / "c"], tmp_path / fused, progress=False)
+    assert sorted(tmp_path.iterdir()) == before
+    assert not list((tmp_path / "empty").iterdir())
+    with pytest.raises(StoreMismatch, match=rf"was fused of other stores \({made}/a, {made}/b\); name those, or"):
+        depthsieve.fuse([made / "a", tmp_path / "c"], made / "fused", progress=False)
 
 
 def test_the_terms_of_datasets_go_along(copy: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,8 +121,10 @@ class _Fusion:
         return cls(parents, root, shard_size, threads)
 
     def run(self, progress: bool) -> FuseSummary:
-        prepare_root(self.root)
-        with Leases(self.root) as leases:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_leaving_no_folder(self.root))
+            prepare_root(self.root)
+            leases = stack.enter_context(Leases(self.root))
             lease = leases.take_or_raise(PLAN)
             try:
                 self.root.clear_scratch()
@@ -204,6 +206,20 @@ class _Fusion:
             for _, commit in committing:
                 commit.result()
         return labelled
+
+
+@contextlib.contextmanager
+def _leaving_no_folder(root: Root) -> Iterator[None]:
+    """Where fusing is refused, remove the empty folders that it made to find that out."""
+    folders = [] if root.path is None else [root.path / "leases", root.path / "tmp", root.path, *root.path.parents]
+    made = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    except DepthsieveError:
+        for folder in made:
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
+        raise
 
 
 class _Held(contextlib.AbstractContextManager["_Held"]):

@@ -76,11 +76,25 @@ def check_spec(store: Store, spec: LabelSpec) -> None:
             f"{store.location} holds labels of kind {store.spec.kind!r}, and these would be {spec.kind!r}; two "
             "never mix in one store: name a new one"
         )
+    if store.spec.parents != spec.parents:
+        raise StoreMismatch(_other_parents(store, spec))
     differences = "; ".join(_differences(store.spec.to_json(), spec.to_json()))
     raise StoreMismatch(
         f"{store.location} holds labels of another label spec, and two never mix in one store ({differences}); "
         "name a new store, or use the teacher and options it was made with"
     )
+
+
+def _other_parents(store: Store, spec: LabelSpec) -> str:
+    """Why a fused store takes no labels that are fused of these parents."""
+    generations = store.generations()
+    known = f" ({', '.join(generations[-1].parents)})" if generations else ""
+    if sorted(store.spec.parents) == sorted(spec.parents):
+        return (
+            f"{store.location} was fused of these stores in another order{known}, and the order counts; name them in "
+            "that order, or name a new store"
+        )
+    return f"{store.location} was fused of other stores{known}; name those, or name a new store"
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
