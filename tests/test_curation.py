@@ -5,6 +5,7 @@ Stores are made up: their features are written here, so that what must go is kno
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ import depthsieve
 from depthsieve.curation.diversity import most_diverse, turns
 from depthsieve.curation.duplicates import MOST_BITS, find_duplicates
 from depthsieve.curation.neighbours import EXACT, cluster, nearest
-from depthsieve.curation.settings import CUTS
+from depthsieve.curation.settings import CUTS, CurateSettings
 from depthsieve.curation.vectors import Vectors, hamming
 from depthsieve.curation.where import where
 from depthsieve.errors import LoaderError, StoreError, UsageError
@@ -33,6 +34,7 @@ from depthsieve.masking import masked_share, threshold_code
 from depthsieve.store import Store, open_store
 from depthsieve.store.layer_kinds import features_spec
 from depthsieve.store.layers import commit_to_layer, make_layer
+from depthsieve_cli.curate import curate as curate_command
 
 IMAGES = 12
 GOOD = {"detail": 8.0, "sharpness": 0.7, "text": 0.8, "luma": 0.5, "colourfulness": 30.0, "depth_range": 0.7}
@@ -418,14 +420,16 @@ def test_without_embeddings_hashes_alone_find_duplicates(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"near_duplicates": 1.5}, "near_duplicates must be a similarity"),
+        ({"near_duplicates": 1.5}, r"near_duplicates \(--near-duplicates\) must be a similarity"),
         ({"balance": "1", "cap": 3}, "balance must be 'sources' or a number"),
         ({"balance": "6"}, "balance and cap go together"),
         ({"cap": 6}, "balance and cap go together"),
-        ({"max_images": 0}, "max_images must be a whole number"),
-        ({"min_sharpness": float("nan")}, "min_sharpness must be a number"),
+        ({"max_images": 0}, r"max_images \(--max\) must be a whole number"),
+        ({"balance": "6", "cap": 0}, "^cap must be a whole number"),
+        ({"min_sharpness": float("nan")}, r"min_sharpness \(--min-sharpness\) must be a number, not nan"),
         ({"drop": 1.0}, "drop must be a share"),
         ({"where": 3}, "where must be an SQL expression"),
+        ({"where": " "}, "where must be an SQL expression, such as 'sky < 0.5', not ' '$"),
         ({"min_beauty": 3}, "unexpected keyword argument 'min_beauty'; the options are those of CurateSettings"),
         ({"explain": "default/none.png"}, "knows no image 'default/none.png'; ids look like 'default/0.png'"),
     ],
@@ -457,13 +461,16 @@ def test_options_that_leave_no_image_are_told_of_by_the_step(
 
 
 def test_only_a_subset_file_is_replaced_and_nothing_is_left_by_a_failure(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
+    for mine in ("mine.txt", "mine"):
+        (tmp_path / mine).write_text("mine")
     pq.write_table(store.index(), tmp_path / "index.parquet")
     pq.write_table(pa.table({"id": ["a"], "mine": [1]}), tmp_path / "other.parquet")
     for target, match in (
         (tmp_path / "none" / "s.parquet", "is not a folder"),
         (tmp_path, "is a folder; name a file"),
-        (tmp_path / "mine.txt", "is there and is no subset file"),
+        (tmp_path / "mine.txt", "a subset file's name ends in .parquet, not 'mine.txt'"),
+        (tmp_path / "new.csv", "a subset file's name ends in .parquet, not 'new.csv'"),
+        (tmp_path / "mine", "is there and is no subset file"),
         (tmp_path / "index.parquet", "is there and is no subset file"),
         (tmp_path / "other.parquet", "is there and is no subset file"),
     ):
@@ -479,7 +486,7 @@ def test_only_a_subset_file_is_replaced_and_nothing_is_left_by_a_failure(store: 
     assert path.read_bytes() == before_bytes
     depthsieve.curate(store, path, faulty=True)
     assert path.read_bytes() != before_bytes
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 # --- the command line
@@ -507,6 +514,14 @@ def test_the_command_prints_the_funnel_and_writes_only_if_told(
     assert len(kept(path)) == 3
     assert command(monkeypatch, "curate", store.location, "--dry-run", "--where", "ski > 1") == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_every_option_that_is_refused_is_named_as_the_command_has_it() -> None:
+    known = {option for one in curate_command.params for option in one.opts}
+    for option in ("near_duplicates", "max_images", *(cut.option for cut in CUTS)):
+        with pytest.raises(UsageError, match="must be") as caught:
+            CurateSettings(**{option: float("nan")})
+        assert re.match(rf"{option} \((--\S+)\)", str(caught.value)).group(1) in known  # type: ignore[union-attr]
 
 
 def test_an_image_is_explained(

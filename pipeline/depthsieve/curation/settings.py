@@ -78,11 +78,13 @@ class CurateSettings:
         for cut in CUTS:
             limit = getattr(self, cut.option)
             if limit is not None and not (isinstance(limit, int | float) and math.isfinite(limit)):
-                raise UsageError(f"{cut.option} must be a number, not {limit!r}")
-        if self.where is not None and not isinstance(self.where, str):
+                raise UsageError(f"{_both(cut.option)} must be a number, not {limit!r}")
+        if self.where is not None and not (isinstance(self.where, str) and self.where.strip()):
             raise UsageError(f"where must be an SQL expression, such as 'sky < 0.5', not {self.where!r}")
         if self.near_duplicates is not None and not 0 < self.near_duplicates <= 1:
-            raise UsageError(f"near_duplicates must be a similarity over 0 and up to 1, not {self.near_duplicates!r}")
+            raise UsageError(
+                f"{_both('near_duplicates')} must be a similarity over 0 and up to 1, not {self.near_duplicates!r}"
+            )
         if self.balance is not None and self.balance != "sources" and self.clusters is None:
             raise UsageError(f"balance must be 'sources' or a number of clusters of at least 2, not {self.balance!r}")
         if (self.balance is None) != (self.cap is None):
@@ -90,7 +92,7 @@ class CurateSettings:
         for option in ("cap", "max_images"):
             value = getattr(self, option)
             if value is not None and (not isinstance(value, int) or value < 1):
-                raise UsageError(f"{option} must be a whole number of at least 1, not {value!r}")
+                raise UsageError(f"{_both(option)} must be a whole number of at least 1, not {value!r}")
         if not 0 <= self.drop < 1:
             raise UsageError(f"drop must be a share from 0 to under 1, not {self.drop!r}")
 
@@ -112,3 +114,9 @@ class CurateSettings:
         """What is set, by name."""
         set_now = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in set_now.items() if value is not None and value is not False}
+
+
+def _both(option: str) -> str:
+    """An option as Python spells it, and as the command line does where that differs."""
+    flag = "--max" if option == "max_images" else f"--{option.replace('_', '-')}"
+    return option if flag == f"--{option}" else f"{option} ({flag})"

@@ -40,11 +40,14 @@ def subset_table(funnel: Funnel, without: pa.Table, states: list[str], carried: 
 
 
 def check_target(path: Path) -> None:
-    """Raise :class:`UsageError` where ``path`` holds something that is not a subset file, or lies nowhere."""
+    """Raise :class:`UsageError` where ``path`` holds something that is not a subset file, is named as if it would, or
+    lies nowhere."""
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} is not a folder; name the subset file in one that is there")
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file, such as {path / 'subset.parquet'}")
+    if path.suffix not in ("", ".parquet"):
+        raise UsageError(f"a subset file's name ends in .parquet, not {path.name!r}")
     if not path.exists():
         return
     try:
