@@ -1,7 +1,9 @@
 """However batches are made (threads, workers, ranks, device, interruptions), the samples are the same."""
 
+import gc
 import itertools
 import json
+import multiprocessing
 import random
 import threading
 import time
@@ -110,6 +112,29 @@ def test_threads_end_with_a_pass_and_with_the_one_that_follows_it(home: Path) ->
         next(older)
     newer.close()  # type: ignore[attr-defined]
     assert our_threads() == []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_workers_that_live_on_end_with_the_loader(home: Path, whole: bool) -> None:
+    def train() -> int:
+        loader = PseudoLabelDataset(home / "labels").loader(4, num_workers=2, persistent_workers=True)
+        same(list(loader)[:1], list(PseudoLabelDataset(home / "labels").loader(4))[:1])
+        for _ in loader:
+            if not whole:
+                break
+        return len(multiprocessing.active_children())
+
+    gc.disable()  # no garbage needs to be collected for it
+    try:
+        assert train() == 2
+        assert not multiprocessing.active_children()
+    finally:
+        gc.enable()
+
+
+def test_a_pass_needs_no_other_name_for_its_loader(home: Path) -> None:
+    dataset = PseudoLabelDataset(home / "labels", augment=VARIED)
+    same(list(dataset.loader(8)), list(iter(dataset.loader(8, num_workers=1, persistent_workers=True))))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

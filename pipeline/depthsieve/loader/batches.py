@@ -83,6 +83,7 @@ class BatchLoader:
                 f"no batch is left: {len(dataset)} images in {int(self._buckets_N.max()) + 1} label shapes do not fill "
                 f"one for {ranks.world_size} ranks (drop_last={self.drop_last}); use a crop, so that shapes mix"
             )
+        self._asked = _KeysOfPass(self._length)
         self._workers = self._worker_processes() if self._delivery.num_workers else None
 
     def __len__(self) -> int:
@@ -124,6 +125,7 @@ class BatchLoader:
         return ahead(map(self._job, self.keys_left()), self._delivery.threads, self._delivery.prefetch)
 
     def _by(self, workers: "DataLoader[Sample]") -> Generator[_Made, None, None]:
+        self._asked.keys = self.keys_left()
         for batch in workers:
             yield batch, None
 
@@ -149,7 +151,7 @@ class BatchLoader:
             options.setdefault("multiprocessing_context", "spawn")
         return DataLoader(
             self.dataset,
-            batch_sampler=_RestOfEpoch(self),
+            batch_sampler=self._asked,
             collate_fn=collate,
             generator=torch.Generator(),
             num_workers=self._delivery.num_workers,
@@ -233,29 +235,45 @@ class BatchLoader:
 
     def keys_left(self) -> Iterator[list[SampleKey]]:
         """The keys of each batch of this rank that the current epoch still has."""
-        epoch, plan = self.epoch, self._plan(self.epoch)
+        plan = self._plan(self.epoch)
         batches = [plan.batch(number) for number in self._numbers_left()]
         shares = [rank_share(batch, self.ranks.rank, self.ranks.world_size) for batch in batches]
-        uses = 0
-        with self.dataset.prefetching(shares) as prefetch:
-            for batch, share in zip(batches, shares, strict=True):
-                if prefetch is not None:
-                    prefetch.advance(uses)
-                    uses += len(share)
-                yield self.dataset.keys(epoch, share, batch, compact=self._delivery.device is not None)
+        return _keys(self.dataset, self.epoch, batches, shares, self._delivery.device is not None)
 
 
-class _RestOfEpoch:
-    """What the ``DataLoader`` asks for keys, anew for each pass."""
+class _KeysOfPass:
+    """What the ``DataLoader`` asks for keys: those of the pass that begins.
 
-    def __init__(self, loader: BatchLoader) -> None:
-        self._loader = loader
+    Neither this nor the keys know the loader. In a circle of references, worker processes that live on would outlive it
+    until garbage is collected.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.keys: Iterator[list[SampleKey]] = iter(())
+        self._length = length
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        return self._loader.keys_left()
+        return self.keys
 
     def __len__(self) -> int:
-        return len(self._loader)
+        return self._length
+
+
+def _keys(
+    dataset: "PseudoLabelDataset",
+    epoch: int,
+    batches: Sequence[NDArray[np.uint32]],
+    shares: Sequence[NDArray[np.uint32]],
+    compact: bool,
+) -> Iterator[list[SampleKey]]:
+    """The keys of each of ``shares``, a rank's parts of ``batches``; what is remote is fetched ahead of them."""
+    uses = 0
+    with dataset.prefetching(shares) as prefetch:
+        for batch, share in zip(batches, shares, strict=True):
+            if prefetch is not None:
+                prefetch.advance(uses)
+                uses += len(share)
+            yield dataset.keys(epoch, share, batch, compact=compact)
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
