@@ -412,6 +412,18 @@ def test_subsets_as_ids_and_as_a_file(tmp_path, labels):
             PseudoLabelDataset(labels, images=False, subset=str(path))
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())],
+    ids=["large", "view", "codes"],
+)
+def test_a_subset_may_hold_its_text_in_any_way(tmp_path, labels, kind):
+    keep = [image_id in (IDS[3], IDS[7]) for image_id in IDS]
+    pq.write_table(pa.table({"id": pa.array(IDS).cast(kind), "keep": keep}), tmp_path / "s.parquet")
+    assert pq.read_table(tmp_path / "s.parquet")["id"].type == kind
+    assert PseudoLabelDataset(labels, images=False, subset=tmp_path / "s.parquet").ids == [IDS[3], IDS[7]]
+
+
 def test_subsets_that_do_not_fit(tmp_path, labels):
     def refused(subset, match, error=LoaderError):
         with pytest.raises(error, match=match) as caught:
@@ -429,6 +441,13 @@ def test_subsets_that_do_not_fit(tmp_path, labels):
     refused(write_subset(tmp_path / "c.parquet", [(IDS[0], None)]), "needs the columns id")
     pq.write_table(pa.table({"id": IDS}), tmp_path / "d.parquet")
     refused(tmp_path / "d.parquet", "needs the columns id")
+    refused(write_subset(tmp_path / "e.parquet", [(1, True)]), "needs the columns id")
+    refused(write_subset(tmp_path / "f.parquet", [(IDS[0], True), (None, True)]), "both without nulls")
+    refused(write_subset(tmp_path / "g.parquet", [(IDS[0], True)], snapshot=b"\xff"), r"another snapshot .*\(\\xff")
+    odd = pa.StringArray.from_buffers(1, *pa.array([b"default/\xff.jpg"]).buffers()[1:])
+    pq.write_table(pa.table({"id": odd, "keep": [True]}), tmp_path / "h.parquet")
+    refused(tmp_path / "h.parquet", "has ids that cannot be read as text")
+    refused(["default/\udcff.jpg"], r"'default/\\udcff.jpg', which is no image id: .* as %FF", UsageError)
 
 
 def test_only_labelled_images_are_served(tmp_path):

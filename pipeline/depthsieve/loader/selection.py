@@ -149,6 +149,14 @@ def _checked_ids(subset: Iterable[Any]) -> list[str]:
         raise UsageError(f"subset must hold image ids (text) or be the path of a Parquet file; it holds {other!r}")
     if not ids:
         raise LoaderError("the subset is empty; pass None to train on all labelled images")
+    for image_id in ids:
+        try:
+            image_id.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"subset holds {image_id!r}, which is no image id: a byte of a file name that is no text stands in it "
+                "as %FF, and not as a lone surrogate"
+            ) from error
     return ids
 
 
@@ -158,24 +166,36 @@ def _kept_ids(path: Path, store: Store, snapshot: str) -> list[str]:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise LoaderError(f"subset {path} cannot be read as Parquet: {error}") from error
-    types = dict(zip(table.column_names, table.schema.types, strict=True))
-    if types.get("id") != pa.string() or types.get("keep") != pa.bool_() or table["keep"].null_count:
-        raise LoaderError(f"subset {path} needs the columns id (text) and keep (true or false, no nulls)")
-    metadata = table.schema.metadata or {}
-    carried = {name: metadata[name.encode()].decode() for name in _CARRIED if name.encode() in metadata}
+    types = {name: table[name].type for name in ("id", "keep") if table.column_names.count(name) == 1}
+    fits = _is_text(types.get("id", pa.null())) and types.get("keep") == pa.bool_()
+    if not fits or table["id"].null_count or table["keep"].null_count:
+        raise LoaderError(f"subset {path} needs the columns id (text) and keep (true or false), both without nulls")
+    metadata = {key: value.decode(errors="backslashreplace") for key, value in (table.schema.metadata or {}).items()}
+    carried = {name: metadata[name.encode()] for name in _CARRIED if name.encode() in metadata}
     for name, here in (("fingerprint", store.fingerprint), ("snapshot", snapshot)):
         if carried.get(name, here) != here:
             raise LoaderError(
                 f"subset {path} was made for another {name} of the labels ({carried[name][:12]}..., "
                 f"{store.location} has {here[:12]}...); make the subset again from this store"
             )
-    repeated = [name for name, count in Counter(table["id"].to_pylist()).items() if count > 1]
+    try:
+        ids = table["id"].cast(pa.string())
+        repeated = [name for name, count in Counter(ids.to_pylist()).items() if count > 1]
+    except (UnicodeDecodeError, pa.ArrowException) as error:
+        raise LoaderError(f"subset {path} has ids that cannot be read as text: {error}") from error
     if repeated:
         raise LoaderError(f"subset {path} names {len(repeated)} ids more than once: {_listed(repeated)}")
-    kept = table["id"].filter(table["keep"]).to_pylist()
+    kept = ids.filter(table["keep"]).to_pylist()
     if not kept:
         raise LoaderError(f"subset {path} keeps none of its {len(table)} images")
     return kept  # type: ignore[no-any-return]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds text, however it is stored: pandas, polars and others each have a way."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _unknown(unknown: list[str], count: int, store: Store) -> str:
