@@ -1,6 +1,7 @@
 """Manifests: written, brought up to date, gone on with after a kill, and labelled as they stand."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -123,6 +124,16 @@ def test_no_file_is_overwritten_that_is_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no manifest that `depthsieve scan` wrote"):
         scan(photos, images)
     assert images.read_bytes() == kept
+
+
+def test_a_container_with_nothing_in_it_is_named_itself(tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "photos", 1)
+    empty = pack_tar(folder / "an empty.tar", {"notes.txt": b"words"})
+    words = re.escape(f"no images in {empty} (1 other and 0 hidden files)")
+    with pytest.raises(SourceError, match=words):
+        scan(empty, tmp_path / "m.parquet")
+    with pytest.raises(SourceError, match=words):
+        label(empty, tmp_path / "store", teacher=str(small_teacher(tmp_path / "teacher")))
 
 
 def test_a_folder_that_is_empty_now_empties_no_manifest(tmp_path: Path) -> None:

@@ -163,8 +163,8 @@ class _Writer:
     def _nothing_there(self, tally: Tally) -> str:
         if self._notes:
             return _nothing_counts(self._sources[0], tally.passed.other)
-        roots = ", ".join(source.root for source in self._sources)
-        return f"no images in {roots} ({tally.passed.other} other and {tally.passed.hidden} hidden files)"
+        searched = ", ".join(source.shown for source in self._sources)
+        return f"no images in {searched} ({tally.passed.other} other and {tally.passed.hidden} hidden files)"
 
     def _kept(self, batches: Iterable[ScanBatch]) -> Generator[ScanBatch, None, None]:
         """The same batches; what was opened for them is saved now and then, and when something stops the scan."""
@@ -238,7 +238,7 @@ def _of_dataset(
 
 
 def _nothing_counts(source: Source, others: int) -> str:
-    found = f"nothing in {source.root} is an image of dataset {source.name} ({others:,} other files)"
+    found = f"nothing in {source.shown} is an image of dataset {source.name} ({others:,} other files)"
     return f"{found}; is it the folder that its layout begins in? `depthsieve datasets {source.name}` shows it"
 
 

@@ -196,7 +196,7 @@ class _Run:
         if not (found.images or found.rejected or found.known):
             passed = f"{found.passed.other} other and {found.passed.hidden} hidden files"
             raise SourceError(
-                f"no images in {self.manifest.path if self.manifest else self.sources[0].root} ({passed})"
+                f"no images in {self.manifest.path if self.manifest else self.sources[0].shown} ({passed})"
             )
         check_gone(self.sources[0], scan, options)
         if self.existing is not None:

@@ -40,6 +40,7 @@ class BucketSource:
         self.root = str(self._objects.address)
         self._only = only
         self.is_one_file = only is not None
+        self.shown = self.root if only is None else f"{self.root}/{only}"
 
     def __repr__(self) -> str:
         return f"BucketSource({self.name!r}, {self.root!r})"

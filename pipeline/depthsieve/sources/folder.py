@@ -55,6 +55,7 @@ class FolderSource:
         self._only = only
         self._containers = OpenContainers()
         self.is_one_file = only is not None
+        self.shown = root if only is None else os.path.join(root, encode_path(only))
 
     def __repr__(self) -> str:
         return f"FolderSource({self.name!r}, {self.root!r})"
