@@ -131,6 +131,15 @@ def test_a_tar_that_is_cut_off_or_scribbled_over_keeps_what_stands_before(tmp_pa
         assert "" in rejected or "b.jpg" in rejected
 
 
+@pytest.mark.parametrize("kind", [b"L", b"K", b"x", b"X"])
+@pytest.mark.parametrize("cut", [0, 1, 511, -512], ids=["whole", "less a byte", "less a block", "zeros follow"])
+def test_a_tar_that_ends_behind_an_extended_header_is_cut_off(tmp_path: Path, kind: bytes, cut: int) -> None:
+    extended = tar_member(b"extended", b"15 path=b.jpg\n\n", kind)
+    data = extended[: len(extended) - cut] if cut >= 0 else extended + b"\0" * -cut
+    places, rejected, _ = scan_of(tmp_path, "a.tar", tar_member(b"a.jpg", JPEG) + data)
+    assert places == ["a.jpg"] and "a truncated tar archive: it ends before the member" in rejected[""]
+
+
 def test_extended_headers_of_a_tar(tmp_path: Path) -> None:
     name = "deep/" * 40 + "a.jpg"
     data = pax_member({"path": name, "mtime": "1.5"}) + tar_member(b"short.jpg", JPEG)

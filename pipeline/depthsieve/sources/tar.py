@@ -26,6 +26,8 @@ MAX_NAME_BYTES = 64 * 1024
 _AHEAD = 16 * BLOCK
 _REGULAR, _LONG_NAME, _PAX, _SPARSE = b"\x000" + b"7", b"L", b"x", b"S"
 _PASSED_OVER = b"5KgVMNDX"
+_BEFORE_A_MEMBER = b"LKxX"
+"""Extended headers: more about the member whose own header comes next."""
 _KINDS = {b"1": "a link", b"2": "a link", b"3": "a device", b"4": "a device", b"6": "a FIFO"}
 _PACKED = {b"\x1f\x8b": "gzip -d", b"BZh": "bzip2 -d", b"\xfd7zXZ": "xz -d", b"\x28\xb5\x2f\xfd": "zstd -d"}
 
@@ -93,17 +95,19 @@ class TarContainer:
         """All members that are files or would be; raises :class:`ImageRejected` where the archive is broken."""
         at, name, pax = 0, b"", dict[bytes, bytes]()
         ahead, ahead_at = b"", 0
+        is_due = False
         while at < self._file.size:
             if not ahead_at <= at <= ahead_at + len(ahead) - BLOCK:
                 ahead, ahead_at = self._file.at(at, _AHEAD), at
             head = ahead[at - ahead_at : at - ahead_at + BLOCK]
             if not head.strip(b"\0"):
-                return
+                break
             if len(head) < BLOCK or not _sum_fits(head):
                 raise ImageRejected("no tar archive" if at == 0 else f"a broken tar archive, from byte {at:,} on")
             kind, size = head[156:157], _number(head[124:136])
             if size < 0:
                 raise ImageRejected(f"a broken tar archive: a member without a size that can be, at byte {at:,}")
+            is_due = kind in _BEFORE_A_MEMBER
             extended = kind in (_LONG_NAME, _PAX)
             if extended and size > MAX_NAME_BYTES:
                 raise ImageRejected(f"a broken tar archive: a name of {size:,} bytes, at byte {at:,}")
@@ -119,6 +123,8 @@ class TarContainer:
             if kind == _SPARSE:
                 at = self._behind_map(head, at)
             at += BLOCK + (0 if kind == b"5" else -(-size // BLOCK) * BLOCK)
+        if is_due:
+            raise ImageRejected("a truncated tar archive: it ends before the member that its last header belongs to")
         if at > self._file.size and at - self._file.size >= BLOCK:
             raise ImageRejected(f"a truncated tar archive: it ends {at - self._file.size:,} bytes too early")
 
