@@ -355,6 +355,25 @@ def test_a_parquet_file_tells_which_column_or_is_asked(tmp_path: Path) -> None:
     assert open_source(tmp_path / "told.parquet").read("default/told.parquet::00000000") == data
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [pa.dictionary(pa.int32(), pa.binary()), pa.large_binary(), pa.binary_view()],
+    ids=["dictionary", "large", "view"],
+)
+@pytest.mark.parametrize("in_struct", [False, True])
+def test_bytes_in_a_parquet_file_may_be_stored_in_any_way(tmp_path: Path, kind: pa.DataType, in_struct: bool) -> None:
+    held = [FILES["a.jpg"], FILES["b/c.png"], None, FILES["a.jpg"]]
+    column = pa.array(held, pa.binary()).cast(kind)
+    pq.write_table(
+        pa.table({"image": pa.StructArray.from_arrays([column], ["bytes"]) if in_struct else column}),
+        tmp_path / "a.parquet",
+    )
+    source = open_source(tmp_path / "a.parquet")
+    scan = scanned(source)
+    assert [source.read(image.id) for image in scan.images] == [data for data in held if data is not None]
+    assert "no image bytes" in reasons(scan)["a.parquet::00000002"]
+
+
 def test_a_row_without_bytes_is_rejected_and_row_groups_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,9 +62,9 @@ class ParquetContainer:
         value = self._group(group)[row - self._starts[group]]
         if value.is_valid and self._leaf is not None:
             value = value["bytes"]
-        if not value.is_valid:
+        data: bytes | None = value.as_py()
+        if data is None:
             raise ImageRejected("the row holds no image bytes, at most the path of a file elsewhere")
-        data: bytes = value.as_py()
         return data
 
     def _group(self, number: int) -> Any:
@@ -119,7 +119,10 @@ def _leaf(field: pa.Field) -> str | None:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    """Whether a column of this type holds bytes, however they are stored."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def _told(schema: pa.Schema) -> list[str]:
