@@ -204,6 +204,15 @@ def test_strong_is_what_the_authors_use_and_may_be_changed() -> None:
         ({"grey_share": 1.5}, "grey_share must be from 0 to 1"),
         ({"blur_share": "often"}, "blur_share must be a number"),
         ({"blur_sigma": (0, 1)}, "blur_sigma must be"),
+        ({"flip": "no"}, "flip must be True or False, not 'no'"),
+        ({"flip": 1}, "flip must be True or False, not 1"),
+        ({"crop": (20, True)}, "crop must be"),
+        ({"crop": 20.0}, "crop must be"),
+        ({"grey_share": "0.5"}, "grey_share must be a number of at least 0, not '0.5'"),
+        ({"jitter": "0000"}, "jitter must be 4 numbers"),
+        ({"jitter": ("0", 0, 0, 0, 0)}, "jitter must be 4 numbers"),
+        ({"scale": (1, 10**400)}, "scale must be 2 numbers"),
+        ({"jitter_share": True}, "jitter_share must be a number"),
     ],
 )
 def test_settings_that_cannot_be_meant(wrong: dict[str, Any], told: str) -> None:
@@ -211,6 +220,12 @@ def test_settings_that_cannot_be_meant(wrong: dict[str, Any], told: str) -> None
         Augment(**wrong)
     with pytest.raises(UsageError, match=told):
         replace(Augment(), **wrong)
+
+
+def test_a_crop_may_be_any_whole_number() -> None:
+    for crop in (np.int64(20), (np.int32(20), 20), [20, np.uint8(20)]):
+        augment = Augment(crop=crop)  # type: ignore[arg-type]
+        assert augment == Augment(crop=20) and augment.shape is not None and {*map(type, augment.shape)} == {int}
 
 
 def test_identity_names_every_setting_as_plain_values() -> None:

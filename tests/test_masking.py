@@ -60,9 +60,9 @@ def test_a_percentage_is_counted_in_integers(percent: int, n: int) -> None:
     assert drop_count(percent / 100, n) == percent * n // 100
 
 
-@pytest.mark.parametrize("drop", [1, 1.0, 1.5, -0.1, float("nan"), float("inf"), "a tenth", None])
+@pytest.mark.parametrize("drop", [1, 1.0, 1.5, -0.1, float("nan"), float("inf"), "a tenth", "0.1", None])
 def test_other_drops_are_refused_by_value(drop: float) -> None:
-    with pytest.raises(UsageError, match=f"drop must be .* not {drop}"):
+    with pytest.raises(UsageError, match=f"drop must be .* not {drop!r}"):
         drop_count(drop, 10)
 
 

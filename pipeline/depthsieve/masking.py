@@ -30,18 +30,18 @@ def drop_count(drop: float, n: int) -> int:
 
 def drop_fraction(drop: float) -> Fraction:
     """``drop`` as the fraction that :func:`drop_count` counts by. Raises as that does."""
-    return _fraction(str(drop))
+    fraction = None if isinstance(drop, str) else _fraction(str(drop))
+    if fraction is None or not 0 <= fraction < 1:
+        raise UsageError(f"drop must be a number from 0 up to, but not including, 1, not {drop!r}")
+    return fraction
 
 
 @lru_cache(maxsize=256)
-def _fraction(drop: str) -> Fraction:
+def _fraction(drop: str) -> Fraction | None:
     try:
-        fraction = Fraction(drop)
-    except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"drop must be a number from 0 up to, but not including, 1, not {drop}") from error
-    if not 0 <= fraction < 1:
-        raise UsageError(f"drop must be a number from 0 up to, but not including, 1, not {drop}")
-    return fraction
+        return Fraction(drop)
+    except (ValueError, ZeroDivisionError):
+        return None
 
 
 def scope_histogram(histograms_N256: NDArray[Any]) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.errors import UsageError
+from depthsieve.loader.arguments import check_flag, whole_number
 from depthsieve.loader.epoch import Draws
 from depthsieve.records import Shape
 
@@ -63,7 +64,7 @@ class Augment:
         fixed: dict[str, Any] = {
             "crop": check_crop(self.crop),
             "scale": _ordered(self, "scale"),
-            "flip": bool(self.flip),
+            "flip": check_flag("flip", self.flip),
             "jitter": _numbers(self, "jitter", 4),
             "blur_sigma": _ordered(self, "blur_sigma"),
         }
@@ -110,14 +111,14 @@ _STRONG_SHARES = {"jitter_share": 0.8, "grey_share": 0.2, "blur_share": 0.5}
 
 
 def check_crop(crop: Any) -> Shape | None:
-    """``crop`` as (height, width): an int stands for a square. Raises :class:`UsageError` for anything else."""
+    """``crop`` as (height, width): one number stands for a square. Raises :class:`UsageError` for anything else."""
     if crop is None:
         return None
-    sides = (crop, crop) if isinstance(crop, int) else crop
-    whole = isinstance(sides, tuple | list) and all(isinstance(n, int) and not isinstance(n, bool) for n in sides)
-    if not whole or len(sides) != 2 or min(sides) < 1:
+    sides = [whole_number(side) for side in (crop if isinstance(crop, tuple | list) else (crop, crop))]
+    found = [side for side in sides if side is not None and side > 0]
+    if len(sides) != 2 or len(found) != 2:
         raise UsageError(f"crop must be a side or (height, width) in whole pixels of the label, not {crop!r}")
-    return sides[0], sides[1]
+    return found[0], found[1]
 
 
 def _numbers(augment: Augment, name: str, count: int) -> tuple[float, ...]:
@@ -125,8 +126,8 @@ def _numbers(augment: Augment, name: str, count: int) -> tuple[float, ...]:
     given = getattr(augment, name)
     values = given if count else (given,)
     try:
-        found = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
+        found = tuple(float("nan") if isinstance(value, str | bool) else float(value) for value in values)
+    except (TypeError, ValueError, OverflowError):
         found = ()
     if len(found) != max(count, 1) or not all(0 <= value < float("inf") for value in found):
         wanted = f"{count} numbers" if count else "a number"

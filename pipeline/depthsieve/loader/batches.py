@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from depthsieve.errors import LoaderError, UsageError
+from depthsieve.loader.arguments import check_flag, whole_number
 from depthsieve.loader.delivery import Delivery, Ranks
 from depthsieve.loader.engine import Job, ahead
 from depthsieve.loader.epoch import EpochPlan, plan_epoch, rank_share, smallest_type
@@ -58,15 +59,16 @@ class BatchLoader:
         drop_last: bool = False,
         delivery: Delivery | None = None,
     ) -> None:
-        if not isinstance(global_batch, int) or global_batch < 1 or global_batch % ranks.world_size:
+        count = whole_number(global_batch)
+        if count is None or count < 1 or count % ranks.world_size:
             raise UsageError(
                 f"global_batch counts the images of a step over all ranks: a whole number, and a multiple of the world "
                 f"size {ranks.world_size}, not {global_batch!r}"
             )
         self.dataset = dataset
-        self.global_batch = global_batch
+        self.global_batch = count
         self.ranks = ranks
-        self.drop_last = bool(drop_last)
+        self.drop_last = check_flag("drop_last", drop_last)
         self.epoch = 0
         self._delivery = delivery or Delivery()
         self._next_batch = 0
@@ -206,10 +208,11 @@ class BatchLoader:
         ]
         if differences:
             raise LoaderError(f"the state was taken with other data or settings: {'; '.join(differences)}")
-        epoch, batch = state["epoch"], state["batch"]
-        whole = all(isinstance(number, int) and number >= 0 for number in (epoch, batch))
-        if not whole or batch > len(self._plan(epoch)):
-            raise LoaderError(f"the state's position is not in an epoch: epoch {epoch!r}, batch {batch!r}")
+        epoch, batch = whole_number(state["epoch"]), whole_number(state["batch"])
+        if epoch is None or batch is None or min(epoch, batch) < 0 or batch > len(self._plan(epoch)):
+            raise LoaderError(
+                f"the state's position is not in an epoch: epoch {state['epoch']!r}, batch {state['batch']!r}"
+            )
         self._pass += 1
         self.epoch, self._next_batch, self._pixels = epoch, batch, Pixels()
         self.epoch, self._next_batch = self._position()  # for fewer ranks a tail may be left, for more of them not

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from depthsieve.errors import LoaderError, UsageError
+from depthsieve.loader.arguments import whole_number
 from depthsieve.loader.augment import Augment
 from depthsieve.loader.batches import BatchLoader
 from depthsieve.loader.delivery import Delivery, Ranks
@@ -98,9 +99,12 @@ class PseudoLabelDataset(Dataset[Sample]):
         drop_count(drop, 0)  # raises where drop is out of range
         if scope not in ("image", "batch", "dataset"):
             raise UsageError(f"scope must be 'image', 'batch' or 'dataset', not {scope!r}")
-        if not isinstance(seed, int):
+        number = whole_number(seed)
+        if number is None:
             raise UsageError(f"seed must be a whole number, not {seed!r}")
-        self.drop, self.scope, self.seed = float(drop), scope, seed
+        if not isinstance(augment, Augment | None):
+            raise UsageError(f"augment must be an Augment, for example Augment.strong(crop=140), not {augment!r}")
+        self.drop, self.scope, self.seed = float(drop), scope, number
         self.augment = dataclasses.replace(augment or Augment(), **short)
         self.epoch = 0
         self._store = store if isinstance(store, Store) else open_store(store)
@@ -192,8 +196,14 @@ class PseudoLabelDataset(Dataset[Sample]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that ``dataset[i]`` and iteration show. Worker processes that live on (a ``DataLoader`` with
-        ``persistent_workers``) do not hear of it; :meth:`loader` counts epochs by itself and needs none of this."""
-        self.epoch = epoch
+        ``persistent_workers``) do not hear of it; :meth:`loader` counts epochs by itself and needs none of this.
+
+        Raises :class:`UsageError` for what is no whole number of at least 0.
+        """
+        number = whole_number(epoch)
+        if number is None or number < 0:
+            raise UsageError(f"an epoch must be a whole number of at least 0, not {epoch!r}")
+        self.epoch = number
 
     def __len__(self) -> int:
         return len(self.selection)
@@ -325,7 +335,12 @@ def _image_roots(store: Store, selection: Selection, images: Any) -> dict[str, s
             f"images must be None, False, a mapping from names of sources to paths, or (for one source) a path, not "
             f"{images!r}; these images come from {', '.join(used)}"
         )
-    unknown = sorted(set(moved) - set(recorded))
+    for name, path in moved.items():
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(
+                f"images must give a path for the source {name!r}, not {path!r}; leave out what did not move"
+            )
+    unknown = sorted(set(moved) - set(recorded), key=repr)
     if unknown:
         raise UsageError(f"images names the source {unknown[0]!r}; this store has {', '.join(sorted(recorded))}")
     roots = {name: root_of(moved[name]) if name in moved else recorded[name] for name in used}

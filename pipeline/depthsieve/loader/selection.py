@@ -142,7 +142,9 @@ def select(store: Store, subset: Collection[str] | str | Path | None) -> Selecti
     return Selection(labelled.filter(pc.is_in(labelled["id"], value_set=ids)), snapshot)
 
 
-def _checked_ids(subset: Iterable[Any]) -> list[str]:
+def _checked_ids(subset: Any) -> list[str]:
+    if not isinstance(subset, Iterable):
+        raise UsageError(f"subset must hold image ids (text) or be the path of a Parquet file, not {subset!r}")
     ids = list(subset)
     other = next((image_id for image_id in ids if not isinstance(image_id, str)), None)
     if other is not None:

@@ -1,0 +1,25 @@
+"""What counts as a whole number, and as yes or no, among the loader's arguments."""
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from depthsieve.errors import UsageError
+
+
+def whole_number(value: Any) -> int | None:
+    """``value`` as an int where it is a whole number of any kind, numpy's too; None for all else, also for True."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """``value`` as a bool. Raises :class:`UsageError` for what is not True or False: "no" would count as yes."""
+    if not isinstance(value, bool | np.bool_):
+        raise UsageError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
