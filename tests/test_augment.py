@@ -204,6 +204,7 @@ def test_strong_is_what_the_authors_use_and_may_be_changed() -> None:
         ({"grey_share": 1.5}, "grey_share must be from 0 to 1"),
         ({"blur_share": "often"}, "blur_share must be a number"),
         ({"blur_sigma": (0, 1)}, "blur_sigma must be"),
+        ({"blur_sigma": (1, 51)}, r"blur_sigma must be at most 50 pixels, not \(1.0, 51.0\)"),
         ({"flip": "no"}, "flip must be True or False, not 'no'"),
         ({"flip": 1}, "flip must be True or False, not 1"),
         ({"crop": (20, True)}, "crop must be"),

@@ -18,6 +18,9 @@ from depthsieve.records import Shape
 
 _GREY = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601, as PIL and torchvision have it
 
+MOST_BLUR = 50.0
+"""Pixels. A wider blur takes seconds an image, and leaves nothing of it to see."""
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -36,7 +39,7 @@ class Augment:
             -x .. x of the colour wheel, at most 0.5), applied in random order, as torchvision's ``ColorJitter`` does.
         jitter_share, grey_share, blur_share: odds, 0..1, that a sample's colours are jittered, that it is made grey,
             and that it is blurred, in this order.
-        blur_sigma: (least, most) standard deviation of the Gaussian blur, in pixels of the sample.
+        blur_sigma: (least, most) standard deviation of the Gaussian blur, in pixels of the sample, at most 50.
 
     Raises:
         UsageError: a value that cannot be meant.
@@ -76,6 +79,10 @@ class Augment:
                 raise UsageError(f"{name} must be from 0 to 1, not {getattr(self, name)!r}")
         if self.jitter[3] > 0.5:
             raise UsageError(f"the hue of jitter must be at most 0.5, half the colour wheel, not {self.jitter[3]!r}")
+        if self.blur_sigma[1] > MOST_BLUR:
+            raise UsageError(
+                f"blur_sigma must be at most {MOST_BLUR:g} pixels, not {self.blur_sigma!r}: nothing is left to see"
+            )
         if self.crop is None and self.scale[1] < 1:
             raise UsageError(f"a scale below 1 shows more than the window; it needs a crop, not scale={self.scale}")
 
