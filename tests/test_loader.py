@@ -20,7 +20,7 @@ from storemaker import SPEC, Picture, add_planned, made_image, made_label, make_
 from torch.utils.data import DataLoader
 
 from depthsieve.errors import LoaderError, StoreDamaged, StoreNotFound, UsageError
-from depthsieve.loader import PseudoLabelDataset, collate
+from depthsieve.loader import Augment, PseudoLabelDataset, collate
 from depthsieve.records import RejectedImage
 from depthsieve.store import Store
 
@@ -577,6 +577,9 @@ def test_arguments_that_cannot_be_meant(labels, tmp_path):
             PseudoLabelDataset(labels, **wrong)
     with pytest.raises(LoaderError, match=r"crop 30x20 .* 9 of 13 images .* is 28x28\); use a crop of at most 28x28"):
         PseudoLabelDataset(labels, crop=(30, 20))
+    with pytest.raises(LoaderError, match=r"is 28x28\); use a scale of up to 2.858, or a subset without them"):
+        PseudoLabelDataset(labels, crop=80, augment=Augment(scale=(1e-9, 1e-8), crop=1))
+    assert PseudoLabelDataset(labels, crop=80, augment=Augment(scale=(1, 2.858))).crop == (80, 80)
     dataset = PseudoLabelDataset(labels, images=False, scope="batch")
     for epoch in ("1", 1.0, -1, True, None):
         with pytest.raises(UsageError, match=f"an epoch must be a whole number of at least 0, not {epoch!r}"):

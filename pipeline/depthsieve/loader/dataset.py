@@ -6,6 +6,7 @@ for batch in loader:  # one pass is one epoch; the next pass is the next one
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -307,10 +308,13 @@ class PseudoLabelDataset(Dataset[Sample]):
         entry = self.selection[smallest]
         most = (shapes_N2.min(axis=0) * most_scale).astype(int)
         scaled = f" at a scale of {most_scale:g}" if most_scale != 1 else ""
+        advice = f"crop of at most {most[0]}x{most[1]}"
+        if min(most) < 1:  # at that scale nothing is left of a label
+            advice = f"scale of up to {math.ceil(1000 * (crop / shapes_N2.min(axis=0)).max()) / 1000:g}"
         raise LoaderError(
             f"crop {crop[0]}x{crop[1]} (height x width){scaled} does not fit into the labels of {len(small)} of "
             f"{len(self)} images (the smallest, {entry.id}, is {entry.label_shape[0]}x{entry.label_shape[1]}); use a "
-            f"crop of at most {most[0]}x{most[1]}, or a subset without them"
+            f"{advice}, or a subset without them"
         )
 
     def reader(self) -> Reader:
