@@ -132,6 +132,9 @@ def test_a_container_with_nothing_in_it_is_named_itself(tmp_path: Path) -> None:
     words = re.escape(f"no images in {empty} (1 other and 0 hidden files)")
     with pytest.raises(SourceError, match=words):
         scan(empty, tmp_path / "m.parquet")
+    (tmp_path / "some.txt").write_text(f"{empty}\n")
+    with pytest.raises(SourceError, match=r"no images in the list in '.*some.txt' \(1 other and 0 hidden files\)"):
+        scan(tmp_path / "some.txt", tmp_path / "m.parquet")
     with pytest.raises(SourceError, match=words):
         label(empty, tmp_path / "store", teacher=str(small_teacher(tmp_path / "teacher")))
 

@@ -34,9 +34,10 @@ OUTSIDE = "lies outside of the root of this list; name a --root that holds all o
 class ListSource(FolderSource):
     """The files of a list that lie below ``root``, in no other way than if each was named as a source itself."""
 
-    def __init__(self, name: str, root: str, spool: BinaryIO) -> None:
+    def __init__(self, name: str, root: str, shown: str, spool: BinaryIO) -> None:
         super().__init__(name, root)
         self.is_one_file = True  # it is not all of its root
+        self.shown = shown
         self._spool = spool
         weakref.finalize(self, spool.close)
 
@@ -53,9 +54,10 @@ class ListSource(FolderSource):
 class BucketListSource(BucketSource):
     """The objects of a list that lie below ``root``, a URL."""
 
-    def __init__(self, name: str, root: str, spool: BinaryIO) -> None:
+    def __init__(self, name: str, root: str, shown: str, spool: BinaryIO) -> None:
         super().__init__(name, root)
         self.is_one_file = True
+        self.shown = shown
         self._spool = spool
         weakref.finalize(self, spool.close)
 
@@ -95,20 +97,20 @@ def open_list(path: str, name: str, root: str | None) -> Source:
                 above = os.path.dirname(place)
             common = above if common is None else _shared(common, above)
             spool.write(place + b"\0")
-        shown = "standard input" if path == STDIN else repr(path)
+        shown = f"the list in {'standard input' if path == STDIN else repr(path)}"
         if not count or common is None:
-            raise SourceError(f"the list in {shown} names no files")
+            raise SourceError(f"{shown} names no files")
         if urls not in (0, count):
-            raise UsageError(f"the list in {shown} has paths and URLs; make two lists of it, each with its own --name")
+            raise UsageError(f"{shown} has paths and URLs; make two lists of it, each with its own --name")
         if urls:
             if root is None and len(common.split(b"/")) < 4 and b"//" not in common:
-                raise UsageError(f"the URLs in {shown} have no place in common; make a list of each bucket")
-            return BucketListSource(name, root or common.decode("utf-8", "replace"), spool)
+                raise UsageError(f"the URLs of {shown} have no place in common; make a list of each bucket")
+            return BucketListSource(name, root or common.decode("utf-8", "replace"), shown, spool)
         if root is not None:
             chosen = os.path.realpath(os.fsencode(root), strict=True)
         else:
             chosen = base if _shared(common, base) == base else common
-        return ListSource(name, os.fsdecode(chosen), spool)
+        return ListSource(name, os.fsdecode(chosen), shown, spool)
     except OSError as error:
         spool.close()
         raise SourceError(f"{error.filename or path!r}: {error.strerror or error}") from error

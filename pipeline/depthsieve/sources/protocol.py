@@ -32,7 +32,7 @@ class Passed:
 class Source(Protocol):
     """Where images come from. ``root`` is an absolute, resolved path, or a URL; it is recorded in the store.
     ``is_one_file``: the source is one file, and ``root`` the folder it lies in. ``shown`` is what messages call the
-    source: that file, or the root. ``at_once`` is how many images are best looked at at the same time."""
+    source: that file, a list, or the root. ``at_once`` is how many images are best looked at at the same time."""
 
     name: str
     root: str
