@@ -221,6 +221,7 @@ def test_a_folder_of_images_and_archives_is_all_of_them(tmp_path: Path) -> None:
         "mix/shards/001.TAR::y.jpg",
     ]  # fmt: skip
     assert list(reasons(scan)) == ["old.tar.gz"] and "unpack it" in reasons(scan)["old.tar.gz"]
+    assert reasons(scanned(open_source(tmp_path / "old.tar.gz", "mix"))) == reasons(scan)  # named by itself
     assert (scan.skipped_hidden, scan.skipped_other) == (1, 5)  # ._z.png; two of 000.tar, and three files
     assert all(decode(source.read(image.id)).rgb_HW3.shape[1] == image.width for image in scan.images)
 

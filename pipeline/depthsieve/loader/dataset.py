@@ -273,30 +273,21 @@ class PseudoLabelDataset(Dataset[Sample]):
                 f"{self._store.location} has no stored images of {len(missing)} shards in use (the first is "
                 f"{missing[0]}); `depthsieve label --store-images` adds them, images='source' reads the sources"
             )
-        lacks = self._lacks(stored.lacking())
-        if lacks and images is not None:
-            raise LoaderError(lacks)
-        if lacks:
+        lacking = self.selection.said_of(stored.lacking())
+        if lacking:
+            number, reason = lacking[0]
+            lacks = (
+                f"{self._store.location} has no stored image of {len(lacking)} of {len(self)} images (the first is "
+                f"{self.selection[number].id}: {reason}); `depthsieve label --store-images --retry-failed` tries "
+                "again, images='source' reads the sources, a subset may leave them out"
+            )
+            if images is not None:
+                raise LoaderError(lacks)
             try:
                 _image_roots(self._store, self.selection, None)
             except LoaderError as error:
                 raise LoaderError(f"{lacks}; {error}") from error
-        return not missing and not lacks
-
-    def _lacks(self, lacking: Mapping[str, Mapping[int, str]]) -> str | None:
-        """Of which images in use there is none stored, in words; None where all are."""
-        found: list[tuple[int, str]] = []
-        for shard_id, rows in lacking.items():
-            numbers = ((self.selection.find(shard_id, row), reason) for row, reason in rows.items())
-            found += [(number, reason) for number, reason in numbers if number is not None]
-        if not found:
-            return None
-        number, reason = min(found)
-        return (
-            f"{self._store.location} has no stored image of {len(found)} of {len(self)} images (the first is "
-            f"{self.selection[number].id}: {reason}); `depthsieve label --store-images --retry-failed` tries again, "
-            "images='source' reads the sources, a subset may leave them out"
-        )
+        return not missing and not lacking
 
     def _check_crop_fits(self) -> None:
         shapes_N2 = self.selection.label_shapes()

@@ -7,7 +7,7 @@ import functools
 import hashlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,12 +106,15 @@ class Selection:
         ends = np.cumsum(np.bincount(self.shard_N, minlength=len(self.shards)))[:-1]
         yield from enumerate(np.split(self.row_N[order_N], ends))
 
-    def find(self, shard_id: str, row: int) -> int | None:
-        """The number of the image whose label is in that row of a shard; None where it is not served."""
-        if shard_id not in self.shards:
-            return None
-        found = np.flatnonzero((self.shard_N == self.shards.index(shard_id)) & (self.row_N == row))
-        return int(found[0]) if len(found) else None
+    def said_of(self, rows: Mapping[str, Mapping[int, str]]) -> list[tuple[int, str]]:
+        """Which of these rows of shards are served: the images' numbers, in order, and what is said of them."""
+        found = []
+        for shard in set(rows) & set(self.shards):
+            for number in np.flatnonzero(self.shard_N == self.shards.index(shard)).tolist():
+                row = int(self.row_N[number])
+                if row in rows[shard]:
+                    found.append((number, rows[shard][row]))
+        return sorted(found)
 
     def label_shapes(self) -> NDArray[np.int64]:
         """[N,2] height and width of each label, in pixels."""

@@ -39,6 +39,7 @@ from depthsieve.sources.protocol import Listed, Passed
 
 _OF_USE = IMAGE_SUFFIXES | CONVERT_SUFFIXES | CONTAINER_SUFFIXES
 _NAMED = CONTAINER_SUFFIXES | NAMED_SUFFIXES
+_PACKED = "such archives cannot be read in place: unpack it, or pack it as tar or zip"
 
 
 class FolderSource:
@@ -89,6 +90,8 @@ class FolderSource:
         """A file below the root that a user has named: an image whatever its suffix, or what is in a container."""
         if suffix_of(path) in _NAMED:
             yield from self._members(path, passed, named=True)
+        elif _is_packed(path):
+            yield self._reject(path, _PACKED)
         else:
             yield self._entry(path)
 
@@ -191,8 +194,7 @@ class FolderSource:
     def _listed(self, path: bytes, entry: os.DirEntry[bytes], passed: Passed) -> Iterator[Listed | RejectedImage]:
         """A file in a folder, or what is in it; nothing for one that does not look like an image."""
         suffix = suffix_of(path)
-        is_packed = suffix not in IMAGE_SUFFIXES and path.lower().endswith(PACKED_ENDINGS)
-        is_of_use = suffix in _OF_USE or is_packed
+        is_of_use = suffix in _OF_USE or _is_packed(path)
         if entry.is_symlink():
             target = os.path.realpath(os.path.join(self._root, path))
             to_folder = os.path.isdir(target)
@@ -206,8 +208,8 @@ class FolderSource:
             yield from self._members(path, passed)
         elif suffix in CONVERT_SUFFIXES:
             yield self._reject(path, f"{suffix} files are not read: convert to PNG or JPEG")
-        elif is_packed:
-            yield self._reject(path, "such archives cannot be read in place: unpack it, or pack it as tar or zip")
+        elif _is_packed(path):
+            yield self._reject(path, _PACKED)
         else:
             yield self._entry(path)
 
@@ -268,6 +270,10 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
         return entry.is_dir(follow_symlinks=False)
     except OSError:  # a file system that does not tell types, and an entry that is gone: reading it will say so
         return False
+
+
+def _is_packed(path: bytes) -> bool:
+    return suffix_of(path) not in IMAGE_SUFFIXES and path.lower().endswith(PACKED_ENDINGS)
 
 
 def _members_of(container: Container, passed: Passed) -> Iterator[Member]:
