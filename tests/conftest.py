@@ -33,6 +33,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(name, None)
 
 
+@pytest.fixture(autouse=True)
+def ended_by_sigterm() -> Iterator[None]:
+    """A test that runs the command in its own process leaves the command's handler of SIGTERM behind. A forked child
+    would hear with it, and may miss the signal in the moment before it waits for a lock: then no pool ends."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Leave nothing behind."""
     if HOME in config.stash:
