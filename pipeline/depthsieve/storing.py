@@ -125,6 +125,7 @@ class _Storing:
     def __init__(self, store: Store, layer: Layer, stop: Stop) -> None:
         self._store, self._layer, self._stop = store, layer, stop
         self._quality = quality_of(layer.spec)
+        self._images = StoredImages(store)
         self._noted = shards_noted(layer)
         self._sources: dict[str, Source] = {}
         for name, root in store.sources().items():
@@ -188,8 +189,7 @@ class _Storing:
         :class:`StoreDamaged`."""
         if self._layer.group_of(shard_id, labels) is None:
             return None
-        images = StoredImages(self._store)
-        return [images.jpeg(shard_id, row) for row in range(len(self._store.planned_shard(shard_id).images))]
+        return [self._images.jpeg(shard_id, row) for row in range(len(self._store.planned_shard(shard_id).images))]
 
     def _image(self, shard: Shard, row: int, digest_N: NDArray[Any]) -> bytes | ImageFailure:
         image = shard.images[row]

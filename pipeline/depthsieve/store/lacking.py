@@ -22,7 +22,7 @@ def folder_of_lacking(layer: Layer) -> str:
 def write_lacking(layer: Layer, shard_id: str, reasons: Mapping[int, str]) -> None:
     """Note which rows of a shard lack their image. To be done before the layer has the shard, and where it lacks none,
     after. Raises :class:`OSError`."""
-    key = f"{folder_of_lacking(layer)}/{shard_id}{_SUFFIX}"
+    key = _key(layer, shard_id)
     if reasons:
         rows = {str(row): reason for row, reason in sorted(reasons.items())}
         layer.root.write(key, seal(layer.names_in_record(shard_id) | {"rows": rows}))
@@ -33,18 +33,13 @@ def write_lacking(layer: Layer, shard_id: str, reasons: Mapping[int, str]) -> No
 def read_lacking(layer: Layer) -> dict[str, dict[int, str]]:
     """For each shard of the layer that lacks images: their rows, and why. Raises :class:`StoreDamaged`."""
     noted = shards_noted(layer)
-    return {shard_id: _read(layer, shard_id) for shard_id in sorted(noted & layer.shards())} if noted else {}
+    keys = {shard_id: _key(layer, shard_id) for shard_id in sorted(noted & layer.shards())} if noted else {}
+    return {shard_id: rows_in(layer.root.read(key), f"{layer.root.location}/{key}") for shard_id, key in keys.items()}
 
 
 def shards_noted(layer: Layer) -> set[str]:
     """The shards that there are records of, whether or not the layer has them."""
     return {name.removesuffix(_SUFFIX) for name in layer.root.names(folder_of_lacking(layer))}
-
-
-def _read(layer: Layer, shard_id: str) -> dict[int, str]:
-    key = f"{folder_of_lacking(layer)}/{shard_id}{_SUFFIX}"
-    where = f"{layer.root.location}/{key}"
-    return rows_in(layer.root.read(key), where)
 
 
 def rows_in(data: bytes, where: str) -> dict[int, str]:
@@ -53,3 +48,7 @@ def rows_in(data: bytes, where: str) -> dict[int, str]:
         return {int(row): str(reason) for row, reason in unseal(data, where)["rows"].items()}
     except (KeyError, AttributeError, ValueError) as error:
         raise StoreDamaged(f"{where} does not name rows; {MEND}") from error
+
+
+def _key(layer: Layer, shard_id: str) -> str:
+    return f"{folder_of_lacking(layer)}/{shard_id}{_SUFFIX}"
