@@ -27,70 +27,6 @@ SOURCES = {
     for path in sorted((ROOT / root).rglob("*.py"))
 }
 
-MAY_IMPORT = {
-    # What each module or folder of depthsieve may import of depthsieve. Only from lines further up.
-    "errors": "",
-    "records": "errors",
-    "options": "errors records",
-    "stopping": "errors",
-    "processes": "errors",
-    "lanes": "errors",
-    "threads": "errors",
-    "lifelines": "errors",
-    # pure: none of these reaches a file, a store or a model
-    "alignment": "errors",
-    "masking": "errors",
-    "losses": "errors alignment masking",
-    "reliability": "errors records alignment",
-    "evaluate": "errors records alignment reliability",
-    "scenes": "errors records",
-    "image_headers": "errors",
-    "datasets": "errors records",
-    "features": "records",
-    # files, images and models
-    "storage": "errors processes",
-    "pillow_guard": "errors",
-    "images": "errors records image_headers pillow_guard",
-    "sources": "errors records image_headers images storage",
-    "ground_truth": "errors image_headers pillow_guard sources storage",
-    "store": "errors records processes features.columns storage",
-    "sharding": "errors records store.schema",
-    "teachers": "errors records threads",
-    "loader": "errors records processes image_headers images sources store masking",
-    # labelling: one shard, then one run
-    "numerics": "errors records threads images teachers",
-    "forward": "errors records features store.schema teachers reliability",
-    "preparing": "errors records features images sources store teachers forward",
-    "labelling": "errors processes records stopping threads lanes sources store teachers reliability numerics forward "
-    "preparing",
-    "isolation": "errors records stopping lifelines labelling",
-    "drafting": "errors records store sharding",
-    "scanning": "errors records sources store",
-    "manifests": "errors records options sources store scanning",
-    "manifest_scan": "errors processes records options datasets sources storage store scanning manifests",
-    "changes": "errors records options scanning sources store",
-    "planning": "errors processes records options reliability sources storage store teachers numerics drafting "
-    "scanning",
-    "fusing": "errors processes records options threads reliability storage store sharding planning",
-    "runners": "errors records stopping lifelines store teachers labelling isolation",
-    "dispatch": "errors records stopping processes storage store runners",
-    "recalibration": "errors processes records reliability storage store",
-    "refilling": "errors processes records features threads sources storage store teachers forward preparing labelling",
-    "repair": "errors processes records storage store labelling fusing",
-    "forecast": "errors records options lanes sources storage store teachers labelling drafting planning",
-    "storing": "errors processes records images sources stopping store preparing",
-    "run": "errors records options stopping sources storage store teachers labelling drafting scanning "
-    "manifests changes planning forecast runners dispatch storing",
-    # what looks at a finished store, and the demonstration of it all
-    "evaluation": "errors records storage store evaluate ground_truth",
-    "curation": "errors processes features masking storage store",
-    "student": "errors losses loader",
-    "demo_settings": "errors",
-    "report": "errors records images sources store masking reliability evaluate loader demo_settings",
-    "demo": "errors records options demo_settings threads images store masking losses reliability evaluate scenes "
-    "loader run student report",
-}
-
 ONLY_IN = {
     # Third-party packages that few places may import.
     "ray": "depthsieve.runners.ray depthsieve.runners.ray_session depthsieve.runners.ray_worker",
@@ -129,21 +65,12 @@ def within(name: str, place: str) -> bool:
     return f"{name}.".startswith(f"{place}.")
 
 
-def may_import(group: str, name: str) -> bool:
-    """Whether a module or folder of depthsieve may import ``name``; ``depthsieve/__init__.py`` ("") none at all."""
-    allowed = (group, *MAY_IMPORT.get(group, "").split()) if group else ()
-    return name == "depthsieve.__version__" or any(within(name, f"depthsieve.{place}") for place in allowed)
-
-
 def faults(module: str, source: str) -> list[str]:
     """What is wrong with the imports of one module, one line each."""
     found = []
-    group = module.partition(".")[2].partition(".")[0]
     for name in imports_in(source):
         if name.startswith("."):
             found.append(f"{module} imports {name}: write the whole name")
-        elif within(name, "depthsieve") and within(module, "depthsieve") and not may_import(group, name):
-            found.append(f"{module} imports {name}")
         for package, places in ONLY_IN.items():
             if within(name, package) and not any(within(module, place) for place in places.split()):
                 found.append(f"{module} imports {name}, which only {places} may")
@@ -155,15 +82,6 @@ def home_of(name: str) -> str | None:
     while name and name not in SOURCES:
         name = name.rpartition(".")[0]
     return name or None
-
-
-def test_every_module_stands_in_the_table_and_the_table_points_one_way() -> None:
-    names = [name.partition(".")[2].partition(".")[0] for name in SOURCES if within(name, "depthsieve")]
-    assert set(names) - {""} <= set(MAY_IMPORT), "enter the new module in MAY_IMPORT"
-    order = list(MAY_IMPORT)
-    for group, allowed in MAY_IMPORT.items():
-        for other in allowed.split():
-            assert order.index(other.partition(".")[0]) < order.index(group), f"{group} may not import {other}"
 
 
 @pytest.mark.parametrize("module", SOURCES)
@@ -183,39 +101,18 @@ def test_there_are_no_circles_between_files() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "fault"),
     [
-        ("depthsieve.alignment", "from depthsieve.store import schema", "depthsieve.store.schema"),
-        ("depthsieve.loader.dataset", "def f():\n    import depthsieve.run", "depthsieve.run"),
-        ("depthsieve.loader.dataset", "from depthsieve import runners", "depthsieve.runners"),
-        ("depthsieve.sharding", "from depthsieve.store import open_store", "depthsieve.store.open_store"),
-        ("depthsieve.run", "import depthsieve", "depthsieve"),
         ("depthsieve.run", "from .planning import cores", ".planning.cores"),
         ("depthsieve.run", "def f():\n    from ray import get", "ray.get"),
         ("depthsieve.runners.local", "import ray", "ray"),
         ("depthsieve.run", "from transformers import AutoModel", "transformers.AutoModel"),
         ("depthsieve.run", "import click", "click"),
         ("depthsieve.run", "from depthsieve_cli.output import count", "depthsieve_cli.output.count"),
-        ("depthsieve", "from depthsieve.run import label", "depthsieve.run.label"),
         ("depthsieve.run", "if TYPE_CHECKING:\n    pass\nelse:\n    import ray", "ray"),
     ],
 )
 def test_a_forbidden_import_is_found(module: str, source: str, fault: str) -> None:
     (line,) = faults(module, source)
     assert line.startswith(f"{module} imports {fault}")
-
-
-@pytest.mark.parametrize(
-    ("module", "source"),
-    [
-        ("depthsieve.run", "if TYPE_CHECKING:\n    import ray\n    from depthsieve.demo import run_demo"),
-        ("depthsieve.runners.ray", "import ray"),
-        ("depthsieve.sharding", "from depthsieve.store.schema import shard_name"),
-        ("depthsieve.report.page", "from depthsieve import __version__\nfrom depthsieve.report import sheet"),
-        ("depthsieve_cli.label", "import click\nfrom depthsieve.run import label"),
-        ("depthsieve.run", "import rays"),
-    ],
-)
-def test_a_permitted_import_passes(module: str, source: str) -> None:
-    assert faults(module, source) == []
 
 
 def test_what_is_imported_is_declared() -> None:
@@ -296,15 +193,5 @@ def test_the_version_is_the_projects() -> None:
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_files_stay_readable(module: str) -> None:
-    text = SOURCES[module].read_text()
-    assert len(text.splitlines()) <= 350, "split it"
-    assert ast.get_docstring(ast.parse(text)), "say what the module is for"
-
-
-def test_the_architecture_document_names_every_module_and_only_tests_that_exist() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    named = {name.split("/")[0] for name in re.findall(r"`([\w/]+)`", text)}
-    assert set(MAY_IMPORT) - named == {"pillow_guard"}
-    for pattern in re.findall(r"`(test_[\w*]+\.py)`", text):
-        assert list((ROOT / "tests").glob(pattern)), pattern
+def test_every_module_says_what_it_is_for(module: str) -> None:
+    assert ast.get_docstring(ast.parse(SOURCES[module].read_text()))
