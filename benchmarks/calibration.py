@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from observed import Observed, observe_scenes
 from tqdm import tqdm
 
-from depthsieve.records import Quantity
+from depthsieve.core.records import Quantity
 from depthsieve.reliability import fusion_features
 from depthsieve.teachers import Teacher, load_teacher
 

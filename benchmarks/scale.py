@@ -51,7 +51,7 @@ SHARES = (0.6, 0.15, 0.1, 0.05, 0.09999, 0.00001)
 
 def label_shape(height: int, width: int) -> tuple[int, int]:
     """The official rule at 518 pixels, as Depth Anything's teacher has it."""
-    from depthsieve.errors import ImageRejected
+    from depthsieve.core.errors import ImageRejected
 
     scale = max(518 / height, 518 / width)
     rows, columns = (max(37, round(side * scale / 14)) for side in (height, width))
@@ -113,7 +113,7 @@ def folder_bytes(folder: Path) -> int:
 
 def made_spec() -> Any:
     """A label spec of no teacher."""
-    from depthsieve.records import LabelSpec
+    from depthsieve.core.records import LabelSpec
     from depthsieve.store import schema
 
     return LabelSpec("0" * 64, "disparity", "", "float32", {"rule": "made up"}, ("flip",), "made up", schema.ENCODING)
@@ -121,9 +121,9 @@ def made_spec() -> Any:
 
 def write_plan(folder: Path, rows: int, shard_size: int = 256) -> dict[str, Any]:
     """Plan what the store in ``folder``, made if need be, does not know of a made-up manifest."""
+    from depthsieve.core.records import NumericsProfile, TeacherRequest
     from depthsieve.drafting import draft_batches
     from depthsieve.planning import write_generation
-    from depthsieve.records import NumericsProfile, TeacherRequest
     from depthsieve.storage import open_root
     from depthsieve.store.create import open_or_create, prepare_root
 
@@ -155,7 +155,7 @@ def do_records(store: Path, rows: int) -> dict[str, Any]:
     """Commit records of all shards but the last :data:`TAIL`."""
     import numpy as np
 
-    from depthsieve.records import seal
+    from depthsieve.core.records import seal
     from depthsieve.store import open_store, schema
     from depthsieve.store.plan import PART_SHARDS
 
@@ -194,9 +194,9 @@ def do_records(store: Path, rows: int) -> dict[str, Any]:
 def null_dispatch(store: Path, on_task: Callable[[int], None], commit: bool) -> dict[str, Any]:
     """All that is pending through the real dispatch, to a runner that answers at once."""
     import depthsieve.run  # noqa: F401 - its imports are part of what a driver holds
+    from depthsieve.core.records import LabelJob, ShardResult, TeacherRequest, seal
+    from depthsieve.core.stopping import Stop
     from depthsieve.dispatch import dispatch
-    from depthsieve.records import LabelJob, ShardResult, TeacherRequest, seal
-    from depthsieve.stopping import Stop
     from depthsieve.store import open_store, schema
     from depthsieve.store.leases import Leases
 
@@ -279,8 +279,8 @@ def do_grow(store: Path, rows: int) -> dict[str, Any]:
 
 def do_objects(store: Path, rows: int) -> dict[str, Any]:
     """Planning with an object an image, lists and dicts, as it was before."""
-    from depthsieve.errors import ImageRejected
-    from depthsieve.records import ImageRecord, NumericsProfile, Shard, TeacherRequest
+    from depthsieve.core.errors import ImageRejected
+    from depthsieve.core.records import ImageRecord, NumericsProfile, Shard, TeacherRequest
     from depthsieve.sharding import images_a_shard
     from depthsieve.storage import open_root
     from depthsieve.store import schema

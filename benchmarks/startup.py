@@ -35,9 +35,9 @@ def label_shape(height: int, width: int) -> tuple[int, int]:
 
 def make_store(folder: Path, rows: int) -> dict[str, Any]:
     """A store of made-up images, all labelled but those of the last shard."""
+    from depthsieve.core.records import NumericsProfile, TeacherRequest, seal
     from depthsieve.drafting import draft_batches
     from depthsieve.planning import write_generation
-    from depthsieve.records import NumericsProfile, TeacherRequest, seal
     from depthsieve.storage import open_root
     from depthsieve.store import open_store, schema
     from depthsieve.store.create import open_or_create, prepare_root, write_index
@@ -68,7 +68,7 @@ def write_group(store: Any, shard_id: str, shape: tuple[int, ...]) -> dict[str, 
     """Real arrays of made-up labels, and the commit record of a shard that has them."""
     import numpy as np
 
-    from depthsieve.records import ImageRecord, Shard
+    from depthsieve.core.records import ImageRecord, Shard
     from depthsieve.store.writer import CommitContext, ShardArrays, publish_group
 
     random = np.random.default_rng(list(shape))

@@ -42,12 +42,12 @@ from student_data import Scenes, Setup, load_scenes, prepare
 from student_report import FIELDS, read_rows, report
 from tqdm import tqdm
 
-from depthsieve.errors import DepthsieveError, UsageError
+from depthsieve.core.errors import DepthsieveError, UsageError
+from depthsieve.core.lifelines import die_with_parent
+from depthsieve.core.threads import torch_threads
 from depthsieve.evaluate import depth_metrics
-from depthsieve.lifelines import die_with_parent
 from depthsieve.loader.epoch import shuffled, stream
 from depthsieve.student import Student, train_on
-from depthsieve.threads import torch_threads
 
 ARMS = (
     "none",

@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import depthsieve
-from depthsieve.errors import RunError, UsageError
+from depthsieve.core.errors import RunError, UsageError
 from depthsieve.evaluate import depth_metrics, pixel_errors, predicted_depth, truth_mask
 from depthsieve.options import LabelOptions
 from depthsieve.scenes import Scene, render_scene

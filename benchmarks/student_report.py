@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from student_data import Scenes, Setup, load_scenes
 
-from depthsieve.errors import RunError
+from depthsieve.core.errors import RunError
 from depthsieve.evaluate import truth_mask
 
 FIELDS = (

@@ -230,7 +230,7 @@ def align(model: Any, maps: dict[str, list[torch.Tensor]], options: argparse.Nam
 
 def encode(model: Any, maps: list[torch.Tensor], codes: Any, scratch: Path, options: argparse.Namespace) -> float:
     """Seconds of packing and writing shards, on all cores."""
-    from depthsieve.records import ImageRecord, Shard
+    from depthsieve.core.records import ImageRecord, Shard
     from depthsieve.storage.local import LocalRoot
     from depthsieve.store import schema
     from depthsieve.store.writer import CommitContext, ShardArrays, publish_group

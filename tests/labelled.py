@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from test_teachers_builders import DEPTH_ANYTHING_PROCESSOR, depth_anything_config, save
 
-from depthsieve.records import LabelJob, TeacherRequest
+from depthsieve.core.records import LabelJob, TeacherRequest
 from depthsieve.store import open_store
 
 DECIDED = ("labels.zarr", "plan", "commits", "layers")

@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from depthsieve.records import ShardResult
+from depthsieve.core.records import ShardResult
 from depthsieve.runners.ray_worker import RayWorker, Readiness
 
 ORDERS = "DEPTHSIEVE_TEST_ORDERS"

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
-from depthsieve.records import ImageRecord, RejectedImage
+from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.scanning import scan_to
 from depthsieve.sources import Source
 from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from depthsieve.records import (
+from depthsieve.core.records import (
     DatasetNote,
     ImageRecord,
     LabelSpec,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve.loader import Augment
 from depthsieve.loader.crops import Window, choose_window
 from depthsieve.loader.samples import convert

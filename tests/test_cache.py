@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from s3server import S3Server
 from storemaker import made_label, make_store, pictures
 
-from depthsieve.errors import StoreDamaged, StoreError, UsageError
+from depthsieve.core.errors import StoreDamaged, StoreError, UsageError
+from depthsieve.core.processes import Process
 from depthsieve.loader import PseudoLabelDataset
 from depthsieve.loader.prefetch import Foresight
-from depthsieve.processes import Process
 from depthsieve.storage.local import LocalRoot
 from depthsieve.store import Store, open_store
 from depthsieve.store.cache import RemoteArray, ShardCache
@@ -134,7 +134,7 @@ def test_what_another_process_needs_soon_stays(far: Path, tmp_path: Path) -> Non
     cache.next_use = {one.entry: 50, two.entry: 40}.get
     assert cache.get(one) and cache.get(two)
     parent = os.getppid()
-    from depthsieve.processes import started_at
+    from depthsieve.core.processes import started_at
 
     token = f"{Process.current().machine}-{parent}-{started_at(parent)}"
     (cache.folder / f"order.{token}").write_text(f"{one.entry} 3\n")

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from storemaker import Picture, make_store
 
 import depthsieve
+from depthsieve.core.errors import LoaderError, StoreError, UsageError
 from depthsieve.curation.diversity import most_diverse, turns
 from depthsieve.curation.duplicates import MOST_BITS, find_duplicates
 from depthsieve.curation.neighbours import EXACT, cluster, nearest
 from depthsieve.curation.settings import CUTS, CurateSettings
 from depthsieve.curation.vectors import Vectors, hamming
 from depthsieve.curation.where import where
-from depthsieve.errors import LoaderError, StoreError, UsageError
 from depthsieve.features import COLUMNS
 from depthsieve.forward import feature_arrays
 from depthsieve.masking import masked_share, threshold_code

@@ -9,6 +9,8 @@ from click.testing import CliRunner
 from miniatures import MINIATURES
 from storemaker import learn, make_store, pictures
 
+from depthsieve.core.errors import UsageError
+from depthsieve.core.records import DatasetNote
 from depthsieve.datasets import (
     Dataset,
     Images,
@@ -18,8 +20,6 @@ from depthsieve.datasets import (
     read_dataset,
     recipes_folder,
 )
-from depthsieve.errors import UsageError
-from depthsieve.records import DatasetNote
 from depthsieve.store.status import status
 from depthsieve_cli.main import cli
 

@@ -12,8 +12,8 @@ from labelled import small_teacher, write_photo
 from miniatures import MINIATURES, build
 
 import depthsieve
+from depthsieve.core.errors import SourceError, UsageError
 from depthsieve.datasets import dataset_names, load_dataset, recipes_folder
-from depthsieve.errors import SourceError, UsageError
 from depthsieve.manifests import KEY, open_manifest
 from depthsieve_cli.main import cli
 

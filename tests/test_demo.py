@@ -18,8 +18,8 @@ from labelled import small_teacher
 from PIL import Image
 
 from depthsieve import demo
+from depthsieve.core.errors import RunError, UsageError
 from depthsieve.demo_settings import FIRST_SEED, HEIGHT, HELD_OUT_PART, TRAINING_SEEDS, WIDTH, DemoSettings
-from depthsieve.errors import RunError, UsageError
 from depthsieve.loader import PseudoLabelDataset
 from depthsieve.report import colours
 from depthsieve.report.demo_page import DemoResult, label_rows, number, percent, student_rows

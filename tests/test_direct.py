@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from storemaker import Picture, made_label, make_store
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, ZstdCodec
 
-from depthsieve.errors import StoreDamaged, UsageError
+from depthsieve.core.errors import StoreDamaged, UsageError
 from depthsieve.store import Store, open_store
 from depthsieve.store.direct import DirectArray, open_direct
 from depthsieve.store.layout import layout_of

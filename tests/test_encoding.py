@@ -12,7 +12,7 @@ import zarr
 from labelled import decided_bytes, job_of, small_teacher, unlabelled_copy, write_photos
 
 import depthsieve
-from depthsieve.errors import StoreMismatch, UsageError
+from depthsieve.core.errors import StoreMismatch, UsageError
 from depthsieve.isolation import label_isolated
 from depthsieve.labelling import label_spec
 from depthsieve.options import ENCODINGS, LabelOptions

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve.loader.augment import Augment, check_crop
 from depthsieve.loader.crops import Window, choose_window
 from depthsieve.loader.epoch import Draws, plan_epoch, rank_share, shuffled, smallest_type, stream

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from depthsieve.alignment import align_scale_shift, apply_scale_shift
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve.evaluate import (
     CodeErrors,
     Comparison,

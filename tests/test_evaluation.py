@@ -15,7 +15,7 @@ from PIL import Image
 from storemaker import SPEC, Picture, made_label, make_store
 
 import depthsieve
-from depthsieve.errors import GroundTruthError, RunError, StoreNotFound, UsageError
+from depthsieve.core.errors import GroundTruthError, RunError, StoreNotFound, UsageError
 from depthsieve.evaluation.comparing import HYPERSIM_NOTE, check_aspect, evaluate_labels
 from depthsieve.evaluation.result import MEASURED, Evaluation
 from depthsieve.evaluation.writing import FILES

@@ -7,7 +7,7 @@ import pytest
 from labelled import small_teacher, write_photo, write_photos
 
 import depthsieve
-from depthsieve.errors import RunError
+from depthsieve.core.errors import RunError
 from depthsieve.forecast import MARGIN, Trial, draw_samples
 from depthsieve.options import LabelOptions
 from depthsieve.planning import draft_generation

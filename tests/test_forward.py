@@ -10,13 +10,13 @@ from labelled import small_teacher, write_photo
 from scanned import scanned
 
 import depthsieve
+from depthsieve.core.records import LabelJob, Shard, ShardResult, ShardTask, TeacherRequest, digest_of
+from depthsieve.core.stopping import Stop
 from depthsieve.labelling import Labelled, ShardWork, label_shard, label_spec
 from depthsieve.lanes import Lanes
 from depthsieve.numerics import make_profile
-from depthsieve.records import LabelJob, Shard, ShardResult, ShardTask, TeacherRequest, digest_of
 from depthsieve.runners.local import local_runner
 from depthsieve.sources import Source, open_source, reopen_source
-from depthsieve.stopping import Stop
 from depthsieve.store import open_store
 from depthsieve.teachers import Teacher, load_teacher
 

@@ -13,9 +13,9 @@ import torch
 from labelled import decided_bytes, small_teacher, write_photo, write_photos
 
 import depthsieve
-from depthsieve.errors import StoreError, StoreMismatch, UsageError
+from depthsieve.core.errors import StoreError, StoreMismatch, UsageError
+from depthsieve.core.records import DatasetNote, Quantity, Shard
 from depthsieve.loader import PseudoLabelDataset
-from depthsieve.records import DatasetNote, Quantity, Shard
 from depthsieve.reliability import (
     OneLabel,
     decode_error,

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from depthsieve.errors import GroundTruthError, UsageError
+from depthsieve.core.errors import GroundTruthError, UsageError
 from depthsieve.ground_truth.opening import open_ground_truth
 from depthsieve.ground_truth.protocol import GroundTruth, planar_depth
 from depthsieve.ground_truth.readers import MAX_PIXELS, read_npy, read_pfm, read_png

@@ -16,7 +16,7 @@ import pytest
 from labelled import decided_bytes, small_teacher, write_photo, write_photos
 
 import depthsieve
-from depthsieve.errors import LoaderError, SourceError, UsageError
+from depthsieve.core.errors import LoaderError, SourceError, UsageError
 from depthsieve.loader import PseudoLabelDataset
 from depthsieve.options import LabelOptions, LabelSummary
 from depthsieve.repair import verify

@@ -18,7 +18,7 @@ from hostile import chunk, encoded, exif, photo, png
 from PIL import Image, ImageFile, ImageOps
 
 from depthsieve import image_headers, images
-from depthsieve.errors import ImageRejected
+from depthsieve.core.errors import ImageRejected
 from depthsieve.images import ImageHeader, decode, decoder_versions, read_header
 from depthsieve.pillow_guard import own_pillow_settings
 

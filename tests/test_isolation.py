@@ -17,9 +17,9 @@ from poison import met, poison, poisoned
 
 import depthsieve
 from depthsieve import isolation
+from depthsieve.core.records import LabelJob, ShardResult, TeacherRequest
+from depthsieve.core.stopping import Abandoned, Stop
 from depthsieve.isolation import label_isolated
-from depthsieve.records import LabelJob, ShardResult, TeacherRequest
-from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import open_store
 
 SHARD = "0000-000000"
@@ -218,7 +218,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from depthsieve.isolation import label_isolated
-from depthsieve.records import LabelJob, TeacherRequest
+from depthsieve.core.records import LabelJob, TeacherRequest
 store, fingerprint, photos, teacher = sys.argv[1:]
 label_isolated(LabelJob(Path(store), TeacherRequest(teacher), fingerprint, ("flip",), (("default", photos),)), %r)
 """

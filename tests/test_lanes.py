@@ -8,10 +8,10 @@ import pytest
 from labelled import decided_bytes, job_of, small_teacher, unlabelled_copy, write_photos
 
 import depthsieve
+from depthsieve.core.records import LabelJob
 from depthsieve.labelling import ShardLabeller, lanes_of
 from depthsieve.lanes import Lanes
 from depthsieve.numerics import make_profile, threads_a_lane
-from depthsieve.records import LabelJob
 from depthsieve.store import open_store
 from depthsieve.teachers import load_teacher
 

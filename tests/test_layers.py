@@ -24,7 +24,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import depthsieve
-from depthsieve.errors import LoaderError, StoreBusy, StoreDamaged, StoreError, StoreMismatch, StoreNotFound, UsageError
+from depthsieve.core.errors import (
+    LoaderError,
+    StoreBusy,
+    StoreDamaged,
+    StoreError,
+    StoreMismatch,
+    StoreNotFound,
+    UsageError,
+)
+from depthsieve.core.records import seal
 from depthsieve.forward import _Labels, predict_labels
 from depthsieve.isolation import label_isolated
 from depthsieve.labelling import ShardLabeller
@@ -32,7 +41,6 @@ from depthsieve.loader import PseudoLabelDataset
 from depthsieve.masking import threshold_code
 from depthsieve.options import LabelOptions
 from depthsieve.planning import pixel_bytes
-from depthsieve.records import seal
 from depthsieve.reliability import shipped_calibration
 from depthsieve.repair import VerifyReport, verify
 from depthsieve.storage import open_root

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from depthsieve.errors import StoreBusy
-from depthsieve.processes import Process, is_alive, started_at
+from depthsieve.core.errors import StoreBusy
+from depthsieve.core.processes import Process, is_alive, started_at
 from depthsieve.storage import open_root
 from depthsieve.store import leases as leases_module
 from depthsieve.store.leases import Lease, Leases

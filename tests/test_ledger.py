@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from depthsieve.errors import RunError
-from depthsieve.records import ShardResult, ShardTask
+from depthsieve.core.errors import RunError
+from depthsieve.core.records import ShardResult, ShardTask
 from depthsieve.runners import ledger
 from depthsieve.runners.ledger import Death, Ledger
 

@@ -19,9 +19,9 @@ from PIL import Image
 from storemaker import SPEC, Picture, add_planned, made_image, made_label, make_store, pictures
 from torch.utils.data import DataLoader
 
-from depthsieve.errors import LoaderError, StoreDamaged, StoreNotFound, UsageError
+from depthsieve.core.errors import LoaderError, StoreDamaged, StoreNotFound, UsageError
+from depthsieve.core.records import RejectedImage
 from depthsieve.loader import Augment, PseudoLabelDataset, collate
-from depthsieve.records import RejectedImage
 from depthsieve.store import Store
 
 SHAPES = {(28, 42): 6, (42, 28): 4, (28, 28): 3}

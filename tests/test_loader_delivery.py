@@ -16,7 +16,7 @@ import pytest
 import torch
 from storemaker import Picture, made_label, make_store, pictures
 
-from depthsieve.errors import LoaderError, UsageError
+from depthsieve.core.errors import LoaderError, UsageError
 from depthsieve.loader import Augment, BatchLoader, PseudoLabelDataset, collate
 from depthsieve.loader.expand import expand
 from depthsieve.loader.samples import Reader

@@ -11,9 +11,9 @@ import weakref
 
 import pytest
 
-from depthsieve.errors import LoaderError
+from depthsieve.core.errors import LoaderError
+from depthsieve.core.processes import cores
 from depthsieve.loader.engine import Job, ahead
-from depthsieve.processes import cores
 
 
 def our_threads():
@@ -200,6 +200,6 @@ def test_a_process_that_is_forked_meanwhile_is_told_and_can_begin_anew():
 def test_cores_are_those_of_this_process():
     assert cores() == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     script = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-    script += "from depthsieve.processes import cores; print(cores())"
+    script += "from depthsieve.core.processes import cores; print(cores())"
     if hasattr(os, "sched_setaffinity"):
         assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "1\n"

@@ -20,7 +20,7 @@ from s3server import S3Server
 
 import depthsieve
 from depthsieve import manifest_scan, scanning
-from depthsieve.errors import SourceError, UsageError
+from depthsieve.core.errors import SourceError, UsageError
 from depthsieve.options import ScanOptions, ScanSummary
 from depthsieve.sources import file_list, open_source
 from depthsieve.sources import folder as folder_source

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from depthsieve.core.threads import torch_threads
 from depthsieve.numerics import SMALL_JOB, TrialSettings, find_batch_size
-from depthsieve.threads import torch_threads
 
 SHAPE = (14, 28)
 

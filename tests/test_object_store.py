@@ -19,9 +19,9 @@ from labelled import DECIDED, decided_bytes, small_teacher, write_photos
 from s3server import KEY_ID, SECRET, S3Server, some_calls
 
 import depthsieve
-from depthsieve.errors import LoaderError, StoreError, UsageError
+from depthsieve.core.errors import LoaderError, StoreError, UsageError
+from depthsieve.core.records import Shard
 from depthsieve.loader import PseudoLabelDataset
-from depthsieve.records import Shard
 from depthsieve.storage import open_root
 from depthsieve.store import open_store, schema
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from labelled import small_teacher
 from storemaker import PROFILE, SPEC, make_shards
 
+from depthsieve.core import spill
+from depthsieve.core.errors import ImageRejected, RunError
+from depthsieve.core.records import ImageRecord, Shape, TeacherRequest
 from depthsieve.drafting import IMAGES_SCHEMA, draft_batches
-from depthsieve.errors import ImageRejected, RunError
 from depthsieve.options import LabelOptions
 from depthsieve.planning import Workforce, write_generation
-from depthsieve.records import ImageRecord, Shape, TeacherRequest
 from depthsieve.sharding import cut_shards
 from depthsieve.storage import open_root
-from depthsieve.store import plan, spill
+from depthsieve.store import plan
 from depthsieve.store.create import open_or_create
 from depthsieve.store.plan import PLAN_SCHEMA, REJECTED_SCHEMA, PlannedShard
 from depthsieve.teachers import load_teacher
@@ -155,7 +156,7 @@ def test_the_database_shows_no_bar_of_its_own(tmp_path: Path) -> None:
     asked = "SELECT current_setting('enable_progress_bar') AS shown"
     script = f"""
 from pathlib import Path
-from depthsieve.store.spill import SpillDatabase
+from depthsieve.core.spill import SpillDatabase
 print(SpillDatabase(Path({str(tmp_path / "draft")!r})).all({asked!r})["shown"].to_pylist())
 """
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[False]\n"

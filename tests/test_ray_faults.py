@@ -14,12 +14,12 @@ from labelled import decided_bytes, job_of, small_teacher, unlabelled_copy, writ
 from ray_workers import ORDERS, OrderedWorker, begun, order
 
 import depthsieve
-from depthsieve.errors import RunError
-from depthsieve.records import LabelJob, ShardResult, ShardTask
+from depthsieve.core.errors import RunError
+from depthsieve.core.records import LabelJob, ShardResult, ShardTask
+from depthsieve.core.stopping import Stop
 from depthsieve.runners import ray as ray_module
 from depthsieve.runners.ray import RayOptions, ray_runner
 from depthsieve.runners.ray_worker import RayWorker
-from depthsieve.stopping import Stop
 from depthsieve.store import open_store
 
 pytestmark = pytest.mark.slow

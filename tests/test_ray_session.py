@@ -20,8 +20,8 @@ from poison import poison, poisoned
 from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayError
 
 import depthsieve
-from depthsieve import lifelines
-from depthsieve.errors import RunError
+from depthsieve.core import lifelines
+from depthsieve.core.errors import RunError
 from depthsieve.runners import ray_session
 from depthsieve.runners.ray_session import ClusterOffer, check_address
 from depthsieve.runners.ray_worker import death_of
@@ -29,8 +29,8 @@ from depthsieve.runners.ray_worker import death_of
 SCRIPT = """
 import json, sys
 import depthsieve
-from depthsieve import lifelines
-from depthsieve.errors import DepthsieveError
+from depthsieve.core import lifelines
+from depthsieve.core.errors import DepthsieveError
 source, store, options = *sys.argv[1:3], json.loads(sys.argv[3])
 options |= {"batch_size": 1, "threads": 1, "progress": False}
 try:
@@ -281,7 +281,7 @@ def test_users_of_a_folder_end_with_the_process_that_asked_for_it_even_by_sigkil
     """As Ray's agents do not: they have left the process tree, and their names and environments are overwritten."""
     code = f"""
 import subprocess, sys, time
-from depthsieve.lifelines import ending_users_of
+from depthsieve.core.lifelines import ending_users_of
 with ending_users_of({str(tmp_path / "session")!r}):
     user = "import sys, time; file = open(sys.argv[1] + '/log', 'w'); print('open', flush=True); time.sleep(600)"
     stays = subprocess.Popen([sys.executable, "-c", user, sys.argv[1]], start_new_session=True)

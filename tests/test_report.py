@@ -8,7 +8,7 @@ import pytest
 from labelled import small_teacher, write_photo
 from PIL import Image
 
-from depthsieve.errors import LoaderError, UsageError
+from depthsieve.core.errors import LoaderError, UsageError
 from depthsieve.masking import threshold_code
 from depthsieve.report import colours, contact_sheet, label_panels, page, sheet
 from depthsieve.run import label

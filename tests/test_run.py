@@ -24,7 +24,7 @@ from test_teachers_builders import GLPN_PROCESSOR, glpn_config, save
 
 import depthsieve
 from depthsieve import dispatch, forward, labelling, run
-from depthsieve.errors import (
+from depthsieve.core.errors import (
     RunError,
     SourceError,
     StoreBusy,
@@ -33,10 +33,10 @@ from depthsieve.errors import (
     TeacherError,
     UsageError,
 )
+from depthsieve.core.processes import Process
+from depthsieve.core.records import LabelJob, TeacherRequest
 from depthsieve.numerics import default_dtype
 from depthsieve.planning import teacher_request
-from depthsieve.processes import Process
-from depthsieve.records import LabelJob, TeacherRequest
 from depthsieve.reliability import (
     edges_disagreement,
     encode_error,

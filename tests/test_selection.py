@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from storemaker import Picture, make_store, pictures
 
-from depthsieve.errors import LoaderError
+from depthsieve.core.errors import LoaderError
+from depthsieve.core.records import seal
 from depthsieve.loader.selection import Selection, select
-from depthsieve.records import seal
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.create import write_index
 from depthsieve.store.index import read_index

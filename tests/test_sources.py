@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scanned import Scanned, scanned
 
-from depthsieve.errors import ImageRejected, SourceError, UsageError
+from depthsieve.core.errors import ImageRejected, SourceError, UsageError
+from depthsieve.core.records import ImageRecord
 from depthsieve.images import decode
-from depthsieve.records import ImageRecord
 from depthsieve.scanning import scan_to
 from depthsieve.sources import Listed, Passed, decode_path, encode_path, folder, open_source, reopen_source
 from depthsieve.sources.ids import check_name, split_id
@@ -168,7 +168,7 @@ def test_of_an_image_known_twice_the_newest_generation_counts(tmp_path: Path) ->
 
 
 def test_an_id_that_is_listed_twice_is_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("depthsieve.store.spill.BATCH_ROWS", 2)
+    monkeypatch.setattr("depthsieve.core.spill.BATCH_ROWS", 2)
     for number in range(5):
         write_photo(tmp_path / f"{number}.jpg")
     source = open_source(tmp_path)

@@ -11,10 +11,10 @@ from PIL import Image
 from s3server import S3Server, every, some_calls
 from scanned import Scanned, scanned
 
-from depthsieve.errors import ImageRejected, SourceError, UsageError
+from depthsieve.core.errors import ImageRejected, SourceError, UsageError
+from depthsieve.core.records import ImageRecord
 from depthsieve.images import decode
 from depthsieve.preparing import IMAGE_FAULTS
-from depthsieve.records import ImageRecord
 from depthsieve.sources import Source, bucket, open_source, reopen_source
 from depthsieve.storage import objects
 

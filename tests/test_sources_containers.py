@@ -22,9 +22,9 @@ from packing import pack_hdf5, pack_parquet, pack_tar, pack_zip
 from PIL import Image
 from scanned import Scanned, scanned
 
-from depthsieve.errors import ImageRejected, SourceError
+from depthsieve.core.errors import ImageRejected, SourceError
+from depthsieve.core.records import ImageRecord
 from depthsieve.images import decode
-from depthsieve.records import ImageRecord
 from depthsieve.sources import Listed, Passed, Source, open_containers, open_source, parquet, reopen_source
 
 PHOTOS = Path(__file__).parents[1].parent / "shared" / "photos"

@@ -13,7 +13,7 @@ from hostile import encoded, photo
 from packing import pack_tar, pack_zip, pax_member, raw_zip, tar_header, tar_member
 from scanned import Scanned, scanned
 
-from depthsieve.errors import ImageRejected, SourceError
+from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.images import decode
 from depthsieve.sources import Passed, open_source
 from depthsieve.sources import zip as zip_source

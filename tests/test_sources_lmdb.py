@@ -11,7 +11,7 @@ import pytest
 from scanned import scanned
 from test_sources_containers import FILES, PHOTOS, ContainerContract, ids, looked_at, reasons
 
-from depthsieve.errors import ImageRejected, SourceError
+from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.sources import Passed, open_source
 from depthsieve.sources.containers import NoImages
 from depthsieve.sources.lmdb import LmdbContainer

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from storemaker import SPEC, add_planned
 
+from depthsieve.core.errors import StoreDamaged
+from depthsieve.core.records import ImageRecord, RejectedImage, Shard, seal
 from depthsieve.drafting import IMAGES_SCHEMA, draft_batches
-from depthsieve.errors import StoreDamaged
-from depthsieve.records import ImageRecord, RejectedImage, Shard, seal
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.create import open_or_create, write_index
@@ -187,7 +187,7 @@ def test_a_record_that_does_not_fit_its_digest_is_not_counted(store: Store) -> N
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_index_file_is_the_index(store: Store, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("depthsieve.store.spill.BATCH_ROWS", 3)
+    monkeypatch.setattr("depthsieve.core.spill.BATCH_ROWS", 3)
     made = Made(store, random.Random(seed))
     for _ in range(4):
         made.grow()

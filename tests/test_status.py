@@ -14,8 +14,8 @@ from commandline import command
 from labelled import small_teacher, write_photos
 
 import depthsieve
-from depthsieve.errors import StoreNotFound
-from depthsieve.processes import Process
+from depthsieve.core.errors import StoreNotFound
+from depthsieve.core.processes import Process
 from depthsieve.storage import open_root
 from depthsieve.store import Store
 from depthsieve.store.leases import Leases

@@ -11,9 +11,9 @@ import torch
 from labelled import decided_bytes, small_teacher, unlabelled_copy, write_photo
 
 import depthsieve
-from depthsieve.records import LabelJob, ShardResult, ShardTask, TeacherRequest
+from depthsieve.core.records import LabelJob, ShardResult, ShardTask, TeacherRequest
+from depthsieve.core.stopping import Stop
 from depthsieve.runners.local import local_runner
-from depthsieve.stopping import Stop
 from depthsieve.store import open_store
 from depthsieve.teachers import Teacher, load_teacher
 

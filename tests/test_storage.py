@@ -13,7 +13,7 @@ import pytest
 import zarr
 from s3server import S3Server
 
-from depthsieve.processes import Process
+from depthsieve.core.processes import Process
 from depthsieve.storage import Entry, Root, open_root
 from depthsieve.storage.local import list_folder
 

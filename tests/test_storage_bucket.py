@@ -16,7 +16,7 @@ import pytest
 import zarr
 from s3server import KEY_ID, NOWHERE, SECRET, S3Server, every, some_calls
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve.storage import Root, is_url, objects, open_root
 from depthsieve.storage.local import list_folder
 

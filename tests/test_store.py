@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from storemaker import add_planned, make_shards
 
-from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
-from depthsieve.records import (
+from depthsieve.core.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
+from depthsieve.core.records import (
     ImageRecord,
     LabelSpec,
     NumericsProfile,

@@ -23,14 +23,14 @@ from s3server import S3Server
 from transformers import AutoModelForDepthEstimation
 
 import depthsieve
-from depthsieve.errors import LoaderError, RunError, StoreDamaged, StoreError, UsageError
+from depthsieve.core.errors import LoaderError, RunError, StoreDamaged, StoreError, UsageError
+from depthsieve.core.stopping import Stop
 from depthsieve.images import decode
 from depthsieve.isolation import label_isolated
 from depthsieve.loader import PseudoLabelDataset
 from depthsieve.options import LabelOptions
 from depthsieve.planning import pixel_bytes
 from depthsieve.repair import verify
-from depthsieve.stopping import Stop
 from depthsieve.store import open_store
 from depthsieve.store.leases import Leases
 from depthsieve.store.schema import ENCODING

@@ -34,7 +34,7 @@ ONLY_IN = {
     "huggingface_hub": "depthsieve.teachers",
     "click": "depthsieve_cli",
     "obstore": "depthsieve.storage",
-    "duckdb": "depthsieve.store.spill depthsieve.curation.where",
+    "duckdb": "depthsieve.core.spill depthsieve.curation.where",
     "faiss": "depthsieve.curation.neighbours",
     "matplotlib": "depthsieve.evaluation.figures",
     "depthsieve_cli": "depthsieve_cli",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve.masking import drop_count
 from depthsieve.scenes import render_scene
 from depthsieve.store import open_store

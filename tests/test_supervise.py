@@ -19,7 +19,7 @@ from depthsieve_cli.supervise import TOGETHER_S
 PROLOGUE = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from depthsieve.stopping import Stop
+from depthsieve.core.stopping import Stop
 from depthsieve_cli import main, supervise
 from depthsieve_cli.interrupt import graceful
 
@@ -285,7 +285,7 @@ def test_without_the_systems_help_a_pipe_tells_of_the_parents_death(tmp_path: Pa
     script = """
 import os, sys, time
 sys.platform = "another"
-from depthsieve.lifelines import die_with_parent
+from depthsieve.core.lifelines import die_with_parent
 reading, writing = os.pipe()
 child = os.fork()
 if not child:

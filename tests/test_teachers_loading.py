@@ -20,7 +20,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from depthsieve.errors import DepthsieveError, TeacherError, TeacherNotFound, TeacherUnsupported, UsageError
+from depthsieve.core.errors import DepthsieveError, TeacherError, TeacherNotFound, TeacherUnsupported, UsageError
 from depthsieve.teachers import PRESETS, cached, checkpoints, find_preset, load_teacher
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 import depthsieve
-from depthsieve.errors import ImageRejected, StoreMismatch, UsageError
+from depthsieve.core.errors import ImageRejected, StoreMismatch, UsageError
 from depthsieve.teachers import load_teacher
 from depthsieve.teachers.depth_anything import official_shape
 

@@ -10,11 +10,11 @@ import test_teachers_builders as builders
 import torch
 import transformers
 
-from depthsieve.errors import ImageRejected, TeacherError, TeacherUnsupported, UsageError
+from depthsieve.core.errors import ImageRejected, TeacherError, TeacherUnsupported, UsageError
+from depthsieve.core.threads import torch_threads
 from depthsieve.teachers import load_teacher
 from depthsieve.teachers.huggingface import depth_pro_metres, quantity_of
 from depthsieve.teachers.preprocessing import ProcessorPreprocessing, TokenLimit
-from depthsieve.threads import torch_threads
 
 SIZES = [(200, 300), (300, 200), (100, 100), (33, 47), (97, 61), (64, 64), (480, 640), (211, 1003)]
 

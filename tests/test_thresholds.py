@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from storemaker import Picture, made_label, make_store, pictures
 
-from depthsieve.errors import StoreDamaged, UsageError
+from depthsieve.core.errors import StoreDamaged, UsageError
 from depthsieve.loader.samples import Pixels
 from depthsieve.loader.selection import Selection, select
 from depthsieve.loader.thresholds import Thresholds

@@ -11,7 +11,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve.losses import TrimmedLoss
 from depthsieve.losses.threshold import COUNTABLE, SHORT_ROW, countable_fraction, floor_share, kth_largest
 from depthsieve.masking import drop_count

@@ -16,9 +16,9 @@ from commandline import command
 from labelled import decided_bytes, small_teacher, write_photo, write_photos
 
 import depthsieve
-from depthsieve.errors import RunError, StoreBusy, StoreDamaged, StoreNotFound
-from depthsieve.processes import Process, started_at
-from depthsieve.records import seal
+from depthsieve.core.errors import RunError, StoreBusy, StoreDamaged, StoreNotFound
+from depthsieve.core.processes import Process, started_at
+from depthsieve.core.records import seal
 from depthsieve.repair import VerifyReport, verify
 from depthsieve.storage import open_root
 from depthsieve.storage.local import list_folder

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import distributed, nn
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve.losses import TrimmedLoss
 
 RANKS = 3

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from depthsieve.stopping import Stop
+from depthsieve.core.stopping import Stop
 from depthsieve_cli import supervise
 
 

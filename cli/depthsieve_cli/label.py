@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from depthsieve.stopping import Stop
+from depthsieve.core.stopping import Stop
 from depthsieve_cli.choices import planning_choices
 from depthsieve_cli.interrupt import graceful
 from depthsieve_cli.output import count, print_failures, print_growth, print_json

@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 
 import depthsieve
-from depthsieve.errors import DepthsieveError, UsageError
+from depthsieve.core.errors import DepthsieveError, UsageError
 from depthsieve_cli.curate import curate
 from depthsieve_cli.datasets import datasets
 from depthsieve_cli.demo import demo

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from depthsieve.records import DatasetNote, ImageFailure
+    from depthsieve.core.records import DatasetNote, ImageFailure
 
 SHOWN_FAILURES = 20
 

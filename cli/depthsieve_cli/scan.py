@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve.options import ScanOptions
 from depthsieve_cli.output import count, print_failures, print_json, terms
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve_cli.output import count, print_datasets, print_failures, print_json, print_table
 
 if TYPE_CHECKING:

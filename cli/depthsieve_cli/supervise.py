@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import click
 
-from depthsieve.lifelines import FAULTS, die_with_parent, how_it_died, kill_tree
+from depthsieve.core.lifelines import FAULTS, die_with_parent, how_it_died, kill_tree
 
 ORDERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals that ask for an end."""

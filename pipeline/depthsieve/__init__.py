@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from depthsieve.core.stopping import Stop
     from depthsieve.curation.curating import CurateSummary, curate
     from depthsieve.curation.settings import CurateSettings
     from depthsieve.datasets import Dataset, dataset_names, load_dataset
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from depthsieve.refilling import FeaturesSummary, add_features
     from depthsieve.repair import VerifyReport, verify
     from depthsieve.run import label, plan
-    from depthsieve.stopping import Stop
     from depthsieve.store import Label, Store, open_store
     from depthsieve.store.status import StoreStatus, status
     from depthsieve.teachers import load_teacher
@@ -87,7 +87,7 @@ _HOMES = {
     "refilling": ("FeaturesSummary", "add_features"),
     "repair": ("VerifyReport", "verify"),
     "run": ("label", "plan"),
-    "stopping": ("Stop",),
+    "core.stopping": ("Stop",),
     "store": ("Label", "Store", "open_store"),
     "store.status": ("StoreStatus", "status"),
     "teachers": ("load_teacher",),

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import torch
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 
 ROBUST_SAMPLE = 2048
 """Pixels of a map from which the robust alignment starts."""

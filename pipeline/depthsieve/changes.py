@@ -15,15 +15,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from depthsieve.errors import ImageRejected, SourceError
+from depthsieve.core.errors import ImageRejected, SourceError
+from depthsieve.core.records import ImageRecord, RejectedImage
+from depthsieve.core.spill import SpillDatabase, read_parquet, spill_database
 from depthsieve.options import LabelOptions
-from depthsieve.records import ImageRecord, RejectedImage
 from depthsieve.scanning import CHANGED, Scan
 from depthsieve.sources import Listed, Source
 from depthsieve.store import Store
 from depthsieve.store.index import stream_index
 from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA
-from depthsieve.store.spill import SpillDatabase, read_parquet, spill_database
 from depthsieve.store.times import SCHEMA as TIMES_SCHEMA
 from depthsieve.store.times import add_times
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from depthsieve.errors import UsageError
-from depthsieve.records import DatasetNote
+from depthsieve.core.errors import UsageError
+from depthsieve.core.records import DatasetNote
 
 FORMAT = 1
 """The value of ``depthsieve_dataset``, the first key of every recipe."""

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
+from depthsieve.core.errors import RunError, UsageError
+from depthsieve.core.threads import torch_threads
 from depthsieve.demo_settings import HEIGHT, WIDTH, DemoSettings
-from depthsieve.errors import RunError, UsageError
 from depthsieve.evaluate import (
     Comparison,
     CurveMean,
@@ -42,7 +43,6 @@ from depthsieve.run import label
 from depthsieve.scenes import render_scene
 from depthsieve.store import Store, open_store
 from depthsieve.student import Student, train_student
-from depthsieve.threads import torch_threads
 
 DEPTH_RANGE = (0.0, 80.0)
 """Metres that count: neither sky nor what lies farther away."""

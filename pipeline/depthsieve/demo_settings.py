@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 
 FIRST_SEED = 1_000_000
 TRAINING_SEEDS = 1 << 32

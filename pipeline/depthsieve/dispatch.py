@@ -9,11 +9,11 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from depthsieve.errors import DepthsieveError, RunError
-from depthsieve.processes import Process
-from depthsieve.records import GO_ON, LabelJob, ShardTask
+from depthsieve.core.errors import DepthsieveError, RunError
+from depthsieve.core.processes import Process
+from depthsieve.core.records import GO_ON, LabelJob, ShardTask
+from depthsieve.core.stopping import Stop
 from depthsieve.runners import Runner
-from depthsieve.stopping import Stop
 from depthsieve.storage import Root
 from depthsieve.store import Store
 from depthsieve.store.leases import Lease, Leases

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from depthsieve.core.errors import DepthsieveError, RunError
+from depthsieve.core.records import ImageFailure, ImageRecord, LabelJob, Shape, Shard, TeacherRequest
 from depthsieve.drafting import Draft
-from depthsieve.errors import DepthsieveError, RunError
 from depthsieve.labelling import ShardWork, kept_layers, label_shard, label_spec, lanes_of
 from depthsieve.lanes import Lanes
 from depthsieve.options import LabelOptions, PlanSummary
 from depthsieve.planning import Workforce, choose_profile, pixel_bytes
-from depthsieve.records import ImageFailure, ImageRecord, LabelJob, Shape, Shard, TeacherRequest
 from depthsieve.sources import Source, reopen_source
 from depthsieve.storage import Root
 from depthsieve.storage.local import LocalRoot

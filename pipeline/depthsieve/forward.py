@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from depthsieve.errors import ImageRejected
+from depthsieve.core.errors import ImageRejected
+from depthsieve.core.records import Quantity, Shape
 from depthsieve.features import COLUMNS, ImageSignals, label_signals
-from depthsieve.records import Quantity, Shape
 from depthsieve.reliability import (
     edges_disagreement,
     encode_error,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import hypot
 from typing import BinaryIO
 
-from depthsieve.errors import ImageRejected
+from depthsieve.core.errors import ImageRejected
 
 MAX_PIXELS = 200_000_000
 """The largest image, in pixels: what the largest phone cameras take, and about a gigabyte while it is decoded."""

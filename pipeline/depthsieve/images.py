@@ -42,7 +42,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from depthsieve.errors import ImageRejected
+from depthsieve.core.errors import ImageRejected
 from depthsieve.image_headers import (
     MAX_HEADER_BYTES,
     MAX_PIXELS,

@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from depthsieve.errors import DepthsieveError
-from depthsieve.lifelines import FAULTS, die_with_parent, how_it_died
-from depthsieve.records import LabelJob, ShardResult
-from depthsieve.stopping import Abandoned, Stop
+from depthsieve.core.errors import DepthsieveError
+from depthsieve.core.lifelines import FAULTS, die_with_parent, how_it_died
+from depthsieve.core.records import LabelJob, ShardResult
+from depthsieve.core.stopping import Abandoned, Stop
 
 STEP_S = 600.0
 """Seconds that one image may take to decode, or to pass through the teacher."""

@@ -13,13 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from depthsieve.errors import DepthsieveError, ImageRejected, StoreError, TeacherError
-from depthsieve.forward import LabelWork, PreparedImage, feature_arrays, is_out_of_memory, label_batch
-from depthsieve.lanes import GPU_LANES, Lanes
-from depthsieve.numerics import make_profile
-from depthsieve.preparing import Prepared, Unreadable, prepare_image
-from depthsieve.processes import cores
-from depthsieve.records import (
+from depthsieve.core.errors import DepthsieveError, ImageRejected, StoreError, TeacherError
+from depthsieve.core.processes import cores
+from depthsieve.core.records import (
     LabelJob,
     LabelSpec,
     NumericsProfile,
@@ -28,9 +24,14 @@ from depthsieve.records import (
     TeacherRequest,
     digest_of,
 )
+from depthsieve.core.stopping import Abandoned, Stop
+from depthsieve.core.threads import torch_threads
+from depthsieve.forward import LabelWork, PreparedImage, feature_arrays, is_out_of_memory, label_batch
+from depthsieve.lanes import GPU_LANES, Lanes
+from depthsieve.numerics import make_profile
+from depthsieve.preparing import Prepared, Unreadable, prepare_image
 from depthsieve.reliability import shipped_calibration
 from depthsieve.sources import Source, reopen_source
-from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import open_store, schema
 from depthsieve.store.layer_kinds import FEATURES, IMAGES, SIGNALS, LayerSpec, features_spec, signals_spec
 from depthsieve.store.layers import commit_to_layer, make_layer
@@ -38,7 +39,6 @@ from depthsieve.store.stored_images import images_spec, pack_images
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard, empty_arrays
 from depthsieve.teachers import Teacher, load_teacher
 from depthsieve.teachers.embedding import METHOD
-from depthsieve.threads import torch_threads
 
 Done = TypeVar("Done")
 

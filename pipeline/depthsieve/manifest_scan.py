@@ -17,17 +17,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from depthsieve.core.errors import SourceError, UsageError
+from depthsieve.core.processes import Process, is_alive
+from depthsieve.core.records import DatasetNote, ImageFailure
+from depthsieve.core.spill import read_parquet, spill_database, sql_columns
 from depthsieve.datasets import Dataset, load_dataset
-from depthsieve.errors import SourceError, UsageError
 from depthsieve.manifests import FORMAT, KEY, MANIFEST_SCHEMA, open_manifest, rejected_path
 from depthsieve.options import ScanOptions, ScanSummary
-from depthsieve.processes import Process, is_alive
-from depthsieve.records import DatasetNote, ImageFailure
 from depthsieve.scanning import CHANGED, ScanBatch, ScanSettings, Tally, scan_batches
 from depthsieve.sources import Source, open_source
 from depthsieve.storage.local import sync
 from depthsieve.store.plan import REJECTED_SCHEMA
-from depthsieve.store.spill import read_parquet, spill_database, sql_columns
 
 PART_SECONDS = 20.0
 """How much of a scan is done again after a kill, at most."""

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from depthsieve.errors import SourceError, UsageError
+from depthsieve.core.errors import SourceError, UsageError
+from depthsieve.core.records import DatasetNote, RejectedImage
+from depthsieve.core.spill import SpillDatabase, read_parquet, spill_database, sql_columns
 from depthsieve.options import LabelOptions
-from depthsieve.records import DatasetNote, RejectedImage
 from depthsieve.scanning import CHANGED, CONTENT, Scan, Tally
 from depthsieve.sources import Listed, Source, reopen_source
 from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA
-from depthsieve.store.spill import SpillDatabase, read_parquet, spill_database, sql_columns
 
 KEY = b"depthsieve_manifest"
 FORMAT = 1

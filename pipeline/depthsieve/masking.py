@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 
 
 def drop_count(drop: float, n: int) -> int:

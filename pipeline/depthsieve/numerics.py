@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from depthsieve.core.records import NumericsProfile, Shape
+from depthsieve.core.threads import torch_threads
 from depthsieve.images import decoder_versions
-from depthsieve.records import NumericsProfile, Shape
 from depthsieve.teachers import Teacher
-from depthsieve.threads import torch_threads
 
 SMALL_JOB = 64
 """Images below which a trial would cost more than it can gain."""

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from depthsieve.errors import UsageError
-from depthsieve.records import DatasetNote, ImageFailure
+from depthsieve.core.errors import UsageError
+from depthsieve.core.records import DatasetNote, ImageFailure
 
 ENCODINGS = ("fast", "small")
 SIGNALS = ("flip", "lowres", "photometric", "teachers", "native", "edges", "none")

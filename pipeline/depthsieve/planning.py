@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
+from depthsieve.core.errors import RunError, SourceError, StoreNotFound, UsageError
+from depthsieve.core.processes import cores
+from depthsieve.core.records import DatasetNote, NumericsProfile, TeacherRequest
 from depthsieve.drafting import Draft, draft_batches
-from depthsieve.errors import RunError, SourceError, StoreNotFound, UsageError
 from depthsieve.numerics import TrialSettings, default_dtype, find_batch_size, make_profile, threads_a_lane
 from depthsieve.options import LabelOptions
-from depthsieve.processes import cores
-from depthsieve.records import DatasetNote, NumericsProfile, TeacherRequest
 from depthsieve.reliability import shipped_calibration
 from depthsieve.scanning import Scan
 from depthsieve.sources import Source

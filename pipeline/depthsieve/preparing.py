@@ -8,11 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from depthsieve.errors import ImageRejected, SourceError, TeacherError
+from depthsieve.core.errors import ImageRejected, SourceError, TeacherError
+from depthsieve.core.records import ImageRecord, Shape
 from depthsieve.features import image_signals
 from depthsieve.forward import PreparedImage
 from depthsieve.images import decode
-from depthsieve.records import ImageRecord, Shape
 from depthsieve.sources import Source
 from depthsieve.store.stored_images import encode_image
 from depthsieve.teachers import Teacher

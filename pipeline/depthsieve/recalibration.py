@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from depthsieve.errors import StoreDamaged, StoreError, UsageError
-from depthsieve.records import LabelSpec
+from depthsieve.core.errors import StoreDamaged, StoreError, UsageError
+from depthsieve.core.records import LabelSpec
 from depthsieve.reliability import Calibration, encode_error, fuse, histogram, shipped_calibration
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from depthsieve.errors import ImageRejected, StoreDamaged, StoreError
+from depthsieve.core.errors import ImageRejected, StoreDamaged, StoreError
+from depthsieve.core.processes import cores
+from depthsieve.core.records import ImageFailure, Shard
+from depthsieve.core.threads import torch_threads
 from depthsieve.features import IMAGE_COLUMNS, LABEL_COLUMNS, label_signals
 from depthsieve.forward import PreparedImage, feature_arrays
 from depthsieve.labelling import features_of, load_requested
 from depthsieve.preparing import prepare_image
-from depthsieve.processes import cores
-from depthsieve.records import ImageFailure, Shard
 from depthsieve.sources import Source, reopen_source
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
@@ -28,7 +29,6 @@ from depthsieve.store.create import write_index
 from depthsieve.store.layer_kinds import FEATURES
 from depthsieve.store.layers import Layer, adding_to_layer, commit_to_layer, make_layer
 from depthsieve.teachers import Teacher
-from depthsieve.threads import torch_threads
 
 
 @dataclass(frozen=True)

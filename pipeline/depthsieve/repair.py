@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
-from depthsieve.errors import DepthsieveError, RunError, StoreBusy, StoreDamaged
+from depthsieve.core.errors import DepthsieveError, RunError, StoreBusy, StoreDamaged
+from depthsieve.core.processes import Process, cores
+from depthsieve.core.records import ImageFailure, LabelJob, Shard, digest_of, seal, unseal
 from depthsieve.fusing.shards import ShardFuser, open_parents
 from depthsieve.labelling import Care, ShardLabeller, Watch
-from depthsieve.processes import Process, cores
-from depthsieve.records import ImageFailure, LabelJob, Shard, digest_of, seal, unseal
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store, plan, schema
 from depthsieve.store.arrays import ShardReader

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from depthsieve.changes import check_gone, compare_contents, keep_times
+from depthsieve.core.errors import RunError, SourceError, StoreError, UsageError
+from depthsieve.core.records import ImageFailure, LabelJob, LabelSpec, TeacherRequest
+from depthsieve.core.stopping import Stop
 from depthsieve.dispatch import MakeRunner, Outcome, disk_errors_named, dispatch
 from depthsieve.drafting import Draft, PlannedNow
-from depthsieve.errors import RunError, SourceError, StoreError, UsageError
 from depthsieve.forecast import WorkAhead, forecast
 from depthsieve.labelling import label_spec, load_requested
 from depthsieve.manifests import Manifest, find_manifest, scan_of_manifest
@@ -35,11 +37,9 @@ from depthsieve.planning import (
     teacher_request,
     write_generation,
 )
-from depthsieve.records import ImageFailure, LabelJob, LabelSpec, TeacherRequest
 from depthsieve.runners.local import local_runner
 from depthsieve.scanning import Scan, scan_to
 from depthsieve.sources import Source, open_source
-from depthsieve.stopping import Stop
 from depthsieve.storage import Root, open_root
 from depthsieve.storage.temporary import temporary_folder
 from depthsieve.store import Store, open_store

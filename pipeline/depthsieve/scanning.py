@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from depthsieve.errors import ImageRejected, SourceError
-from depthsieve.records import ImageRecord, RejectedImage
+from depthsieve.core.errors import ImageRejected, SourceError
+from depthsieve.core.records import ImageRecord, RejectedImage
+from depthsieve.core.spill import BATCH_ROWS, SpillDatabase, read_parquet, spill_database
 from depthsieve.sources import UNKNOWN_SIZE, Listed, Passed, Source
 from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA
-from depthsieve.store.spill import BATCH_ROWS, SpillDatabase, read_parquet, spill_database
 
 CHANGED = pa.field("changed", pa.bool_())
 """Whether an image is known, but not with this size and time. Null for one that is passed on as it is known."""

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from depthsieve.records import Shape
+from depthsieve.core.records import Shape
 from depthsieve.store.schema import shard_name
 
 MAX_SHARD_PIXELS = 96_000_000

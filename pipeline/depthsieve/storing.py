@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from depthsieve.errors import ImageRejected, RunError, SourceError, StoreDamaged
+from depthsieve.core.errors import ImageRejected, RunError, SourceError, StoreDamaged
+from depthsieve.core.processes import Process, cores
+from depthsieve.core.records import GO_ON, ImageFailure, ImageRecord, Shard
+from depthsieve.core.stopping import Abandoned, Stop
 from depthsieve.images import decode
 from depthsieve.preparing import IMAGE_FAULTS
-from depthsieve.processes import Process, cores
-from depthsieve.records import GO_ON, ImageFailure, ImageRecord, Shard
 from depthsieve.sources import Source, reopen_source
-from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import Store, schema
 from depthsieve.store.arrays import ShardReader, check_files
 from depthsieve.store.lacking import read_lacking, shards_noted, write_lacking

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve.loader import PseudoLabelDataset
 from depthsieve.losses import SPREAD_FLOOR, GradientMatchingLoss, TrimmedLoss
 

@@ -76,7 +76,7 @@ def _verify(store: Path, tally: Tally, repair: bool = False) -> dict[str, Any]:
     found = store.parent / "report.json"
 
     def work() -> dict[str, Any]:
-        from depthsieve.errors import DepthsieveError
+        from depthsieve.core.errors import DepthsieveError
         from depthsieve.repair import verify
 
         try:

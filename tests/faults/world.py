@@ -83,7 +83,7 @@ class World:
     def work(self, store: Path | str, **options: Any) -> dict[str, Any]:
         """What such a run does, in this process."""
         import depthsieve
-        from depthsieve.errors import DepthsieveError
+        from depthsieve.core.errors import DepthsieveError
 
         try:
             summary = depthsieve.label(self.photos, store, **self.settings | options)

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from depthsieve.core.errors import StoreError, UsageError
+from depthsieve.core.processes import cores
 from depthsieve.curation.funnel import LABELLED, Funnel, NoneLeft, Step, unlabelled
 from depthsieve.curation.settings import CurateSettings
 from depthsieve.curation.subset import check_target, subset_table, write_subset
 from depthsieve.curation.table import image_table
 from depthsieve.curation.vectors import Vectors
-from depthsieve.errors import StoreError, UsageError
-from depthsieve.processes import cores
 from depthsieve.store import Store, open_store
 from depthsieve.store.features import FeatureReader
 from depthsieve.store.index import settled_index

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from depthsieve.core.errors import StoreError
 from depthsieve.curation.diversity import is_exact, most_diverse, turns
 from depthsieve.curation.duplicates import Duplicates, find_duplicates
 from depthsieve.curation.neighbours import cluster
 from depthsieve.curation.settings import CurateSettings
 from depthsieve.curation.vectors import Vectors
 from depthsieve.curation.where import where
-from depthsieve.errors import StoreError
 
 LABELLED = "labelled"
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 
 NEAR_DUPLICATES = 0.85
 """Cosine similarity from which two images are near-duplicates, where no other is asked for."""

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from depthsieve.core.errors import RunError, UsageError
 from depthsieve.curation.funnel import LABELLED, Funnel
-from depthsieve.errors import RunError, UsageError
 
 SCHEMA = pa.schema([("id", pa.string()), ("keep", pa.bool_()), ("step", pa.string()), ("reason", pa.string())])
 

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 
 
 def where(table: pa.Table, expression: str) -> NDArray[np.bool_]:

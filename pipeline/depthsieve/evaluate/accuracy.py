@@ -5,8 +5,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.errors import UsageError
-from depthsieve.records import Quantity
+from depthsieve.core.errors import UsageError
+from depthsieve.core.records import Quantity
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depthsieve.core.records import Quantity
 from depthsieve.evaluate.accuracy import (
     Align,
     Bools,
@@ -21,7 +22,6 @@ from depthsieve.evaluate.accuracy import (
 )
 from depthsieve.evaluate.correlation import spearman
 from depthsieve.evaluate.sparsification import Sparsification, sparsification
-from depthsieve.records import Quantity
 
 METRICS: tuple[ErrorMetric, ...] = get_args(ErrorMetric)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve.evaluate.accuracy import ErrorMetric, Floats, of_shape
 from depthsieve.evaluate.correlation import dense_ranks
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from depthsieve.errors import GroundTruthError, UsageError
+from depthsieve.core.errors import GroundTruthError, UsageError
+from depthsieve.core.records import ImageFailure, Shape
 from depthsieve.evaluate import (
     METRICS,
     CodeErrors,
@@ -35,7 +36,6 @@ from depthsieve.evaluation.writing import prepare_folder, write_evaluation
 from depthsieve.ground_truth.folder import NEEDS_SCALE, needs_scale
 from depthsieve.ground_truth.opening import open_ground_truth
 from depthsieve.ground_truth.protocol import GroundTruth
-from depthsieve.records import ImageFailure, Shape
 from depthsieve.store import Store, open_store
 
 DROPS = (0.0, 0.05, 0.10, 0.20, 0.30)

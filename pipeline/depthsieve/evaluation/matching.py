@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from depthsieve.errors import GroundTruthError
+from depthsieve.core.errors import GroundTruthError
+from depthsieve.core.records import ImageFailure, Shape
 from depthsieve.ground_truth.protocol import GroundTruth
-from depthsieve.records import ImageFailure, Shape
 from depthsieve.store import Store
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from depthsieve.core.records import DatasetNote, ImageFailure, Quantity
 from depthsieve.evaluate import Calibration, ErrorMetric, KeptError, Knee, Sparsification
 from depthsieve.evaluation.settings import EvaluateSettings
-from depthsieve.records import DatasetNote, ImageFailure, Quantity
 
 
 @dataclass(frozen=True)

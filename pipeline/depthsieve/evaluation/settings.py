@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve.ground_truth.settings import TruthSettings
 
 ALIGNMENTS = ("auto", "none", "scale", "scale-shift")

@@ -8,7 +8,7 @@ import math
 import os
 from pathlib import Path
 
-from depthsieve.errors import RunError, UsageError
+from depthsieve.core.errors import RunError, UsageError
 from depthsieve.evaluation.result import Evaluation, ImageScore
 
 FILES = ("evaluation.json", "images.csv", "sparsification.png", "calibration.png")

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from depthsieve.core.records import Quantity
 from depthsieve.features.columns import DEPTH_COLUMNS, RELIABILITY_COLUMNS
-from depthsieve.records import Quantity
 
 MOST_PIXELS = 1 << 13
 """About so many pixels of a label are looked at, evenly spread: they say as much as all."""

@@ -11,11 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from depthsieve.core.spill import SpillDatabase, spill_database
 from depthsieve.sharding import cut_shards
 from depthsieve.store import Store
 from depthsieve.store.index import stream_index
 from depthsieve.store.plan import PARENTS_SCHEMA, PLAN_SCHEMA, Generation
-from depthsieve.store.spill import SpillDatabase, spill_database
 
 NAMED = 20
 """How many of the images are named that are left out."""

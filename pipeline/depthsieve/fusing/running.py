@@ -9,12 +9,12 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from depthsieve.errors import DepthsieveError, RunError, StoreError, StoreNotFound, UsageError
+from depthsieve.core.errors import DepthsieveError, RunError, StoreError, StoreNotFound, UsageError
+from depthsieve.core.processes import cores
+from depthsieve.core.records import GO_ON, DatasetNote, ImageFailure
 from depthsieve.fusing.drafting import FusionDraft, LeftOut, draft_fusion
 from depthsieve.fusing.shards import ShardFuser, fused_spec, fusing_profile
 from depthsieve.planning import check_space
-from depthsieve.processes import cores
-from depthsieve.records import GO_ON, DatasetNote, ImageFailure
 from depthsieve.reliability import check_quantities, shipped_calibration
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from depthsieve.errors import DepthsieveError, StoreMismatch
-from depthsieve.records import LabelSpec, NumericsProfile, Shard, ShardResult, digest_of
+from depthsieve.core.errors import DepthsieveError, StoreMismatch
+from depthsieve.core.records import LabelSpec, NumericsProfile, Shard, ShardResult, digest_of
+from depthsieve.core.threads import torch_threads
 from depthsieve.reliability import (
     MERGE,
     OneLabel,
@@ -23,7 +24,6 @@ from depthsieve.store import Store, open_store, schema
 from depthsieve.store.arrays import ShardReader
 from depthsieve.store.plan import decode_shard
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard, empty_arrays
-from depthsieve.threads import torch_threads
 
 SIGNALS = ("teachers",)
 COLUMNS = ("focal_px", "content_sha256")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.errors import GroundTruthError, ImageRejected, SourceError
+from depthsieve.core.errors import GroundTruthError, ImageRejected, SourceError
 from depthsieve.ground_truth.hdf5 import read_hdf5
 from depthsieve.ground_truth.protocol import in_metres
 from depthsieve.ground_truth.readers import USUAL_SCALES, read_npy, read_pfm, read_png

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.errors import GroundTruthError
+from depthsieve.core.errors import GroundTruthError
 from depthsieve.ground_truth.protocol import in_metres
 from depthsieve.ground_truth.readers import one_map
 from depthsieve.ground_truth.settings import TruthSettings

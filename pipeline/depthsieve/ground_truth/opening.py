@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from depthsieve.errors import GroundTruthError
+from depthsieve.core.errors import GroundTruthError
 from depthsieve.ground_truth.folder import FolderTruth
 from depthsieve.ground_truth.hdf5 import STACK_SUFFIXES, Hdf5Stack
 from depthsieve.ground_truth.protocol import GroundTruth

@@ -15,7 +15,7 @@ class GroundTruth(Protocol):
     def place(self, image_id: str) -> str | None:
         """Where the map of an image is, or None if there is none.
 
-        Raises :class:`~depthsieve.errors.GroundTruthError` where there are two.
+        Raises :class:`~depthsieve.core.errors.GroundTruthError` where there are two.
         """
 
     def looked_for(self, image_id: str) -> str:
@@ -27,7 +27,7 @@ class GroundTruth(Protocol):
     def read(self, place: str) -> NDArray[np.float32]:
         """Planar depth in metres, float32 [H,W]; 0, less, NaN or infinity where there is none.
 
-        Raises :class:`~depthsieve.errors.GroundTruthError` with the reason, without the place.
+        Raises :class:`~depthsieve.core.errors.GroundTruthError` with the reason, without the place.
         """
 
 

@@ -16,7 +16,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
 
-from depthsieve.errors import GroundTruthError
+from depthsieve.core.errors import GroundTruthError
 from depthsieve.image_headers import MAX_PIXELS
 from depthsieve.pillow_guard import own_pillow_settings
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 
 SUFFIXES = (".npy", ".png", ".pfm", ".h5", ".hdf5")
 """What ground truth of one image may be called, in the order in which it is looked for."""

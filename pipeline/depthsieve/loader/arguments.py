@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 
 
 def whole_number(value: Any) -> int | None:

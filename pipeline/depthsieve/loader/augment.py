@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
+from depthsieve.core.records import Shape
 from depthsieve.loader.arguments import check_flag, whole_number
 from depthsieve.loader.epoch import Draws
-from depthsieve.records import Shape
 
 _GREY = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601, as PIL and torchvision have it
 

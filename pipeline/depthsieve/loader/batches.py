@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from depthsieve.errors import LoaderError, UsageError
+from depthsieve.core.errors import LoaderError, UsageError
 from depthsieve.loader.arguments import check_flag, whole_number
 from depthsieve.loader.delivery import Delivery, Ranks
 from depthsieve.loader.engine import Job, ahead

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depthsieve.core.records import Shape
 from depthsieve.loader.augment import Augment
 from depthsieve.loader.epoch import Draws
-from depthsieve.records import Shape
 
 
 @dataclass(frozen=True, slots=True)

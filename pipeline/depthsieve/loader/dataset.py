@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from depthsieve.errors import LoaderError, UsageError
+from depthsieve.core.errors import LoaderError, UsageError
 from depthsieve.loader.arguments import whole_number
 from depthsieve.loader.augment import Augment
 from depthsieve.loader.batches import BatchLoader

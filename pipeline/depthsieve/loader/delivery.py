@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
+from depthsieve.core.processes import cores
 from depthsieve.loader.arguments import whole_number
 from depthsieve.loader.expand import check_device
-from depthsieve.processes import cores
 
 _LOADERS_OWN = ("batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "collate_fn", "generator", "in_order")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from depthsieve.errors import LoaderError
+from depthsieve.core.errors import LoaderError
 
 Result = TypeVar("Result")
 

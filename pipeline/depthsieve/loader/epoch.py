@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.errors import UsageError
-from depthsieve.records import canonical_json
+from depthsieve.core.errors import UsageError
+from depthsieve.core.records import canonical_json
 
 
 def stream(*purpose: int | str) -> np.random.Philox:

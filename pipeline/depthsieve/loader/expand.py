@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 
 THRESHOLD = "threshold_"
 """What a compact sample has in place of the mask: the code that reliability must reach, uint8; a batch has it as

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.errors import DepthsieveError
+from depthsieve.core.errors import DepthsieveError
 from depthsieve.store import Store
 
 FETCHERS = 2

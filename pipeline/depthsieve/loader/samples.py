@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from depthsieve.errors import DepthsieveError, ImageRejected, LoaderError, SourceError, StoreDamaged, UsageError
+from depthsieve.core.errors import DepthsieveError, ImageRejected, LoaderError, SourceError, StoreDamaged, UsageError
+from depthsieve.core.records import MEND, Shape
 from depthsieve.images import decode
 from depthsieve.loader.augment import Augment
 from depthsieve.loader.crops import Window, choose_window
 from depthsieve.loader.selection import Entry
 from depthsieve.masking import train_mask
-from depthsieve.records import MEND, Shape
 from depthsieve.sources import Source, reopen_source
 from depthsieve.store import Store
 from depthsieve.store.stored_images import StoredImages, to_label_shape

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from depthsieve.errors import LoaderError, UsageError
-from depthsieve.records import Shape
+from depthsieve.core.errors import LoaderError, UsageError
+from depthsieve.core.records import Shape
 from depthsieve.store import Store
 from depthsieve.store.index import settled_index
 from depthsieve.store.schema import encoding_of

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.errors import StoreDamaged, UsageError
+from depthsieve.core.errors import StoreDamaged, UsageError
+from depthsieve.core.records import MEND
 from depthsieve.loader.samples import Pixels
 from depthsieve.loader.selection import Selection
 from depthsieve.masking import masked_counts, scope_histogram, threshold_code, threshold_codes
-from depthsieve.records import MEND
 from depthsieve.store import Store
 from depthsieve.store.arrays import ShardReader
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve.losses.masked import at_least_float32, fitting_mask, masked_mean
 
 SPREAD_FLOOR = 1e-6

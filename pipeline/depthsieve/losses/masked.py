@@ -2,7 +2,7 @@
 
 import torch
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 
 
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import distributed, nn
 from torch.nn import functional
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve.losses.masked import at_least_float32, counts, fitting, fitting_mask
 from depthsieve.losses.threshold import Total, countable_fraction, floor_share, kth_largest
 

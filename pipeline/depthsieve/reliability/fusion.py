@@ -19,8 +19,8 @@ import torch
 from torch.nn.functional import pad
 
 from depthsieve.alignment import check_maps, is_finite, sum_map
-from depthsieve.errors import UsageError
-from depthsieve.records import Quantity, digest_of
+from depthsieve.core.errors import UsageError
+from depthsieve.core.records import Quantity, digest_of
 
 DENOMINATOR_FLOOR = 0.1
 """The denominator of a relative error is at least this fraction of the label's mean magnitude."""

@@ -11,8 +11,8 @@ import torch
 from torch.nn.functional import interpolate
 
 from depthsieve.alignment import align_robust, apply_scale_shift, is_finite
-from depthsieve.errors import UsageError
-from depthsieve.records import Quantity, Shape
+from depthsieve.core.errors import UsageError
+from depthsieve.core.records import Quantity, Shape
 from depthsieve.reliability.code import decode_error
 from depthsieve.reliability.fusion import Calibration, error_denominator, fuse, relative_error
 

@@ -14,8 +14,8 @@ import torch
 from torch.nn.functional import interpolate
 
 from depthsieve.alignment import align_robust, apply_scale_shift, check_maps
-from depthsieve.errors import UsageError
-from depthsieve.records import Quantity, Shape
+from depthsieve.core.errors import UsageError
+from depthsieve.core.records import Quantity, Shape
 
 PHOTOMETRIC_GAIN = (1.1, 1.0, 0.9)
 PHOTOMETRIC_SHIFT = 0.05

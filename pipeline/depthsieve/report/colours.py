@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.errors import UsageError
-from depthsieve.records import Quantity
+from depthsieve.core.errors import UsageError
+from depthsieve.core.records import Quantity
 
 Rgb = NDArray[np.uint8]
 Bools = NDArray[np.bool_]

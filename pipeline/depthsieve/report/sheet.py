@@ -11,8 +11,8 @@ from typing import cast
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from depthsieve.core.records import Quantity
 from depthsieve.loader import PseudoLabelDataset
-from depthsieve.records import Quantity
 from depthsieve.report import colours
 from depthsieve.report.colours import Rgb
 from depthsieve.store import Store

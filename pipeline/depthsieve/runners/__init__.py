@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Generator, Iterator
 
-from depthsieve.records import LabelJob, ShardResult, ShardTask
-from depthsieve.stopping import Stop
+from depthsieve.core.records import LabelJob, ShardResult, ShardTask
+from depthsieve.core.stopping import Stop
 
 Runner = Callable[[LabelJob, Iterator[ShardTask], Stop], Generator[ShardResult, None, None]]
 """Takes tasks from the iterator as it has room for them, and yields a :class:`ShardResult` for each, in any order.

@@ -4,8 +4,8 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from depthsieve.errors import RunError
-from depthsieve.records import ShardResult, ShardTask
+from depthsieve.core.errors import RunError
+from depthsieve.core.records import ShardResult, ShardTask
 
 POISON_DEATHS = 2
 """Workers that a shard may kill before it is labelled in isolation."""

@@ -5,11 +5,11 @@ import queue
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from depthsieve.core.records import LabelJob, ShardResult, ShardTask
+from depthsieve.core.stopping import Abandoned, Stop
 from depthsieve.isolation import label_isolated
 from depthsieve.labelling import ShardLabeller, Watch
-from depthsieve.records import LabelJob, ShardResult, ShardTask
 from depthsieve.runners import Runner
-from depthsieve.stopping import Abandoned, Stop
 from depthsieve.teachers import Teacher
 
 IN_HAND = 2

@@ -15,14 +15,14 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from depthsieve import __version__
-from depthsieve.errors import RunError
-from depthsieve.records import LabelJob, ShardResult, ShardTask
+from depthsieve.core.errors import RunError
+from depthsieve.core.records import LabelJob, ShardResult, ShardTask
+from depthsieve.core.stopping import Stop
 from depthsieve.runners import Runner
 from depthsieve.runners.ledger import Death, Ledger
 from depthsieve.runners.ray_session import connected, current_offer, one_line
 from depthsieve.runners.ray_worker import RayWorker, Readiness, death_of, holds_something, misfit
 from depthsieve.runners.slots import Slot
-from depthsieve.stopping import Stop
 
 WINDOW = 2
 """Shards at an actor: the one that is with its teacher, and one that is committed or waits for its turn."""

@@ -19,8 +19,8 @@ import ray
 from ray._private import worker as ray_internals
 from ray.exceptions import RayError
 
-from depthsieve.errors import RunError
-from depthsieve.lifelines import ending_users_of
+from depthsieve.core.errors import RunError
+from depthsieve.core.lifelines import ending_users_of
 
 LONGEST_BASE = 16
 """Bytes of a temporary folder's path under which Ray's sockets still fit into the 107 that the kernel allows."""

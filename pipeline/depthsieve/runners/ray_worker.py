@@ -13,13 +13,13 @@ import ray
 from ray.exceptions import ActorDiedError, RayError, WorkerCrashedError
 
 from depthsieve import __version__
-from depthsieve.errors import DepthsieveError
+from depthsieve.core.errors import DepthsieveError
+from depthsieve.core.records import LabelJob, ShardResult
+from depthsieve.core.stopping import Abandoned, Stop
 from depthsieve.isolation import label_isolated
 from depthsieve.labelling import ShardLabeller, Watch
-from depthsieve.records import LabelJob, ShardResult
 from depthsieve.runners.ledger import Death
 from depthsieve.runners.ray_session import one_line
-from depthsieve.stopping import Abandoned, Stop
 from depthsieve.store import open_store
 
 INNOCENT = ("NODE_OUT_OF_MEMORY", "INTENDED_SYSTEM_EXIT", "SIGTERM")

@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from depthsieve.records import ShardTask
+from depthsieve.core.records import ShardTask
 
 
 @dataclass(slots=True, eq=False)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve.sources.bucket import BucketSource, open_bucket
 from depthsieve.sources.file_list import LIST_SUFFIXES, STDIN, open_list
 from depthsieve.sources.folder import FolderSource, open_folder

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from depthsieve.errors import ImageRejected, SourceError
+from depthsieve.core.errors import ImageRejected, SourceError
+from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.images import MAX_HEADER_BYTES, read_header
-from depthsieve.records import ImageRecord, RejectedImage
 from depthsieve.sources.containers import CONVERT_SUFFIXES, IMAGE_SUFFIXES, MAX_FILE_BYTES
 from depthsieve.sources.ids import check_name, decode_path, encode_path, split_id
 from depthsieve.sources.protocol import Listed, Passed

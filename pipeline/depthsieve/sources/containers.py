@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-from depthsieve.errors import ImageRejected, SourceError
+from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.sources.ids import encode_path
 from depthsieve.sources.protocol import Passed
 

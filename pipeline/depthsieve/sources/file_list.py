@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, cast
 
-from depthsieve.errors import SourceError, UsageError
-from depthsieve.records import RejectedImage
+from depthsieve.core.errors import SourceError, UsageError
+from depthsieve.core.records import RejectedImage
 from depthsieve.sources.bucket import BucketSource
 from depthsieve.sources.folder import FolderSource
 from depthsieve.sources.ids import check_name, encode_path

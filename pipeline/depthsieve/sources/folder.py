@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from depthsieve.errors import ImageRejected, SourceError
+from depthsieve.core.errors import ImageRejected, SourceError
+from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.images import read_header
-from depthsieve.records import ImageRecord, RejectedImage
 from depthsieve.sources.containers import (
     CONTAINER_SUFFIXES,
     CONVERT_SUFFIXES,

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from depthsieve.errors import ImageRejected, SourceError
+from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.sources.containers import MAX_FILE_BYTES, Member
 from depthsieve.sources.ids import decode_path, encode_path
 from depthsieve.sources.protocol import UNKNOWN_SIZE, Passed

@@ -8,7 +8,7 @@ Everything else stays as it is; Unicode is not normalised, so names that only lo
 import re
 from urllib.parse import unquote_to_bytes
 
-from depthsieve.errors import SourceError, UsageError
+from depthsieve.core.errors import SourceError, UsageError
 
 _ENCODED = re.compile(r"[%\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|^:|:\Z|:(?=:)|(?<=:):")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from depthsieve.errors import ImageRejected, SourceError
+from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.sources.containers import MAX_FILE_BYTES, Descriptor, Member, NoImages
 from depthsieve.sources.ids import decode_path, encode_path
 from depthsieve.sources.protocol import Passed

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from depthsieve.errors import SourceError
+from depthsieve.core.errors import SourceError
 from depthsieve.sources.containers import NAMED_SUFFIXES, Container, damage_named, suffix_of
 
 OPEN_AT_ONCE = 16

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from depthsieve.errors import ImageRejected, SourceError
+from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.sources.containers import Member, NoImages
 from depthsieve.sources.protocol import UNKNOWN_SIZE, Passed
 

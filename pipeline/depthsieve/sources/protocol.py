@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from depthsieve.records import ImageRecord, RejectedImage
+from depthsieve.core.records import ImageRecord, RejectedImage
 
 UNKNOWN_SIZE = -1
 """The size of an image that only reading it tells, as of a row of a Parquet file."""

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from depthsieve.processes import Process, is_alive
+from depthsieve.core.processes import Process, is_alive
 from depthsieve.storage.local import STALE_S
 from depthsieve.storage.objects import Objects, parse_url
 from depthsieve.storage.protocol import Entry

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from depthsieve.processes import Process, is_alive
+from depthsieve.core.processes import Process, is_alive
 from depthsieve.storage.protocol import Entry
 
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)

@@ -21,7 +21,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from depthsieve.errors import UsageError
+from depthsieve.core.errors import UsageError
 from depthsieve.storage.object_errors import IN_KEY, fault_of, is_transient
 from depthsieve.storage.protocol import Entry
 

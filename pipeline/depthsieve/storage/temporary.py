@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from depthsieve.processes import Process, is_alive
+from depthsieve.core.processes import Process, is_alive
 
 _PREFIX = "depthsieve-"
 

@@ -10,8 +10,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from depthsieve.errors import DepthsieveError, StoreDamaged, UsageError
-from depthsieve.records import MEND
+from depthsieve.core.errors import DepthsieveError, StoreDamaged, UsageError
+from depthsieve.core.records import MEND
 from depthsieve.storage import Root
 from depthsieve.store import direct, schema
 from depthsieve.store.cache import RemoteArray, ShardCache

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from depthsieve.errors import StoreDamaged, StoreError, UsageError
-from depthsieve.processes import Process, is_alive
-from depthsieve.records import MEND
+from depthsieve.core.errors import StoreDamaged, StoreError, UsageError
+from depthsieve.core.processes import Process, is_alive
+from depthsieve.core.records import MEND
 from depthsieve.storage import Root
 
 FOLDER, BYTES = "DEPTHSIEVE_CACHE", "DEPTHSIEVE_CACHE_BYTES"

@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
-from depthsieve.records import DatasetNote, LabelSpec, NumericsProfile, TeacherRequest, seal, unseal
+from depthsieve.core.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
+from depthsieve.core.records import DatasetNote, LabelSpec, NumericsProfile, TeacherRequest, seal, unseal
+from depthsieve.core.spill import spill_database
 from depthsieve.storage import Root
 from depthsieve.storage.local import sync
 from depthsieve.store import index, plan, schema
 from depthsieve.store.reader import Store, open_store
-from depthsieve.store.spill import spill_database
 
 HARMLESS = {"leases", "tmp", "copies", ".DS_Store"}
 """What a run that was killed before it made the store, or a file browser, may have left in a store's folder."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-from depthsieve.errors import StoreDamaged
-from depthsieve.processes import Process
-from depthsieve.records import seal, unseal
+from depthsieve.core.errors import StoreDamaged
+from depthsieve.core.processes import Process
+from depthsieve.core.records import seal, unseal
 from depthsieve.storage import Root
 from depthsieve.store import schema
 from depthsieve.store.leases import PLAN, Left, left_leases

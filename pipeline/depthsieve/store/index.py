@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from depthsieve.errors import StoreDamaged, StoreError
-from depthsieve.records import unseal
+from depthsieve.core.errors import StoreDamaged, StoreError
+from depthsieve.core.records import unseal
+from depthsieve.core.spill import SpillDatabase, sql_columns
 from depthsieve.store import schema
 from depthsieve.store.features import SCHEMA as FEATURES_SCHEMA
 from depthsieve.store.features import FeatureReader
-from depthsieve.store.spill import SpillDatabase, sql_columns
 
 if TYPE_CHECKING:
     from depthsieve.store.reader import Store

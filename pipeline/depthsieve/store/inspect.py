@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from depthsieve.errors import DepthsieveError, StoreNotFound
-from depthsieve.processes import Process
-from depthsieve.records import LabelSpec, unseal
+from depthsieve.core.errors import DepthsieveError, StoreNotFound
+from depthsieve.core.processes import Process
+from depthsieve.core.records import LabelSpec, unseal
 from depthsieve.storage import Root
 from depthsieve.store import plan, schema, times
 from depthsieve.store.arrays import ShardReader

@@ -4,8 +4,8 @@ import contextlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from depthsieve.errors import DepthsieveError, StoreDamaged
-from depthsieve.records import unseal
+from depthsieve.core.errors import DepthsieveError, StoreDamaged
+from depthsieve.core.records import unseal
 from depthsieve.store import schema
 from depthsieve.store.findings import DAMAGED, THREADS, Look, bounded, record_fault
 from depthsieve.store.lacking import LACKING, folder_of_lacking, rows_in

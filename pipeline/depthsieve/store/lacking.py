@@ -5,8 +5,8 @@ So that every run and every data set knows at once, without a look into each sha
 
 from collections.abc import Mapping
 
-from depthsieve.errors import StoreDamaged
-from depthsieve.records import MEND, seal, unseal
+from depthsieve.core.errors import StoreDamaged
+from depthsieve.core.records import MEND, seal, unseal
 from depthsieve.store.layers import FOLDER, Layer
 
 LACKING = "lacking"

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from depthsieve.errors import StoreDamaged, StoreMismatch, UsageError
+from depthsieve.core.errors import StoreDamaged, StoreMismatch, UsageError
+from depthsieve.core.records import MEND, LabelSpec, canonical_json, digest_of, seal, unseal
 from depthsieve.features.columns import COLUMNS
-from depthsieve.records import MEND, LabelSpec, canonical_json, digest_of, seal, unseal
 from depthsieve.store import schema
 from depthsieve.store.findings import Remedy
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import zarr
 
-from depthsieve.errors import DepthsieveError, RunError, StoreBusy, StoreDamaged, StoreError, StoreMismatch
-from depthsieve.processes import Process
-from depthsieve.records import GO_ON, MEND, seal, unseal
+from depthsieve.core.errors import DepthsieveError, RunError, StoreBusy, StoreDamaged, StoreError, StoreMismatch
+from depthsieve.core.processes import Process
+from depthsieve.core.records import GO_ON, MEND, seal, unseal
 from depthsieve.storage import Root
 from depthsieve.store import schema
 from depthsieve.store.arrays import check_files

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
-from depthsieve.errors import StoreBusy
-from depthsieve.processes import Process, is_alive
-from depthsieve.records import canonical_json
+from depthsieve.core.errors import StoreBusy
+from depthsieve.core.processes import Process, is_alive
+from depthsieve.core.records import canonical_json
 from depthsieve.storage import Root
 
 FOLDER = "leases"

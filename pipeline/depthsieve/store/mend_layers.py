@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import zarr
 
-from depthsieve.errors import DepthsieveError
-from depthsieve.records import seal
+from depthsieve.core.errors import DepthsieveError
+from depthsieve.core.records import seal
 from depthsieve.store.arrays import ShardReader
 from depthsieve.store.findings import Finding
 from depthsieve.store.layer_kinds import KINDS

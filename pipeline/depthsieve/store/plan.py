@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from depthsieve.records import DatasetNote, ImageRecord, NumericsProfile, RejectedImage, Shard, TeacherRequest
+from depthsieve.core.records import DatasetNote, ImageRecord, NumericsProfile, RejectedImage, Shard, TeacherRequest
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -42,7 +42,7 @@ REJECTED_SCHEMA = pa.schema(
 IMAGES_SCHEMA = pa.schema(
     [PLAN_SCHEMA.field(name) for name in ("id", "size", "mtime_ns", "width", "height", "orientation")]
 )
-"""What is known of an image before it is planned: the fields of :class:`depthsieve.records.ImageRecord`."""
+"""What is known of an image before it is planned: the fields of :class:`depthsieve.core.records.ImageRecord`."""
 REMOVED_SCHEMA = pa.schema([("id", pa.string())])
 
 PARENTS_SCHEMA = pa.schema([("parent_shards", pa.list_(pa.string())), ("parent_rows", pa.list_(pa.int32()))])

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from depthsieve.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
-from depthsieve.records import MEND, DatasetNote, LabelSpec, Shape, Shard, digest_of, unseal
+from depthsieve.core.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
+from depthsieve.core.recent import Recent
+from depthsieve.core.records import MEND, DatasetNote, LabelSpec, Shape, Shard, digest_of, unseal
 from depthsieve.storage import Root, open_root
 from depthsieve.store import plan, schema
 from depthsieve.store.arrays import ShardReader, check_files, listed_of
@@ -25,7 +26,6 @@ from depthsieve.store.index import build_index
 from depthsieve.store.layer_kinds import RELIABILITY
 from depthsieve.store.layers import Layer, open_layer
 from depthsieve.store.pending import Pending
-from depthsieve.store.recent import Recent
 from depthsieve.store.root_document import spec_in
 
 FETCHES = 16

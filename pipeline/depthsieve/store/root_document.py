@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from depthsieve.errors import StoreDamaged, StoreMismatch, StoreNotFound
-from depthsieve.records import MEND, LabelSpec, canonical_json, unseal
+from depthsieve.core.errors import StoreDamaged, StoreMismatch, StoreNotFound
+from depthsieve.core.records import MEND, LabelSpec, canonical_json, unseal
 from depthsieve.store import schema
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from depthsieve.errors import StoreMismatch
+from depthsieve.core.errors import StoreMismatch
 
 FORMAT = "depthsieve-labels"
 FORMAT_VERSION = 1

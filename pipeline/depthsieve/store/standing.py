@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from depthsieve.records import ImageFailure
+from depthsieve.core.records import ImageFailure
 from depthsieve.store.schema import shard_name, shard_number
 from depthsieve.store.times import read_times
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from depthsieve.errors import DepthsieveError
-from depthsieve.processes import Process
-from depthsieve.records import DatasetNote, ImageFailure
+from depthsieve.core.errors import DepthsieveError
+from depthsieve.core.processes import Process
+from depthsieve.core.records import DatasetNote, ImageFailure
 from depthsieve.storage import open_root
 from depthsieve.store import schema
 from depthsieve.store.layers import find_layer, layer_names

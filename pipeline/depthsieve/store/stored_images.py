@@ -14,14 +14,14 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.errors import DepthsieveError, StoreDamaged, StoreError
-from depthsieve.records import MEND, Shape
+from depthsieve.core.errors import DepthsieveError, StoreDamaged, StoreError
+from depthsieve.core.recent import Recent
+from depthsieve.core.records import MEND, Shape
 from depthsieve.store.arrays import ShardReader, check_files, listed_of
 from depthsieve.store.lacking import read_lacking
 from depthsieve.store.layer_kinds import IMAGES, LayerSpec
 from depthsieve.store.layers import find_layer
 from depthsieve.store.reader import KEPT_READERS, Store
-from depthsieve.store.recent import Recent
 
 QUALITY = 90
 """JPEG quality where nobody chose one: about 100 KB an image at 518; docs/encoding.md has what it costs."""

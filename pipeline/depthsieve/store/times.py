@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from depthsieve.core.spill import BATCH_ROWS, SpillDatabase
 from depthsieve.storage import Root
 from depthsieve.storage.local import sync
-from depthsieve.store.spill import BATCH_ROWS, SpillDatabase
 
 NAME = "times.parquet"
 SCHEMA = pa.schema([("id", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("generation", pa.int32())])

@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCname, BloscCodec, Crc32cCodec
 
-from depthsieve.records import ImageFailure, Shard, seal, unseal
+from depthsieve.core.records import ImageFailure, Shard, seal, unseal
 from depthsieve.storage import Root
 from depthsieve.storage.local import list_folder, sync_folder
 from depthsieve.store import schema

@@ -31,9 +31,9 @@ def load_teacher(
     ``cuda:N`` or ``auto`` (CUDA where there is one). ``dtype`` is ``float32``, ``bfloat16`` or ``float16``: it decides
     the labels. An image of more than ``max_tokens`` patches is rejected or, with ``oversize="shrink"``, scaled down.
 
-    Weights load from safetensors only and without remote code. Raises :class:`~depthsieve.errors.UsageError`,
-    :class:`~depthsieve.errors.TeacherNotFound`, :class:`~depthsieve.errors.TeacherUnsupported` or
-    :class:`~depthsieve.errors.TeacherError`, each with a message of one line.
+    Weights load from safetensors only and without remote code. Raises :class:`~depthsieve.core.errors.UsageError`,
+    :class:`~depthsieve.core.errors.TeacherNotFound`, :class:`~depthsieve.core.errors.TeacherUnsupported` or
+    :class:`~depthsieve.core.errors.TeacherError`, each with a message of one line.
     """
     from depthsieve.teachers.loading import TeacherOptions, load
 
@@ -43,7 +43,7 @@ def load_teacher(
 def resolve_device(name: str) -> "torch.device":
     """The torch device called ``name``; ``auto`` is CUDA where there is one, else the CPU.
 
-    Raises :class:`~depthsieve.errors.UsageError` where there is no such device.
+    Raises :class:`~depthsieve.core.errors.UsageError` where there is no such device.
     """
     from depthsieve.teachers.loading import resolve_device as resolve
 

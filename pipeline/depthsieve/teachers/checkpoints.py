@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from depthsieve.errors import TeacherNotFound, TeacherUnsupported, UsageError
+from depthsieve.core.errors import TeacherNotFound, TeacherUnsupported, UsageError
 from depthsieve.teachers.presets import EMBEDDED, PRESETS, Preset, find_preset
 
 TINY = "tiny"

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import torch
 
-from depthsieve.errors import ImageRejected
-from depthsieve.records import Shape
+from depthsieve.core.errors import ImageRejected
+from depthsieve.core.records import Shape
 from depthsieve.teachers.preprocessing import TokenLimit, check_image
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

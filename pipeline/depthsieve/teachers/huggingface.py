@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate, pad
 
-from depthsieve.errors import TeacherUnsupported
-from depthsieve.records import Quantity, Shape
+from depthsieve.core.errors import TeacherUnsupported
+from depthsieve.core.records import Quantity, Shape
 from depthsieve.teachers.checkpoints import Checkpoint
 from depthsieve.teachers.embedding import BackboneEmbedding
 from depthsieve.teachers.preprocessing import Preprocessing, ProcessorPreprocessing, pad_margin

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import torch
 import transformers
 
-from depthsieve.errors import TeacherError, TeacherUnsupported, UsageError
+from depthsieve.core.errors import TeacherError, TeacherUnsupported, UsageError
 from depthsieve.teachers import depth_anything
 from depthsieve.teachers.checkpoints import PROCESSOR, Checkpoint, find_checkpoint, reason
 from depthsieve.teachers.huggingface import DTYPES, HuggingFaceTeacher, quantity_of

@@ -10,9 +10,9 @@ from typing import Any, Literal, Protocol
 import cv2
 import numpy as np
 
-from depthsieve.errors import ImageRejected, TeacherError, TeacherUnsupported, UsageError
-from depthsieve.records import Shape
-from depthsieve.threads import torch_threads
+from depthsieve.core.errors import ImageRejected, TeacherError, TeacherUnsupported, UsageError
+from depthsieve.core.records import Shape
+from depthsieve.core.threads import torch_threads
 
 Oversize = Literal["reject", "shrink"]
 

@@ -6,7 +6,7 @@ Hub ids, licences and file formats are those of the model cards on the Hugging F
 
 from dataclasses import dataclass
 
-from depthsieve.records import Quantity
+from depthsieve.core.records import Quantity
 
 APACHE = "Apache-2.0"
 NON_COMMERCIAL = "CC-BY-NC-4.0"

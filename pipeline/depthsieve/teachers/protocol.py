@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from depthsieve.records import Quantity, Shape
+from depthsieve.core.records import Quantity, Shape
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ class Teacher(Protocol):
     def label_shape(self, height: int, width: int) -> Shape:
         """The (H, W) at which an upright image of ``height`` x ``width`` pixels is labelled.
 
-        Raises :class:`~depthsieve.errors.ImageRejected` when the image cannot be labelled; the message names the sizes
+        Raises :class:`~depthsieve.core.errors.ImageRejected` when the image cannot be labelled; the message names the sizes
         and the token limit.
         """
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from depthsieve.errors import StoreDamaged
+from depthsieve.core.errors import StoreDamaged
 
 Quantity = Literal["disparity", "depth"]
 Shape = tuple[int, int]

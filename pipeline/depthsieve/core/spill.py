@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from depthsieve.errors import RunError
-from depthsieve.processes import cores
+from depthsieve.core.errors import RunError
+from depthsieve.core.processes import cores
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
