@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from depthsieve.demo_settings import DemoSettings
+from depthsieve.demo.settings import DemoSettings
 from depthsieve.evaluation.settings import EvaluateSettings
 from depthsieve.options import LabelOptions, ScanOptions
 from depthsieve_cli.main import cli

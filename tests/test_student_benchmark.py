@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from depthsieve.core.errors import UsageError
+from depthsieve.demo.student import train_on
 from depthsieve.masking import drop_count
 from depthsieve.scenes import render_scene
 from depthsieve.store import open_store
-from depthsieve.student import train_on
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.demo_settings import DemoSettings
+from depthsieve.demo.settings import DemoSettings
 from depthsieve.evaluate import Floats, KeptError, Sparsification
 from depthsieve.report import colours
 from depthsieve.report.page import Line, cards, image, page, panels, plot, table

@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 
 from depthsieve.core.errors import RunError, UsageError
 from depthsieve.core.threads import torch_threads
-from depthsieve.demo_settings import HEIGHT, WIDTH, DemoSettings
+from depthsieve.demo.settings import HEIGHT, WIDTH, DemoSettings
+from depthsieve.demo.student import Student, train_student
 from depthsieve.evaluate import (
     Comparison,
     CurveMean,
@@ -42,7 +43,6 @@ from depthsieve.report.sheet import contact_sheet, label_panels
 from depthsieve.run import label
 from depthsieve.scenes import render_scene
 from depthsieve.store import Store, open_store
-from depthsieve.student import Student, train_student
 
 DEPTH_RANGE = (0.0, 80.0)
 """Metres that count: neither sky nor what lies farther away."""
