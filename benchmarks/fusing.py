@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from depthsieve.alignment import align_robust, align_scale_shift, apply_scale_shift
 from depthsieve.core.records import Shape
-from depthsieve.evaluate import ause_aurg, pixel_errors, predicted_depth, sparsification, truth_mask
+from depthsieve.evaluation.metrics import ause_aurg, pixel_errors, predicted_depth, sparsification, truth_mask
 from depthsieve.forward import predict_labels, reliability_codes
 from depthsieve.reliability import (
     OneLabel,

@@ -11,7 +11,7 @@ import numpy as np
 from student_data import Scenes, Setup, load_scenes
 
 from depthsieve.core.errors import RunError
-from depthsieve.evaluate import truth_mask
+from depthsieve.evaluation.metrics import truth_mask
 
 FIELDS = (
     "arm",

@@ -181,8 +181,8 @@ def test_the_page_names_every_option() -> None:
 def test_a_drop_that_stands_out_is_named(made: Path) -> None:
     import dataclasses
 
-    from depthsieve.evaluate import Knee
     from depthsieve.evaluation.comparing import evaluate_labels
+    from depthsieve.evaluation.metrics import Knee
 
     result = evaluate_labels(made / "labels", made / "depth", progress=False)
     result = dataclasses.replace(result, knee=Knee(0.12, 0.2, 0.15, ""))

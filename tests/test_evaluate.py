@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depthsieve.core.errors import UsageError
-from depthsieve.evaluate import (
+from depthsieve.evaluation.metrics import (
     ause_aurg,
     depth_metrics,
     pixel_errors,

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from depthsieve.alignment import align_scale_shift, apply_scale_shift
 from depthsieve.core.errors import UsageError
-from depthsieve.evaluate import (
+from depthsieve.evaluation.metrics import (
     CodeErrors,
     Comparison,
     CurveMean,

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from depthsieve.core.errors import GroundTruthError, UsageError
-from depthsieve.ground_truth.opening import open_ground_truth
-from depthsieve.ground_truth.protocol import GroundTruth, planar_depth
-from depthsieve.ground_truth.readers import MAX_PIXELS, read_npy, read_pfm, read_png
-from depthsieve.ground_truth.settings import TruthSettings
+from depthsieve.evaluation.ground_truth.opening import open_ground_truth
+from depthsieve.evaluation.ground_truth.protocol import GroundTruth, planar_depth
+from depthsieve.evaluation.ground_truth.readers import MAX_PIXELS, read_npy, read_pfm, read_png
+from depthsieve.evaluation.ground_truth.settings import TruthSettings
 from depthsieve.sources.ids import encode_path
 
 DEPTH_HW = np.array([[1.0, 2.5, 0.0], [4.0, 80.25, 0.5]], dtype=np.float32)

@@ -24,7 +24,7 @@ from depthsieve.core.errors import RunError, UsageError
 from depthsieve.core.threads import torch_threads
 from depthsieve.demo.settings import HEIGHT, WIDTH, DemoSettings
 from depthsieve.demo.student import Student, train_student
-from depthsieve.evaluate import (
+from depthsieve.evaluation.metrics import (
     Comparison,
     CurveMean,
     Sparsification,

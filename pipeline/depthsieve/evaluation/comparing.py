@@ -14,7 +14,11 @@ from tqdm.auto import tqdm
 
 from depthsieve.core.errors import GroundTruthError, UsageError
 from depthsieve.core.records import ImageFailure, Shape
-from depthsieve.evaluate import (
+from depthsieve.evaluation.ground_truth.folder import NEEDS_SCALE, needs_scale
+from depthsieve.evaluation.ground_truth.opening import open_ground_truth
+from depthsieve.evaluation.ground_truth.protocol import GroundTruth
+from depthsieve.evaluation.matching import Matches, Pair, match
+from depthsieve.evaluation.metrics import (
     METRICS,
     CodeErrors,
     CurveMean,
@@ -29,13 +33,9 @@ from depthsieve.evaluate import (
     kept_errors,
     label_at_shape,
 )
-from depthsieve.evaluation.matching import Matches, Pair, match
 from depthsieve.evaluation.result import MEASURED, Evaluation, ImageScore
 from depthsieve.evaluation.settings import EvaluateSettings
 from depthsieve.evaluation.writing import prepare_folder, write_evaluation
-from depthsieve.ground_truth.folder import NEEDS_SCALE, needs_scale
-from depthsieve.ground_truth.opening import open_ground_truth
-from depthsieve.ground_truth.protocol import GroundTruth
 from depthsieve.store import Store, open_store
 
 DROPS = (0.0, 0.05, 0.10, 0.20, 0.30)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from depthsieve.evaluate import ErrorMetric, Sparsification
+from depthsieve.evaluation.metrics import ErrorMetric, Sparsification
 from depthsieve.evaluation.result import Evaluation
 
 TITLES: dict[ErrorMetric, str] = {"abs_rel": "AbsRel", "rmse": "RMSE (m)", "delta1": "1 - delta1"}

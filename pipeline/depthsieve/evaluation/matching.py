@@ -6,7 +6,7 @@ from typing import Any
 
 from depthsieve.core.errors import GroundTruthError
 from depthsieve.core.records import ImageFailure, Shape
-from depthsieve.ground_truth.protocol import GroundTruth
+from depthsieve.evaluation.ground_truth.protocol import GroundTruth
 from depthsieve.store import Store
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from depthsieve.core.records import DatasetNote, ImageFailure, Quantity
-from depthsieve.evaluate import Calibration, ErrorMetric, KeptError, Knee, Sparsification
+from depthsieve.evaluation.metrics import Calibration, ErrorMetric, KeptError, Knee, Sparsification
 from depthsieve.evaluation.settings import EvaluateSettings
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """One image: how many pixels were compared, accuracy as :func:`depthsieve.evaluate.metrics_of`, areas as
-    :func:`depthsieve.evaluate.ause_aurg`, and the rank correlation of reliability and relative error (NaN: none)."""
+    """One image: how many pixels were compared, accuracy as :func:`depthsieve.evaluation.metrics.metrics_of`, areas as
+    :func:`depthsieve.evaluation.metrics.ause_aurg`, and the rank correlation of reliability and relative error (NaN: none)."""
 
     id: str
     pixels: int
@@ -44,7 +44,7 @@ class Evaluation:
     ``align`` is what was fitted ("none", "scale", "scale-shift"). ``images`` are the scores, sorted by id. ``mean`` and
     ``median`` are over images, by the names of :class:`ImageScore`, each over the images that have a value; so is the
     mean of the ``curves``. ``kept`` is AbsRel after some drops, ``better_than_chance`` the share of images where
-    reliability lowers AbsRel (:func:`depthsieve.evaluate.beats_chance`), ``calibration`` over all pixels.
+    reliability lowers AbsRel (:func:`depthsieve.evaluation.metrics.beats_chance`), ``calibration`` over all pixels.
 
     ``not_compared``: images that have ground truth, but could not be compared, with the reason. ``without_truth``: ids
     of labels without ground truth; ``without_image``: ground truth without an image in the store. ``notes``: what a

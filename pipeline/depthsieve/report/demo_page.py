@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.demo.settings import DemoSettings
-from depthsieve.evaluate import Floats, KeptError, Sparsification
+from depthsieve.evaluation.metrics import Floats, KeptError, Sparsification
 from depthsieve.report import colours
 from depthsieve.report.page import Line, cards, image, page, panels, plot, table
 from depthsieve.report.sheet import Panels

@@ -11,7 +11,7 @@ from html import escape
 
 from PIL import Image
 
-from depthsieve.evaluate import Floats
+from depthsieve.evaluation.metrics import Floats
 from depthsieve.report.colours import Rgb
 
 _STYLE = """

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from depthsieve.core.records import Quantity
-from depthsieve.evaluate.accuracy import Align, Bools, Floats, chosen_alignment, fit
+from depthsieve.evaluation.metrics.accuracy import Align, Bools, Floats, chosen_alignment, fit
 from depthsieve.reliability import decode_error, error_denominator
 
 CODES = 256

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.core.records import Quantity
-from depthsieve.evaluate.accuracy import (
+from depthsieve.evaluation.metrics.accuracy import (
     Align,
     Bools,
     DepthRange,
@@ -20,8 +20,8 @@ from depthsieve.evaluate.accuracy import (
     predicted_depth,
     truth_mask,
 )
-from depthsieve.evaluate.correlation import spearman
-from depthsieve.evaluate.sparsification import Sparsification, sparsification
+from depthsieve.evaluation.metrics.correlation import spearman
+from depthsieve.evaluation.metrics.sparsification import Sparsification, sparsification
 
 METRICS: tuple[ErrorMetric, ...] = get_args(ErrorMetric)
 
@@ -31,7 +31,7 @@ class Comparison:
     """What came out of comparing one label.
 
     ``mask_HW`` where pixels were compared, ``predicted_HW`` the label in metres, ``metrics`` as
-    :func:`~depthsieve.evaluate.accuracy.metrics_of`, ``curves`` by metric, ``spearman`` of reliability and the error
+    :func:`~depthsieve.evaluation.metrics.accuracy.metrics_of`, ``curves`` by metric, ``spearman`` of reliability and the error
     ``abs_rel`` (below 0: the reliable pixels err less; NaN where either is constant).
     """
 
@@ -63,7 +63,7 @@ def compare(
     which errors there shall be a curve.
 
     Raises:
-        UsageError: see :func:`~depthsieve.evaluate.accuracy.depth_metrics`.
+        UsageError: see :func:`~depthsieve.evaluation.metrics.accuracy.depth_metrics`.
     """
     mask_HW = truth_mask(truth_HW, (np.asarray(reliability_HW) > 0) & np.isfinite(depth_HW), depth_range)
     if not mask_HW.any():

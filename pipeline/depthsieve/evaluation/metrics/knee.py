@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from depthsieve.evaluate.sparsification import CurveMean
+from depthsieve.evaluation.metrics.sparsification import CurveMean
 
 MAX_DROP = 0.5
 """Nobody trains on less than half of the pixels; beyond, the curve is that of few pixels, and noise."""

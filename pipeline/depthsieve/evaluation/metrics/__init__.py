@@ -4,7 +4,7 @@ Pure functions of numpy arrays; whatever computes is float64. Ground truth is de
 there is none.
 """
 
-from depthsieve.evaluate.accuracy import (
+from depthsieve.evaluation.metrics.accuracy import (
     Align,
     Bools,
     DepthRange,
@@ -17,17 +17,24 @@ from depthsieve.evaluate.accuracy import (
     predicted_depth,
     truth_mask,
 )
-from depthsieve.evaluate.calibration import (
+from depthsieve.evaluation.metrics.calibration import (
     Calibration,
     CalibrationBin,
     CodeErrors,
     actual_code_errors,
     code_denominator,
 )
-from depthsieve.evaluate.comparison import METRICS, Comparison, at_shape, codes_at_shape, compare, label_at_shape
-from depthsieve.evaluate.correlation import average_ranks, spearman
-from depthsieve.evaluate.knee import Knee, find_knee
-from depthsieve.evaluate.sparsification import (
+from depthsieve.evaluation.metrics.comparison import (
+    METRICS,
+    Comparison,
+    at_shape,
+    codes_at_shape,
+    compare,
+    label_at_shape,
+)
+from depthsieve.evaluation.metrics.correlation import average_ranks, spearman
+from depthsieve.evaluation.metrics.knee import Knee, find_knee
+from depthsieve.evaluation.metrics.sparsification import (
     CurveMean,
     KeptError,
     Sparsification,

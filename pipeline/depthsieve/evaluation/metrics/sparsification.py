@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.core.errors import UsageError
-from depthsieve.evaluate.accuracy import ErrorMetric, Floats, of_shape
-from depthsieve.evaluate.correlation import dense_ranks
+from depthsieve.evaluation.metrics.accuracy import ErrorMetric, Floats, of_shape
+from depthsieve.evaluation.metrics.correlation import dense_ranks
 
 STEPS = 50
 

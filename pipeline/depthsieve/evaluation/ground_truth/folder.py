@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.core.errors import GroundTruthError, ImageRejected, SourceError
-from depthsieve.ground_truth.hdf5 import read_hdf5
-from depthsieve.ground_truth.protocol import in_metres
-from depthsieve.ground_truth.readers import USUAL_SCALES, read_npy, read_pfm, read_png
-from depthsieve.ground_truth.settings import SUFFIXES, TruthSettings
+from depthsieve.evaluation.ground_truth.hdf5 import read_hdf5
+from depthsieve.evaluation.ground_truth.protocol import in_metres
+from depthsieve.evaluation.ground_truth.readers import USUAL_SCALES, read_npy, read_pfm, read_png
+from depthsieve.evaluation.ground_truth.settings import SUFFIXES, TruthSettings
 from depthsieve.sources.folder import FolderSource
 from depthsieve.sources.ids import decode_path, encode_path
 
@@ -31,7 +31,7 @@ class FolderTruth:
             raise GroundTruthError(f"{self.location} holds no ground truth: no {', '.join(SUFFIXES)} file in it")
 
     def place(self, image_id: str) -> str | None:
-        """See :class:`~depthsieve.ground_truth.protocol.GroundTruth`."""
+        """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
         found = [encode_path(path) for path in self._candidates(image_id) if path in self._files]
         if len(found) > 1:
             raise GroundTruthError(
@@ -41,17 +41,17 @@ class FolderTruth:
         return found[0] if found else None
 
     def looked_for(self, image_id: str) -> str:
-        """See :class:`~depthsieve.ground_truth.protocol.GroundTruth`."""
+        """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
         paths = [encode_path(path) for path in self._candidates(image_id)]
         suffixes = "".join(f"|{os.path.splitext(path)[1]}" for path in paths[1:])  # noqa: PTH122 (not a Path)
         return paths[0] + suffixes
 
     def places(self) -> Iterator[str]:
-        """See :class:`~depthsieve.ground_truth.protocol.GroundTruth`."""
+        """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
         return iter(sorted(encode_path(path) for path in self._files))
 
     def read(self, place: str) -> NDArray[np.float32]:
-        """See :class:`~depthsieve.ground_truth.protocol.GroundTruth`."""
+        """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
         settings = self._settings
         try:
             data = self._reader.read(f"{_SOURCE}/{place}")

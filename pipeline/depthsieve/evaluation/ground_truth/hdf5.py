@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.core.errors import GroundTruthError
-from depthsieve.ground_truth.protocol import in_metres
-from depthsieve.ground_truth.readers import one_map
-from depthsieve.ground_truth.settings import TruthSettings
+from depthsieve.evaluation.ground_truth.protocol import in_metres
+from depthsieve.evaluation.ground_truth.readers import one_map
+from depthsieve.evaluation.ground_truth.settings import TruthSettings
 from depthsieve.sources.ids import encode_path
 
 STACK_SUFFIXES = (".mat", ".h5", ".hdf5")
@@ -59,23 +59,23 @@ class Hdf5Stack:
             raise GroundTruthError(f"{self.location}: {error}") from error
 
     def place(self, image_id: str) -> str | None:
-        """See :class:`~depthsieve.ground_truth.protocol.GroundTruth`."""
+        """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
         number = self._number(image_id)
         return self._place(number) if number is not None and 0 <= number < self._count else None
 
     def looked_for(self, image_id: str) -> str:
-        """See :class:`~depthsieve.ground_truth.protocol.GroundTruth`."""
+        """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
         number = self._number(image_id)
         if number is None:
             return "a number at the end of its name"
         return f"{self._place(number)}, of 0 to {self._count - 1}"
 
     def places(self) -> Iterator[str]:
-        """See :class:`~depthsieve.ground_truth.protocol.GroundTruth`."""
+        """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
         return map(self._place, range(self._count))
 
     def read(self, place: str) -> NDArray[np.float32]:
-        """See :class:`~depthsieve.ground_truth.protocol.GroundTruth`."""
+        """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
         with _opened(self._path) as file:
             values = np.asarray(_dataset(file, self._name)[int(place.rpartition("::")[2])])
         values_HW = values.T if self._matlab else values

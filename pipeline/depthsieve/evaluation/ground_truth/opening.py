@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 from depthsieve.core.errors import GroundTruthError
-from depthsieve.ground_truth.folder import FolderTruth
-from depthsieve.ground_truth.hdf5 import STACK_SUFFIXES, Hdf5Stack
-from depthsieve.ground_truth.protocol import GroundTruth
-from depthsieve.ground_truth.settings import SUFFIXES, TruthSettings
+from depthsieve.evaluation.ground_truth.folder import FolderTruth
+from depthsieve.evaluation.ground_truth.hdf5 import STACK_SUFFIXES, Hdf5Stack
+from depthsieve.evaluation.ground_truth.protocol import GroundTruth
+from depthsieve.evaluation.ground_truth.settings import SUFFIXES, TruthSettings
 from depthsieve.storage import is_url
 
 

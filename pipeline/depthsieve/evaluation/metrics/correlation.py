@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.evaluate.accuracy import Floats, of_shape
+from depthsieve.evaluation.metrics.accuracy import Floats, of_shape
 
 
 def dense_ranks(values_N: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
