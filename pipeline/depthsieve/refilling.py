@@ -18,7 +18,8 @@ from depthsieve.core.errors import ImageRejected, StoreDamaged, StoreError
 from depthsieve.core.processes import cores
 from depthsieve.core.records import ImageFailure, Shard
 from depthsieve.core.threads import torch_threads
-from depthsieve.features import IMAGE_COLUMNS, LABEL_COLUMNS, label_signals
+from depthsieve.features import IMAGE_COLUMNS, LABEL_COLUMNS
+from depthsieve.features import of_label as label_signals
 from depthsieve.forward import PreparedImage, feature_arrays
 from depthsieve.labelling import features_of, load_requested
 from depthsieve.preparing import prepare_image

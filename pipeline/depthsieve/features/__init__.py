@@ -4,8 +4,8 @@ Axes: H row, W column, 3 red, green, blue (uint8), K the 256 reliability codes, 
 """
 
 from depthsieve.features.columns import COLUMNS, IMAGE_COLUMNS, LABEL_COLUMNS, RELIABILITY_COLUMNS
-from depthsieve.features.image_signals import ImageSignals, image_signals
-from depthsieve.features.label_signals import label_signals, reliability_signals
+from depthsieve.features.of_image import ImageSignals, image_signals
+from depthsieve.features.of_label import label_signals, reliability_signals
 
 __all__ = [
     "COLUMNS",
