@@ -61,7 +61,7 @@ def half_decoded(data: bytes) -> np.ndarray:
 
 def main() -> None:
     """The command line."""
-    from depthsieve.images import decode
+    from depthsieve.images.decode import decode
     from depthsieve.teachers import load_teacher
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

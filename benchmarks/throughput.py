@@ -111,7 +111,7 @@ def load(teacher: str, options: argparse.Namespace) -> Any:
 
 def time_parts(photos: Path, teacher: str, scratch: Path, options: argparse.Namespace) -> dict[str, float]:
     """Seconds of each part alone, on all cores."""
-    from depthsieve.images import decode
+    from depthsieve.images.decode import decode
 
     model = load(teacher, options)
     files = sorted(photos.iterdir())

@@ -35,8 +35,8 @@ def swallow(what):
     time.sleep(3600)
 
 
-import depthsieve.images
-decode = depthsieve.images.decode
+import depthsieve.images.decode
+decode = depthsieve.images.decode.decode
 
 
 def poisoned_decode(data):
@@ -46,7 +46,7 @@ def poisoned_decode(data):
     return decode(data)
 
 
-depthsieve.images.decode = poisoned_decode
+depthsieve.images.decode.decode = poisoned_decode
 
 if any(what["where"] == "predict" for what in POISON.values()):
     from depthsieve.teachers.huggingface import HuggingFaceTeacher as Teacher

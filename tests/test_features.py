@@ -19,7 +19,7 @@ from depthsieve.features import COLUMNS, IMAGE_COLUMNS, LABEL_COLUMNS, RELIABILI
 from depthsieve.features import of_image as image_signals
 from depthsieve.features import of_label as label_signals
 from depthsieve.features.of_image import colourfulness
-from depthsieve.images import decode
+from depthsieve.images.decode import decode
 from depthsieve.repair import verify
 from depthsieve.scenes import render_scene
 from depthsieve.store import open_store

@@ -17,10 +17,11 @@ import pytest
 from hostile import chunk, encoded, exif, photo, png
 from PIL import Image, ImageFile, ImageOps
 
-from depthsieve import image_headers, images
 from depthsieve.core.errors import ImageRejected
-from depthsieve.images import ImageHeader, decode, decoder_versions, read_header
-from depthsieve.pillow_guard import own_pillow_settings
+from depthsieve.images import decode as images
+from depthsieve.images import headers as image_headers
+from depthsieve.images.decode import ImageHeader, decode, decoder_versions, read_header
+from depthsieve.images.pillow_guard import own_pillow_settings
 
 PHOTOS = Path(__file__).parents[1].parent / "shared" / "photos"
 FORMATS_WITH_EXIF = ("JPEG", "PNG", "WEBP", "TIFF")
@@ -455,7 +456,7 @@ def test_a_forked_child_decodes_although_another_thread_was_inside() -> None:
     script = """
 import os, threading
 from PIL import Image, ImageFile
-from depthsieve.pillow_guard import own_pillow_settings
+from depthsieve.images.pillow_guard import own_pillow_settings
 ImageFile.LOAD_TRUNCATED_IMAGES = True
 inside, leave = threading.Event(), threading.Event()
 def stay():

@@ -458,7 +458,7 @@ def test_options_are_the_commands(tmp_path: Path) -> None:
 
 def test_pixels_in_hdf5_are_labelled_like_a_lossless_file_of_them(tmp_path: Path, teacher: str) -> None:
     photos = write_photos(tmp_path / "photos", 2)
-    from depthsieve.images import decode
+    from depthsieve.images.decode import decode
 
     pixels = [decode(path.read_bytes()).rgb_HW3 for path in sorted(photos.iterdir())]
     with h5py.File(tmp_path / "all.h5", "w") as file:

@@ -24,7 +24,7 @@ from scanned import Scanned, scanned
 
 from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.records import ImageRecord
-from depthsieve.images import decode
+from depthsieve.images.decode import decode
 from depthsieve.sources import Listed, Passed, Source, open_containers, open_source, parquet, reopen_source
 
 PHOTOS = Path(__file__).parents[1].parent / "shared" / "photos"

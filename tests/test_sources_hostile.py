@@ -14,7 +14,7 @@ from packing import pack_tar, pack_zip, pax_member, raw_zip, tar_header, tar_mem
 from scanned import Scanned, scanned
 
 from depthsieve.core.errors import ImageRejected, SourceError
-from depthsieve.images import decode
+from depthsieve.images.decode import decode
 from depthsieve.sources import Passed, open_source
 from depthsieve.sources import zip as zip_source
 

@@ -25,7 +25,7 @@ from transformers import AutoModelForDepthEstimation
 import depthsieve
 from depthsieve.core.errors import LoaderError, RunError, StoreDamaged, StoreError, UsageError
 from depthsieve.core.stopping import Stop
-from depthsieve.images import decode
+from depthsieve.images.decode import decode
 from depthsieve.isolation import label_isolated
 from depthsieve.loader import PseudoLabelDataset
 from depthsieve.options import LabelOptions

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from depthsieve.core.records import NumericsProfile, Shape
 from depthsieve.core.threads import torch_threads
-from depthsieve.images import decoder_versions
+from depthsieve.images.decode import decoder_versions
 from depthsieve.teachers import Teacher
 
 SMALL_JOB = 64

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from depthsieve.core.errors import DepthsieveError, ImageRejected, LoaderError, SourceError, StoreDamaged, UsageError
 from depthsieve.core.records import MEND, Shape
-from depthsieve.images import decode
+from depthsieve.images.decode import decode
 from depthsieve.loader.augment import Augment
 from depthsieve.loader.crops import Window, choose_window
 from depthsieve.loader.selection import Entry

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.records import ImageRecord, RejectedImage
-from depthsieve.images import read_header
+from depthsieve.images.decode import read_header
 from depthsieve.sources.containers import (
     CONTAINER_SUFFIXES,
     CONVERT_SUFFIXES,

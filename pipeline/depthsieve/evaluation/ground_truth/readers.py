@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
 
 from depthsieve.core.errors import GroundTruthError
-from depthsieve.image_headers import MAX_PIXELS
-from depthsieve.pillow_guard import own_pillow_settings
+from depthsieve.images.headers import MAX_PIXELS
+from depthsieve.images.pillow_guard import own_pillow_settings
 
 USUAL_SCALES = "1000 for millimetres, 256 for KITTI, 5000 for TUM"
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -43,7 +43,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from depthsieve.core.errors import ImageRejected
-from depthsieve.image_headers import (
+from depthsieve.images.headers import (
     MAX_HEADER_BYTES,
     MAX_PIXELS,
     ORIENTATION_TAG,
@@ -53,7 +53,7 @@ from depthsieve.image_headers import (
     make_header,
     webp_header,
 )
-from depthsieve.pillow_guard import own_pillow_settings
+from depthsieve.images.pillow_guard import own_pillow_settings
 
 __all__ = [
     "HOLE_ALPHA",
