@@ -44,8 +44,8 @@ def kinds_of(store: Path) -> dict[str, list[Path]]:
 
 def flip(store: Path, flips: int, seed: int) -> tuple[dict[str, list[int]], list[str]]:
     """Flips and finds of each kind, and what was missed. The store is as before in the end."""
+    from depthsieve.jobs.verify.inspect import inspect_store
     from depthsieve.storage import open_root
-    from depthsieve.store.inspect import inspect_store
 
     assert inspect_store(open_root(store)).sound
     chance = random.Random(seed)

@@ -193,7 +193,7 @@ def do_records(store: Path, rows: int) -> dict[str, Any]:
 
 def null_dispatch(store: Path, on_task: Callable[[int], None], commit: bool) -> dict[str, Any]:
     """All that is pending through the real dispatch, to a runner that answers at once."""
-    import depthsieve.run  # noqa: F401 - its imports are part of what a driver holds
+    import depthsieve.jobs.label  # noqa: F401 - its imports are part of what a driver holds
     from depthsieve.core.records import LabelJob, ShardResult, TeacherRequest, seal
     from depthsieve.core.stopping import Stop
     from depthsieve.dispatch import dispatch

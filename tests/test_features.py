@@ -20,7 +20,7 @@ from depthsieve.features import of_image as image_signals
 from depthsieve.features import of_label as label_signals
 from depthsieve.features.of_image import colourfulness
 from depthsieve.images.decode import decode
-from depthsieve.repair import verify
+from depthsieve.jobs.verify.repair import verify
 from depthsieve.scenes import render_scene
 from depthsieve.store import open_store
 from depthsieve.store.features import FeatureReader

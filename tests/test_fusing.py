@@ -15,6 +15,7 @@ from labelled import decided_bytes, small_teacher, write_photo, write_photos
 import depthsieve
 from depthsieve.core.errors import StoreError, StoreMismatch, UsageError
 from depthsieve.core.records import DatasetNote, Quantity, Shard
+from depthsieve.jobs.verify.repair import verify
 from depthsieve.loader import PseudoLabelDataset
 from depthsieve.reliability import (
     OneLabel,
@@ -26,7 +27,6 @@ from depthsieve.reliability import (
     relative_error,
     shipped_calibration,
 )
-from depthsieve.repair import verify
 from depthsieve.store import open_store
 from depthsieve.store.create import add_generation
 from depthsieve.store.plan import PlannedShard, rejected_table, removed_table
@@ -252,7 +252,7 @@ def test_threads_and_kills_do_not_move_a_byte(made: Path, tmp_path: Path) -> Non
     """Killed after a commit, and before that between a group and its record: the bytes are those of one quiet run."""
     killed = f"""
 import os, signal
-from depthsieve.fusing import running
+from depthsieve.jobs.fuse import run as running
 from depthsieve.store import writer
 whole, create = running.commit_shard, type(running.open_root({str(tmp_path)!r})).create
 def commit(*arguments):

@@ -17,9 +17,9 @@ from labelled import decided_bytes, small_teacher, write_photo, write_photos
 
 import depthsieve
 from depthsieve.core.errors import LoaderError, SourceError, UsageError
+from depthsieve.jobs.verify.repair import verify
 from depthsieve.loader import PseudoLabelDataset
 from depthsieve.options import LabelOptions, LabelSummary
-from depthsieve.repair import verify
 from depthsieve.sources.folder import FolderSource
 from depthsieve.store import Store, open_store
 from depthsieve.store.times import NAME as TIMES
@@ -258,7 +258,7 @@ def test_killed_at_any_step_it_ends_with_the_same_bytes(grown: Path, tmp_path: P
     shutil.copytree(grown / "labels", tmp_path / "killed")
     killed = f"""
 import os, signal
-import depthsieve.run, depthsieve.store.writer
+import depthsieve.jobs.label, depthsieve.store.writer
 from depthsieve.storage.local import LocalRoot
 create = LocalRoot.create
 def create_or_die(self, key, *rest, **more):
@@ -269,7 +269,7 @@ def create_or_die(self, key, *rest, **more):
         os.kill(os.getpid(), signal.SIGKILL)
     return done
 LocalRoot.create = create_or_die
-depthsieve.run.label({str(photos)!r}, {str(tmp_path / "killed")!r}, teacher={str(grown / "teacher")!r}, prune=True,
+depthsieve.jobs.label.label({str(photos)!r}, {str(tmp_path / "killed")!r}, teacher={str(grown / "teacher")!r}, prune=True,
     **{SETTINGS!r})
 """
     for _ in range(2):

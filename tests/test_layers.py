@@ -36,13 +36,13 @@ from depthsieve.core.errors import (
 from depthsieve.core.records import seal
 from depthsieve.forward import _Labels, predict_labels
 from depthsieve.isolation import label_isolated
+from depthsieve.jobs.verify.repair import VerifyReport, verify
 from depthsieve.labelling import ShardLabeller
 from depthsieve.loader import PseudoLabelDataset
 from depthsieve.masking import threshold_code
 from depthsieve.options import LabelOptions
 from depthsieve.planning import pixel_bytes
 from depthsieve.reliability import shipped_calibration
-from depthsieve.repair import VerifyReport, verify
 from depthsieve.storage import open_root
 from depthsieve.store import open_store
 from depthsieve.store.layer_kinds import FEATURES, SIGNALS, LayerSpec, spec_in

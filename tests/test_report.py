@@ -9,9 +9,9 @@ from labelled import small_teacher, write_photo
 from PIL import Image
 
 from depthsieve.core.errors import LoaderError, UsageError
+from depthsieve.jobs.label import label
 from depthsieve.masking import threshold_code
 from depthsieve.report import colours, contact_sheet, label_panels, page, sheet
-from depthsieve.run import label
 from depthsieve.store import Store, open_store
 
 WIDE, TALL = "default/a wide one.png", "default/turned.jpg"

@@ -23,7 +23,7 @@ from poison import poison, poisoned
 from test_teachers_builders import GLPN_PROCESSOR, glpn_config, save
 
 import depthsieve
-from depthsieve import dispatch, forward, labelling, run
+from depthsieve import dispatch, forward, labelling
 from depthsieve.core.errors import (
     RunError,
     SourceError,
@@ -35,6 +35,7 @@ from depthsieve.core.errors import (
 )
 from depthsieve.core.processes import Process
 from depthsieve.core.records import LabelJob, TeacherRequest
+from depthsieve.jobs import label as run
 from depthsieve.numerics import default_dtype
 from depthsieve.planning import teacher_request
 from depthsieve.reliability import (
@@ -666,7 +667,7 @@ def test_disk_space_is_estimated_before_the_start(
     tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = write_photos(tmp_path / "photos", 1)
-    monkeypatch.setattr("depthsieve.run.pixel_bytes", lambda options, encoding: 1e15)
+    monkeypatch.setattr("depthsieve.jobs.label.pixel_bytes", lambda options, encoding: 1e15)
     with pytest.raises(RunError, match="make room"):
         label(photos, tmp_path / "store", teacher)
     assert not (tmp_path / "store" / "plan").exists()

@@ -27,16 +27,16 @@ from depthsieve.core.errors import LoaderError, RunError, StoreDamaged, StoreErr
 from depthsieve.core.stopping import Stop
 from depthsieve.images.decode import decode
 from depthsieve.isolation import label_isolated
+from depthsieve.jobs.layers.images import store_images, without_images
+from depthsieve.jobs.verify.repair import verify
 from depthsieve.loader import PseudoLabelDataset
 from depthsieve.options import LabelOptions
 from depthsieve.planning import pixel_bytes
-from depthsieve.repair import verify
 from depthsieve.store import open_store
 from depthsieve.store.leases import Leases
 from depthsieve.store.schema import ENCODING
 from depthsieve.store.status import status
 from depthsieve.store.stored_images import QUALITY, StoredImages, encode_image, pack_images, to_label_shape
-from depthsieve.storing import store_images, without_images
 
 SETTINGS: dict[str, Any] = {"batch_size": 2, "threads": 1, "shard_size": 3, "progress": False}
 

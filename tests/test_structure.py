@@ -101,13 +101,13 @@ def test_there_are_no_circles_between_files() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "fault"),
     [
-        ("depthsieve.run", "from .planning import cores", ".planning.cores"),
-        ("depthsieve.run", "def f():\n    from ray import get", "ray.get"),
+        ("depthsieve.jobs.label", "from .planning import cores", ".planning.cores"),
+        ("depthsieve.jobs.label", "def f():\n    from ray import get", "ray.get"),
         ("depthsieve.runners.local", "import ray", "ray"),
-        ("depthsieve.run", "from transformers import AutoModel", "transformers.AutoModel"),
-        ("depthsieve.run", "import click", "click"),
-        ("depthsieve.run", "from depthsieve_cli.output import count", "depthsieve_cli.output.count"),
-        ("depthsieve.run", "if TYPE_CHECKING:\n    pass\nelse:\n    import ray", "ray"),
+        ("depthsieve.jobs.label", "from transformers import AutoModel", "transformers.AutoModel"),
+        ("depthsieve.jobs.label", "import click", "click"),
+        ("depthsieve.jobs.label", "from depthsieve_cli.output import count", "depthsieve_cli.output.count"),
+        ("depthsieve.jobs.label", "if TYPE_CHECKING:\n    pass\nelse:\n    import ray", "ray"),
     ],
 )
 def test_a_forbidden_import_is_found(module: str, source: str, fault: str) -> None:
@@ -157,7 +157,7 @@ for call in {calls}:
 
 
 def test_labelling_locally_loads_no_ray() -> None:
-    loaded = loaded_by("import depthsieve.run, depthsieve.runners.local, depthsieve.teachers.loading")
+    loaded = loaded_by("import depthsieve.jobs.label, depthsieve.runners.local, depthsieve.teachers.loading")
     assert loaded >= {"torch", "transformers", "zarr"}
     assert "ray" not in loaded
 

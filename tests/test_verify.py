@@ -19,7 +19,7 @@ import depthsieve
 from depthsieve.core.errors import RunError, StoreBusy, StoreDamaged, StoreNotFound
 from depthsieve.core.processes import Process, started_at
 from depthsieve.core.records import seal
-from depthsieve.repair import VerifyReport, verify
+from depthsieve.jobs.verify.repair import VerifyReport, verify
 from depthsieve.storage import open_root
 from depthsieve.storage.local import list_folder
 from depthsieve.store import open_store

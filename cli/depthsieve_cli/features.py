@@ -21,7 +21,7 @@ def features(store: str, device: str, as_json: bool) -> int:
 
     Exit codes: 0 all done; 1 some shards cannot be read; 3 done, but some images could not be looked at.
     """
-    from depthsieve.refilling import add_features  # torch takes seconds
+    from depthsieve.jobs.layers.features import add_features  # torch takes seconds
 
     summary = add_features(store, device=device, progress=not as_json)
     if as_json:

@@ -8,7 +8,7 @@ import click
 from depthsieve_cli.output import count, print_failures, print_json
 
 if TYPE_CHECKING:
-    from depthsieve.fusing.running import FuseSummary
+    from depthsieve.jobs.fuse.run import FuseSummary
 
 
 @click.command(epilog="Example: depthsieve fuse labels-large/ labels-other/ -o fused/")
@@ -33,7 +33,7 @@ def fuse(stores: tuple[str, ...], output: str, shard_size: int, threads: int | N
 
     Exit codes: 0 all done; 1 some labels cannot be read; 3 done, but some images failed.
     """
-    from depthsieve.fusing.running import fuse as run_fuse  # torch takes seconds
+    from depthsieve.jobs.fuse.run import fuse as run_fuse  # torch takes seconds
 
     summary = run_fuse(stores, output, shard_size=shard_size, threads=threads, progress=not as_json)
     if as_json:

@@ -41,7 +41,7 @@ def label(source: str, store: str, grace: float, as_json: bool, **options: Any) 
     supervise(lambda: commits_in(store))  # from here on in a process of its own
     stop = Stop(grace)
     with graceful(stop):
-        from depthsieve.run import label as run_label  # torch and transformers take seconds
+        from depthsieve.jobs.label import label as run_label  # torch and transformers take seconds
 
         summary = run_label(source, store, progress=not as_json, stop=stop, **options)
     if as_json:

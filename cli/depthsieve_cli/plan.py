@@ -27,7 +27,7 @@ def plan(source: str, store: str, write: bool, trial: bool, as_json: bool, **opt
     it at once.
     """
     keep_stdin(source)
-    from depthsieve.run import plan as run_plan  # torch and transformers take seconds
+    from depthsieve.jobs.label import plan as run_plan  # torch and transformers take seconds
 
     summary = run_plan(source, store, write=write, trial=trial, progress=not as_json, **options)
     if as_json:

@@ -8,7 +8,7 @@ import click
 from depthsieve_cli.output import SHOWN_FAILURES, count, print_json
 
 if TYPE_CHECKING:
-    from depthsieve.recalibration import RecalibrateSummary
+    from depthsieve.jobs.layers.reliability import RecalibrateSummary
 
 
 @click.command(epilog="Example: depthsieve recalibrate labels/ --calibration mine.json")
@@ -27,7 +27,7 @@ def recalibrate(store: str, calibration: str | None, name: str | None, as_json: 
 
     Exit codes: 0 all done; 1 some shards cannot be read; 3 done, but some shards have no signals.
     """
-    from depthsieve.recalibration import recalibrate as run_recalibrate  # torch takes seconds
+    from depthsieve.jobs.layers.reliability import recalibrate as run_recalibrate  # torch takes seconds
 
     summary = run_recalibrate(store, calibration, name, progress=not as_json)
     if as_json:

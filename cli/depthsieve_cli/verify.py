@@ -8,8 +8,8 @@ import click
 from depthsieve_cli.output import count, print_failures, print_json
 
 if TYPE_CHECKING:
-    from depthsieve.repair import VerifyReport
-    from depthsieve.store.findings import Finding
+    from depthsieve.jobs.verify.findings import Finding
+    from depthsieve.jobs.verify.repair import VerifyReport
 
 SHOWN = 50
 REMEDIES = {
@@ -36,7 +36,7 @@ def verify(store: str, repair: bool, as_json: bool) -> int:
 
     Exit codes: 0 sound, or all mended; 1 damage is left; 3 sound, but some images stand failed.
     """
-    from depthsieve.repair import verify as run_verify  # torch and transformers take seconds
+    from depthsieve.jobs.verify.repair import verify as run_verify  # torch and transformers take seconds
 
     report = run_verify(store, repair=repair, progress=not as_json)
     if as_json:

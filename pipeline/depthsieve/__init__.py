@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from depthsieve.evaluation.comparing import evaluate_labels
     from depthsieve.evaluation.result import Evaluation
     from depthsieve.evaluation.settings import EvaluateSettings
-    from depthsieve.fusing.running import FuseSummary, fuse
+    from depthsieve.jobs.fuse.run import FuseSummary, fuse
+    from depthsieve.jobs.label import label, plan
+    from depthsieve.jobs.layers.features import FeaturesSummary, add_features
+    from depthsieve.jobs.layers.reliability import RecalibrateSummary, recalibrate
+    from depthsieve.jobs.verify.repair import VerifyReport, verify
     from depthsieve.loader import PseudoLabelDataset
     from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
     from depthsieve.manifest_scan import scan
     from depthsieve.options import LabelOptions, LabelSummary, PlanSummary, ScanOptions, ScanSummary
-    from depthsieve.recalibration import RecalibrateSummary, recalibrate
-    from depthsieve.refilling import FeaturesSummary, add_features
-    from depthsieve.repair import VerifyReport, verify
-    from depthsieve.run import label, plan
     from depthsieve.store import Label, Store, open_store
     from depthsieve.store.status import StoreStatus, status
     from depthsieve.teachers import load_teacher
@@ -78,15 +78,15 @@ _HOMES = {
     "evaluation.comparing": ("evaluate_labels",),
     "evaluation.result": ("Evaluation",),
     "evaluation.settings": ("EvaluateSettings",),
-    "fusing.running": ("FuseSummary", "fuse"),
+    "jobs.fuse.run": ("FuseSummary", "fuse"),
     "loader": ("PseudoLabelDataset",),
     "losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
     "manifest_scan": ("scan",),
     "options": ("LabelOptions", "LabelSummary", "PlanSummary", "ScanOptions", "ScanSummary"),
-    "recalibration": ("RecalibrateSummary", "recalibrate"),
-    "refilling": ("FeaturesSummary", "add_features"),
-    "repair": ("VerifyReport", "verify"),
-    "run": ("label", "plan"),
+    "jobs.layers.reliability": ("RecalibrateSummary", "recalibrate"),
+    "jobs.layers.features": ("FeaturesSummary", "add_features"),
+    "jobs.verify.repair": ("VerifyReport", "verify"),
+    "jobs.label": ("label", "plan"),
     "core.stopping": ("Stop",),
     "store": ("Label", "Store", "open_store"),
     "store.status": ("StoreStatus", "status"),

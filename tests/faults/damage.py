@@ -77,7 +77,7 @@ def _verify(store: Path, tally: Tally, repair: bool = False) -> dict[str, Any]:
 
     def work() -> dict[str, Any]:
         from depthsieve.core.errors import DepthsieveError
-        from depthsieve.repair import verify
+        from depthsieve.jobs.verify.repair import verify
 
         try:
             report = verify(store, repair=repair, progress=False)

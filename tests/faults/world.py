@@ -58,7 +58,7 @@ class World:
     seconds: float = field(init=False)
 
     def __post_init__(self) -> None:
-        import depthsieve.run
+        import depthsieve.jobs.label
         import depthsieve.runners.local
         import depthsieve.teachers.loading  # noqa: F401
 

@@ -37,10 +37,10 @@ from depthsieve.evaluation.metrics import (
     label_at_shape,
     pixel_errors,
 )
+from depthsieve.jobs.label import label
 from depthsieve.loader import PseudoLabelDataset
 from depthsieve.report.demo_page import Accuracy, DemoResult, SceneMaps, StudentScore, write_page
 from depthsieve.report.sheet import contact_sheet, label_panels
-from depthsieve.run import label
 from depthsieve.scenes import render_scene
 from depthsieve.store import Store, open_store
 

@@ -17,8 +17,8 @@ from typing import Any
 from depthsieve.core.errors import StoreDamaged, StoreMismatch, UsageError
 from depthsieve.core.records import MEND, LabelSpec, canonical_json, digest_of, seal, unseal
 from depthsieve.features.columns import COLUMNS
+from depthsieve.jobs.verify.findings import Remedy
 from depthsieve.store import schema
-from depthsieve.store.findings import Remedy
 
 FORMAT = "depthsieve-layer"
 SIGNALS = "signals"

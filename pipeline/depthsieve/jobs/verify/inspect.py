@@ -15,12 +15,12 @@ import numpy as np
 from depthsieve.core.errors import DepthsieveError, StoreNotFound
 from depthsieve.core.processes import Process
 from depthsieve.core.records import LabelSpec, unseal
+from depthsieve.jobs.verify.findings import DAMAGED, THREADS, Inspection, Look, bounded, record_fault
+from depthsieve.jobs.verify.inspect_layers import inspect_layers
 from depthsieve.storage import Root
 from depthsieve.store import plan, schema, times
 from depthsieve.store.arrays import ShardReader
 from depthsieve.store.create import index_fault
-from depthsieve.store.findings import DAMAGED, THREADS, Inspection, Look, bounded, record_fault
-from depthsieve.store.inspect_layers import inspect_layers
 from depthsieve.store.layers import FOLDER as LAYERS
 from depthsieve.store.leases import FOLDER as LEASES
 from depthsieve.store.leases import PLAN

@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 from depthsieve.core.errors import DepthsieveError, RunError, StoreError, StoreNotFound, UsageError
 from depthsieve.core.processes import cores
 from depthsieve.core.records import GO_ON, DatasetNote, ImageFailure
-from depthsieve.fusing.drafting import FusionDraft, LeftOut, draft_fusion
-from depthsieve.fusing.shards import ShardFuser, fused_spec, fusing_profile
+from depthsieve.jobs.fuse.draft import FusionDraft, LeftOut, draft_fusion
+from depthsieve.jobs.fuse.shards import ShardFuser, fused_spec, fusing_profile
 from depthsieve.planning import check_space
 from depthsieve.reliability import check_quantities, shipped_calibration
 from depthsieve.storage import Root, open_root

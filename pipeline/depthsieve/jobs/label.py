@@ -15,6 +15,7 @@ from depthsieve.core.stopping import Stop
 from depthsieve.dispatch import MakeRunner, Outcome, disk_errors_named, dispatch
 from depthsieve.drafting import Draft, PlannedNow
 from depthsieve.forecast import WorkAhead, forecast
+from depthsieve.jobs.layers.images import Stored, store_images, without_images
 from depthsieve.labelling import label_spec, load_requested
 from depthsieve.manifests import Manifest, find_manifest, scan_of_manifest
 from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
@@ -47,7 +48,6 @@ from depthsieve.store.create import check_root, check_spec, open_or_create, prep
 from depthsieve.store.leases import PLAN, Leases
 from depthsieve.store.pending import Pending
 from depthsieve.store.standing import Again, known_files, standing
-from depthsieve.storing import Stored, store_images, without_images
 from depthsieve.teachers import Teacher
 
 

@@ -1,4 +1,4 @@
-"""Look at every byte of a store's layers, as :mod:`depthsieve.store.inspect` does at that of the labels."""
+"""Look at every byte of a store's layers, as :mod:`depthsieve.jobs.verify.inspect` does at that of the labels."""
 
 import contextlib
 import re
@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from depthsieve.core.errors import DepthsieveError, StoreDamaged
 from depthsieve.core.records import unseal
+from depthsieve.jobs.verify.findings import DAMAGED, THREADS, Look, bounded, record_fault
 from depthsieve.store import schema
-from depthsieve.store.findings import DAMAGED, THREADS, Look, bounded, record_fault
 from depthsieve.store.lacking import LACKING, folder_of_lacking, rows_in
 from depthsieve.store.layer_kinds import IMAGES, KINDS, SIGNALS, signals_spec, spec_in
 from depthsieve.store.layers import FOLDER, LEASE, Layer, document_key, shards_document_key

@@ -7,8 +7,8 @@ import zarr
 
 from depthsieve.core.errors import DepthsieveError
 from depthsieve.core.records import seal
+from depthsieve.jobs.verify.findings import Finding
 from depthsieve.store.arrays import ShardReader
-from depthsieve.store.findings import Finding
 from depthsieve.store.layer_kinds import KINDS
 from depthsieve.store.layers import Layer, find_layer, record_body
 from depthsieve.store.reader import Store

@@ -10,19 +10,19 @@ from tqdm.auto import tqdm
 from depthsieve.core.errors import DepthsieveError, RunError, StoreBusy, StoreDamaged
 from depthsieve.core.processes import Process, cores
 from depthsieve.core.records import ImageFailure, LabelJob, Shard, digest_of, seal, unseal
-from depthsieve.fusing.shards import ShardFuser, open_parents
+from depthsieve.jobs.fuse.shards import ShardFuser, open_parents
+from depthsieve.jobs.verify.findings import Finding, Inspection, Look
+from depthsieve.jobs.verify.inspect import check_is_store, inspect_store
+from depthsieve.jobs.verify.inspect_layers import inspect_layers
+from depthsieve.jobs.verify.mend_layers import TakenOut, mend_layers
 from depthsieve.labelling import Care, ShardLabeller, Watch
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store, plan, schema
 from depthsieve.store.arrays import ShardReader
 from depthsieve.store.create import add_generation, write_index
-from depthsieve.store.findings import Finding, Inspection, Look
-from depthsieve.store.inspect import check_is_store, inspect_store
-from depthsieve.store.inspect_layers import inspect_layers
 from depthsieve.store.layer_kinds import IMAGES, SIGNALS
 from depthsieve.store.layers import find_layer
 from depthsieve.store.leases import PLAN, Leases, left_leases
-from depthsieve.store.mend_layers import TakenOut, mend_layers
 from depthsieve.store.standing import standing
 from depthsieve.store.stored_images import quality_of
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_body, publish_group, whole_group

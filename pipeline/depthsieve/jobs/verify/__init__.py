@@ -1,0 +1,1 @@
+"""Read every byte of a store, and mend what is damaged."""
