@@ -30,8 +30,8 @@ import torch
 from numcodecs import Blosc, GZip, Zstd
 from numpy.typing import NDArray
 
-from depthsieve.forward import predict_labels, reliability_codes
 from depthsieve.images.decode import decode
+from depthsieve.labelling.batch import predict_labels, reliability_codes
 from depthsieve.masking import threshold_code
 from depthsieve.store import schema
 from depthsieve.store.stored_images import to_label_shape

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from depthsieve.alignment import align_robust, align_scale_shift, apply_scale_shift
 from depthsieve.core.records import Shape
 from depthsieve.evaluation.metrics import ause_aurg, pixel_errors, predicted_depth, sparsification, truth_mask
-from depthsieve.forward import predict_labels, reliability_codes
+from depthsieve.labelling.batch import predict_labels, reliability_codes
 from depthsieve.reliability import (
     OneLabel,
     decode_error,

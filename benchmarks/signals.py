@@ -28,7 +28,7 @@ from observed import Observed, observe, observe_scenes
 from tqdm import tqdm
 
 from depthsieve.evaluation.metrics import ause_aurg, sparsification
-from depthsieve.forward import predict_labels
+from depthsieve.labelling.batch import predict_labels
 from depthsieve.reliability import fuse, near_level, shipped_calibration
 from depthsieve.scenes import render_scene
 from depthsieve.teachers import Teacher, load_teacher

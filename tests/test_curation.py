@@ -29,7 +29,7 @@ from depthsieve.curation.settings import CUTS, CurateSettings
 from depthsieve.curation.vectors import Vectors, hamming
 from depthsieve.curation.where import where
 from depthsieve.features import COLUMNS
-from depthsieve.forward import feature_arrays
+from depthsieve.labelling.batch import feature_arrays
 from depthsieve.masking import masked_share, threshold_code
 from depthsieve.store import Store, open_store
 from depthsieve.store.layer_kinds import features_spec

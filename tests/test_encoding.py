@@ -13,9 +13,9 @@ from labelled import decided_bytes, job_of, small_teacher, unlabelled_copy, writ
 
 import depthsieve
 from depthsieve.core.errors import StoreMismatch, UsageError
-from depthsieve.isolation import label_isolated
 from depthsieve.jobs.verify.repair import verify
-from depthsieve.labelling import label_spec
+from depthsieve.labelling.isolation import label_isolated
+from depthsieve.labelling.shard import label_spec
 from depthsieve.options import ENCODINGS, LabelOptions
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema

@@ -12,9 +12,9 @@ from scanned import scanned
 import depthsieve
 from depthsieve.core.records import LabelJob, Shard, ShardResult, ShardTask, TeacherRequest, digest_of
 from depthsieve.core.stopping import Stop
-from depthsieve.labelling import Labelled, ShardWork, label_shard, label_spec
-from depthsieve.lanes import Lanes
-from depthsieve.numerics import make_profile
+from depthsieve.labelling.lanes import Lanes
+from depthsieve.labelling.numerics import make_profile
+from depthsieve.labelling.shard import Labelled, ShardWork, label_shard, label_spec
 from depthsieve.runners.local import local_runner
 from depthsieve.sources import Source, open_source, reopen_source
 from depthsieve.store import open_store

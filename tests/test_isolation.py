@@ -16,10 +16,10 @@ from PIL import Image
 from poison import met, poison, poisoned
 
 import depthsieve
-from depthsieve import isolation
 from depthsieve.core.records import LabelJob, ShardResult, TeacherRequest
 from depthsieve.core.stopping import Abandoned, Stop
-from depthsieve.isolation import label_isolated
+from depthsieve.labelling import isolation
+from depthsieve.labelling.isolation import label_isolated
 from depthsieve.store import open_store
 
 SHARD = "0000-000000"
@@ -217,7 +217,7 @@ def test_a_stop_ends_it_and_its_child(bugs: Path, store: Path, photos: Path, tea
 SCRIPT = """
 import sys
 from pathlib import Path
-from depthsieve.isolation import label_isolated
+from depthsieve.labelling.isolation import label_isolated
 from depthsieve.core.records import LabelJob, TeacherRequest
 store, fingerprint, photos, teacher = sys.argv[1:]
 label_isolated(LabelJob(Path(store), TeacherRequest(teacher), fingerprint, ("flip",), (("default", photos),)), %r)

@@ -9,9 +9,9 @@ from labelled import decided_bytes, job_of, small_teacher, unlabelled_copy, writ
 
 import depthsieve
 from depthsieve.core.records import LabelJob
-from depthsieve.labelling import ShardLabeller, lanes_of
-from depthsieve.lanes import Lanes
-from depthsieve.numerics import make_profile, threads_a_lane
+from depthsieve.labelling.lanes import Lanes
+from depthsieve.labelling.numerics import make_profile, threads_a_lane
+from depthsieve.labelling.shard import ShardLabeller, lanes_of
 from depthsieve.store import open_store
 from depthsieve.teachers import load_teacher
 

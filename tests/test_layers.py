@@ -34,10 +34,10 @@ from depthsieve.core.errors import (
     UsageError,
 )
 from depthsieve.core.records import seal
-from depthsieve.forward import _Labels, predict_labels
-from depthsieve.isolation import label_isolated
 from depthsieve.jobs.verify.repair import VerifyReport, verify
-from depthsieve.labelling import ShardLabeller
+from depthsieve.labelling.batch import _Labels, predict_labels
+from depthsieve.labelling.isolation import label_isolated
+from depthsieve.labelling.shard import ShardLabeller
 from depthsieve.loader import PseudoLabelDataset
 from depthsieve.masking import threshold_code
 from depthsieve.options import LabelOptions

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from depthsieve.core.threads import torch_threads
-from depthsieve.numerics import SMALL_JOB, TrialSettings, find_batch_size
+from depthsieve.labelling.numerics import SMALL_JOB, TrialSettings, find_batch_size
 
 SHAPE = (14, 28)
 

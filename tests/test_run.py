@@ -23,7 +23,7 @@ from poison import poison, poisoned
 from test_teachers_builders import GLPN_PROCESSOR, glpn_config, save
 
 import depthsieve
-from depthsieve import dispatch, forward, labelling
+from depthsieve import dispatch
 from depthsieve.core.errors import (
     RunError,
     SourceError,
@@ -36,7 +36,9 @@ from depthsieve.core.errors import (
 from depthsieve.core.processes import Process
 from depthsieve.core.records import LabelJob, TeacherRequest
 from depthsieve.jobs import label as run
-from depthsieve.numerics import default_dtype
+from depthsieve.labelling import batch as forward
+from depthsieve.labelling import shard as labelling
+from depthsieve.labelling.numerics import default_dtype
 from depthsieve.planning import teacher_request
 from depthsieve.reliability import (
     edges_disagreement,

@@ -14,7 +14,7 @@ from scanned import Scanned, scanned
 from depthsieve.core.errors import ImageRejected, SourceError, UsageError
 from depthsieve.core.records import ImageRecord
 from depthsieve.images.decode import decode
-from depthsieve.preparing import IMAGE_FAULTS
+from depthsieve.labelling.image import IMAGE_FAULTS
 from depthsieve.sources import Source, bucket, open_source, reopen_source
 from depthsieve.storage import objects
 

@@ -26,9 +26,9 @@ import depthsieve
 from depthsieve.core.errors import LoaderError, RunError, StoreDamaged, StoreError, UsageError
 from depthsieve.core.stopping import Stop
 from depthsieve.images.decode import decode
-from depthsieve.isolation import label_isolated
 from depthsieve.jobs.layers.images import store_images, without_images
 from depthsieve.jobs.verify.repair import verify
+from depthsieve.labelling.isolation import label_isolated
 from depthsieve.loader import PseudoLabelDataset
 from depthsieve.options import LabelOptions
 from depthsieve.planning import pixel_bytes

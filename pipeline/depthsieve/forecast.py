@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 from depthsieve.core.errors import DepthsieveError, RunError
 from depthsieve.core.records import ImageFailure, ImageRecord, LabelJob, Shape, Shard, TeacherRequest
 from depthsieve.drafting import Draft
-from depthsieve.labelling import ShardWork, kept_layers, label_shard, label_spec, lanes_of
-from depthsieve.lanes import Lanes
+from depthsieve.labelling.lanes import Lanes
+from depthsieve.labelling.shard import ShardWork, kept_layers, label_shard, label_spec, lanes_of
 from depthsieve.options import LabelOptions, PlanSummary
 from depthsieve.planning import Workforce, choose_profile, pixel_bytes
 from depthsieve.sources import Source, reopen_source

@@ -11,7 +11,7 @@ from depthsieve.core.errors import RunError, SourceError, StoreNotFound, UsageEr
 from depthsieve.core.processes import cores
 from depthsieve.core.records import DatasetNote, NumericsProfile, TeacherRequest
 from depthsieve.drafting import Draft, draft_batches
-from depthsieve.numerics import TrialSettings, default_dtype, find_batch_size, make_profile, threads_a_lane
+from depthsieve.labelling.numerics import TrialSettings, default_dtype, find_batch_size, make_profile, threads_a_lane
 from depthsieve.options import LabelOptions
 from depthsieve.reliability import shipped_calibration
 from depthsieve.scanning import Scan

@@ -16,7 +16,7 @@ from depthsieve.dispatch import MakeRunner, Outcome, disk_errors_named, dispatch
 from depthsieve.drafting import Draft, PlannedNow
 from depthsieve.forecast import WorkAhead, forecast
 from depthsieve.jobs.layers.images import Stored, store_images, without_images
-from depthsieve.labelling import label_spec, load_requested
+from depthsieve.labelling.shard import label_spec, load_requested
 from depthsieve.manifests import Manifest, find_manifest, scan_of_manifest
 from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
 from depthsieve.planning import (

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from depthsieve.core.records import LabelJob, ShardResult, ShardTask
 from depthsieve.core.stopping import Abandoned, Stop
-from depthsieve.isolation import label_isolated
-from depthsieve.labelling import ShardLabeller, Watch
+from depthsieve.labelling.isolation import label_isolated
+from depthsieve.labelling.shard import ShardLabeller, Watch
 from depthsieve.runners import Runner
 from depthsieve.teachers import Teacher
 

@@ -16,8 +16,8 @@ from depthsieve import __version__
 from depthsieve.core.errors import DepthsieveError
 from depthsieve.core.records import LabelJob, ShardResult
 from depthsieve.core.stopping import Abandoned, Stop
-from depthsieve.isolation import label_isolated
-from depthsieve.labelling import ShardLabeller, Watch
+from depthsieve.labelling.isolation import label_isolated
+from depthsieve.labelling.shard import ShardLabeller, Watch
 from depthsieve.runners.ledger import Death
 from depthsieve.runners.ray_session import one_line
 from depthsieve.store import open_store

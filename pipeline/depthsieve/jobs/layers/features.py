@@ -20,9 +20,9 @@ from depthsieve.core.records import ImageFailure, Shard
 from depthsieve.core.threads import torch_threads
 from depthsieve.features import IMAGE_COLUMNS, LABEL_COLUMNS
 from depthsieve.features import of_label as label_signals
-from depthsieve.forward import PreparedImage, feature_arrays
-from depthsieve.labelling import features_of, load_requested
-from depthsieve.preparing import prepare_image
+from depthsieve.labelling.batch import PreparedImage, feature_arrays
+from depthsieve.labelling.image import prepare_image
+from depthsieve.labelling.shard import features_of, load_requested
 from depthsieve.sources import Source, reopen_source
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema

@@ -20,7 +20,7 @@ from depthsieve.core.processes import Process, cores
 from depthsieve.core.records import GO_ON, ImageFailure, ImageRecord, Shard
 from depthsieve.core.stopping import Abandoned, Stop
 from depthsieve.images.decode import decode
-from depthsieve.preparing import IMAGE_FAULTS
+from depthsieve.labelling.image import IMAGE_FAULTS
 from depthsieve.sources import Source, reopen_source
 from depthsieve.store import Store, schema
 from depthsieve.store.arrays import ShardReader, check_files

@@ -15,7 +15,7 @@ from depthsieve.jobs.verify.findings import Finding, Inspection, Look
 from depthsieve.jobs.verify.inspect import check_is_store, inspect_store
 from depthsieve.jobs.verify.inspect_layers import inspect_layers
 from depthsieve.jobs.verify.mend_layers import TakenOut, mend_layers
-from depthsieve.labelling import Care, ShardLabeller, Watch
+from depthsieve.labelling.shard import Care, ShardLabeller, Watch
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store, plan, schema
 from depthsieve.store.arrays import ShardReader

@@ -43,7 +43,7 @@ OFTEN = 2
 
 POLL_S = 0.2
 
-COMMAND = "import sys; sys.path[:] = {path!r}; from depthsieve.isolation import _child; _child({parent})"
+COMMAND = "import sys; sys.path[:] = {path!r}; from depthsieve.labelling.isolation import _child; _child({parent})"
 """Not ``-m``: the child imports what its parent would, and nothing from the folder that it happens to run in."""
 
 
@@ -225,7 +225,7 @@ def _child(parent: int) -> NoReturn:
 
     job, shard_id, attempt = pickle.loads(request)
     try:
-        from depthsieve.labelling import Care, ShardLabeller, Watch  # heavy, and the parent may die meanwhile
+        from depthsieve.labelling.shard import Care, ShardLabeller, Watch  # heavy, and the parent may die meanwhile
 
         watch = Watch(care=Care(tell, attempt.quarantined, attempt.singly))
         labeller = ShardLabeller(job, watch=watch)

@@ -11,8 +11,8 @@ import numpy as np
 from depthsieve.core.errors import ImageRejected, SourceError, TeacherError
 from depthsieve.core.records import ImageRecord, Shape
 from depthsieve.features import of_image as image_signals
-from depthsieve.forward import PreparedImage
 from depthsieve.images.decode import decode
+from depthsieve.labelling.batch import PreparedImage
 from depthsieve.sources import Source
 from depthsieve.store.stored_images import encode_image
 from depthsieve.teachers import Teacher

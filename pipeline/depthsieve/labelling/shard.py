@@ -26,10 +26,10 @@ from depthsieve.core.records import (
 )
 from depthsieve.core.stopping import Abandoned, Stop
 from depthsieve.core.threads import torch_threads
-from depthsieve.forward import LabelWork, PreparedImage, feature_arrays, is_out_of_memory, label_batch
-from depthsieve.lanes import GPU_LANES, Lanes
-from depthsieve.numerics import make_profile
-from depthsieve.preparing import Prepared, Unreadable, prepare_image
+from depthsieve.labelling.batch import LabelWork, PreparedImage, feature_arrays, is_out_of_memory, label_batch
+from depthsieve.labelling.image import Prepared, Unreadable, prepare_image
+from depthsieve.labelling.lanes import GPU_LANES, Lanes
+from depthsieve.labelling.numerics import make_profile
 from depthsieve.reliability import shipped_calibration
 from depthsieve.sources import Source, reopen_source
 from depthsieve.store import open_store, schema

@@ -1,0 +1,1 @@
+"""One shard: decode, teacher, reliability, arrays."""
