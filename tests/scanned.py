@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 
 from depthsieve.core.records import ImageRecord, RejectedImage
-from depthsieve.scanning import scan_to
 from depthsieve.sources import Source
+from depthsieve.sources.scan import scan_to
 from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA
 
 

@@ -12,8 +12,8 @@ from commandline import command
 from storemaker import Picture, learn, make_store
 from test_evaluation import LABEL, SOURCE, truth_of
 
-from depthsieve.datasets import load_dataset
 from depthsieve.evaluation.writing import FILES
+from depthsieve.sources.recipes import load_dataset
 from depthsieve.store import open_store
 from depthsieve_cli.evaluate import _factor, _knee, _number
 from depthsieve_cli.main import cli

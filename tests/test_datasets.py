@@ -11,7 +11,7 @@ from storemaker import learn, make_store, pictures
 
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import DatasetNote
-from depthsieve.datasets import (
+from depthsieve.sources.recipes import (
     Dataset,
     Images,
     dataset_names,

@@ -13,8 +13,8 @@ from miniatures import MINIATURES, build
 
 import depthsieve
 from depthsieve.core.errors import SourceError, UsageError
-from depthsieve.datasets import dataset_names, load_dataset, recipes_folder
-from depthsieve.manifests import KEY, open_manifest
+from depthsieve.sources.manifest import KEY, open_manifest
+from depthsieve.sources.recipes import dataset_names, load_dataset, recipes_folder
 from depthsieve_cli.main import cli
 
 TEMPLATE = recipes_folder() / "template.toml"

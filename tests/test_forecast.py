@@ -11,8 +11,8 @@ from depthsieve.core.errors import RunError
 from depthsieve.forecast import MARGIN, Trial, draw_samples
 from depthsieve.options import LabelOptions
 from depthsieve.planning import draft_generation
-from depthsieve.scanning import scan_to
 from depthsieve.sources import open_source
+from depthsieve.sources.scan import scan_to
 from depthsieve.store import open_store
 from depthsieve.store.pending import Pending
 from depthsieve.teachers import load_teacher

@@ -19,11 +19,11 @@ from packing import pack_hdf5, pack_parquet, pack_tar, pack_zip
 from s3server import S3Server
 
 import depthsieve
-from depthsieve import manifest_scan, scanning
 from depthsieve.core.errors import SourceError, UsageError
 from depthsieve.options import ScanOptions, ScanSummary
-from depthsieve.sources import file_list, open_source
+from depthsieve.sources import file_list, manifest_scan, open_source
 from depthsieve.sources import folder as folder_source
+from depthsieve.sources import scan as scanning
 from depthsieve.store import open_store
 from depthsieve_cli.main import cli
 
@@ -186,7 +186,8 @@ def test_a_scan_that_was_killed_goes_on(tmp_path: Path, opened: list[str], monke
     whole = scan(photos, tmp_path / "whole.parquet")
     script = f"""
 import os, signal
-from depthsieve import manifest_scan, scanning
+from depthsieve.sources import manifest_scan
+from depthsieve.sources import scan as scanning
 manifest_scan.PART_SECONDS, scanning.LOOKED_AT = -1.0, 2
 real, looks = scanning._look, []
 def look(*arguments):

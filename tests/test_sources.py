@@ -19,9 +19,9 @@ from scanned import Scanned, scanned
 from depthsieve.core.errors import ImageRejected, SourceError, UsageError
 from depthsieve.core.records import ImageRecord
 from depthsieve.images.decode import decode
-from depthsieve.scanning import scan_to
 from depthsieve.sources import Listed, Passed, decode_path, encode_path, folder, open_source, reopen_source
 from depthsieve.sources.ids import check_name, split_id
+from depthsieve.sources.scan import scan_to
 
 PHOTOS = Path(__file__).parents[1].parent / "shared" / "photos"
 

@@ -25,7 +25,9 @@ from scanned import Scanned, scanned
 from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.records import ImageRecord
 from depthsieve.images.decode import decode
-from depthsieve.sources import Listed, Passed, Source, open_containers, open_source, parquet, reopen_source
+from depthsieve.sources import Listed, Passed, Source, open_source, reopen_source
+from depthsieve.sources.containers import opening as open_containers
+from depthsieve.sources.containers import parquet
 
 PHOTOS = Path(__file__).parents[1].parent / "shared" / "photos"
 

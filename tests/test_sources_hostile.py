@@ -16,7 +16,7 @@ from scanned import Scanned, scanned
 from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.images.decode import decode
 from depthsieve.sources import Passed, open_source
-from depthsieve.sources import zip as zip_source
+from depthsieve.sources.containers import zip as zip_source
 
 JPEG = encoded(photo(), "JPEG")
 END = b"\0" * 1024

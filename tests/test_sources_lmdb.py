@@ -13,8 +13,8 @@ from test_sources_containers import FILES, PHOTOS, ContainerContract, ids, looke
 
 from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.sources import Passed, open_source
-from depthsieve.sources.containers import NoImages
-from depthsieve.sources.lmdb import LmdbContainer
+from depthsieve.sources.containers.lmdb import LmdbContainer
+from depthsieve.sources.containers.protocol import NoImages
 
 PAGE = 4096
 

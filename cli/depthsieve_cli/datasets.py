@@ -17,7 +17,7 @@ def datasets(name: str | None, as_json: bool) -> None:
     A recipe has layout, terms, traps, and the commands to scan and label a dataset. NAME may also be a FILE.toml of
     your own, which is checked. `depthsieve scan --dataset NAME` applies it.
     """
-    from depthsieve.datasets import dataset_names, load_dataset, recipes_folder
+    from depthsieve.sources.recipes import dataset_names, load_dataset, recipes_folder
 
     if name is not None:
         path = Path(name) if name.endswith(".toml") else recipes_folder() / f"{name}.toml"

@@ -40,7 +40,7 @@ def scan(
     With --dataset NAME --root DIR the source is that dataset: only files that its recipe counts, held against how many
     there should be, with its terms, which go with the labels.
     """
-    from depthsieve.manifest_scan import scan as run_scan
+    from depthsieve.sources.manifest_scan import scan as run_scan
 
     places = _places(sources, root, dataset)
     root = None if dataset is not None else root

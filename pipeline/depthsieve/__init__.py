@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from depthsieve.core.stopping import Stop
     from depthsieve.curation.curating import CurateSummary, curate
     from depthsieve.curation.settings import CurateSettings
-    from depthsieve.datasets import Dataset, dataset_names, load_dataset
     from depthsieve.evaluation.comparing import evaluate_labels
     from depthsieve.evaluation.result import Evaluation
     from depthsieve.evaluation.settings import EvaluateSettings
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
     from depthsieve.jobs.verify.repair import VerifyReport, verify
     from depthsieve.loader import PseudoLabelDataset
     from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
-    from depthsieve.manifest_scan import scan
     from depthsieve.options import LabelOptions, LabelSummary, PlanSummary, ScanOptions, ScanSummary
+    from depthsieve.sources.manifest_scan import scan
+    from depthsieve.sources.recipes import Dataset, dataset_names, load_dataset
     from depthsieve.store import Label, Store, open_store
     from depthsieve.store.status import StoreStatus, status
     from depthsieve.teachers import load_teacher
@@ -74,14 +74,14 @@ __all__ = [
 _HOMES = {
     "curation.curating": ("CurateSummary", "curate"),
     "curation.settings": ("CurateSettings",),
-    "datasets": ("Dataset", "dataset_names", "load_dataset"),
+    "sources.recipes": ("Dataset", "dataset_names", "load_dataset"),
     "evaluation.comparing": ("evaluate_labels",),
     "evaluation.result": ("Evaluation",),
     "evaluation.settings": ("EvaluateSettings",),
     "jobs.fuse.run": ("FuseSummary", "fuse"),
     "loader": ("PseudoLabelDataset",),
     "losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
-    "manifest_scan": ("scan",),
+    "sources.manifest_scan": ("scan",),
     "options": ("LabelOptions", "LabelSummary", "PlanSummary", "ScanOptions", "ScanSummary"),
     "jobs.layers.reliability": ("RecalibrateSummary", "recalibrate"),
     "jobs.layers.features": ("FeaturesSummary", "add_features"),

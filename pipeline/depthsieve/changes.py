@@ -19,8 +19,8 @@ from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.core.spill import SpillDatabase, read_parquet, spill_database
 from depthsieve.options import LabelOptions
-from depthsieve.scanning import CHANGED, Scan
 from depthsieve.sources import Listed, Source
+from depthsieve.sources.scan import CHANGED, Scan
 from depthsieve.store import Store
 from depthsieve.store.index import stream_index
 from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA

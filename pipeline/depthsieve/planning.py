@@ -14,8 +14,8 @@ from depthsieve.drafting import Draft, draft_batches
 from depthsieve.labelling.numerics import TrialSettings, default_dtype, find_batch_size, make_profile, threads_a_lane
 from depthsieve.options import LabelOptions
 from depthsieve.reliability import shipped_calibration
-from depthsieve.scanning import Scan
 from depthsieve.sources import Source
+from depthsieve.sources.scan import Scan
 from depthsieve.storage import Root, is_url
 from depthsieve.store import Store, open_store
 from depthsieve.store.create import add_generation

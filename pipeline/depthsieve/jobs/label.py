@@ -17,7 +17,6 @@ from depthsieve.drafting import Draft, PlannedNow
 from depthsieve.forecast import WorkAhead, forecast
 from depthsieve.jobs.layers.images import Stored, store_images, without_images
 from depthsieve.labelling.shard import label_spec, load_requested
-from depthsieve.manifests import Manifest, find_manifest, scan_of_manifest
 from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
 from depthsieve.planning import (
     IMAGE_BYTES_PER_PIXEL,
@@ -39,8 +38,9 @@ from depthsieve.planning import (
     write_generation,
 )
 from depthsieve.runners.local import local_runner
-from depthsieve.scanning import Scan, scan_to
 from depthsieve.sources import Source, open_source
+from depthsieve.sources.manifest import Manifest, find_manifest, scan_of_manifest
+from depthsieve.sources.scan import Scan, scan_to
 from depthsieve.storage import Root, open_root
 from depthsieve.storage.temporary import temporary_folder
 from depthsieve.store import Store, open_store

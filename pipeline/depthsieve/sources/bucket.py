@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.images.decode import MAX_HEADER_BYTES, read_header
-from depthsieve.sources.containers import CONVERT_SUFFIXES, IMAGE_SUFFIXES, MAX_FILE_BYTES
+from depthsieve.sources.containers.protocol import CONVERT_SUFFIXES, IMAGE_SUFFIXES, MAX_FILE_BYTES
 from depthsieve.sources.ids import check_name, decode_path, encode_path, split_id
 from depthsieve.sources.protocol import Listed, Passed
 from depthsieve.storage import Entry, open_objects

@@ -20,7 +20,8 @@ from typing import BinaryIO
 from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.images.decode import read_header
-from depthsieve.sources.containers import (
+from depthsieve.sources.containers.opening import OpenContainers
+from depthsieve.sources.containers.protocol import (
     CONTAINER_SUFFIXES,
     CONVERT_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -34,7 +35,6 @@ from depthsieve.sources.containers import (
     suffix_of,
 )
 from depthsieve.sources.ids import check_name, decode_path, encode_path, split_id
-from depthsieve.sources.open_containers import OpenContainers
 from depthsieve.sources.protocol import Listed, Passed
 
 _OF_USE = IMAGE_SUFFIXES | CONVERT_SUFFIXES | CONTAINER_SUFFIXES

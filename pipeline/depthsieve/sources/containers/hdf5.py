@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from depthsieve.core.errors import ImageRejected, SourceError
-from depthsieve.sources.containers import MAX_FILE_BYTES, Member
+from depthsieve.sources.containers.protocol import MAX_FILE_BYTES, Member
 from depthsieve.sources.ids import decode_path, encode_path
 from depthsieve.sources.protocol import UNKNOWN_SIZE, Passed
 
@@ -26,7 +26,7 @@ _FLOAT = "floating-point pixels have no agreed white: convert to 8 bits"
 
 
 class Hdf5Container:
-    """An HDF5 file. See :class:`~depthsieve.sources.containers.Container`; a place is ``/dataset::number``.
+    """An HDF5 file. See :class:`~depthsieve.sources.containers.protocol.Container`; a place is ``/dataset::number``.
 
     h5py lets one thread at a time into the library, whatever the file.
     """
@@ -40,7 +40,7 @@ class Hdf5Container:
             raise ImageRejected("damaged or no HDF5 file (MATLAB: save with -v7.3)") from error
 
     def members(self, passed: Passed) -> Iterator[Member]:
-        """See :class:`~depthsieve.sources.containers.Container`."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`."""
         try:
             for name in self._datasets(passed):
                 dataset = self._file[name]
@@ -58,7 +58,7 @@ class Hdf5Container:
             raise ImageRejected("a damaged HDF5 file: what it holds cannot be listed") from error
 
     def open(self, place: str) -> tuple[BinaryIO, int]:
-        """See :class:`~depthsieve.sources.containers.Container`. Of pixels, only what a header is read from."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`. Of pixels, only what a header is read from."""
         dataset, layout, number = self._find(place)
         if layout == "files":
             data = _file_bytes(dataset[number])
@@ -66,7 +66,7 @@ class Hdf5Container:
         return io.BytesIO(_ppm_head(dataset.shape, layout)), _ppm_bytes(dataset.shape, layout)
 
     def read(self, place: str) -> bytes:
-        """See :class:`~depthsieve.sources.containers.Container`."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`."""
         dataset, layout, number = self._find(place)
         if layout == "files":
             return _file_bytes(dataset[number])

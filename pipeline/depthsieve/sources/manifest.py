@@ -20,8 +20,8 @@ from depthsieve.core.errors import SourceError, UsageError
 from depthsieve.core.records import DatasetNote, RejectedImage
 from depthsieve.core.spill import SpillDatabase, read_parquet, spill_database, sql_columns
 from depthsieve.options import LabelOptions
-from depthsieve.scanning import CHANGED, CONTENT, Scan, Tally
 from depthsieve.sources import Listed, Source, reopen_source
+from depthsieve.sources.scan import CHANGED, CONTENT, Scan, Tally
 from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA
 
 KEY = b"depthsieve_manifest"
@@ -85,7 +85,7 @@ def rejected_path(manifest: Path) -> Path:
 
 
 def scan_of_manifest(folder: Path, manifest: Manifest, known: Iterable[pa.Table]) -> Scan:
-    """What a manifest lists and is not known, as :func:`depthsieve.scanning.scan_to` gives it.
+    """What a manifest lists and is not known, as :func:`depthsieve.sources.scan.scan_to` gives it.
 
     A file that is not as the manifest has it, or is gone, is rejected with that reason: its size and shape are needed
     to plan, and may be others by now.

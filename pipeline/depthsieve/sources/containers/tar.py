@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from depthsieve.core.errors import ImageRejected, SourceError
-from depthsieve.sources.containers import (
+from depthsieve.sources.containers.members import MemberIndex
+from depthsieve.sources.containers.protocol import (
     MAX_FILE_BYTES,
     Descriptor,
     Member,
@@ -17,7 +18,6 @@ from depthsieve.sources.containers import (
     plain_name,
 )
 from depthsieve.sources.ids import decode_path
-from depthsieve.sources.members import MemberIndex
 from depthsieve.sources.protocol import Passed
 
 BLOCK = 512
@@ -41,7 +41,7 @@ class _Entry:
 
 
 class TarContainer:
-    """A tar archive (v7, ustar, GNU or pax). See :class:`~depthsieve.sources.containers.Container`."""
+    """A tar archive (v7, ustar, GNU or pax). See :class:`~depthsieve.sources.containers.protocol.Container`."""
 
     def __init__(self, path: bytes) -> None:
         self._file = Descriptor(path)
@@ -60,7 +60,7 @@ class TarContainer:
         self._index.seal()
 
     def members(self, passed: Passed) -> Iterator[Member]:
-        """See :class:`~depthsieve.sources.containers.Container`."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`."""
         for entry in self._walk():
             if entry.reason is None and self._index.is_replaced(entry.name, entry.offset):
                 passed.other += 1
@@ -68,12 +68,12 @@ class TarContainer:
                 yield from listed_member(entry.name, entry.size, entry.reason, passed)
 
     def open(self, place: str) -> tuple[BinaryIO, int]:
-        """See :class:`~depthsieve.sources.containers.Container`."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`."""
         offset, size = self._find(place)
         return cast(BinaryIO, Window(self._file, offset, size)), size
 
     def read(self, place: str) -> bytes:
-        """See :class:`~depthsieve.sources.containers.Container`."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`."""
         offset, size = self._find(place)
         data = self._file.at(offset, size)
         if len(data) != size:

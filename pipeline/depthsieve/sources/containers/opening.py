@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from depthsieve.core.errors import SourceError
-from depthsieve.sources.containers import NAMED_SUFFIXES, Container, damage_named, suffix_of
+from depthsieve.sources.containers.protocol import NAMED_SUFFIXES, Container, damage_named, suffix_of
 
 OPEN_AT_ONCE = 16
 
@@ -21,23 +21,23 @@ def open_container(path: bytes) -> Container:
 
 def _opener(suffix: str) -> Callable[[bytes], Container]:
     if suffix == ".tar":
-        from depthsieve.sources.tar import TarContainer
+        from depthsieve.sources.containers.tar import TarContainer
 
         return TarContainer
     if suffix == ".zip":
-        from depthsieve.sources.zip import ZipContainer
+        from depthsieve.sources.containers.zip import ZipContainer
 
         return ZipContainer
     if suffix == ".parquet":
-        from depthsieve.sources.parquet import ParquetContainer
+        from depthsieve.sources.containers.parquet import ParquetContainer
 
         return ParquetContainer
     if suffix == ".mdb":
-        from depthsieve.sources.lmdb import LmdbContainer
+        from depthsieve.sources.containers.lmdb import LmdbContainer
 
         return LmdbContainer
     if suffix in NAMED_SUFFIXES:
-        from depthsieve.sources.hdf5 import Hdf5Container
+        from depthsieve.sources.containers.hdf5 import Hdf5Container
 
         return Hdf5Container
     raise SourceError(f"{suffix or 'a file without a suffix'} is no kind of container that is known")

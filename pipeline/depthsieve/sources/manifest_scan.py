@@ -21,11 +21,11 @@ from depthsieve.core.errors import SourceError, UsageError
 from depthsieve.core.processes import Process, is_alive
 from depthsieve.core.records import DatasetNote, ImageFailure
 from depthsieve.core.spill import read_parquet, spill_database, sql_columns
-from depthsieve.datasets import Dataset, load_dataset
-from depthsieve.manifests import FORMAT, KEY, MANIFEST_SCHEMA, open_manifest, rejected_path
 from depthsieve.options import ScanOptions, ScanSummary
-from depthsieve.scanning import CHANGED, ScanBatch, ScanSettings, Tally, scan_batches
 from depthsieve.sources import Source, open_source
+from depthsieve.sources.manifest import FORMAT, KEY, MANIFEST_SCHEMA, open_manifest, rejected_path
+from depthsieve.sources.recipes import Dataset, load_dataset
+from depthsieve.sources.scan import CHANGED, ScanBatch, ScanSettings, Tally, scan_batches
 from depthsieve.storage.local import sync
 from depthsieve.store.plan import REJECTED_SCHEMA
 

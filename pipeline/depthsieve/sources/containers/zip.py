@@ -14,7 +14,8 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from depthsieve.core.errors import ImageRejected, SourceError
-from depthsieve.sources.containers import (
+from depthsieve.sources.containers.members import MemberIndex
+from depthsieve.sources.containers.protocol import (
     MAX_FILE_BYTES,
     Descriptor,
     Member,
@@ -24,7 +25,6 @@ from depthsieve.sources.containers import (
     plain_name,
 )
 from depthsieve.sources.ids import decode_path
-from depthsieve.sources.members import MemberIndex
 from depthsieve.sources.protocol import Passed
 
 MAX_DEFLATED_BYTES = 256 * 1024**2
@@ -47,7 +47,7 @@ class _Entry:
 
 
 class ZipContainer:
-    """A zip archive. See :class:`~depthsieve.sources.containers.Container`."""
+    """A zip archive. See :class:`~depthsieve.sources.containers.protocol.Container`."""
 
     def __init__(self, path: bytes) -> None:
         self._file = Descriptor(path)
@@ -60,7 +60,7 @@ class ZipContainer:
         self._overlaps = self._overlapping()
 
     def members(self, passed: Passed) -> Iterator[Member]:
-        """See :class:`~depthsieve.sources.containers.Container`."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`."""
         for entry in self._walk():
             if entry.name and entry.reason is None and self._index.is_replaced(entry.name, entry.offset):
                 passed.other += 1
@@ -68,13 +68,13 @@ class ZipContainer:
                 yield from listed_member(entry.name, entry.size, entry.reason, passed)
 
     def open(self, place: str) -> tuple[BinaryIO, int]:
-        """See :class:`~depthsieve.sources.containers.Container`."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`."""
         start, packed, size, method, _ = self._find(place)
         window = Window(self._file, start, packed)
         return cast(BinaryIO, window if method == _STORED else _Inflated(window, size)), size
 
     def read(self, place: str) -> bytes:
-        """See :class:`~depthsieve.sources.containers.Container`."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`."""
         start, packed, size, method, crc = self._find(place)
         data = self._file.at(start, packed)
         if len(data) == packed and method == _DEFLATED:

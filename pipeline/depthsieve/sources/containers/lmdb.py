@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from depthsieve.core.errors import ImageRejected, SourceError
-from depthsieve.sources.containers import MAX_FILE_BYTES, Descriptor, Member, NoImages
+from depthsieve.sources.containers.protocol import MAX_FILE_BYTES, Descriptor, Member, NoImages
 from depthsieve.sources.ids import decode_path, encode_path
 from depthsieve.sources.protocol import Passed
 
@@ -43,7 +43,7 @@ class _Node:
 
 
 class LmdbContainer:
-    """The file ``data.mdb``. See :class:`~depthsieve.sources.containers.Container`; a place is a key, encoded."""
+    """The file ``data.mdb``. See :class:`~depthsieve.sources.containers.protocol.Container`; a place is a key, encoded."""
 
     def __init__(self, path: bytes) -> None:
         self._file = Descriptor(path)
@@ -56,7 +56,7 @@ class LmdbContainer:
             raise ImageRejected("an LMDB database with another order of keys, or several values for one")
 
     def members(self, passed: Passed) -> Iterator[Member]:
-        """See :class:`~depthsieve.sources.containers.Container`."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`."""
         for node in self._leaves():
             reason = node.reason
             if reason is None and node.size > MAX_FILE_BYTES:
@@ -64,12 +64,12 @@ class LmdbContainer:
             yield Member(encode_path(node.key), node.size, reason)
 
     def open(self, place: str) -> tuple[BinaryIO, int]:
-        """See :class:`~depthsieve.sources.containers.Container`."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`."""
         data = self.read(place)
         return io.BytesIO(data), len(data)
 
     def read(self, place: str) -> bytes:
-        """See :class:`~depthsieve.sources.containers.Container`."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`."""
         node = self._find(decode_path(place))
         if node is None:
             raise SourceError(f"the database has no key {place!r}")

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from depthsieve.core.errors import ImageRejected, SourceError
-from depthsieve.sources.containers import Member, NoImages
+from depthsieve.sources.containers.protocol import Member, NoImages
 from depthsieve.sources.protocol import UNKNOWN_SIZE, Passed
 
 KEPT_BYTES = 1024**3
@@ -27,7 +27,7 @@ NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
 
 
 class ParquetContainer:
-    """A Parquet file. See :class:`~depthsieve.sources.containers.Container`; a place is the number of a row."""
+    """A Parquet file. See :class:`~depthsieve.sources.containers.protocol.Container`; a place is the number of a row."""
 
     def __init__(self, path: bytes) -> None:
         self._lock = threading.Lock()
@@ -44,17 +44,17 @@ class ParquetContainer:
             self._starts.append(self._starts[-1] + metadata.row_group(group).num_rows)
 
     def members(self, passed: Passed) -> Iterator[Member]:
-        """See :class:`~depthsieve.sources.containers.Container`. A row's size is known once it is read."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`. A row's size is known once it is read."""
         for row in range(self._starts[-1]):
             yield Member(f"{row:08d}", UNKNOWN_SIZE)
 
     def open(self, place: str) -> tuple[BinaryIO, int]:
-        """See :class:`~depthsieve.sources.containers.Container`."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`."""
         data = self.read(place)
         return io.BytesIO(data), len(data)
 
     def read(self, place: str) -> bytes:
-        """See :class:`~depthsieve.sources.containers.Container`."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`."""
         if not (place.isdecimal() and place == f"{int(place):08d}" and int(place) < self._starts[-1]):
             raise SourceError(f"the Parquet file has no row {place!r}, of {self._starts[-1]:,}")
         row = int(place)
