@@ -61,12 +61,12 @@ def label_shape(height: int, width: int) -> tuple[int, int]:
 
 
 def manifest(rows: int) -> Iterator[Any]:
-    """Made-up tables of ``depthsieve.drafting.IMAGES_SCHEMA``; a longer manifest begins with the shorter one's rows."""
+    """Made-up tables of ``depthsieve.planning.draft.IMAGES_SCHEMA``; a longer manifest begins with the shorter one's rows."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from depthsieve.drafting import IMAGES_SCHEMA
+    from depthsieve.planning.draft import IMAGES_SCHEMA
 
     digits = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), "S2")
     for start in range(0, rows, BATCH):
@@ -122,8 +122,8 @@ def made_spec() -> Any:
 def write_plan(folder: Path, rows: int, shard_size: int = 256) -> dict[str, Any]:
     """Plan what the store in ``folder``, made if need be, does not know of a made-up manifest."""
     from depthsieve.core.records import NumericsProfile, TeacherRequest
-    from depthsieve.drafting import draft_batches
-    from depthsieve.planning import write_generation
+    from depthsieve.planning.draft import draft_batches
+    from depthsieve.planning.request import write_generation
     from depthsieve.storage import open_root
     from depthsieve.store.create import open_or_create, prepare_root
 
@@ -281,7 +281,7 @@ def do_objects(store: Path, rows: int) -> dict[str, Any]:
     """Planning with an object an image, lists and dicts, as it was before."""
     from depthsieve.core.errors import ImageRejected
     from depthsieve.core.records import ImageRecord, NumericsProfile, Shard, TeacherRequest
-    from depthsieve.sharding import images_a_shard
+    from depthsieve.planning.sharding import images_a_shard
     from depthsieve.storage import open_root
     from depthsieve.store import schema
     from depthsieve.store.create import add_generation, open_or_create, prepare_root

@@ -15,7 +15,7 @@ from tqdm import tqdm
 import depthsieve
 from depthsieve.core.errors import RunError, UsageError
 from depthsieve.evaluation.metrics import depth_metrics, pixel_errors, predicted_depth, truth_mask
-from depthsieve.options import LabelOptions
+from depthsieve.planning.options import LabelOptions
 from depthsieve.scenes import Scene, render_scene
 
 HEIGHT, WIDTH = 126, 168

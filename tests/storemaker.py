@@ -24,7 +24,7 @@ from depthsieve.core.records import (
     Shard,
     TeacherRequest,
 )
-from depthsieve.sharding import MAX_SHARD_PIXELS
+from depthsieve.planning.sharding import MAX_SHARD_PIXELS
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.create import add_generation, open_or_create

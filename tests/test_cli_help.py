@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from depthsieve.demo.settings import DemoSettings
 from depthsieve.evaluation.settings import EvaluateSettings
-from depthsieve.options import LabelOptions, ScanOptions
+from depthsieve.planning.options import LabelOptions, ScanOptions
 from depthsieve_cli.main import cli
 
 assert isinstance(cli, click.Group)

@@ -16,7 +16,7 @@ from depthsieve.core.errors import StoreMismatch, UsageError
 from depthsieve.jobs.verify.repair import verify
 from depthsieve.labelling.isolation import label_isolated
 from depthsieve.labelling.shard import label_spec
-from depthsieve.options import ENCODINGS, LabelOptions
+from depthsieve.planning.options import ENCODINGS, LabelOptions
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.create import open_or_create

@@ -8,9 +8,9 @@ from labelled import small_teacher, write_photo, write_photos
 
 import depthsieve
 from depthsieve.core.errors import RunError
-from depthsieve.forecast import MARGIN, Trial, draw_samples
-from depthsieve.options import LabelOptions
-from depthsieve.planning import draft_generation
+from depthsieve.planning.forecast import MARGIN, Trial, draw_samples
+from depthsieve.planning.options import LabelOptions
+from depthsieve.planning.request import draft_generation
 from depthsieve.sources import open_source
 from depthsieve.sources.scan import scan_to
 from depthsieve.store import open_store

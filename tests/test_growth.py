@@ -19,7 +19,7 @@ import depthsieve
 from depthsieve.core.errors import LoaderError, SourceError, UsageError
 from depthsieve.jobs.verify.repair import verify
 from depthsieve.loader import PseudoLabelDataset
-from depthsieve.options import LabelOptions, LabelSummary
+from depthsieve.planning.options import LabelOptions, LabelSummary
 from depthsieve.sources.folder import FolderSource
 from depthsieve.store import Store, open_store
 from depthsieve.store.times import NAME as TIMES

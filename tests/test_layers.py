@@ -40,8 +40,8 @@ from depthsieve.labelling.isolation import label_isolated
 from depthsieve.labelling.shard import ShardLabeller
 from depthsieve.loader import PseudoLabelDataset
 from depthsieve.masking import threshold_code
-from depthsieve.options import LabelOptions
-from depthsieve.planning import pixel_bytes
+from depthsieve.planning.options import LabelOptions
+from depthsieve.planning.request import pixel_bytes
 from depthsieve.reliability import shipped_calibration
 from depthsieve.storage import open_root
 from depthsieve.store import open_store

@@ -20,7 +20,7 @@ from s3server import S3Server
 
 import depthsieve
 from depthsieve.core.errors import SourceError, UsageError
-from depthsieve.options import ScanOptions, ScanSummary
+from depthsieve.planning.options import ScanOptions, ScanSummary
 from depthsieve.sources import file_list, manifest_scan, open_source
 from depthsieve.sources import folder as folder_source
 from depthsieve.sources import scan as scanning

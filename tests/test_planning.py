@@ -17,10 +17,10 @@ from storemaker import PROFILE, SPEC, make_shards
 from depthsieve.core import spill
 from depthsieve.core.errors import ImageRejected, RunError
 from depthsieve.core.records import ImageRecord, Shape, TeacherRequest
-from depthsieve.drafting import IMAGES_SCHEMA, draft_batches
-from depthsieve.options import LabelOptions
-from depthsieve.planning import Workforce, write_generation
-from depthsieve.sharding import cut_shards
+from depthsieve.planning.draft import IMAGES_SCHEMA, draft_batches
+from depthsieve.planning.options import LabelOptions
+from depthsieve.planning.request import Workforce, write_generation
+from depthsieve.planning.sharding import cut_shards
 from depthsieve.storage import open_root
 from depthsieve.store import plan
 from depthsieve.store.create import open_or_create
@@ -131,7 +131,7 @@ def test_a_plan_has_the_same_bytes_in_whatever_order_the_images_come(
 
 def test_a_disk_without_room_is_told_before_the_sort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [ImageRecord("default/a.jpg", 1, 1, 640, 480)]
-    monkeypatch.setattr("depthsieve.drafting.ROOM_PER_IMAGE", 10**15)
+    monkeypatch.setattr("depthsieve.planning.draft.ROOM_PER_IMAGE", 10**15)
     with (
         pytest.raises(RunError, match=r"sorting 1 images takes about 1e\+06 GB on the disk of .* make room there"),
         draft_batches(tables(images, 1), [], label_shape, tmp_path / "draft"),

@@ -39,7 +39,7 @@ from depthsieve.jobs import label as run
 from depthsieve.labelling import batch as forward
 from depthsieve.labelling import shard as labelling
 from depthsieve.labelling.numerics import default_dtype
-from depthsieve.planning import teacher_request
+from depthsieve.planning.request import teacher_request
 from depthsieve.reliability import (
     edges_disagreement,
     encode_error,

@@ -13,7 +13,7 @@ from storemaker import SPEC, add_planned
 
 from depthsieve.core.errors import StoreDamaged
 from depthsieve.core.records import ImageRecord, RejectedImage, Shard, seal
-from depthsieve.drafting import IMAGES_SCHEMA, draft_batches
+from depthsieve.planning.draft import IMAGES_SCHEMA, draft_batches
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.create import open_or_create, write_index

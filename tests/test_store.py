@@ -22,7 +22,7 @@ from depthsieve.core.records import (
     seal,
     unseal,
 )
-from depthsieve.sharding import MAX_SHARD_PIXELS
+from depthsieve.planning.sharding import MAX_SHARD_PIXELS
 from depthsieve.storage import open_root
 from depthsieve.storage.local import LocalRoot
 from depthsieve.store import open_store, schema, writer

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from depthsieve.options import ENCODINGS, SIGNALS, LabelOptions
+from depthsieve.planning.options import ENCODINGS, SIGNALS, LabelOptions
 
 DEFAULTS = LabelOptions()
 

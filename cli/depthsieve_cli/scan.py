@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import click
 
 from depthsieve.core.errors import UsageError
-from depthsieve.options import ScanOptions
+from depthsieve.planning.options import ScanOptions
 from depthsieve_cli.output import count, print_failures, print_json, terms
 
 if TYPE_CHECKING:
-    from depthsieve.options import ScanSummary
+    from depthsieve.planning.options import ScanSummary
 
 DEFAULTS = ScanOptions()
 

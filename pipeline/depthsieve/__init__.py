@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from depthsieve.jobs.verify.repair import VerifyReport, verify
     from depthsieve.loader import PseudoLabelDataset
     from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
-    from depthsieve.options import LabelOptions, LabelSummary, PlanSummary, ScanOptions, ScanSummary
+    from depthsieve.planning.options import LabelOptions, LabelSummary, PlanSummary, ScanOptions, ScanSummary
     from depthsieve.sources.manifest_scan import scan
     from depthsieve.sources.recipes import Dataset, dataset_names, load_dataset
     from depthsieve.store import Label, Store, open_store
@@ -82,7 +82,7 @@ _HOMES = {
     "loader": ("PseudoLabelDataset",),
     "losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
     "sources.manifest_scan": ("scan",),
-    "options": ("LabelOptions", "LabelSummary", "PlanSummary", "ScanOptions", "ScanSummary"),
+    "planning.options": ("LabelOptions", "LabelSummary", "PlanSummary", "ScanOptions", "ScanSummary"),
     "jobs.layers.reliability": ("RecalibrateSummary", "recalibrate"),
     "jobs.layers.features": ("FeaturesSummary", "add_features"),
     "jobs.verify.repair": ("VerifyReport", "verify"),

@@ -8,17 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from depthsieve.changes import check_gone, compare_contents, keep_times
 from depthsieve.core.errors import RunError, SourceError, StoreError, UsageError
 from depthsieve.core.records import ImageFailure, LabelJob, LabelSpec, TeacherRequest
 from depthsieve.core.stopping import Stop
 from depthsieve.dispatch import MakeRunner, Outcome, disk_errors_named, dispatch
-from depthsieve.drafting import Draft, PlannedNow
-from depthsieve.forecast import WorkAhead, forecast
 from depthsieve.jobs.layers.images import Stored, store_images, without_images
 from depthsieve.labelling.shard import label_spec, load_requested
-from depthsieve.options import LabelOptions, LabelSummary, PlanSummary
-from depthsieve.planning import (
+from depthsieve.planning.changes import check_gone, compare_contents, keep_times
+from depthsieve.planning.draft import Draft, PlannedNow
+from depthsieve.planning.forecast import WorkAhead, forecast
+from depthsieve.planning.options import LabelOptions, LabelSummary, PlanSummary
+from depthsieve.planning.request import (
     IMAGE_BYTES_PER_PIXEL,
     Workforce,
     check_signals,
@@ -56,7 +56,7 @@ def label(
 ) -> LabelSummary:
     """Label the images of a source, or of a manifest, into a store; go on with what an earlier run left.
 
-    ``options`` are the fields of :class:`depthsieve.options.LabelOptions`. Images that the store does not know are
+    ``options`` are the fields of :class:`depthsieve.planning.options.LabelOptions`. Images that the store does not know are
     added, those whose file has changed are labelled again, and what is gone stays unless ``prune`` is said; those that
     stand failed are tried again with ``retry_failed=True``. With ``part`` nothing is added: the run takes its share of
     a plan that :func:`plan` wrote, beside other runs on the same store. ``progress`` shows a bar on stderr, or in the

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from depthsieve.core.errors import SourceError, UsageError
 from depthsieve.core.records import DatasetNote, RejectedImage
 from depthsieve.core.spill import SpillDatabase, read_parquet, spill_database, sql_columns
-from depthsieve.options import LabelOptions
+from depthsieve.planning.options import LabelOptions
 from depthsieve.sources import Listed, Source, reopen_source
 from depthsieve.sources.scan import CHANGED, CONTENT, Scan, Tally
 from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA

@@ -21,7 +21,7 @@ from depthsieve.core.errors import SourceError, UsageError
 from depthsieve.core.processes import Process, is_alive
 from depthsieve.core.records import DatasetNote, ImageFailure
 from depthsieve.core.spill import read_parquet, spill_database, sql_columns
-from depthsieve.options import ScanOptions, ScanSummary
+from depthsieve.planning.options import ScanOptions, ScanSummary
 from depthsieve.sources import Source, open_source
 from depthsieve.sources.manifest import FORMAT, KEY, MANIFEST_SCHEMA, open_manifest, rejected_path
 from depthsieve.sources.recipes import Dataset, load_dataset
@@ -47,7 +47,7 @@ def scan(
     """Write a manifest of what some sources hold; bring it up to date where it is there already.
 
     ``sources`` is one, several ("name=path" gives one a name, else it is "default"), or a mapping of names to paths.
-    ``options`` are the fields of :class:`depthsieve.options.ScanOptions`. Files that have the size and time that the
+    ``options`` are the fields of :class:`depthsieve.planning.options.ScanOptions`. Files that have the size and time that the
     manifest knows are not opened again; a call that was killed goes on where it was. ``counts`` tells of an image's id
     whether it counts at all: what does not is passed over like other files. So is what a ``dataset`` does not count,
     whose terms the manifest keeps.

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from depthsieve.core.spill import SpillDatabase, spill_database
-from depthsieve.sharding import cut_shards
+from depthsieve.planning.sharding import cut_shards
 from depthsieve.store import Store
 from depthsieve.store.index import stream_index
 from depthsieve.store.plan import PARENTS_SCHEMA, PLAN_SCHEMA, Generation

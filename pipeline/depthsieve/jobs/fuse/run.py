@@ -14,7 +14,7 @@ from depthsieve.core.processes import cores
 from depthsieve.core.records import GO_ON, DatasetNote, ImageFailure
 from depthsieve.jobs.fuse.draft import FusionDraft, LeftOut, draft_fusion
 from depthsieve.jobs.fuse.shards import ShardFuser, fused_spec, fusing_profile
-from depthsieve.planning import check_space
+from depthsieve.planning.request import check_space
 from depthsieve.reliability import check_quantities, shipped_calibration
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store

@@ -10,9 +10,9 @@ import torch
 from depthsieve.core.errors import RunError, SourceError, StoreNotFound, UsageError
 from depthsieve.core.processes import cores
 from depthsieve.core.records import DatasetNote, NumericsProfile, TeacherRequest
-from depthsieve.drafting import Draft, draft_batches
 from depthsieve.labelling.numerics import TrialSettings, default_dtype, find_batch_size, make_profile, threads_a_lane
-from depthsieve.options import LabelOptions
+from depthsieve.planning.draft import Draft, draft_batches
+from depthsieve.planning.options import LabelOptions
 from depthsieve.reliability import shipped_calibration
 from depthsieve.sources import Source
 from depthsieve.sources.scan import Scan

@@ -14,7 +14,7 @@ import pyarrow as pa
 from depthsieve.core.errors import ImageRejected, RunError
 from depthsieve.core.records import ImageRecord, Shape
 from depthsieve.core.spill import SpillDatabase, spill_database
-from depthsieve.sharding import count_shards, cut_shards
+from depthsieve.planning.sharding import count_shards, cut_shards
 from depthsieve.store import Store
 from depthsieve.store.plan import IMAGES_SCHEMA, PLAN_SCHEMA, REJECTED_SCHEMA, REMOVED_SCHEMA
 from depthsieve.store.standing import Again, known_files

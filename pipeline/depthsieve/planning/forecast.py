@@ -15,11 +15,11 @@ from tqdm.auto import tqdm
 
 from depthsieve.core.errors import DepthsieveError, RunError
 from depthsieve.core.records import ImageFailure, ImageRecord, LabelJob, Shape, Shard, TeacherRequest
-from depthsieve.drafting import Draft
 from depthsieve.labelling.lanes import Lanes
 from depthsieve.labelling.shard import ShardWork, kept_layers, label_shard, label_spec, lanes_of
-from depthsieve.options import LabelOptions, PlanSummary
-from depthsieve.planning import Workforce, choose_profile, pixel_bytes
+from depthsieve.planning.draft import Draft
+from depthsieve.planning.options import LabelOptions, PlanSummary
+from depthsieve.planning.request import Workforce, choose_profile, pixel_bytes
 from depthsieve.sources import Source, reopen_source
 from depthsieve.storage import Root
 from depthsieve.storage.local import LocalRoot

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.core.spill import SpillDatabase, read_parquet, spill_database
-from depthsieve.options import LabelOptions
+from depthsieve.planning.options import LabelOptions
 from depthsieve.sources import Listed, Source
 from depthsieve.sources.scan import CHANGED, Scan
 from depthsieve.store import Store
