@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from depthsieve.images.decode import decode
 from depthsieve.labelling.batch import predict_labels, reliability_codes
-from depthsieve.masking import threshold_code
+from depthsieve.reliability.masking import threshold_code
 from depthsieve.store import schema
 from depthsieve.store.stored_images import to_label_shape
 from depthsieve.teachers import load_teacher

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from observed import FEWEST, RANGE
 from tqdm import tqdm
 
-from depthsieve.alignment import align_robust, align_scale_shift, apply_scale_shift
 from depthsieve.core.records import Shape
 from depthsieve.evaluation.metrics import ause_aurg, pixel_errors, predicted_depth, sparsification, truth_mask
 from depthsieve.labelling.batch import predict_labels, reliability_codes
@@ -39,6 +38,7 @@ from depthsieve.reliability import (
     relative_error,
     shipped_calibration,
 )
+from depthsieve.reliability.alignment import align_robust, align_scale_shift, apply_scale_shift
 from depthsieve.scenes import Scene, render_scene
 from depthsieve.teachers import Teacher, load_teacher
 

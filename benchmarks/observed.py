@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from depthsieve.alignment import align_scale_shift, apply_scale_shift
 from depthsieve.core.records import Quantity, Shape
 from depthsieve.evaluation.metrics import pixel_errors, predicted_depth, truth_mask
 from depthsieve.labelling.batch import predict_labels
 from depthsieve.reliability import relative_error
+from depthsieve.reliability.alignment import align_scale_shift, apply_scale_shift
 from depthsieve.scenes import render_scene
 from depthsieve.teachers import Teacher
 

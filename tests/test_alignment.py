@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depthsieve.alignment import align_scale_shift, apply_scale_shift, is_finite, sum_map
 from depthsieve.core.errors import UsageError
+from depthsieve.reliability.alignment import align_scale_shift, apply_scale_shift, is_finite, sum_map
 
 
 def random_maps(seed: int, shape: tuple[int, ...] = (3, 7, 11)) -> tuple[torch.Tensor, torch.Tensor]:

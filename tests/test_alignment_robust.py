@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depthsieve.alignment import align_robust, align_scale_shift
+from depthsieve.reliability.alignment import align_robust, align_scale_shift
 
 
 def related(seed: int, scale: float = 2.0, shift: float = 0.5, noise: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -30,7 +30,7 @@ from depthsieve.curation.vectors import Vectors, hamming
 from depthsieve.curation.where import where
 from depthsieve.features import COLUMNS
 from depthsieve.labelling.batch import feature_arrays
-from depthsieve.masking import masked_share, threshold_code
+from depthsieve.reliability.masking import masked_share, threshold_code
 from depthsieve.store import Store, open_store
 from depthsieve.store.layer_kinds import features_spec
 from depthsieve.store.layers import commit_to_layer, make_layer

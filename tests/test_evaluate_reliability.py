@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from depthsieve.alignment import align_scale_shift, apply_scale_shift
 from depthsieve.core.errors import UsageError
 from depthsieve.evaluation.metrics import (
     CodeErrors,
@@ -31,6 +30,7 @@ from depthsieve.evaluation.metrics import (
     spearman,
 )
 from depthsieve.reliability import decode_error, encode_error, relative_error
+from depthsieve.reliability.alignment import align_scale_shift, apply_scale_shift
 
 RANGE = (0.1, 100.0)
 

@@ -39,10 +39,10 @@ from depthsieve.labelling.batch import _Labels, predict_labels
 from depthsieve.labelling.isolation import label_isolated
 from depthsieve.labelling.shard import ShardLabeller
 from depthsieve.loader import PseudoLabelDataset
-from depthsieve.masking import threshold_code
 from depthsieve.planning.options import LabelOptions
 from depthsieve.planning.request import pixel_bytes
 from depthsieve.reliability import shipped_calibration
+from depthsieve.reliability.masking import threshold_code
 from depthsieve.storage import open_root
 from depthsieve.store import open_store
 from depthsieve.store.layer_kinds import FEATURES, SIGNALS, LayerSpec, spec_in

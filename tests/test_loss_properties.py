@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depthsieve.alignment import align_scale_shift
 from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
-from depthsieve.masking import drop_count
+from depthsieve.reliability.alignment import align_scale_shift
+from depthsieve.reliability.masking import drop_count
 
 LOSS_CLASSES = [ScaleShiftInvariantLoss, GradientMatchingLoss]
 SEEDS = st.integers(0, 10_000)

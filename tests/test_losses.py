@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from depthsieve.core.errors import UsageError
 from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
-from depthsieve.masking import drop_count
+from depthsieve.reliability.masking import drop_count
 
 LOSS_CLASSES = [ScaleShiftInvariantLoss, GradientMatchingLoss]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depthsieve.core.errors import UsageError
-from depthsieve.masking import (
+from depthsieve.reliability.masking import (
     drop_count,
     masked_counts,
     masked_share,
@@ -170,5 +170,5 @@ def test_many_histograms_have_256_bins_each() -> None:
 
 
 def test_masking_needs_no_torch() -> None:
-    code = "import sys, depthsieve.masking; sys.exit('torch' in sys.modules)"
+    code = "import sys, depthsieve.reliability.masking; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,7 +10,7 @@ from PIL import Image
 
 from depthsieve.core.errors import LoaderError, UsageError
 from depthsieve.jobs.label import label
-from depthsieve.masking import threshold_code
+from depthsieve.reliability.masking import threshold_code
 from depthsieve.report import colours, contact_sheet, label_panels, page, sheet
 from depthsieve.store import Store, open_store
 

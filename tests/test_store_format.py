@@ -11,7 +11,7 @@ import pytest
 import zarr
 from storemaker import Picture, make_store
 
-from depthsieve.masking import threshold_code
+from depthsieve.reliability.masking import threshold_code
 from depthsieve.store import Store, schema
 from depthsieve.store.create import write_index
 from depthsieve.store.index import SCHEMA

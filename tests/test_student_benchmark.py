@@ -14,7 +14,7 @@ import torch
 
 from depthsieve.core.errors import UsageError
 from depthsieve.demo.student import train_on
-from depthsieve.masking import drop_count
+from depthsieve.reliability.masking import drop_count
 from depthsieve.scenes import render_scene
 from depthsieve.store import open_store
 

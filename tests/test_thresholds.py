@@ -11,7 +11,7 @@ from depthsieve.core.errors import StoreDamaged, UsageError
 from depthsieve.loader.samples import Pixels
 from depthsieve.loader.selection import Selection, select
 from depthsieve.loader.thresholds import Thresholds
-from depthsieve.masking import threshold_code
+from depthsieve.reliability.masking import threshold_code
 from depthsieve.store import Store, open_store
 from depthsieve.store.arrays import ShardReader
 

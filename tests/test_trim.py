@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from depthsieve.core.errors import UsageError
 from depthsieve.losses import TrimmedLoss
 from depthsieve.losses.threshold import COUNTABLE, SHORT_ROW, countable_fraction, floor_share, kth_largest
-from depthsieve.masking import drop_count
+from depthsieve.reliability.masking import drop_count
 
 DROPS = [0.0, 0.1, 0.25, 0.34, 0.5, 0.9]
 

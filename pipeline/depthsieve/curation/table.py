@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from depthsieve.features import RELIABILITY_COLUMNS, reliability_signals
-from depthsieve.masking import threshold_code
+from depthsieve.reliability.masking import threshold_code
 from depthsieve.store import Store
 
 DERIVED = {

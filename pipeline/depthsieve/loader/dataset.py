@@ -29,7 +29,7 @@ from depthsieve.loader.prefetch import Prefetch, prefetching
 from depthsieve.loader.samples import Pixels, Reader, Sample, SampleKey, empty_maps, with_axes
 from depthsieve.loader.selection import Entry, Selection, select
 from depthsieve.loader.thresholds import Scope, Thresholds
-from depthsieve.masking import drop_count
+from depthsieve.reliability.masking import drop_count
 from depthsieve.sources import is_remote, reopen_source, root_of
 from depthsieve.store import Store, open_store
 from depthsieve.store.cache import ShardCache

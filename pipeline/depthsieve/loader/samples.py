@@ -17,7 +17,7 @@ from depthsieve.images.decode import decode
 from depthsieve.loader.augment import Augment
 from depthsieve.loader.crops import Window, choose_window
 from depthsieve.loader.selection import Entry
-from depthsieve.masking import train_mask
+from depthsieve.reliability.masking import train_mask
 from depthsieve.sources import Source, reopen_source
 from depthsieve.store import Store
 from depthsieve.store.stored_images import StoredImages, to_label_shape

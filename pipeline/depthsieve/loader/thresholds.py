@@ -14,7 +14,7 @@ from depthsieve.core.errors import StoreDamaged, UsageError
 from depthsieve.core.records import MEND
 from depthsieve.loader.samples import Pixels
 from depthsieve.loader.selection import Selection
-from depthsieve.masking import masked_counts, scope_histogram, threshold_code, threshold_codes
+from depthsieve.reliability.masking import masked_counts, scope_histogram, threshold_code, threshold_codes
 from depthsieve.store import Store
 from depthsieve.store.arrays import ShardReader
 

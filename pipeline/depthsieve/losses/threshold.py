@@ -13,7 +13,7 @@ from fractions import Fraction
 import torch
 
 from depthsieve.losses.masked import count_dtype
-from depthsieve.masking import drop_fraction
+from depthsieve.reliability.masking import drop_fraction
 
 COUNTABLE = 2**40
 """So many values of a scope are counted exactly: four million maps of 518 x 518."""

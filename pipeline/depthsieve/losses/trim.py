@@ -22,7 +22,7 @@ class TrimmedLoss(nn.Module):
 
     Depth Anything V2 ignores the top 10% this way when it trains on pseudo-labels (section "Learning from
     pseudo-labels"; the formula is its author's, issue 108 of its repository). Over the valid losses of the scope,
-    ``k = floor(drop * n)`` (exact, see :func:`depthsieve.masking.drop_count`), ``v`` is the k-th largest, and pixels
+    ``k = floor(drop * n)`` (exact, see :func:`depthsieve.reliability.masking.drop_count`), ``v`` is the k-th largest, and pixels
     with ``L >= v`` go. ``k = 0`` keeps all. Where nothing at all would be left, as where all losses are equal, all of
     the scope is kept.
 

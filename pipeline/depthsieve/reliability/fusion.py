@@ -18,9 +18,9 @@ from typing import Any, get_args
 import torch
 from torch.nn.functional import pad
 
-from depthsieve.alignment import check_maps, is_finite, sum_map
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import Quantity, digest_of
+from depthsieve.reliability.alignment import check_maps, is_finite, sum_map
 
 DENOMINATOR_FLOOR = 0.1
 """The denominator of a relative error is at least this fraction of the label's mean magnitude."""
@@ -58,7 +58,7 @@ def relative_error(depth_BHW: torch.Tensor, delta_BHW: torch.Tensor) -> torch.Te
     e_BHW = torch.empty(depth_BHW.shape, dtype=torch.float32, device=depth_BHW.device)
     for b, (depth_HW, delta_HW) in enumerate(zip(depth_BHW.float(), delta_BHW.float(), strict=True)):
         delta_HW = torch.where(is_finite(delta_HW), delta_HW.abs(), torch.nan)
-        e_BHW[b] = delta_HW / _denominator(depth_HW)[0]  # one image at a time: see depthsieve.alignment
+        e_BHW[b] = delta_HW / _denominator(depth_HW)[0]  # one image at a time: see depthsieve.reliability.alignment
     return e_BHW
 
 

@@ -10,9 +10,9 @@ from itertools import combinations
 import torch
 from torch.nn.functional import interpolate
 
-from depthsieve.alignment import align_robust, apply_scale_shift, is_finite
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import Quantity, Shape
+from depthsieve.reliability.alignment import align_robust, apply_scale_shift, is_finite
 from depthsieve.reliability.code import decode_error
 from depthsieve.reliability.fusion import Calibration, error_denominator, fuse, relative_error
 
@@ -50,7 +50,7 @@ def merge_labels(labels: Sequence[OneLabel], calibration: Calibration) -> tuple[
     first, NaN where none is valid; and its expected error, float32 [H,W], NaN likewise.
 
     The others are brought to the shape of the first (:func:`on_grid`), metres are inverted where the first is
-    disparity, and disparity is aligned to it by scale and shift (:func:`depthsieve.alignment.align_robust`). Each pixel
+    disparity, and disparity is aligned to it by scale and shift (:func:`depthsieve.reliability.alignment.align_robust`). Each pixel
     is the mean of the labels, weighted by the inverse square of the error that their codes stand for; one that lies
     farther than :data:`FAR_APART` from the most reliable one has no say there. A label that cannot be aligned, since
     it is constant or runs the other way, has no say at all, but its disagreement counts. Where any of them is not

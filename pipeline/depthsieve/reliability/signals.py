@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch.nn.functional import interpolate
 
-from depthsieve.alignment import align_robust, apply_scale_shift, check_maps
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import Quantity, Shape
+from depthsieve.reliability.alignment import align_robust, apply_scale_shift, check_maps
 
 PHOTOMETRIC_GAIN = (1.1, 1.0, 0.9)
 PHOTOMETRIC_SHIFT = 0.05
@@ -37,7 +37,7 @@ def flip_disagreement(depth_BHW: torch.Tensor, flipped_BHW: torch.Tensor, quanti
         depth_BHW: the labels.
         flipped_BHW: predictions on the left-right mirrored images, still mirrored.
         quantity: ``disparity`` is aligned to the label by scale and shift first, since a relative teacher fixes
-            neither (:func:`depthsieve.alignment.align_robust`); ``depth`` is in metres and compared as it is.
+            neither (:func:`depthsieve.reliability.alignment.align_robust`); ``depth`` is in metres and compared as it is.
 
     Raises:
         UsageError: shapes that differ, or an unknown quantity.

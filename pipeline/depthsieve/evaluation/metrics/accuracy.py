@@ -53,7 +53,7 @@ def chosen_alignment(quantity: Quantity, align: Align = "auto") -> Align:
 def fit(source: Floats, target: Floats, align: Align) -> tuple[float, float]:
     """Scale and shift of ``align`` ("none", "scale", "scale-shift") that bring ``source`` to ``target``, any one shape.
 
-    Least squares, as :func:`depthsieve.alignment.align_scale_shift`: scale and shift are 0 and the mean for a constant
+    Least squares, as :func:`depthsieve.reliability.alignment.align_scale_shift`: scale and shift are 0 and the mean for a constant
     source. ``scale`` alone has the shift 0.
     """
     if source.size == 0 or align == "none":
