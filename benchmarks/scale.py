@@ -196,7 +196,7 @@ def null_dispatch(store: Path, on_task: Callable[[int], None], commit: bool) -> 
     import depthsieve.jobs.label  # noqa: F401 - its imports are part of what a driver holds
     from depthsieve.core.records import LabelJob, ShardResult, TeacherRequest, seal
     from depthsieve.core.stopping import Stop
-    from depthsieve.dispatch import dispatch
+    from depthsieve.runners.dispatch import dispatch
     from depthsieve.store import open_store, schema
     from depthsieve.store.leases import Leases
 

@@ -23,7 +23,6 @@ from poison import poison, poisoned
 from test_teachers_builders import GLPN_PROCESSOR, glpn_config, save
 
 import depthsieve
-from depthsieve import dispatch
 from depthsieve.core.errors import (
     RunError,
     SourceError,
@@ -53,6 +52,7 @@ from depthsieve.reliability import (
     shipped_calibration,
     teachers_disagreement,
 )
+from depthsieve.runners import dispatch
 from depthsieve.sources import Source
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store

@@ -11,7 +11,6 @@ from typing import Any
 from depthsieve.core.errors import RunError, SourceError, StoreError, UsageError
 from depthsieve.core.records import ImageFailure, LabelJob, LabelSpec, TeacherRequest
 from depthsieve.core.stopping import Stop
-from depthsieve.dispatch import MakeRunner, Outcome, disk_errors_named, dispatch
 from depthsieve.jobs.layers.images import Stored, store_images, without_images
 from depthsieve.labelling.shard import label_spec, load_requested
 from depthsieve.planning.changes import check_gone, compare_contents, keep_times
@@ -37,6 +36,7 @@ from depthsieve.planning.request import (
     teacher_request,
     write_generation,
 )
+from depthsieve.runners.dispatch import MakeRunner, Outcome, disk_errors_named, dispatch
 from depthsieve.runners.local import local_runner
 from depthsieve.sources import Source, open_source
 from depthsieve.sources.manifest import Manifest, find_manifest, scan_of_manifest
