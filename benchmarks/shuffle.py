@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.loader.epoch import EpochPlan, plan_epoch, smallest_type
+from depthsieve.training.epoch import EpochPlan, plan_epoch, smallest_type
 
 SHARES = (0.6, 0.3, 0.09, 0.01)
 """Of the label shapes."""

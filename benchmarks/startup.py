@@ -95,7 +95,7 @@ def write_group(store: Any, shard_id: str, shape: tuple[int, ...]) -> dict[str, 
 def open_one(folder: Path, way: str) -> dict[str, Any]:
     """One way in, in this process."""
     what, _, scope = way.rpartition(" ")
-    from depthsieve.loader import PseudoLabelDataset
+    from depthsieve.training import PseudoLabelDataset
 
     imported = time.perf_counter() - START
     dataset = PseudoLabelDataset(folder, images=False, scope=scope, crop=56)

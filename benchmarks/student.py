@@ -47,7 +47,7 @@ from depthsieve.core.lifelines import die_with_parent
 from depthsieve.core.threads import torch_threads
 from depthsieve.demo.student import Student, train_on
 from depthsieve.evaluation.metrics import depth_metrics
-from depthsieve.loader.epoch import shuffled, stream
+from depthsieve.training.epoch import shuffled, stream
 
 ARMS = (
     "none",

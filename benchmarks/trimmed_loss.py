@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from photos import find_teacher
 
-from depthsieve.losses import TrimmedLoss
+from depthsieve.training.losses import TrimmedLoss
 
 SIDE = 518
 DROP = 0.10

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from depthsieve.core.errors import UsageError
-from depthsieve.loader import Augment
-from depthsieve.loader.crops import Window, choose_window
-from depthsieve.loader.samples import convert
+from depthsieve.training import Augment
+from depthsieve.training.crops import Window, choose_window
+from depthsieve.training.samples import convert
 
 RANDOM = np.random.default_rng(0)
 NOISE = RANDOM.integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -155,7 +155,7 @@ def test_changes_come_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return noted
 
-    monkeypatch.setattr("depthsieve.loader.augment._CHANGES", tuple(change(number) for number in range(4)))
+    monkeypatch.setattr("depthsieve.training.augment._CHANGES", tuple(change(number) for number in range(4)))
     for epoch in range(300):
         Augment(jitter=(0.5, 0.5, 0.5, 0.25)).colours(NOISE[:2, :2], epoch)
     orders = {tuple(seen[start : start + 4]) for start in range(0, len(seen), 4)}

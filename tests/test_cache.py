@@ -20,11 +20,11 @@ from storemaker import made_label, make_store, pictures
 
 from depthsieve.core.errors import StoreDamaged, StoreError, UsageError
 from depthsieve.core.processes import Process
-from depthsieve.loader import PseudoLabelDataset
-from depthsieve.loader.prefetch import Foresight
 from depthsieve.storage.local import LocalRoot
 from depthsieve.store import Store, open_store
 from depthsieve.store.cache import RemoteArray, ShardCache
+from depthsieve.training import PseudoLabelDataset
+from depthsieve.training.prefetch import Foresight
 
 SIZE = 1000
 

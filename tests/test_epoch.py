@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from depthsieve.core.errors import UsageError
-from depthsieve.loader.augment import Augment, check_crop
-from depthsieve.loader.crops import Window, choose_window
-from depthsieve.loader.epoch import Draws, plan_epoch, rank_share, shuffled, smallest_type, stream
 from depthsieve.store.stored_images import to_label_shape
+from depthsieve.training.augment import Augment, check_crop
+from depthsieve.training.crops import Window, choose_window
+from depthsieve.training.epoch import Draws, plan_epoch, rank_share, shuffled, smallest_type, stream
 
 PINNED_BITS = [2129512530910296552, 8021433055519150496]
 PINNED_ORDER = [3, 1, 2, 6, 5, 7, 0, 4]

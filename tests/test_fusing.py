@@ -16,7 +16,6 @@ import depthsieve
 from depthsieve.core.errors import StoreError, StoreMismatch, UsageError
 from depthsieve.core.records import DatasetNote, Quantity, Shard
 from depthsieve.jobs.verify.repair import verify
-from depthsieve.loader import PseudoLabelDataset
 from depthsieve.reliability import (
     OneLabel,
     decode_error,
@@ -30,6 +29,7 @@ from depthsieve.reliability import (
 from depthsieve.store import open_store
 from depthsieve.store.create import add_generation
 from depthsieve.store.plan import PlannedShard, rejected_table, removed_table
+from depthsieve.training import PseudoLabelDataset
 from depthsieve_cli.main import main
 
 SETTINGS: dict[str, Any] = {"batch_size": 2, "threads": 1, "shard_size": 3, "progress": False}

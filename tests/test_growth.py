@@ -18,11 +18,11 @@ from labelled import decided_bytes, small_teacher, write_photo, write_photos
 import depthsieve
 from depthsieve.core.errors import LoaderError, SourceError, UsageError
 from depthsieve.jobs.verify.repair import verify
-from depthsieve.loader import PseudoLabelDataset
 from depthsieve.planning.options import LabelOptions, LabelSummary
 from depthsieve.sources.folder import FolderSource
 from depthsieve.store import Store, open_store
 from depthsieve.store.times import NAME as TIMES
+from depthsieve.training import PseudoLabelDataset
 from depthsieve_cli.main import main
 
 SETTINGS: dict[str, Any] = {"batch_size": 2, "threads": 1, "shard_size": 3, "progress": False}

@@ -38,7 +38,6 @@ from depthsieve.jobs.verify.repair import VerifyReport, verify
 from depthsieve.labelling.batch import _Labels, predict_labels
 from depthsieve.labelling.isolation import label_isolated
 from depthsieve.labelling.shard import ShardLabeller
-from depthsieve.loader import PseudoLabelDataset
 from depthsieve.planning.options import LabelOptions
 from depthsieve.planning.request import pixel_bytes
 from depthsieve.reliability import shipped_calibration
@@ -50,6 +49,7 @@ from depthsieve.store.layers import commit_to_layer, find_layer
 from depthsieve.store.leases import Leases
 from depthsieve.store.schema import ENCODING
 from depthsieve.teachers import load_teacher
+from depthsieve.training import PseudoLabelDataset
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from flip_bits import flip, kinds_of

@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader
 
 from depthsieve.core.errors import LoaderError, StoreDamaged, StoreNotFound, UsageError
 from depthsieve.core.records import RejectedImage
-from depthsieve.loader import Augment, PseudoLabelDataset, collate
 from depthsieve.store import Store
+from depthsieve.training import Augment, PseudoLabelDataset, collate
 
 SHAPES = {(28, 42): 6, (42, 28): 4, (28, 28): 3}
 IDS = sorted(f"default/{n}.png" for n in range(13))
@@ -626,7 +626,7 @@ def test_whole_numbers_may_be_numpys(labels):
 
 
 README = """
-from depthsieve.loader import PseudoLabelDataset
+from depthsieve.training import PseudoLabelDataset
 
 dataset = PseudoLabelDataset("labels", drop=0.10, crop=20, seed=0)
 loader = dataset.loader(global_batch=4, num_workers=WORKERS)

@@ -17,9 +17,9 @@ import torch
 from storemaker import Picture, made_label, make_store, pictures
 
 from depthsieve.core.errors import LoaderError, UsageError
-from depthsieve.loader import Augment, BatchLoader, PseudoLabelDataset, collate
-from depthsieve.loader.expand import expand
-from depthsieve.loader.samples import Reader
+from depthsieve.training import Augment, BatchLoader, PseudoLabelDataset, collate
+from depthsieve.training.expand import expand
+from depthsieve.training.samples import Reader
 
 SHAPES = {(28, 42): 19, (42, 28): 12, (28, 28): 9}  # 40 images, and tails
 VARIED = Augment(crop=20, flip=True, scale=(0.8, 1.5), jitter=(0.5, 0.5, 0.5, 0.2), blur_share=0.5)
@@ -84,7 +84,7 @@ def test_threads_share_one_reader(home: Path, monkeypatch: pytest.MonkeyPatch) -
             super().__init__(*arguments)
             opened.append(self)
 
-    monkeypatch.setattr("depthsieve.loader.dataset.Reader", Slow)
+    monkeypatch.setattr("depthsieve.training.dataset.Reader", Slow)
     assert len(list(PseudoLabelDataset(home / "labels", images=False).loader(8, threads=4))) == 7
     assert len(opened) == 1
 
@@ -187,7 +187,7 @@ def test_on_a_device_samples_are_the_same_and_less_is_shipped(
         shipped.append(batch)
         return expand(batch, device)
 
-    monkeypatch.setattr("depthsieve.loader.batches.expand", spy)
+    monkeypatch.setattr("depthsieve.training.batches.expand", spy)
     dataset = PseudoLabelDataset(home / "labels", scope="batch", drop=0.3, augment=augment)
     plain = dataset.loader(4, **options)
     on_device = dataset.loader(4, device="cpu", **options)

@@ -13,7 +13,7 @@ import pytest
 
 from depthsieve.core.errors import LoaderError
 from depthsieve.core.processes import cores
-from depthsieve.loader.engine import Job, ahead
+from depthsieve.training.engine import Job, ahead
 
 
 def our_threads():
@@ -162,7 +162,7 @@ def test_over_ten_thousand_jobs_nothing_is_kept():
 
 EXIT = """
 import time
-from depthsieve.loader.engine import Job, ahead
+from depthsieve.training.engine import Job, ahead
 results = ahead((Job(1, lambda piece: time.sleep(0.01), n) for n in range(10**9)), 2, 3)
 print(next(results), flush=True)
 {end}

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
 from depthsieve.reliability.alignment import align_scale_shift
 from depthsieve.reliability.masking import drop_count
+from depthsieve.training.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
 
 LOSS_CLASSES = [ScaleShiftInvariantLoss, GradientMatchingLoss]
 SEEDS = st.integers(0, 10_000)

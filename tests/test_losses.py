@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depthsieve.core.errors import UsageError
-from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
 from depthsieve.reliability.masking import drop_count
+from depthsieve.training.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
 
 LOSS_CLASSES = [ScaleShiftInvariantLoss, GradientMatchingLoss]
 

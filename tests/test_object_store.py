@@ -21,10 +21,10 @@ from s3server import KEY_ID, SECRET, S3Server, some_calls
 import depthsieve
 from depthsieve.core.errors import LoaderError, StoreError, UsageError
 from depthsieve.core.records import Shard
-from depthsieve.loader import PseudoLabelDataset
 from depthsieve.storage import open_root
 from depthsieve.store import open_store, schema
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard
+from depthsieve.training import PseudoLabelDataset
 
 IMAGES = 12
 SETTINGS = {"batch_size": 2, "threads": 1, "shard_size": 3}

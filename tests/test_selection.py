@@ -12,10 +12,10 @@ from storemaker import Picture, make_store, pictures
 
 from depthsieve.core.errors import LoaderError
 from depthsieve.core.records import seal
-from depthsieve.loader.selection import Selection, select
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.create import write_index
 from depthsieve.store.index import read_index
+from depthsieve.training.selection import Selection, select
 
 SHAPES = {(28, 28): 5, (28, 42): 4, (42, 28): 2}
 

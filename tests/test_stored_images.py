@@ -29,7 +29,6 @@ from depthsieve.images.decode import decode
 from depthsieve.jobs.layers.images import store_images, without_images
 from depthsieve.jobs.verify.repair import verify
 from depthsieve.labelling.isolation import label_isolated
-from depthsieve.loader import PseudoLabelDataset
 from depthsieve.planning.options import LabelOptions
 from depthsieve.planning.request import pixel_bytes
 from depthsieve.store import open_store
@@ -37,6 +36,7 @@ from depthsieve.store.leases import Leases
 from depthsieve.store.schema import ENCODING
 from depthsieve.store.status import status
 from depthsieve.store.stored_images import QUALITY, StoredImages, encode_image, pack_images, to_label_shape
+from depthsieve.training import PseudoLabelDataset
 
 SETTINGS: dict[str, Any] = {"batch_size": 2, "threads": 1, "shard_size": 3, "progress": False}
 

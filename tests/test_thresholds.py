@@ -8,12 +8,12 @@ import pytest
 from storemaker import Picture, made_label, make_store, pictures
 
 from depthsieve.core.errors import StoreDamaged, UsageError
-from depthsieve.loader.samples import Pixels
-from depthsieve.loader.selection import Selection, select
-from depthsieve.loader.thresholds import Thresholds
 from depthsieve.reliability.masking import threshold_code
 from depthsieve.store import Store, open_store
 from depthsieve.store.arrays import ShardReader
+from depthsieve.training.samples import Pixels
+from depthsieve.training.selection import Selection, select
+from depthsieve.training.thresholds import Thresholds
 
 SHAPES = {(28, 28): 5, (28, 42): 4, (42, 28): 2}
 DROP = 0.2

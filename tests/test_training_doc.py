@@ -12,7 +12,7 @@ import torch
 from labelled import write_photos
 
 import depthsieve
-from depthsieve.losses.threshold import DIGIT_BITS
+from depthsieve.training.losses.threshold import DIGIT_BITS
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
 MASK_AND_TRIM, PROTECT, PROCESSES, SEGMENTATION, NORMALS = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)

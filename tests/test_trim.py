@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from depthsieve.core.errors import UsageError
-from depthsieve.losses import TrimmedLoss
-from depthsieve.losses.threshold import COUNTABLE, SHORT_ROW, countable_fraction, floor_share, kth_largest
 from depthsieve.reliability.masking import drop_count
+from depthsieve.training.losses import TrimmedLoss
+from depthsieve.training.losses.threshold import COUNTABLE, SHORT_ROW, countable_fraction, floor_share, kth_largest
 
 DROPS = [0.0, 0.1, 0.25, 0.34, 0.5, 0.9]
 

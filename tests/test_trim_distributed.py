@@ -7,7 +7,7 @@ import torch
 from torch import multiprocessing
 from trim_ranks import RANKS, Case, Share, cases, model_and_batch, run_rank
 
-from depthsieve.losses import TrimmedLoss
+from depthsieve.training.losses import TrimmedLoss
 
 CASES = cases()
 Found = list[dict[str, Any]]

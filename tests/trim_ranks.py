@@ -13,7 +13,7 @@ import torch
 from torch import distributed, nn
 
 from depthsieve.core.errors import UsageError
-from depthsieve.losses import TrimmedLoss
+from depthsieve.training.losses import TrimmedLoss
 
 RANKS = 3
 SIZES = (2, 0, 3)

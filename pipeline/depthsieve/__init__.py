@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from depthsieve.jobs.layers.features import FeaturesSummary, add_features
     from depthsieve.jobs.layers.reliability import RecalibrateSummary, recalibrate
     from depthsieve.jobs.verify.repair import VerifyReport, verify
-    from depthsieve.loader import PseudoLabelDataset
-    from depthsieve.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
     from depthsieve.planning.options import LabelOptions, LabelSummary, PlanSummary, ScanOptions, ScanSummary
     from depthsieve.sources.manifest_scan import scan
     from depthsieve.sources.recipes import Dataset, dataset_names, load_dataset
     from depthsieve.store import Label, Store, open_store
     from depthsieve.store.status import StoreStatus, status
     from depthsieve.teachers import load_teacher
+    from depthsieve.training import PseudoLabelDataset
+    from depthsieve.training.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
 
 __version__ = "0.1.0"
 
@@ -79,8 +79,8 @@ _HOMES = {
     "evaluation.result": ("Evaluation",),
     "evaluation.settings": ("EvaluateSettings",),
     "jobs.fuse.run": ("FuseSummary", "fuse"),
-    "loader": ("PseudoLabelDataset",),
-    "losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
+    "training": ("PseudoLabelDataset",),
+    "training.losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
     "sources.manifest_scan": ("scan",),
     "planning.options": ("LabelOptions", "LabelSummary", "PlanSummary", "ScanOptions", "ScanSummary"),
     "jobs.layers.reliability": ("RecalibrateSummary", "recalibrate"),

@@ -38,11 +38,11 @@ from depthsieve.evaluation.metrics import (
     pixel_errors,
 )
 from depthsieve.jobs.label import label
-from depthsieve.loader import PseudoLabelDataset
 from depthsieve.report.demo_page import Accuracy, DemoResult, SceneMaps, StudentScore, write_page
 from depthsieve.report.sheet import contact_sheet, label_panels
 from depthsieve.scenes import render_scene
 from depthsieve.store import Store, open_store
+from depthsieve.training import PseudoLabelDataset
 
 DEPTH_RANGE = (0.0, 80.0)
 """Metres that count: neither sky nor what lies farther away."""

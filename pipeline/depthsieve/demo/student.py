@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from depthsieve.core.errors import UsageError
-from depthsieve.loader import PseudoLabelDataset
-from depthsieve.losses import SPREAD_FLOOR, GradientMatchingLoss, TrimmedLoss
+from depthsieve.training import PseudoLabelDataset
+from depthsieve.training.losses import SPREAD_FLOOR, GradientMatchingLoss, TrimmedLoss
 
 WIDTHS = (48, 64, 96, 128)
 """Channels at 1/4, 1/8, 1/16 and 1/32 of the image's size."""

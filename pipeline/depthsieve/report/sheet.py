@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from depthsieve.core.records import Quantity
-from depthsieve.loader import PseudoLabelDataset
 from depthsieve.report import colours
 from depthsieve.report.colours import Rgb
 from depthsieve.store import Store
+from depthsieve.training import PseudoLabelDataset
 
 BOX = (336, 252)
 """Width and height that a picture gets at most; a row is as high as its pictures."""

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from depthsieve.core.errors import UsageError
-from depthsieve.losses.masked import at_least_float32, fitting_mask, masked_mean
+from depthsieve.training.losses.masked import at_least_float32, fitting_mask, masked_mean
 
 SPREAD_FLOOR = 1e-6
 """A map whose mean absolute deviation is below this is divided by this instead: a constant map stays 0."""

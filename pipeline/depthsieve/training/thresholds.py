@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from depthsieve.core.errors import StoreDamaged, UsageError
 from depthsieve.core.records import MEND
-from depthsieve.loader.samples import Pixels
-from depthsieve.loader.selection import Selection
 from depthsieve.reliability.masking import masked_counts, scope_histogram, threshold_code, threshold_codes
 from depthsieve.store import Store
 from depthsieve.store.arrays import ShardReader
+from depthsieve.training.samples import Pixels
+from depthsieve.training.selection import Selection
 
 Scope = Literal["image", "batch", "dataset"]
 

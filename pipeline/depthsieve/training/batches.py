@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from depthsieve.core.errors import LoaderError, UsageError
-from depthsieve.loader.arguments import check_flag, whole_number
-from depthsieve.loader.delivery import Delivery, Ranks
-from depthsieve.loader.engine import Job, ahead
-from depthsieve.loader.epoch import EpochPlan, plan_epoch, rank_share, smallest_type
-from depthsieve.loader.expand import THRESHOLD, expand
-from depthsieve.loader.samples import Pixels, Sample, SampleKey, with_axes
+from depthsieve.training.arguments import check_flag, whole_number
+from depthsieve.training.delivery import Delivery, Ranks
+from depthsieve.training.engine import Job, ahead
+from depthsieve.training.epoch import EpochPlan, plan_epoch, rank_share, smallest_type
+from depthsieve.training.expand import THRESHOLD, expand
+from depthsieve.training.samples import Pixels, Sample, SampleKey, with_axes
 
 if TYPE_CHECKING:
-    from depthsieve.loader.dataset import PseudoLabelDataset
+    from depthsieve.training.dataset import PseudoLabelDataset
 
 _Made = tuple[dict[str, Any], list[Pixels] | None]
 """A batch, and what the pixels of its samples are, where that was counted."""

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.core.records import Shape
-from depthsieve.loader.augment import Augment
-from depthsieve.loader.epoch import Draws
+from depthsieve.training.augment import Augment
+from depthsieve.training.epoch import Draws
 
 
 @dataclass(frozen=True, slots=True)

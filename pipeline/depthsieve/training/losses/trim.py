@@ -11,8 +11,8 @@ from torch import distributed, nn
 from torch.nn import functional
 
 from depthsieve.core.errors import UsageError
-from depthsieve.losses.masked import at_least_float32, counts, fitting, fitting_mask
-from depthsieve.losses.threshold import Total, countable_fraction, floor_share, kth_largest
+from depthsieve.training.losses.masked import at_least_float32, counts, fitting, fitting_mask
+from depthsieve.training.losses.threshold import Total, countable_fraction, floor_share, kth_largest
 
 Scope = Literal["image", "batch", "global"]
 

@@ -4,7 +4,7 @@ Needs torch alone. The trim takes any task's per-pixel loss; the other two take 
 (inverse depth up to scale and shift), [B,H,W].
 """
 
-from depthsieve.losses.affine import SPREAD_FLOOR, GradientMatchingLoss, ScaleShiftInvariantLoss
-from depthsieve.losses.trim import TrimmedLoss
+from depthsieve.training.losses.affine import SPREAD_FLOOR, GradientMatchingLoss, ScaleShiftInvariantLoss
+from depthsieve.training.losses.trim import TrimmedLoss
 
 __all__ = ["SPREAD_FLOOR", "GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"]

@@ -8,8 +8,8 @@ import torch
 
 from depthsieve.core.errors import UsageError
 from depthsieve.core.processes import cores
-from depthsieve.loader.arguments import whole_number
-from depthsieve.loader.expand import check_device
+from depthsieve.training.arguments import whole_number
+from depthsieve.training.expand import check_device
 
 _LOADERS_OWN = ("batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "collate_fn", "generator", "in_order")
 

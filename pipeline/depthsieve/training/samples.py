@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from depthsieve.core.errors import DepthsieveError, ImageRejected, LoaderError, SourceError, StoreDamaged, UsageError
 from depthsieve.core.records import MEND, Shape
 from depthsieve.images.decode import decode
-from depthsieve.loader.augment import Augment
-from depthsieve.loader.crops import Window, choose_window
-from depthsieve.loader.selection import Entry
 from depthsieve.reliability.masking import train_mask
 from depthsieve.sources import Source, reopen_source
 from depthsieve.store import Store
 from depthsieve.store.stored_images import StoredImages, to_label_shape
+from depthsieve.training.augment import Augment
+from depthsieve.training.crops import Window, choose_window
+from depthsieve.training.selection import Entry
 
 Sample = dict[str, Any]
 
@@ -30,7 +30,7 @@ _STORED: dict[str, np.dtype[Any]] = {"depth": np.dtype(np.float16), "reliability
 @dataclass(frozen=True, slots=True)
 class SampleKey:
     """One sample of one epoch: the image's number in id order, and the mask's threshold code (train where reliability
-    is at least that). ``compact``: wanted as it is stored, without the mask (see :mod:`depthsieve.loader.expand`)."""
+    is at least that). ``compact``: wanted as it is stored, without the mask (see :mod:`depthsieve.training.expand`)."""
 
     index: int
     epoch: int

@@ -19,16 +19,6 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from depthsieve.core.errors import LoaderError, UsageError
-from depthsieve.loader.arguments import whole_number
-from depthsieve.loader.augment import Augment
-from depthsieve.loader.batches import BatchLoader
-from depthsieve.loader.delivery import Delivery, Ranks
-from depthsieve.loader.epoch import shuffled
-from depthsieve.loader.expand import THRESHOLD
-from depthsieve.loader.prefetch import Prefetch, prefetching
-from depthsieve.loader.samples import Pixels, Reader, Sample, SampleKey, empty_maps, with_axes
-from depthsieve.loader.selection import Entry, Selection, select
-from depthsieve.loader.thresholds import Scope, Thresholds
 from depthsieve.reliability.masking import drop_count
 from depthsieve.sources import is_remote, reopen_source, root_of
 from depthsieve.store import Store, open_store
@@ -36,6 +26,16 @@ from depthsieve.store.cache import ShardCache
 from depthsieve.store.layer_kinds import IMAGES
 from depthsieve.store.layers import find_layer
 from depthsieve.store.stored_images import StoredImages
+from depthsieve.training.arguments import whole_number
+from depthsieve.training.augment import Augment
+from depthsieve.training.batches import BatchLoader
+from depthsieve.training.delivery import Delivery, Ranks
+from depthsieve.training.epoch import shuffled
+from depthsieve.training.expand import THRESHOLD
+from depthsieve.training.prefetch import Prefetch, prefetching
+from depthsieve.training.samples import Pixels, Reader, Sample, SampleKey, empty_maps, with_axes
+from depthsieve.training.selection import Entry, Selection, select
+from depthsieve.training.thresholds import Scope, Thresholds
 
 ImageRoots = str | Path | Mapping[str, str | Path] | Literal[False] | None
 

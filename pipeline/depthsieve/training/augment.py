@@ -1,6 +1,6 @@
 """How samples are varied in training: window, scale, mirroring and colours. Axes: H row, W column, 3 channel (RGB).
 
-What is random comes from :class:`depthsieve.loader.epoch.Draws` alone, keyed by seed, epoch and image id.
+What is random comes from :class:`depthsieve.training.epoch.Draws` alone, keyed by seed, epoch and image id.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import Shape
-from depthsieve.loader.arguments import check_flag, whole_number
-from depthsieve.loader.epoch import Draws
+from depthsieve.training.arguments import check_flag, whole_number
+from depthsieve.training.epoch import Draws
 
 _GREY = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601, as PIL and torchvision have it
 

@@ -12,8 +12,8 @@ from fractions import Fraction
 
 import torch
 
-from depthsieve.losses.masked import count_dtype
 from depthsieve.reliability.masking import drop_fraction
+from depthsieve.training.losses.masked import count_dtype
 
 COUNTABLE = 2**40
 """So many values of a scope are counted exactly: four million maps of 518 x 518."""
