@@ -61,7 +61,7 @@ def label_shape(height: int, width: int) -> tuple[int, int]:
 
 
 def manifest(rows: int) -> Iterator[Any]:
-    """Made-up tables of ``depthsieve.planning.draft.IMAGES_SCHEMA``; a longer manifest begins with the shorter one's rows."""
+    """Made-up tables of images for a draft; a longer manifest begins with the shorter one's rows."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc

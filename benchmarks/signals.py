@@ -2,11 +2,12 @@
 
     python benchmarks/signals.py --second runs/second/model --json signals.json --png signals.png
 
-On rendered scenes of a family that neither the teacher nor the calibration has seen, with exact depth: AUSE and AURG of
-AbsRel after Poggi et al. (CVPR 2020; `depthsieve.evaluation.metrics`), what of the AbsRel is left when the least reliable 10% go,
-and expected over actual error. `raw` is a signal's relative disagreement, as it is; `fused` what the shipped
-calibration makes of it, alone or with others. Cost is extra time over the plain forward pass, measured in the same run,
-each part in turn with the others, one thread. With --pairs the same is shown on a folder of real photos with depth.
+On rendered scenes of a family that neither the teacher nor the calibration has seen, with exact depth: AUSE and AURG
+of AbsRel after Poggi et al. (CVPR 2020; `depthsieve.evaluation.metrics`), what of the AbsRel is left when the least
+reliable 10% go, and expected over actual error. `raw` is a signal's relative disagreement, as it is; `fused` what the
+shipped calibration makes of it, alone or with others. Cost is extra time over the plain forward pass, measured in the
+same run, each part in turn with the others, one thread. With --pairs the same is shown on a folder of real photos with
+depth.
 
 Array legend: H, W pixels.
 """

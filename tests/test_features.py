@@ -15,9 +15,14 @@ from PIL import Image
 from test_teachers_builders import GLPN_PROCESSOR, glpn_config, save
 
 import depthsieve
-from depthsieve.features import COLUMNS, IMAGE_COLUMNS, LABEL_COLUMNS, RELIABILITY_COLUMNS, reliability_signals
-from depthsieve.features import of_image as image_signals
-from depthsieve.features import of_label as label_signals
+from depthsieve.features import (
+    COLUMNS,
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    RELIABILITY_COLUMNS,
+    label_signals,
+    reliability_signals,
+)
 from depthsieve.features.of_image import colourfulness
 from depthsieve.images.decode import decode
 from depthsieve.jobs.verify.repair import verify

@@ -269,7 +269,8 @@ def create_or_die(self, key, *rest, **more):
         os.kill(os.getpid(), signal.SIGKILL)
     return done
 LocalRoot.create = create_or_die
-depthsieve.jobs.label.label({str(photos)!r}, {str(tmp_path / "killed")!r}, teacher={str(grown / "teacher")!r}, prune=True,
+depthsieve.jobs.label.label({str(photos)!r}, {str(tmp_path / "killed")!r},
+    teacher={str(grown / "teacher")!r}, prune=True,
     **{SETTINGS!r})
 """
     for _ in range(2):

@@ -52,7 +52,8 @@ def ending_users_of(folder: str) -> Iterator[None]:
     if not Path("/proc/self/fd").exists():
         yield
         return
-    code = f"import sys; sys.path[:] = {sys.path!r}; from depthsieve.core.lifelines import _end_users; _end_users({folder!r})"
+    code = f"import sys; sys.path[:] = {sys.path!r}; "
+    code += f"from depthsieve.core.lifelines import _end_users; _end_users({folder!r})"
     nothing = subprocess.DEVNULL
     command = [sys.executable, "-c", code]
     watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=nothing, stderr=nothing, start_new_session=True)

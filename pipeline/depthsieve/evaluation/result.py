@@ -15,7 +15,8 @@ from depthsieve.evaluation.settings import EvaluateSettings
 @dataclass(frozen=True)
 class ImageScore:
     """One image: how many pixels were compared, accuracy as :func:`depthsieve.evaluation.metrics.metrics_of`, areas as
-    :func:`depthsieve.evaluation.metrics.ause_aurg`, and the rank correlation of reliability and relative error (NaN: none)."""
+    :func:`depthsieve.evaluation.metrics.ause_aurg`, and the rank correlation of reliability and relative error (NaN:
+    none)."""
 
     id: str
     pixels: int

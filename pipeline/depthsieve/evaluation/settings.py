@@ -19,8 +19,9 @@ class EvaluateSettings(TruthSettings):
 
     ``pattern``: where in the folder an image's ground truth is; ``{dir}`` is the folder that the image lies in,
     relative to its source, ``{stem}`` its name without the suffix, ``{name}`` with it, ``{source}`` the source's name.
-    None: ``{dir}/{stem}`` with one of the suffixes of :data:`depthsieve.evaluation.ground_truth.settings.SUFFIXES`. ``replace``:
-    pairs of texts; the first one, where it stands in an image's path, is replaced by the second before that.
+    None: ``{dir}/{stem}`` with one of the suffixes of :data:`depthsieve.evaluation.ground_truth.settings.SUFFIXES`.
+    ``replace``: pairs of texts; the first one, where it stands in an image's path, is replaced by the second before
+    that.
 
     ``scale``: how many units of the files are a metre. None: values are metres, and whole numbers are refused.
     ``dataset``: which one in HDF5 files; None: the only one, and ``depths`` in a ``.mat`` file. ``count_from``, 0 or 1:

@@ -56,12 +56,12 @@ def label(
 ) -> LabelSummary:
     """Label the images of a source, or of a manifest, into a store; go on with what an earlier run left.
 
-    ``options`` are the fields of :class:`depthsieve.planning.options.LabelOptions`. Images that the store does not know are
-    added, those whose file has changed are labelled again, and what is gone stays unless ``prune`` is said; those that
-    stand failed are tried again with ``retry_failed=True``. With ``part`` nothing is added: the run takes its share of
-    a plan that :func:`plan` wrote, beside other runs on the same store. ``progress`` shows a bar on stderr, or in the
-    notebook. Once ``stop`` is requested, the shards that fit into its grace period are finished; without one, a
-    :class:`KeyboardInterrupt` abandons the shard under way.
+    ``options`` are the fields of :class:`depthsieve.planning.options.LabelOptions`. Images that the store does not
+    know are added, those whose file has changed are labelled again, and what is gone stays unless ``prune`` is said;
+    those that stand failed are tried again with ``retry_failed=True``. With ``part`` nothing is added: the run takes
+    its share of a plan that :func:`plan` wrote, beside other runs on the same store. ``progress`` shows a bar on
+    stderr, or in the notebook. Once ``stop`` is requested, the shards that fit into its grace period are finished;
+    without one, a :class:`KeyboardInterrupt` abandons the shard under way.
 
     Raises :class:`UsageError`, :class:`SourceError`, :class:`TeacherError`, :class:`StoreError` before anything is
     written, and :class:`RunError` when the run had to stop: what is committed stands, and the same call goes on.

@@ -12,8 +12,7 @@ import torch
 
 from depthsieve.core.errors import ImageRejected
 from depthsieve.core.records import Quantity, Shape
-from depthsieve.features import COLUMNS, ImageSignals
-from depthsieve.features import of_label as label_signals
+from depthsieve.features import COLUMNS, ImageSignals, label_signals
 from depthsieve.reliability import (
     edges_disagreement,
     encode_error,

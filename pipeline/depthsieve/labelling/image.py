@@ -10,7 +10,7 @@ import numpy as np
 
 from depthsieve.core.errors import ImageRejected, SourceError, TeacherError
 from depthsieve.core.records import ImageRecord, Shape
-from depthsieve.features import of_image as image_signals
+from depthsieve.features import image_signals
 from depthsieve.images.decode import decode
 from depthsieve.labelling.batch import PreparedImage
 from depthsieve.sources import Source

@@ -169,8 +169,8 @@ class PlanSummary:
 class ScanOptions:
     """The options of :func:`depthsieve.scan`. ``root`` is the folder (or URL) that the ids of a list of files are
     relative to; ``duplicates`` reads every file whole, for its sha256, and marks files that are equal. ``dataset`` is
-    the name of a recipe (:func:`depthsieve.sources.recipes.load_dataset`), or its file: then there is one source, the recipe
-    names it and says which files count."""
+    the name of a recipe (:func:`depthsieve.sources.recipes.load_dataset`), or its file: then there is one source, the
+    recipe names it and says which files count."""
 
     root: str | None = None
     duplicates: bool = False

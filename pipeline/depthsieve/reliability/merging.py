@@ -50,11 +50,11 @@ def merge_labels(labels: Sequence[OneLabel], calibration: Calibration) -> tuple[
     first, NaN where none is valid; and its expected error, float32 [H,W], NaN likewise.
 
     The others are brought to the shape of the first (:func:`on_grid`), metres are inverted where the first is
-    disparity, and disparity is aligned to it by scale and shift (:func:`depthsieve.reliability.alignment.align_robust`). Each pixel
-    is the mean of the labels, weighted by the inverse square of the error that their codes stand for; one that lies
-    farther than :data:`FAR_APART` from the most reliable one has no say there. A label that cannot be aligned, since
-    it is constant or runs the other way, has no say at all, but its disagreement counts. Where any of them is not
-    ``judged``, all weigh the same.
+    disparity, and disparity is aligned to it by scale and shift
+    (:func:`depthsieve.reliability.alignment.align_robust`). Each pixel is the mean of the labels, weighted by the
+    inverse square of the error that their codes stand for; one that lies farther than :data:`FAR_APART` from the most
+    reliable one has no say there. A label that cannot be aligned, since it is constant or runs the other way, has no
+    say at all, but its disagreement counts. Where any of them is not ``judged``, all weigh the same.
 
     The expected error is the geometric mean of two: what the calibration of the signal "teachers" makes of the mean
     distance between any two labels, and the geometric mean of what the labels' own codes say (nothing, unless all are

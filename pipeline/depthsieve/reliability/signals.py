@@ -37,7 +37,8 @@ def flip_disagreement(depth_BHW: torch.Tensor, flipped_BHW: torch.Tensor, quanti
         depth_BHW: the labels.
         flipped_BHW: predictions on the left-right mirrored images, still mirrored.
         quantity: ``disparity`` is aligned to the label by scale and shift first, since a relative teacher fixes
-            neither (:func:`depthsieve.reliability.alignment.align_robust`); ``depth`` is in metres and compared as it is.
+            neither (:func:`depthsieve.reliability.alignment.align_robust`); ``depth`` is in metres and compared as
+            it is.
 
     Raises:
         UsageError: shapes that differ, or an unknown quantity.

@@ -47,10 +47,10 @@ def scan(
     """Write a manifest of what some sources hold; bring it up to date where it is there already.
 
     ``sources`` is one, several ("name=path" gives one a name, else it is "default"), or a mapping of names to paths.
-    ``options`` are the fields of :class:`depthsieve.planning.options.ScanOptions`. Files that have the size and time that the
-    manifest knows are not opened again; a call that was killed goes on where it was. ``counts`` tells of an image's id
-    whether it counts at all: what does not is passed over like other files. So is what a ``dataset`` does not count,
-    whose terms the manifest keeps.
+    ``options`` are the fields of :class:`depthsieve.planning.options.ScanOptions`. Files that have the size and time
+    that the manifest knows are not opened again; a call that was killed goes on where it was. ``counts`` tells of an
+    image's id whether it counts at all: what does not is passed over like other files. So is what a ``dataset`` does
+    not count, whose terms the manifest keeps.
 
     Raises :class:`UsageError` and :class:`SourceError` before anything is written, and :class:`RunError` where there is
     no room to sort. Files that cannot be labelled raise nothing: they stand in the summary and in M.rejected.parquet.

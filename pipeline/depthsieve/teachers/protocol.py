@@ -39,8 +39,8 @@ class Teacher(Protocol):
     def label_shape(self, height: int, width: int) -> Shape:
         """The (H, W) at which an upright image of ``height`` x ``width`` pixels is labelled.
 
-        Raises :class:`~depthsieve.core.errors.ImageRejected` when the image cannot be labelled; the message names the sizes
-        and the token limit.
+        Raises :class:`~depthsieve.core.errors.ImageRejected` when the image cannot be labelled; the message names the
+        sizes and the token limit.
         """
 
     def prepare(self, rgb_HW3: np.ndarray, shape: Shape) -> np.ndarray:

@@ -53,8 +53,8 @@ def chosen_alignment(quantity: Quantity, align: Align = "auto") -> Align:
 def fit(source: Floats, target: Floats, align: Align) -> tuple[float, float]:
     """Scale and shift of ``align`` ("none", "scale", "scale-shift") that bring ``source`` to ``target``, any one shape.
 
-    Least squares, as :func:`depthsieve.reliability.alignment.align_scale_shift`: scale and shift are 0 and the mean for a constant
-    source. ``scale`` alone has the shift 0.
+    Least squares, as :func:`depthsieve.reliability.alignment.align_scale_shift`: scale and shift are 0 and the mean
+    for a constant source. ``scale`` alone has the shift 0.
     """
     if source.size == 0 or align == "none":
         return 1.0, 0.0

@@ -31,8 +31,8 @@ class Comparison:
     """What came out of comparing one label.
 
     ``mask_HW`` where pixels were compared, ``predicted_HW`` the label in metres, ``metrics`` as
-    :func:`~depthsieve.evaluation.metrics.accuracy.metrics_of`, ``curves`` by metric, ``spearman`` of reliability and the error
-    ``abs_rel`` (below 0: the reliable pixels err less; NaN where either is constant).
+    :func:`~depthsieve.evaluation.metrics.accuracy.metrics_of`, ``curves`` by metric, ``spearman`` of reliability and
+    the error ``abs_rel`` (below 0: the reliable pixels err less; NaN where either is constant).
     """
 
     mask_HW: Bools

@@ -18,8 +18,7 @@ from depthsieve.core.errors import ImageRejected, StoreDamaged, StoreError
 from depthsieve.core.processes import cores
 from depthsieve.core.records import ImageFailure, Shard
 from depthsieve.core.threads import torch_threads
-from depthsieve.features import IMAGE_COLUMNS, LABEL_COLUMNS
-from depthsieve.features import of_label as label_signals
+from depthsieve.features import IMAGE_COLUMNS, LABEL_COLUMNS, label_signals
 from depthsieve.labelling.batch import PreparedImage, feature_arrays
 from depthsieve.labelling.image import prepare_image
 from depthsieve.labelling.shard import features_of, load_requested

@@ -26,7 +26,7 @@ _FLOAT = "floating-point pixels have no agreed white: convert to 8 bits"
 
 
 class Hdf5Container:
-    """An HDF5 file. See :class:`~depthsieve.sources.containers.protocol.Container`; a place is ``/dataset::number``.
+    """An HDF5 file. See :class:`~.protocol.Container`; a place is ``/dataset::number``.
 
     h5py lets one thread at a time into the library, whatever the file.
     """
@@ -58,7 +58,7 @@ class Hdf5Container:
             raise ImageRejected("a damaged HDF5 file: what it holds cannot be listed") from error
 
     def open(self, place: str) -> tuple[BinaryIO, int]:
-        """See :class:`~depthsieve.sources.containers.protocol.Container`. Of pixels, only what a header is read from."""
+        """See :class:`~depthsieve.sources.containers.protocol.Container`. Of pixels, only what a header needs."""
         dataset, layout, number = self._find(place)
         if layout == "files":
             data = _file_bytes(dataset[number])

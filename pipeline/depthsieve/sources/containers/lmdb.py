@@ -43,7 +43,7 @@ class _Node:
 
 
 class LmdbContainer:
-    """The file ``data.mdb``. See :class:`~depthsieve.sources.containers.protocol.Container`; a place is a key, encoded."""
+    """The file ``data.mdb``. See :class:`~.protocol.Container`; a place is a key, encoded."""
 
     def __init__(self, path: bytes) -> None:
         self._file = Descriptor(path)

@@ -27,7 +27,7 @@ NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
 
 
 class ParquetContainer:
-    """A Parquet file. See :class:`~depthsieve.sources.containers.protocol.Container`; a place is the number of a row."""
+    """A Parquet file. See :class:`~.protocol.Container`; a place is the number of a row."""
 
     def __init__(self, path: bytes) -> None:
         self._lock = threading.Lock()

@@ -21,10 +21,10 @@ class TrimmedLoss(nn.Module):
     """The mean of a per-pixel loss without its largest values: ``L[L < v].mean()``. For any task that has such a loss.
 
     Depth Anything V2 ignores the top 10% this way when it trains on pseudo-labels (section "Learning from
-    pseudo-labels"; the formula is its author's, issue 108 of its repository). Over the valid losses of the scope,
-    ``k = floor(drop * n)`` (exact, see :func:`depthsieve.reliability.masking.drop_count`), ``v`` is the k-th largest, and pixels
-    with ``L >= v`` go. ``k = 0`` keeps all. Where nothing at all would be left, as where all losses are equal, all of
-    the scope is kept.
+    pseudo-labels"; the formula is its author's, issue 108 of its repository). Over the valid losses of the scope, ``k
+    = floor(drop * n)`` (exact, see :func:`depthsieve.reliability.masking.drop_count`), ``v`` is the k-th largest, and
+    pixels with ``L >= v`` go. ``k = 0`` keeps all. Where nothing at all would be left, as where all losses are equal,
+    all of the scope is kept.
 
     **Regions.** The paper speaks of regions, its author of pixels. With ``region=14`` the map is cut into patches of 14
     by 14 pixels, from the upper left corner; at the right and lower border they may be smaller. A patch's loss is the
