@@ -49,8 +49,8 @@ test: setup
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: setup
-	$(BIN)/ruff check pipeline cli tests benchmarks
-	$(BIN)/ruff format --check pipeline cli tests benchmarks
+	$(BIN)/ruff check pipeline cli tests benchmarks tools
+	$(BIN)/ruff format --check pipeline cli tests benchmarks tools
 	$(BIN)/mypy
 
 check: lint test
@@ -59,8 +59,8 @@ bench: setup
 	$(BIN)/python benchmarks/throughput.py $${IMAGES:+"$$IMAGES"} $(ARGS)
 
 faults: setup
-	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
+	PYTHONPATH=tests:tests/support $(BIN)/python -m faults $(ARGS)
 
 clean:
 	rm -rf .venv build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find pipeline cli tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find pipeline cli tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +

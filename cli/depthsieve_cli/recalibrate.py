@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration",
     metavar="FILE",
-    help="As benchmarks/calibration.py makes them.  [default: that of the layer --name, else this release's own]",
+    help="As tools/calibration.py makes them.  [default: that of the layer --name, else this release's own]",
 )
 @click.option("--name", metavar="NAME", help="Of the layer.  [default: the calibration's own, such as flip-2]")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; no progress bar.")

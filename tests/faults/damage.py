@@ -10,7 +10,7 @@ from typing import Any
 
 from faults.world import NotSurvived, Tally, World, fork, fresh, moment
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[2] / "tools"))
 from flip_bits import kinds_of
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from faults.local import descendants, wait_for_commits, wait_until_nobody_works
-from faults.world import TESTS, NotSurvived, Tally, World, fresh, nothing_lost
+from faults.world import SUPPORT, NotSurvived, Tally, World, fresh, nothing_lost
 
 ON_RAY = ("--runner", "ray", "--workers", "2")
 CLUSTER = """
@@ -128,7 +128,7 @@ def _cluster() -> Iterator[tuple[str, "object"]]:
 
 
 def _start(world: World, store: Path, *options: str) -> "subprocess.Popen[str]":
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])}
     command = world.command(store, *options)
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
 

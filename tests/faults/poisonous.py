@@ -9,7 +9,7 @@ import numpy as np
 from poison import poison, poisoned
 
 from faults.onray import ON_RAY
-from faults.world import IMAGES, TESTS, NotSurvived, Tally, World, fresh
+from faults.world import IMAGES, SUPPORT, NotSurvived, Tally, World, fresh
 
 
 def by_the_local_runner(world: World, chance: random.Random, tally: Tally) -> None:
@@ -28,7 +28,7 @@ def _poison(world: World, chance: random.Random, tally: Tally, *options: str) ->
     for number in culprits:
         poison(bug, world.photos / f"photo {number}.png", chance.choice(["SIGSEGV", "SIGABRT", "SIGKILL", "exit"]))
     environment = poisoned(bug)
-    environment["PYTHONPATH"] = os.pathsep.join([str(bug), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    environment["PYTHONPATH"] = os.pathsep.join([str(bug), str(SUPPORT), os.environ.get("PYTHONPATH", "")])
     command = world.command(store, *options)
     for _ in range(8):  # a death that is no signal ends the command, and a person repeats it
         tally.tries += 1

@@ -21,7 +21,7 @@ from typing import Any
 from labelled import DECIDED as DECIDED
 from labelled import decided_bytes, write_photos
 
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
 IMAGES = 18
 SETTINGS: dict[str, Any] = {"batch_size": 2, "threads": 1, "shard_size": 3}
 MAKE_TEACHER = (
@@ -64,7 +64,7 @@ class World:
 
         self.photos = write_photos(self.folder / "photos", IMAGES)
         self.teacher, self.reference = self.folder / "teacher", self.folder / "undisturbed"
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(SUPPORT), *sys.path])}
         command = [sys.executable, "-c", MAKE_TEACHER, str(self.teacher)]
         subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
         start = time.monotonic()

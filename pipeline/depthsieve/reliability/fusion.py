@@ -2,7 +2,7 @@
 
 ``e = exp(constant) * (level + 0.02)^w_level * product over signals of (x_s + 0.001)^w_s``, with ``x_s`` a signal's
 disagreement relative to the label, averaged over a patch around the pixel, and ``level`` what tells near from far. The
-weights of every combination of signals were fitted to actual errors by ``benchmarks/calibration.py``, so that ``e`` is
+weights of every combination of signals were fitted to actual errors by ``tools/calibration.py``, so that ``e`` is
 on one scale for all images, whichever signals it is made of.
 
 Axes: B image of a batch, H row, W column.
@@ -137,7 +137,7 @@ class Calibration:
             }
             found = cls(str(body["version"]), tuple(map(str, body["fitted_on"])), weights)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise UsageError(f"{shown} is no calibration; make one with benchmarks/calibration.py") from error
+            raise UsageError(f"{shown} is no calibration; make one with tools/calibration.py") from error
         for quantity, table in weights.items():
             for combination, row in table.items():
                 needed = {"constant", "level", *combination.split("+")}

@@ -58,7 +58,7 @@ def recalibrate(
 
     Args:
         store: path or URL of a store that was labelled with ``keep_signals``.
-        calibration: a file that ``benchmarks/calibration.py`` made. None: that of the layer called ``name``, if there
+        calibration: a file that ``tools/calibration.py`` made. None: that of the layer called ``name``, if there
             is one, else the one that comes with this release.
         name: of the layer. None: the calibration's own, such as "flip-2", which ends in "-transferred" for a teacher
             that it was not fitted on.
@@ -113,7 +113,7 @@ def _choose(store: Store, file: str | Path | None, name: str | None) -> Calibrat
         except OSError as error:
             raise UsageError(f"calibration {file} cannot be read: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"calibration {file} is not JSON; make one with benchmarks/calibration.py") from error
+            raise UsageError(f"calibration {file} is not JSON; make one with tools/calibration.py") from error
         return Calibration.from_json(body, str(file))
     if name is not None:
         layer = find_layer(store.root, check_name(name), store.fingerprint)

@@ -1,0 +1,191 @@
+"""`depthsieve evaluate` as a user meets it."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commandline import command
+from storemaker import Picture, learn, make_store
+from truths import LABEL, SOURCE, truth_of
+
+from depthsieve.evaluation.writing import FILES
+from depthsieve.sources.recipes import load_dataset
+from depthsieve.store import open_store
+from depthsieve_cli.evaluate import _factor, _knee, _number
+from depthsieve_cli.main import cli
+
+COUNT = 9
+PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``labels`` of nine images, one of which failed, and ``depth`` for all of them but the last."""
+    folder = tmp_path_factory.mktemp("it's made")
+    make_store(folder, [Picture(f"{n}.png", SOURCE, LABEL, failed=n == 2) for n in range(COUNT)])
+    (folder / "depth").mkdir()
+    for number in range(COUNT - 1):
+        np.save(folder / "depth" / f"{number}.npy", truth_of(number))
+    np.save(folder / "depth" / "other.npy", truth_of(0))
+    return folder
+
+
+def evaluate(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    return command(monkeypatch, "evaluate", *arguments)
+
+
+def test_the_report_says_all_that_was_measured(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert evaluate(monkeypatch, made / "labels", "--ground-truth", made / "depth", "--out", out) == 3
+    told = capsys.readouterr()
+    body = json.loads((out / "evaluation.json").read_bytes())
+    mean, lines = body["mean"], told.out.splitlines()
+    assert lines[0] == f"{made / 'labels'} against {made / 'depth'}:"
+    assert lines[1] == (
+        f"7 images, {body['pixels']:,} pixels from 0.001 to 80 m; labels are disparity, aligned by scale and shift, "
+        "image by image."
+    )
+    rows = {line.split("  ")[0]: line.split() for line in lines}
+    for name, key in (("AbsRel", "abs_rel"), ("RMSE", "rmse"), ("log10", "log10"), ("delta3", "delta3")):
+        (row,) = (line.split() for line in lines[3:10] if line.startswith(f"{name} "))
+        assert row[1:] == [f"{mean[key]:.4f}", f"{body['median'][key]:.4f}"]
+    assert rows["1 - delta1"][3:] == [f"{mean['ause_delta1']:.4f}", f"{mean['aurg_delta1']:.4f}"]
+    kept = {row["dropped"]: row for row in body["kept"]}
+    assert rows["10%"] == ["10%", *(f"{kept[0.1][name]:.4f}" for name in ("method", "random", "oracle"))]
+    text = told.out
+    assert f"Spearman correlation of reliability and error: {mean['spearman']:.4f} (-1 is best)." in text
+    assert f"better than chance on {body['better_than_chance']:.0%} of the images." in text
+    assert f"labels err {10 ** body['calibration']['bias']:.2g} times as much as their reliability codes say" in text
+    assert "No drop stands out: to choose by, it takes 8 images or more, and there are 7." in text
+    assert "  not compared: default/2.png: no label: made up" in lines
+    assert "1 label without ground truth: default/8.png." in lines
+    assert "1 ground truth without an image: other.npy." in lines
+    assert lines[-1] == f"Written to {out}: {', '.join(FILES)}."
+    assert "evaluate: 100%" in told.err
+
+
+def test_the_terms_of_a_dataset_stand_in_the_report(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "labels"
+    shutil.copytree(made / "labels", copy)
+    learn(open_store(copy), {"default": load_dataset("vkitti2").note})
+    assert evaluate(monkeypatch, copy, "--ground-truth", made / "depth", "--out", tmp_path / "out") == 3
+    line = "Dataset vkitti2 (source default): CC BY-NC-SA 3.0 (commercial use: no; labels may be passed on: yes"
+    assert line in capsys.readouterr().out
+    note = json.loads((tmp_path / "out" / "evaluation.json").read_bytes())["datasets"]["default"]
+    assert note["licence_url"] == "https://creativecommons.org/licenses/by-nc-sa/3.0/"
+
+
+def test_json_is_the_whole_result_and_quiet(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(monkeypatch, made / "labels", "--ground-truth", made / "depth", "--json") == 3
+    told = capsys.readouterr()
+    assert told.err == ""
+    body = json.loads(told.out)
+    assert [image["id"] for image in body["images"]] == [f"default/{n}.png" for n in (0, 1, 3, 4, 5, 6, 7)]
+    assert body["not_compared"] == [{"id": "default/2.png", "reason": "no label: made up"}]
+    assert body["without_truth"] == ["default/8.png"]
+    assert body["without_image"] == ["other.npy"]
+    assert len(body["curves"]["abs_rel"]["oracle_S"]) == 51
+
+
+def test_a_part_of_the_images_is_enough(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").mkdir()
+    np.save(tmp_path / "a" / "0.depth_meters.npy", truth_of(0))
+    arguments = ["--ground-truth", tmp_path, "--replace", ".png", ".depth_meters.npy", "--pattern", "a/{name}"]
+    assert evaluate(monkeypatch, made / "labels", *arguments) == 0
+    text = capsys.readouterr().out
+    assert "1 image, " in text
+    assert "Note: files called depth_meters are Hypersim's" in text
+    assert (
+        "7 labels without ground truth: default/1.png, default/3.png, ... (5 more; --json names all of them)." in text
+    )
+
+
+def test_options_reach_the_evaluation(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--scale", 2, "--min-depth", 0.5, "--max-depth", 3, "--align", "scale", "--count-from", 0]
+    options += ["--dataset", "d", "--distance-to-depth", 60, "--replace", "a", "b", "--replace", "b", "a", "--json"]
+    evaluate(monkeypatch, made / "labels", "--ground-truth", made / "depth", *options)
+    body = json.loads(capsys.readouterr().out)
+    assert body["settings"] == {
+        "min_depth": 0.5,
+        "max_depth": 3.0,
+        "align": "scale",
+        "pattern": None,
+        "replace": [["a", "b"], ["b", "a"]],
+        "scale": 2.0,
+        "dataset": "d",
+        "count_from": 0,
+        "distance_to_depth": 60.0,
+    }
+    assert body["align"] == "scale"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["{made}/labels", "--ground-truth", "{made}/nowhere"], 1, "nowhere: no such folder or file of ground truth"),
+        (["{made}/nowhere", "--ground-truth", "{made}/depth"], 1, "nowhere is not a label store"),
+        (["{made}/labels", "--ground-truth", "{made}/labels/plan"], 1, "holds no ground truth"),
+        (["{made}/labels", "--ground-truth", "{made}/images"], 2, "PNG needs --scale"),
+        (
+            ["{made}/labels", "--ground-truth", "{made}/images", "--scale", "1"],
+            1,
+            "default/0.png: 0.png: a PNG in colour",
+        ),
+        (["{made}/labels", "--ground-truth", "{made}/depth", "--scale", "0"], 2, "scale must be a number above 0"),
+        (["{made}/labels", "--ground-truth", "{made}/depth", "--max-depth", "0"], 2, "0 < min_depth < max_depth"),
+        (["{made}/labels", "--ground-truth", "{made}/depth", "--out", "{made}/images/0.png"], 2, "is a file"),
+        (["{made}/labels"], 2, "Missing option '--ground-truth'"),
+    ],
+)
+def test_bad_input_is_one_line_and_the_right_exit_code(
+    made: Path,
+    arguments: list[str],
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert evaluate(monkeypatch, *[argument.format(made=made) for argument in arguments]) == code
+    told = capsys.readouterr()
+    assert told.out == ""
+    (line,) = [line for line in re.split(r"[\r\n]", told.err) if "Error" in line]
+    assert line.startswith("Error: ")
+    assert message in line
+    assert "Traceback" not in told.err
+
+
+@pytest.mark.parametrize("line", re.findall(r"^\$ depthsieve evaluate (.*)$", PAGE, re.MULTILINE))
+def test_commands_of_the_page_parse(line: str) -> None:
+    cli.commands["evaluate"].make_context("evaluate", shlex.split(line))
+
+
+def test_the_page_names_every_option() -> None:
+    options = {option.opts[0] for option in cli.commands["evaluate"].params if option.opts[0].startswith("--")}
+    assert options <= set(re.findall(r"--[a-z-]+", PAGE))
+
+
+def test_a_drop_that_stands_out_is_named(made: Path) -> None:
+    import dataclasses
+
+    from depthsieve.evaluation.comparing import evaluate_labels
+    from depthsieve.evaluation.metrics import Knee
+
+    result = evaluate_labels(made / "labels", made / "depth", progress=False)
+    result = dataclasses.replace(result, knee=Knee(0.12, 0.2, 0.15, ""))
+    assert _knee(result) == "drop 0.12 would keep 88% of the pixels and lower AbsRel from 0.2000 to 0.1500."
+    assert _number(float("nan")) == "-"
+    assert [_factor(value) for value in (-1.0, 0.0, 0.8, 1.9, 2.95)] == ["0.1", "1", "6.3", "79", "891"]

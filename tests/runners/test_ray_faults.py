@@ -1,0 +1,294 @@
+"""The Ray runner under fire, on a cluster of several nodes on this machine: nothing is lost, nothing hangs."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from labelled import decided_bytes, job_of, small_teacher, unlabelled_copy, write_photos
+from ray_workers import ORDERS, OrderedWorker, begun, order
+
+import depthsieve
+from depthsieve.core.errors import RunError
+from depthsieve.core.records import LabelJob, ShardResult, ShardTask
+from depthsieve.core.stopping import Stop
+from depthsieve.runners import ray as ray_module
+from depthsieve.runners.ray import RayOptions, ray_runner
+from depthsieve.runners.ray_worker import RayWorker
+from depthsieve.store import open_store
+
+pytestmark = pytest.mark.slow
+
+TWO = RayOptions(workers=2, cpus_per_worker=1)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_teacher(tmp_path_factory.mktemp("teacher") / "t")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("source") / "photos", 12)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, photos: Path, teacher: Path) -> Path:
+    """Twelve shards of one image, labelled by the local runner."""
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    options: dict[str, Any] = {"batch_size": 1, "threads": 1, "shard_size": 1, "progress": False}
+    assert depthsieve.label(photos, store, teacher=str(teacher), runner="local", **options).labelled == 12
+    return store
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A head that labels nothing, and two nodes of one CPU each."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    before = signal.getsignal(signal.SIGTERM)
+    folder = tmp_path_factory.mktemp("orders")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ORDERS, str(folder))
+        patch.setenv(
+            "PYTHONPATH",
+            os.pathsep.join([str(Path(__file__).parents[1] / "support"), os.environ.get("PYTHONPATH", "")]),
+        )
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            for _ in range(2):
+                nodes.add_node(num_cpus=1)
+            ray.init(address=nodes.address, log_to_driver=False)
+            yield nodes
+        finally:
+            ray.shutdown()
+            nodes.shutdown()
+            signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def orders(cluster: Any) -> Path:
+    folder = Path(os.environ[ORDERS])
+    for file in folder.iterdir():
+        file.unlink()
+    (folder / "all").write_text("")
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path, undisturbed: Path) -> Path:
+    return unlabelled_copy(undisturbed, tmp_path / "store")
+
+
+@pytest.fixture
+def job(store: Path, photos: Path, teacher: Path) -> LabelJob:
+    return job_of(store, photos, teacher)
+
+
+def shards_of(job: LabelJob) -> list[str]:
+    return sorted(open_store(job.store).pending())
+
+
+def run(job: LabelJob, options: RayOptions = TWO, worker: type[RayWorker] = OrderedWorker) -> dict[str, ShardResult]:
+    tasks = iter([ShardTask(shard_id) for shard_id in shards_of(job)])
+    results = list(ray_runner(options, worker)(job, tasks, Stop()))
+    by_shard = {result.shard_id: result for result in results}
+    assert len(by_shard) == len(results)
+    return by_shard
+
+
+def notes_of(results: dict[str, ShardResult]) -> list[str]:
+    return [note for result in results.values() for note in result.notes]
+
+
+def check_whole(results: dict[str, ShardResult], store: Path, undisturbed: Path) -> None:
+    assert {(result.labelled, result.error) for result in results.values()} == {(1, None)}
+    assert len(results) == 12
+    assert decided_bytes(store) == decided_bytes(undisturbed)
+
+
+def times_begun(folder: Path, shard_id: str) -> int:
+    return [begun_shard for begun_shard, _ in begun(folder)].count(shard_id)
+
+
+def test_a_killed_workers_shard_is_tried_again_its_next_one_is_no_suspect_and_a_late_duplicate_changes_nothing(
+    orders: Path, job: LabelJob, store: Path, undisturbed: Path
+) -> None:
+    shards = shards_of(job)
+    order(orders, shards[2], "killed once")
+    order(orders, shards[6], "commits, then killed once")
+    results = run(job, replace(TWO, workers=1))
+    check_whole(results, store, undisturbed)
+    again = {shards[2], shards[6]}
+    assert {shard: times_begun(orders, shard) for shard in shards} == {
+        shard: 2 if shard in again else 1 for shard in shards
+    }
+    assert [note.partition(", which")[0] for note in notes_of(results)] == [
+        f"a Ray worker died at shard {shard}" for shard in sorted(again)
+    ]
+    assert len({pid for _, pid in begun(orders)}) == 3
+
+
+def test_poison_is_labelled_in_isolation_after_two_deaths_or_at_once_where_it_is_known(
+    orders: Path, job: LabelJob, store: Path, undisturbed: Path
+) -> None:
+    poison, *others, known = shards_of(job)
+    order(orders, poison, "killed")
+    order(orders, known, "killed")
+    tasks = [ShardTask(poison), ShardTask(known, isolate=True), *map(ShardTask, others)]
+    results = {result.shard_id: result for result in ray_runner(TWO, OrderedWorker)(job, iter(tasks), Stop())}
+    check_whole(results, store, undisturbed)
+    assert (times_begun(orders, poison), times_begun(orders, known)) == (3, 1), notes_of(results)
+    assert any(f"died at shard {poison}, which is labelled in isolation now" in note for note in notes_of(results))
+
+
+def test_what_ends_isolating_workers_too_is_given_up_in_this_run_and_the_rest_is_labelled(
+    orders: Path, job: LabelJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_module, "LONGEST_PAUSE_S", 0.1)
+    poison = shards_of(job)[0]
+    order(orders, poison, "killed even isolated")
+    results = run(job, replace(TWO, workers=1))
+    error = results.pop(poison).error
+    assert error is not None
+    assert error.startswith("4 Ray workers died at it, the last: Worker unexpectedly exits")
+    assert {(result.labelled, result.error) for result in results.values()} == {(1, None)}
+    assert len(results) == 11
+
+
+def test_nodes_may_come_and_go_and_need_not_be_replaced(
+    cluster: Any, orders: Path, job: LabelJob, store: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a number of workers the cluster decides how many there are, also later."""
+    monkeypatch.setattr(ray_module, "COUNT_S", 0.5)
+    (orders / "all").write_text("slow")
+    joined: list[Any] = []
+
+    def tasks() -> Iterator[ShardTask]:
+        """Shards over and over, until the node that joined had one and is gone."""
+        for number in range(500):
+            workers = {pid for _, pid in begun(orders)}
+            if len(workers) == 3 and joined:
+                cluster.remove_node(joined.pop(), allow_graceful=False)
+                yield from map(ShardTask, shards)
+                return
+            if len(workers) == 2 and not joined:
+                joined.append(cluster.add_node(num_cpus=1))
+            yield ShardTask(shards[number % 12])
+
+    shards = shards_of(job)
+    results = list(ray_runner(replace(TWO, workers=None), OrderedWorker)(job, tasks(), Stop()))
+    assert {(result.labelled, result.error) for result in results} == {(1, None)}
+    assert {result.shard_id for result in results} == set(shards)
+    assert decided_bytes(store) == decided_bytes(undisturbed)
+    assert joined == []
+    assert len({pid for _, pid in begun(orders)}) == 3
+    assert [note for result in results for note in result.notes if "which is tried again" in note]
+
+
+def test_tasks_are_pulled_as_there_is_room_and_an_exception_is_an_error_of_its_shard(
+    orders: Path, job: LabelJob
+) -> None:
+    pulled: list[str] = []
+
+    def tasks() -> Iterator[ShardTask]:
+        for shard_id in shards:
+            pulled.append(shard_id)
+            yield ShardTask(shard_id)
+
+    shards = shards_of(job)
+    order(orders, shards[1], "raise")
+    errors = {}
+    for done, result in enumerate(ray_runner(TWO, OrderedWorker)(job, tasks(), Stop()), start=1):
+        assert len(pulled) <= done + 3 * 2  # two at each worker, and one ahead for each
+        errors[result.shard_id] = result.error
+    assert errors == {shard_id: "a bug of two lines" if shard_id == shards[1] else None for shard_id in shards}
+    assert len({pid for _, pid in begun(orders)}) == 2  # it goes on
+
+
+def test_silence_ends_the_run_with_the_name_of_the_shard_and_its_place_but_slowness_does_not(
+    orders: Path, job: LabelJob
+) -> None:
+    """The first shard takes six seconds, in which its worker says that images are done."""
+    slow, hung, *_ = shards_of(job)
+    order(orders, slow, "creep")
+    order(orders, hung, "hang")
+    runner = ray_runner(RayOptions(1, 1, watchdog_s=4), OrderedWorker)(job, map(ShardTask, (slow, hung)), Stop())
+    assert next(runner) == ShardResult(slow, labelled=1)
+    silent = rf"no Ray worker has done anything for 4 s; look at shard {hung} on node [\d.]+, process \d+$"
+    with pytest.raises(RunError, match=silent):
+        next(runner)
+
+
+def test_after_a_stop_what_was_begun_is_finished_and_the_next_one_does_not_begin(
+    orders: Path, job: LabelJob, store: Path
+) -> None:
+    (orders / "all").write_text("slow")
+    stop = Stop(grace_s=60)
+
+    def request() -> None:
+        while not begun(orders):
+            time.sleep(0.05)
+        time.sleep(0.5)  # half way
+        stop.request()
+
+    threading.Thread(target=request).start()
+    tasks = (ShardTask(shard_id) for shard_id in shards_of(job))
+    done = [result.shard_id for result in ray_runner(replace(TWO, workers=1), OrderedWorker)(job, tasks, stop)]
+    committed = [path.stem for path in (store / "commits").glob("0000-*.json")]
+    assert done == [shard_id for shard_id, _ in begun(orders)] == committed
+    assert len(done) == 1
+
+
+def test_the_grace_ends_what_does_not_end(orders: Path, job: LabelJob) -> None:
+    (orders / "all").write_text("hang")
+    stop = Stop(grace_s=1)
+
+    def request() -> None:
+        while not begun(orders):
+            time.sleep(0.05)
+        stop.request()
+
+    threading.Thread(target=request).start()
+    assert list(ray_runner(TWO, OrderedWorker)(job, (ShardTask(shard) for shard in shards_of(job)), stop)) == []
+    assert stop.seconds_left() == 0
+
+
+def test_no_room_for_any_worker_is_one_line(cluster: Any, job: LabelJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_module, "START_S", 2.0)
+    wants = "each wants 64 CPUs and 0 GPUs, the cluster has 3 nodes with 2 CPUs and 0 GPUs in all"
+    with pytest.raises(RunError, match=rf"^no Ray worker has started in 2 s: {wants}$"):
+        run(job, replace(TWO, cpus_per_worker=64))
+
+
+def test_workers_with_another_depthsieve_are_refused(
+    cluster: Any, job: LabelJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_module, "__version__", "99.0")
+    says = rf"it has depthsieve {depthsieve.__version__}, this run 99\.0; give every node the same$"
+    with pytest.raises(RunError, match=rf"^the Ray worker on node [\d.]+, process \d+: {says}"):
+        run(job)
+
+
+@pytest.mark.parametrize("hidden", ["store", "photos"])
+def test_workers_that_see_neither_store_nor_images_are_named(
+    cluster: Any, job: LabelJob, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, hidden: str
+) -> None:
+    """Below ``/proc/self/cwd`` each process sees its own working folder, as each node sees its own disks."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(photos)
+    mine = Path("/proc/self/cwd") / hidden
+    if hidden == "store":
+        unseen, says = replace(job, store=str(mine)), f"{mine} is not a label store"
+    else:
+        unseen, says = replace(job, sources=(("default", str(mine)),)), f"it does not see the images in {mine}; mount"
+    tasks = iter([ShardTask(shard_id) for shard_id in shards_of(job)])
+    with pytest.raises(RunError, match=rf"^the Ray worker on node [\d.]+, process \d+: {says}"):
+        list(ray_runner(TWO)(unseen, tasks, Stop()))
