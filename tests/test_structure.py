@@ -37,7 +37,7 @@ ONLY_IN = {
     "duckdb": "depthsieve.core.spill depthsieve.curation.where",
     "faiss": "depthsieve.curation.neighbours",
     "matplotlib": "depthsieve.evaluation.figures",
-    "depthsieve_cli": "depthsieve_cli",
+    "depthsieve_cli": "depthsieve_cli depthsieve.__main__",
 }
 
 HEAVY = (

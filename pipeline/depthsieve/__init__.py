@@ -9,6 +9,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from depthsieve.core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from depthsieve.core.stopping import Stop
     from depthsieve.curation.curating import CurateSummary, curate
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from depthsieve.teachers import load_teacher
     from depthsieve.training import PseudoLabelDataset
     from depthsieve.training.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CurateSettings",

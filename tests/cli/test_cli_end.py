@@ -52,7 +52,7 @@ def test_an_error_nobody_expected_is_exit_code_1() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_output_that_finds_no_room_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:
-        done = run("-m", "depthsieve_cli", "teachers", stdout=full)
+        done = run("-m", "depthsieve", "teachers", stdout=full)
     assert (done.returncode, done.stderr) == (1, "Error: no space is left where the output goes\n")
 
 
@@ -60,5 +60,5 @@ def test_output_that_nobody_reads_is_no_traceback() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as pipe:
-        done = run("-m", "depthsieve_cli", "teachers", stdout=pipe)
+        done = run("-m", "depthsieve", "teachers", stdout=pipe)
     assert (done.returncode, done.stderr) == (1, "")

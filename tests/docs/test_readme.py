@@ -20,7 +20,7 @@ def test_the_training_example_is_ten_lines_and_runs(tmp_path: Path) -> None:
     lines = [line for line in example.splitlines() if line.strip()]
     assert len(lines) == 10
     write_photos(tmp_path / "photos", 9)
-    for arguments in (["-m", "depthsieve_cli", "label", "photos", "labels", "--teacher", "tiny"], ["-c", example]):
+    for arguments in (["-m", "depthsieve", "label", "photos", "labels", "--teacher", "tiny"], ["-c", example]):
         done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
     masked = re.fullmatch(r"masked (\d+\.\d)% of the pixels, last loss (\d+\.\d+)\n", done.stdout)

@@ -111,7 +111,7 @@ class World:
     def command(self, store: Path | str, *options: str) -> list[str]:
         """The same run as a command line."""
         numbers = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
-        start = [sys.executable, "-m", "depthsieve_cli", "label", str(self.photos), str(store)]
+        start = [sys.executable, "-m", "depthsieve", "label", str(self.photos), str(store)]
         return [*start, "--teacher", str(self.teacher), *numbers, *options]
 
     def resume(self, store: Path, tally: Tally, **options: Any) -> None:

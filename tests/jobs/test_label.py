@@ -563,7 +563,7 @@ def test_two_runs_on_one_store(tmp_path: Path, teacher: str) -> None:
 
 
 def command(source: Path, store: Path, teacher: str, *options: str) -> list[str]:
-    start = [sys.executable, "-m", "depthsieve_cli", "label", str(source), str(store)]
+    start = [sys.executable, "-m", "depthsieve", "label", str(source), str(store)]
     return [*start, "--teacher", teacher, "--batch-size", "2", "--threads", "1", *options]
 
 

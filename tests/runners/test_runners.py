@@ -93,7 +93,7 @@ def test_ray_gives_the_bytes_of_the_local_runner_and_leaves_nothing(
 @pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, teacher: Path) -> None:
     photos = write_photos(tmp_path / "photos", 1)
-    command = [sys.executable, "-m", "depthsieve_cli", "label", str(photos), str(tmp_path / "store")]
+    command = [sys.executable, "-m", "depthsieve", "label", str(photos), str(tmp_path / "store")]
     options = ["--teacher", str(teacher), "--batch-size", "1", "--address", "nonsense"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1

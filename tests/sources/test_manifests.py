@@ -418,7 +418,7 @@ for _ in range(2):
     ran = subprocess.run([sys.executable, "-c", script], input=names, capture_output=True, check=True)
     wanted = str([f"default/photo {number}.png" for number in range(3)])
     assert ran.stdout.decode().splitlines() == [wanted, wanted]
-    command = [sys.executable, "-m", "depthsieve_cli", "label", "-", "labels", "--teacher", teacher, "--root", "photos"]
+    command = [sys.executable, "-m", "depthsieve", "label", "-", "labels", "--teacher", teacher, "--root", "photos"]
     names = b"photos/photo 0.png\nphotos/photo 1.png\n"  # as `find photos` writes them
     command += ["--batch-size", "2", "--threads", "1"]
     ran = subprocess.run(command, input=names, capture_output=True, cwd=tmp_path)

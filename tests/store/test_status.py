@@ -121,7 +121,7 @@ def test_looking_changes_nothing_and_looking_again_reads_only_what_is_new(
 
 def test_beside_a_run_it_sees_who_works_and_how_far(tmp_path: Path, teacher: str) -> None:
     photos, store = write_photos(tmp_path / "photos", 40), tmp_path / "store"
-    start = [sys.executable, "-m", "depthsieve_cli", "label", str(photos), str(store), "--teacher", teacher]
+    start = [sys.executable, "-m", "depthsieve", "label", str(photos), str(store), "--teacher", teacher]
     process = subprocess.Popen(
         [*start, "--batch-size", "1", "--threads", "1", "--shard-size", "1"],
         stderr=subprocess.DEVNULL,

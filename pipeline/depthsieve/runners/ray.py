@@ -14,10 +14,10 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
-from depthsieve import __version__
 from depthsieve.core.errors import RunError
 from depthsieve.core.records import LabelJob, ShardResult, ShardTask
 from depthsieve.core.stopping import Stop
+from depthsieve.core.version import __version__
 from depthsieve.runners import Runner
 from depthsieve.runners.ledger import Death, Ledger
 from depthsieve.runners.ray_session import connected, current_offer, one_line

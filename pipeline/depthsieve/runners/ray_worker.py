@@ -12,10 +12,10 @@ from pathlib import Path
 import ray
 from ray.exceptions import ActorDiedError, RayError, WorkerCrashedError
 
-from depthsieve import __version__
 from depthsieve.core.errors import DepthsieveError
 from depthsieve.core.records import LabelJob, ShardResult
 from depthsieve.core.stopping import Abandoned, Stop
+from depthsieve.core.version import __version__
 from depthsieve.labelling.isolation import label_isolated
 from depthsieve.labelling.shard import ShardLabeller, Watch
 from depthsieve.runners.ledger import Death

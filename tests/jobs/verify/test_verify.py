@@ -339,7 +339,7 @@ def test_the_command(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_verify_runs_beside_a_labelling_run(made: Path, tmp_path: Path) -> None:
     """What is in flight is no damage."""
     photos, store = write_photos(tmp_path / "photos", 30), tmp_path / "store"
-    start = [sys.executable, "-m", "depthsieve_cli", "label", str(photos), str(store), "--teacher"]
+    start = [sys.executable, "-m", "depthsieve", "label", str(photos), str(store), "--teacher"]
     options = [str(made / "teacher"), "--batch-size", "1", "--threads", "1", "--shard-size", "1"]
     process = subprocess.Popen([*start, *options], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     reports = []

@@ -1,5 +1,0 @@
-"""``python -m depthsieve_cli`` is the ``depthsieve`` command."""
-
-from depthsieve_cli.main import entry
-
-entry()
