@@ -31,8 +31,8 @@ DEFAULTS = DemoSettings()
 def demo(out: Path, scenes: int, seed: int, steps: int, teacher: str, as_json: bool) -> None:
     """Show the whole way on rendered scenes: label them, judge the labels, train a student on them, write a page."""
     settings = DemoSettings(scenes, seed, steps, teacher)
+    from depthsieve.demo.page import label_rows, student_rows
     from depthsieve.demo.run import run_demo  # torch and transformers take seconds
-    from depthsieve.report.demo_page import label_rows, student_rows
 
     result = run_demo(out, progress=not as_json, settings=settings)
     if as_json:

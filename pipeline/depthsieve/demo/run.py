@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from depthsieve.core.errors import RunError, UsageError
 from depthsieve.core.threads import torch_threads
+from depthsieve.demo.page import Accuracy, DemoResult, SceneMaps, StudentScore, write_page
 from depthsieve.demo.settings import HEIGHT, WIDTH, DemoSettings
 from depthsieve.demo.student import Student, train_student
 from depthsieve.evaluation.metrics import (
@@ -38,7 +39,6 @@ from depthsieve.evaluation.metrics import (
     pixel_errors,
 )
 from depthsieve.jobs.label import label
-from depthsieve.report.demo_page import Accuracy, DemoResult, SceneMaps, StudentScore, write_page
 from depthsieve.report.sheet import contact_sheet, label_panels
 from depthsieve.scenes import render_scene
 from depthsieve.store import Store, open_store
