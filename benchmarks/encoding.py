@@ -30,10 +30,10 @@ import torch
 from numcodecs import Blosc, GZip, Zstd
 from numpy.typing import NDArray
 
+from depthsieve.core.encodings import EARLIER_ENCODINGS, ENCODINGS
 from depthsieve.images.decode import decode
 from depthsieve.labelling.batch import predict_labels, reliability_codes
 from depthsieve.reliability.masking import threshold_code
-from depthsieve.store import schema
 from depthsieve.store.stored_images import to_label_shape
 from depthsieve.teachers import load_teacher
 
@@ -73,8 +73,8 @@ def png() -> Codec:
 
 def codecs() -> dict[str, Codec]:
     """All that are compared, the encodings of ours first."""
-    named = {f"**{name}**: {one.codec} {one.level}": one for name, one in schema.ENCODINGS.items()}
-    named |= {f"earlier: {one.codec} {one.level}": one for one in schema.EARLIER_ENCODINGS}
+    named = {f"**{name}**: {one.codec} {one.level}": one for name, one in ENCODINGS.items()}
+    named |= {f"earlier: {one.codec} {one.level}": one for one in EARLIER_ENCODINGS}
     found = {name: plain(Blosc(one.codec, one.level, Blosc.SHUFFLE)) for name, one in named.items()}
     for codec, level, shuffle in (
         ("zstd", 1, "shuffle"),
@@ -188,7 +188,7 @@ def print_precisions(depths: Sequence[Array], pixels: int) -> None:
 
 def print_bits(codes: Sequence[Array], pixels: int) -> None:
     """A table of bits of code: what they weigh and what they mask."""
-    blosc = {name: Blosc(one.codec, one.level, Blosc.SHUFFLE) for name, one in schema.ENCODINGS.items()}
+    blosc = {name: Blosc(one.codec, one.level, Blosc.SHUFFLE) for name, one in ENCODINGS.items()}
     titles = " | ".join(f"{name}, bytes a pixel" for name in blosc)
     print(f"\n| code | {titles} | image: mean (least) | batch | data set | crops: mean (spread) |")
     print("| --- " * (5 + len(blosc)) + "|")

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from depthsieve.planning.options import ENCODINGS, SIGNALS, LabelOptions
+from depthsieve.core.encodings import ENCODINGS
+from depthsieve.planning.options import SIGNALS, LabelOptions
 
 DEFAULTS = LabelOptions()
 
@@ -61,7 +62,7 @@ PLANNING = (
     ),
     click.option(
         "--encoding",
-        type=click.Choice(ENCODINGS),
+        type=click.Choice(tuple(ENCODINGS)),
         help="How labels are packed. small: a fifth fewer bytes, far longer to write, longer to read.  [default: the "
         "store's, else fast]",
     ),

@@ -11,11 +11,11 @@ import pytest
 import zarr
 from storemaker import Picture, make_store
 
+from depthsieve.core.tables import PLAN_SCHEMA, REJECTED_SCHEMA
 from depthsieve.reliability.masking import threshold_code
 from depthsieve.store import Store, schema
 from depthsieve.store.create import write_index
 from depthsieve.store.index import SCHEMA
-from depthsieve.store.plan import PLAN_SCHEMA, REJECTED_SCHEMA
 
 TEXT = (Path(__file__).parents[2] / "docs" / "store_format.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)

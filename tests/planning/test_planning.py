@@ -17,6 +17,7 @@ from storemaker import PROFILE, SPEC, make_shards
 from depthsieve.core import spill
 from depthsieve.core.errors import ImageRejected, RunError
 from depthsieve.core.records import ImageRecord, Shape, TeacherRequest
+from depthsieve.core.tables import PLAN_SCHEMA, REJECTED_SCHEMA
 from depthsieve.planning.draft import IMAGES_SCHEMA, draft_batches
 from depthsieve.planning.options import LabelOptions
 from depthsieve.planning.request import Workforce, write_generation
@@ -24,7 +25,7 @@ from depthsieve.planning.sharding import cut_shards
 from depthsieve.storage import open_root
 from depthsieve.store import plan
 from depthsieve.store.create import open_or_create
-from depthsieve.store.plan import PLAN_SCHEMA, REJECTED_SCHEMA, PlannedShard
+from depthsieve.store.plan import PlannedShard
 from depthsieve.teachers import load_teacher
 
 

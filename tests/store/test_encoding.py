@@ -5,26 +5,27 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import zarr
 from labelled import decided_bytes, job_of, small_teacher, unlabelled_copy, write_photos
 
 import depthsieve
+from depthsieve.core.encodings import EARLIER_ENCODINGS, ENCODINGS, EncodingName
 from depthsieve.core.errors import StoreMismatch, UsageError
 from depthsieve.jobs.verify.repair import verify
 from depthsieve.labelling.isolation import label_isolated
 from depthsieve.labelling.shard import label_spec
-from depthsieve.planning.options import ENCODINGS, LabelOptions
+from depthsieve.planning.options import LabelOptions
 from depthsieve.storage import open_root
-from depthsieve.store import Store, open_store, schema
+from depthsieve.store import Store, open_store
 from depthsieve.store.create import open_or_create
 from depthsieve.teachers import load_teacher
 from depthsieve_cli.main import main
 
 SETTINGS: dict[str, Any] = {"batch_size": 2, "threads": 1, "shard_size": 3, "progress": False}
-(EARLIER,) = schema.EARLIER_ENCODINGS
+(EARLIER,) = EARLIER_ENCODINGS
 PACKED = {"fast": ("lz4hc", 5), "small": ("zstd", 9), "earlier": ("zstd", 3)}
 
 
@@ -74,7 +75,7 @@ def test_new_stores_are_fast_and_the_names_are_those_of_the_options(made: Path, 
     shutil.copytree(made / "fast", tmp_path / "fast")
     shutil.rmtree(tmp_path / "fast" / "layers" / "again")
     assert decided_bytes(tmp_path / "plain") == decided_bytes(tmp_path / "fast")
-    assert tuple(schema.ENCODINGS) == ENCODINGS
+    assert get_args(EncodingName) == tuple(ENCODINGS)
 
 
 def test_labels_are_the_same_in_every_encoding_and_small_is_smaller(made: Path) -> None:
@@ -135,7 +136,7 @@ def test_the_command_line_has_the_choice(made: Path, tmp_path: Path, monkeypatch
     with pytest.raises(SystemExit) as exit_info:
         main()
     assert exit_info.value.code == 0
-    assert open_store(tmp_path / "new").spec.encoding == schema.ENCODINGS["small"].text
+    assert open_store(tmp_path / "new").spec.encoding == ENCODINGS["small"].text
 
 
 def test_what_cannot_be_meant_is_refused() -> None:

@@ -13,11 +13,12 @@ from storemaker import SPEC, add_planned
 
 from depthsieve.core.errors import StoreDamaged
 from depthsieve.core.records import ImageRecord, RejectedImage, Shard, seal
+from depthsieve.core.tables import REJECTED_SCHEMA
 from depthsieve.planning.draft import IMAGES_SCHEMA, draft_batches
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.create import open_or_create, write_index
-from depthsieve.store.plan import REJECTED_SCHEMA, PlannedShard
+from depthsieve.store.plan import PlannedShard
 from depthsieve.store.standing import Again, known_files, standing
 
 

@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 
 from depthsieve.core.records import ImageRecord, RejectedImage
+from depthsieve.core.tables import IMAGES_SCHEMA, REJECTED_SCHEMA
 from depthsieve.sources import Source
 from depthsieve.sources.scan import scan_to
-from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA
 
 
 @dataclass(frozen=True)

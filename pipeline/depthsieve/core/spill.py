@@ -32,12 +32,9 @@ _SQL_TYPES = {
     pa.int64(): "BIGINT",
     pa.uint64(): "UBIGINT",
     pa.float32(): "FLOAT",
+    pa.list_(pa.string()): "VARCHAR[]",
+    pa.list_(pa.int32()): "INTEGER[]",
 }
-
-
-def sql_columns(schema: pa.Schema) -> str:
-    """The columns of a schema as ``CREATE TABLE`` wants them."""
-    return ", ".join(f"{field.name} {_SQL_TYPES[field.type]}" for field in schema)
 
 
 def read_parquet(file: Path | pa.NativeFile) -> Iterator[pa.Table]:
@@ -91,6 +88,12 @@ class SpillDatabase:
         """Execute a statement."""
         with self._named():
             self._connection.execute(sql)
+
+    def create(self, table: str, columns: pa.Schema, **defaults: str) -> None:
+        """Create an empty table; ``defaults`` are SQL values of columns that rows may be inserted without."""
+        given = {name: f" DEFAULT {value}" for name, value in defaults.items()}
+        listed = ", ".join(f"{one.name} {_SQL_TYPES[one.type]}{given.get(one.name, '')}" for one in columns)
+        self.run(f"CREATE TABLE {table} ({listed})")
 
     def insert(self, table: str, rows: pa.Table) -> None:
         """Append rows to a table; columns go by name."""

@@ -18,23 +18,25 @@ from tqdm.auto import tqdm
 from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.core.spill import SpillDatabase, read_parquet, spill_database
+from depthsieve.core.tables import CHANGED, IMAGES_SCHEMA, OTHER_CONTENT, PLAN_SCHEMA, REJECTED_SCHEMA, REMOVED_SCHEMA
 from depthsieve.planning.options import LabelOptions
 from depthsieve.sources import Listed, Source
-from depthsieve.sources.scan import CHANGED, Scan
+from depthsieve.sources.scan import Scan
 from depthsieve.store import Store
 from depthsieve.store.index import stream_index
-from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA
 from depthsieve.store.times import SCHEMA as TIMES_SCHEMA
 from depthsieve.store.times import add_times
-
-OTHER_CONTENT = pa.field("content", pa.bool_())
-"""Whether it is the content of an image alone that has changed, and neither its size nor its time."""
 
 AT_A_TIME = 1 << 12
 """Files whose contents are compared before what came of it is written."""
 
 _TOUCHED = "touched.parquet"
-_LABELLED = "id VARCHAR, shard VARCHAR, row INTEGER, size BIGINT, mtime_ns BIGINT, generation INTEGER"
+_CHANGED = ["id", "size", "mtime_ns"]
+_LABELLED = pa.schema([*TIMES_SCHEMA, *map(PLAN_SCHEMA.field, ("shard", "row"))])
+_FOUND = {
+    "images": pa.schema([*IMAGES_SCHEMA, CHANGED, OTHER_CONTENT]),
+    "rejected": pa.schema([*REJECTED_SCHEMA, CHANGED, OTHER_CONTENT]),
+}
 _JOINED = """
 CREATE TABLE compared AS
 SELECT labelled.id, shard, row, generation, labelled.size, coalesce(changed.mtime_ns, labelled.mtime_ns) AS mtime_ns,
@@ -43,16 +45,6 @@ FROM labelled LEFT JOIN changed USING (id)
 WHERE changed.size = labelled.size"""
 _NOT_LISTED = "(changed.id IS NULL AND labelled.id NOT IN (SELECT id FROM others))"
 _COMPARED = "SELECT * FROM compared ORDER BY shard, row"
-_TABLES = """
-CREATE TABLE images (
-    id VARCHAR, size BIGINT, mtime_ns BIGINT, width INTEGER, height INTEGER, orientation TINYINT, changed BOOLEAN,
-    content BOOLEAN DEFAULT false
-);
-CREATE TABLE rejected (
-    id VARCHAR, size BIGINT, mtime_ns BIGINT, reason VARCHAR, changed BOOLEAN, content BOOLEAN DEFAULT false
-);
-CREATE TABLE same (id VARCHAR);
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +86,9 @@ def compare_contents(scan: Scan, store: Store, sources: Sequence[Source], everyt
         # Two, since rows of one are read while rows are added to the other.
         joined, found = (stack.enter_context(spill_database(folder / name)) for name in ("joined", "found"))
         total = _join(joined, scan, store, list(by_name), everything)
-        found.run(_TABLES)
+        for name, whole in _FOUND.items():
+            found.create(name, whole)
+        found.create("same", REMOVED_SCHEMA)
         found.append("images", scan.images())
         found.append("rejected", scan.rejected())
         pool = stack.enter_context(ThreadPoolExecutor(max(source.at_once for source in sources)))
@@ -123,12 +117,13 @@ def compare_contents(scan: Scan, store: Store, sources: Sequence[Source], everyt
 
 def _join(joined: SpillDatabase, scan: Scan, store: Store, names: Sequence[str], everything: bool) -> int:
     """Make the table of files that are to be compared; returns how many they are."""
-    joined.run(f"CREATE TABLE labelled ({_LABELLED}); CREATE TABLE others (id VARCHAR);")
-    joined.run("CREATE TABLE changed (id VARCHAR, size BIGINT, mtime_ns BIGINT)")
+    joined.create("labelled", _LABELLED)
+    joined.create("others", REMOVED_SCHEMA)
+    joined.create("changed", pa.schema(list(map(PLAN_SCHEMA.field, _CHANGED))))
     with spill_database(scan.folder / "contents" / "index") as sorting:
         joined.append("labelled", _labelled(stream_index(store, sorting, features=False), names))
     for table in scan.images():
-        joined.insert("changed", table.filter(table[CHANGED.name]).select(["id", "size", "mtime_ns"]))
+        joined.insert("changed", table.filter(table[CHANGED.name]).select(_CHANGED))
     for table in itertools.chain(scan.rejected(), scan.gone(), _pending(store)):
         joined.insert("others", table.select(["id"]))
     joined.run(_JOINED + (f" OR {_NOT_LISTED}" if everything else ""))
@@ -147,9 +142,7 @@ def _labelled(index: Iterable[pa.Table], names: Sequence[str]) -> Iterator[pa.Ta
     for table in index:
         mine = [pc.starts_with(table["id"], f"{name}/") for name in names]
         labelled = pc.equal(table["status"], "labelled")
-        yield table.filter(pc.and_(labelled, functools.reduce(pc.or_, mine))).select(
-            ["id", "shard", "row", "size", "mtime_ns", "generation"]
-        )
+        yield table.filter(pc.and_(labelled, functools.reduce(pc.or_, mine))).select(_LABELLED.names)
 
 
 def _pending(store: Store) -> Iterator[pa.Table]:
@@ -189,8 +182,7 @@ def _look(sources: Mapping[str, Source], one: _Compared) -> ImageRecord | Reject
 
 def _write_anew(scan: Scan, found: SpillDatabase) -> None:
     """Write the scan's tables anew, and count."""
-    for name, schema in (("images", IMAGES_SCHEMA), ("rejected", REJECTED_SCHEMA)):
-        whole = schema.append(CHANGED).append(OTHER_CONTENT)
+    for name, whole in _FOUND.items():
         columns, count = ", ".join(whole.names), 0
         with pq.ParquetWriter(scan.folder / "anew.parquet", whole) as writer:
             for table in found.read(f"SELECT {columns} FROM {name} WHERE id NOT IN (SELECT id FROM same) ORDER BY id"):

@@ -14,9 +14,9 @@ import pyarrow as pa
 from depthsieve.core.errors import ImageRejected, RunError
 from depthsieve.core.records import ImageRecord, Shape
 from depthsieve.core.spill import SpillDatabase, spill_database
+from depthsieve.core.tables import CHANGED, IMAGES_SCHEMA, OTHER_CONTENT, PLAN_SCHEMA, REJECTED_SCHEMA, REMOVED_SCHEMA
 from depthsieve.planning.sharding import count_shards, cut_shards
 from depthsieve.store import Store
-from depthsieve.store.plan import IMAGES_SCHEMA, PLAN_SCHEMA, REJECTED_SCHEMA, REMOVED_SCHEMA
 from depthsieve.store.standing import Again, known_files
 
 ROOM_PER_IMAGE = 100
@@ -25,18 +25,11 @@ ROOM_PER_IMAGE = 100
 KEPT_SIZES = 1 << 16
 """Sizes of images whose label shape is kept in mind."""
 
-_TABLES = """
-CREATE TABLE images (
-    id VARCHAR, size BIGINT, mtime_ns BIGINT, width INTEGER, height INTEGER, orientation TINYINT,
-    label_height INTEGER, label_width INTEGER, changed BOOLEAN DEFAULT false, content BOOLEAN DEFAULT false,
-    action VARCHAR DEFAULT 'add'
-);
-CREATE TABLE rejected (id VARCHAR, size BIGINT, mtime_ns BIGINT, reason VARCHAR, changed BOOLEAN DEFAULT false,
-    content BOOLEAN DEFAULT false
-);
-CREATE TABLE known (id VARCHAR, size BIGINT, mtime_ns BIGINT, reason VARCHAR, generation INTEGER);
-CREATE TABLE gone (id VARCHAR);
-"""
+_IMAGES = pa.schema(
+    [*IMAGES_SCHEMA, *map(PLAN_SCHEMA.field, ("label_height", "label_width", "action")), CHANGED, OTHER_CONTENT]
+)
+_REJECTED = pa.schema([*REJECTED_SCHEMA, CHANGED, OTHER_CONTENT])
+_KNOWN = REJECTED_SCHEMA.append(pa.field("generation", pa.int32()))
 _LEFT = "DELETE FROM {table} WHERE NOT changed AND id IN (SELECT id FROM known)"
 _NEWEST = """
 CREATE TABLE newest AS
@@ -64,8 +57,8 @@ class PlannedNow:
 @dataclass(frozen=True)
 class Draft:
     """What a new generation would hold. ``buckets`` counts the images of each label shape; ``rejected`` are the files
-    that are refused (:data:`depthsieve.store.plan.REJECTED_SCHEMA`), ``gone`` the ids that leave the store, both by id.
-    ``changed`` counts images that are labelled again since their file has changed.
+    that are refused (:data:`~depthsieve.core.tables.REJECTED_SCHEMA`), ``gone`` the ids that leave the store; both are
+    sorted by id. ``changed`` counts images that are labelled again since their file has changed.
     """
 
     buckets: Mapping[Shape, int]
@@ -129,9 +122,9 @@ def draft_batches(
 ) -> Iterator[Draft]:
     """Draft a generation of what a source holds and the ``store``, if there is one, does not know.
 
-    ``images`` are tables of :data:`depthsieve.store.plan.IMAGES_SCHEMA` and ``rejected`` of
-    :data:`depthsieve.store.plan.REJECTED_SCHEMA`, in any order; an id comes at most once. Where a column ``changed`` is
-    true, the store knows the image, but with another file: it is planned as a "replace" row, unless the store knows
+    ``images`` are tables of :data:`~depthsieve.core.tables.IMAGES_SCHEMA` and ``rejected`` of
+    :data:`~depthsieve.core.tables.REJECTED_SCHEMA`, in any order; an id comes at most once. Where a column ``changed``
+    is true, the store knows the image, but with another file: it is planned as a "replace" row, unless the store knows
     that file by now; of one whose column ``content`` is true only the content is another. ``label_shape`` gives the (H,
     W) for a height and width, or raises :class:`ImageRejected`: then the image is rejected with that reason. Images
     among ``again`` count as not known; those of them that failed or were rejected, are not found and for which
@@ -142,7 +135,11 @@ def draft_batches(
     """
     again = again or Again()
     with spill_database(folder) as database:
-        database.run(_TABLES)
+        unchanged = {CHANGED.name: "false", OTHER_CONTENT.name: "false"}
+        database.create("images", _IMAGES, action="'add'", **unchanged)
+        database.create("rejected", _REJECTED, **unchanged)
+        database.create("known", _KNOWN)
+        database.create("gone", REMOVED_SCHEMA)
         database.append("images", _shaped(_selected(images, IMAGES_SCHEMA.names), label_shape, database))
         database.append("rejected", _selected(rejected, REJECTED_SCHEMA.names))
         database.append("gone", (table.select(["id"]) for table in gone))
@@ -164,7 +161,7 @@ def draft_batches(
 def _selected(tables: Iterable[pa.Table], columns: list[str]) -> Iterator[pa.Table]:
     """Those columns, and which of the images have changed where that is told."""
     for table in tables:
-        yield table.select([*columns, *({"changed", "content"} & set(table.column_names))])
+        yield table.select([*columns, *({CHANGED.name, OTHER_CONTENT.name} & set(table.column_names))])
 
 
 def _leave_out_known(database: SpillDatabase, store: Store, again: Again) -> None:
@@ -176,7 +173,7 @@ def _leave_out_known(database: SpillDatabase, store: Store, again: Again) -> Non
         database.run(_PLANNED_SINCE.format(table=table))
     database.run(_REPLACES)
     if again.failed:
-        database.run("CREATE TABLE failed (id VARCHAR)")
+        database.create("failed", REMOVED_SCHEMA)
         database.append("failed", [pa.table({"id": pa.array(sorted(again.failed), pa.string())})])
         database.run("UPDATE images SET action = 'replace' WHERE id IN (SELECT id FROM failed)")
     database.run("DROP TABLE known")
@@ -199,7 +196,7 @@ def _add_missing(database: SpillDatabase, candidates: Iterable[str]) -> None:
     """Add those of some ids that the source does not hold to what is gone."""
     listed = sorted(candidates)
     if listed:
-        database.run("CREATE TABLE candidates (id VARCHAR)")
+        database.create("candidates", REMOVED_SCHEMA)
         database.append("candidates", [pa.table({"id": pa.array(listed, pa.string())})])
         found = "SELECT id FROM images UNION ALL SELECT id FROM rejected"
         database.run(f"INSERT INTO gone SELECT id FROM candidates WHERE id NOT IN ({found})")

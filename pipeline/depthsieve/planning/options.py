@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from depthsieve.core.encodings import ENCODINGS, EncodingName
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import DatasetNote, ImageFailure
 
-ENCODINGS = ("fast", "small")
 SIGNALS = ("flip", "lowres", "photometric", "teachers", "native", "edges", "none")
 
 
@@ -38,7 +38,7 @@ class LabelOptions:
     signals: str = "flip"
     second_teacher: str | None = None
     keep_signals: bool = False
-    encoding: Literal["fast", "small"] | None = None
+    encoding: EncodingName | None = None
     store_images: bool = False
     image_quality: int | None = None
     max_tokens: int = 16384

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from depthsieve.core.encodings import ENCODINGS
 from depthsieve.core.errors import RunError, SourceError, StoreNotFound, UsageError
 from depthsieve.core.processes import cores
 from depthsieve.core.records import DatasetNote, NumericsProfile, TeacherRequest
@@ -21,7 +22,7 @@ from depthsieve.store import Store, open_store
 from depthsieve.store.create import add_generation
 from depthsieve.store.layer_kinds import IMAGES, SIGNALS
 from depthsieve.store.layers import find_layer
-from depthsieve.store.schema import ENCODING, ENCODINGS, encoding_of
+from depthsieve.store.schema import ENCODING, encoding_of
 from depthsieve.store.standing import Again
 from depthsieve.store.stored_images import QUALITY, quality_of
 from depthsieve.teachers import EMBEDDED, Teacher, find_preset, resolve_device

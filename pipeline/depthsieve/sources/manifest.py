@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 
 from depthsieve.core.errors import SourceError, UsageError
 from depthsieve.core.records import DatasetNote, RejectedImage
-from depthsieve.core.spill import SpillDatabase, read_parquet, spill_database, sql_columns
+from depthsieve.core.spill import SpillDatabase, read_parquet, spill_database
+from depthsieve.core.tables import CHANGED, IMAGES_SCHEMA, REJECTED_SCHEMA
 from depthsieve.planning.options import LabelOptions
 from depthsieve.sources import Listed, Source, reopen_source
-from depthsieve.sources.scan import CHANGED, CONTENT, Scan, Tally
-from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA
+from depthsieve.sources.scan import CONTENT, Scan, Tally
 
 KEY = b"depthsieve_manifest"
 FORMAT = 1
@@ -123,7 +123,7 @@ _STAMP = ("id", "size", "mtime_ns")
 
 def _against_known(database: SpillDatabase, manifest: Manifest, tally: Tally) -> Iterator[pa.Table]:
     """The rows of a manifest that are new to a store, or stand there with another size or time."""
-    database.run(f"CREATE TABLE listed ({sql_columns(IMAGES_SCHEMA)})")
+    database.create("listed", IMAGES_SCHEMA)
     database.append("listed", (table.select(IMAGES_SCHEMA.names) for table in read_parquet(manifest.path)))
     joined = "listed LEFT JOIN newest ON listed.id = newest.id"
     same = "newest.id IS NOT NULL AND size = known_size AND mtime_ns = known_mtime_ns"

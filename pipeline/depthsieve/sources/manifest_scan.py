@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 from depthsieve.core.errors import SourceError, UsageError
 from depthsieve.core.processes import Process, is_alive
 from depthsieve.core.records import DatasetNote, ImageFailure
-from depthsieve.core.spill import read_parquet, spill_database, sql_columns
+from depthsieve.core.spill import read_parquet, spill_database
+from depthsieve.core.tables import CHANGED, REJECTED_SCHEMA
 from depthsieve.planning.options import ScanOptions, ScanSummary
 from depthsieve.sources import Source, open_source
 from depthsieve.sources.manifest import FORMAT, KEY, MANIFEST_SCHEMA, open_manifest, rejected_path
 from depthsieve.sources.recipes import Dataset, load_dataset
-from depthsieve.sources.scan import CHANGED, ScanBatch, ScanSettings, Tally, scan_batches
+from depthsieve.sources.scan import ScanBatch, ScanSettings, Tally, scan_batches
 from depthsieve.storage.local import sync
-from depthsieve.store.plan import REJECTED_SCHEMA
 
 PART_SECONDS = 20.0
 """How much of a scan is done again after a kill, at most."""
@@ -265,7 +265,7 @@ def _mark_duplicates(images: Path, attempt: Path, schema: pa.Schema) -> Path:
     """The manifest again, each image with the first id, in their order, that has the same content."""
     path = attempt / "marked"
     with spill_database(attempt / "duplicates") as database:
-        database.run(f"CREATE TABLE images ({sql_columns(MANIFEST_SCHEMA)})")
+        database.create("images", MANIFEST_SCHEMA)
         database.append("images", read_parquet(images))
         database.run("CREATE TABLE firsts AS SELECT content_sha256, min(id) AS first FROM images GROUP BY ALL")
         columns = ", ".join(f"images.{field.name}" for field in list(MANIFEST_SCHEMA)[:-1])

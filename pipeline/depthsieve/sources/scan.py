@@ -22,11 +22,8 @@ from tqdm.auto import tqdm
 from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.core.spill import BATCH_ROWS, SpillDatabase, read_parquet, spill_database
+from depthsieve.core.tables import CHANGED, IMAGES_SCHEMA, REJECTED_SCHEMA
 from depthsieve.sources import UNKNOWN_SIZE, Listed, Passed, Source
-from depthsieve.store.plan import IMAGES_SCHEMA, REJECTED_SCHEMA
-
-CHANGED = pa.field("changed", pa.bool_())
-"""Whether an image is known, but not with this size and time. Null for one that is passed on as it is known."""
 
 CONTENT = pa.field("content_sha256", pa.string())
 """Lower-case hex sha256 of an image's bytes; null where nobody asked for it."""
@@ -42,14 +39,6 @@ LOOKED_AT = 1 << 13
 A_TASK = 32
 """Images that a thread opens one after the other."""
 
-_LISTED_SCHEMA = REJECTED_SCHEMA
-_TABLES = """
-CREATE TABLE listed (id VARCHAR, size BIGINT, mtime_ns BIGINT, reason VARCHAR);
-CREATE TABLE known (
-    id VARCHAR, size BIGINT, mtime_ns BIGINT, width INTEGER, height INTEGER, orientation TINYINT, reason VARCHAR,
-    content_sha256 VARCHAR, generation INTEGER
-);
-"""
 _JOINED = """
 SELECT listed.id, listed.size, listed.mtime_ns, listed.reason, known.id IS NOT NULL AS is_known,
     known.size AS known_size, known.mtime_ns AS known_mtime_ns, width, height, orientation,
@@ -155,7 +144,8 @@ def scan_batches(
     by_name = {source.name: source for source in sources}
     quiet = None if progress else True
     with spill_database(folder) as database, ThreadPoolExecutor(max(one.at_once for one in sources)) as pool:
-        database.run(_TABLES)
+        database.create("listed", REJECTED_SCHEMA)
+        database.create("known", KNOWN_SCHEMA)
         with tqdm(desc="list", unit=" files", disable=quiet, leave=False) as bar:
             database.append("listed", _listed(sources, tally.passed, settings.counts, bar))
         database.append("known", known)
@@ -183,11 +173,11 @@ def _listed(
                 continue
             rows.append(found)
             if len(rows) == BATCH_ROWS:
-                yield _table(rows, _LISTED_SCHEMA)
+                yield _table(rows, REJECTED_SCHEMA)
                 rows.clear()
             if len(rows) % 1024 == 0:
                 bar.update(1024)
-    yield _table(rows, _LISTED_SCHEMA)
+    yield _table(rows, REJECTED_SCHEMA)
 
 
 def _write_gone(database: SpillDatabase, names: Sequence[str], path: Path) -> int:

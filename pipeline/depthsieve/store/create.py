@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from depthsieve.core.errors import StoreDamaged, StoreError, StoreMismatch, StoreNotFound
 from depthsieve.core.records import DatasetNote, LabelSpec, NumericsProfile, TeacherRequest, seal, unseal
 from depthsieve.core.spill import spill_database
+from depthsieve.core.tables import REJECTED_SCHEMA, REMOVED_SCHEMA
 from depthsieve.storage import Root
 from depthsieve.storage.local import sync
 from depthsieve.store import index, plan, schema
@@ -164,8 +165,8 @@ def add_generation(
         listed.append(shards)
     shard_table = pa.concat_tables(listed)
     write(plan.table_name(number, "shards"), plan.encode_table(shard_table, plan.SHARDS_SCHEMA))
-    write(plan.table_name(number, "rejected"), plan.encode_table(rejected, plan.REJECTED_SCHEMA))
-    write(plan.table_name(number, "removed"), plan.encode_table(removed, plan.REMOVED_SCHEMA))
+    write(plan.table_name(number, "rejected"), plan.encode_table(rejected, REJECTED_SCHEMA))
+    write(plan.table_name(number, "removed"), plan.encode_table(removed, REMOVED_SCHEMA))
     generation = plan.Generation(
         number=number,
         fingerprint=store.fingerprint,

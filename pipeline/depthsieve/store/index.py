@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from depthsieve.core.errors import StoreDamaged, StoreError
 from depthsieve.core.records import unseal
-from depthsieve.core.spill import SpillDatabase, sql_columns
+from depthsieve.core.spill import SpillDatabase
 from depthsieve.store import schema
 from depthsieve.store.features import SCHEMA as FEATURES_SCHEMA
 from depthsieve.store.features import FeatureReader
@@ -102,7 +102,7 @@ def build_index(store: "Store", features: bool = True) -> pa.Table:
 def stream_index(store: "Store", database: SpillDatabase, features: bool = True) -> Iterator[pa.Table]:
     """The rows of :func:`build_index`, some at a time. ``database`` is an empty one, which holds what is sorted."""
     columns = SCHEMA if features else PLACES_SCHEMA
-    database.run(f"CREATE TABLE places ({sql_columns(columns)})")
+    database.create("places", columns)
     database.append("places", _all_rows(store, features))
     rows = database.read("SELECT * FROM places ORDER BY id, status = 'pending', generation DESC")
     yield from _first_of_each(table.cast(columns) for table in rows)

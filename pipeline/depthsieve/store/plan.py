@@ -19,32 +19,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from depthsieve.core.records import DatasetNote, ImageRecord, NumericsProfile, RejectedImage, Shard, TeacherRequest
+from depthsieve.core.tables import PLAN_SCHEMA, REJECTED_SCHEMA, REMOVED_SCHEMA
 
-PLAN_SCHEMA = pa.schema(
-    [
-        ("action", pa.string()),
-        ("shard", pa.string()),
-        ("row", pa.int32()),
-        ("id", pa.string()),
-        ("size", pa.int64()),
-        ("mtime_ns", pa.int64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("orientation", pa.int8()),
-        ("label_height", pa.int32()),
-        ("label_width", pa.int32()),
-    ]
-)
 SHARDS_SCHEMA = pa.schema([("images", pa.int32()), ("label_height", pa.int32()), ("label_width", pa.int32())])
-REJECTED_SCHEMA = pa.schema(
-    [("id", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("reason", pa.string())]
-)
-IMAGES_SCHEMA = pa.schema(
-    [PLAN_SCHEMA.field(name) for name in ("id", "size", "mtime_ns", "width", "height", "orientation")]
-)
-"""What is known of an image before it is planned: the fields of :class:`depthsieve.core.records.ImageRecord`."""
-REMOVED_SCHEMA = pa.schema([("id", pa.string())])
-
 PARENTS_SCHEMA = pa.schema([("parent_shards", pa.list_(pa.string())), ("parent_rows", pa.list_(pa.int32()))])
 """What the plan of a fused store has besides: where each parent's label lies that an image's is made of."""
 

@@ -35,7 +35,7 @@ def add_times(root: Root, touched: Iterable[pa.Table], database: SpillDatabase, 
 
     ``folder`` is one on a local disk. Raises :class:`OSError` where the store cannot be written.
     """
-    database.run("CREATE TABLE times (id VARCHAR, size BIGINT, mtime_ns BIGINT, generation INTEGER, now BOOLEAN)")
+    database.create("times", SCHEMA.append(pa.field("now", pa.bool_())))
     for tables, now in ((read_times(root), False), (touched, True)):
         database.append("times", (table.append_column("now", pa.array([now] * len(table))) for table in tables))
     path = folder / NAME

@@ -13,6 +13,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCname, BloscCodec, Crc32cCodec
 
+from depthsieve.core.encodings import Encoding
 from depthsieve.core.records import ImageFailure, Shard, seal, unseal
 from depthsieve.storage import Root
 from depthsieve.storage.local import list_folder, sync_folder
@@ -156,7 +157,7 @@ def write_array(
     spec: schema.ArraySpec,
     values: np.ndarray[Any, Any],
     attributes: dict[str, Any],
-    encoding: schema.Encoding,
+    encoding: Encoding,
 ) -> None:
     """Write one array of a group: a map with a chunk an image, anything else in one."""
     shape = values.shape

@@ -12,20 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from depthsieve.core.spill import SpillDatabase, spill_database
+from depthsieve.core.tables import PLAN_SCHEMA
 from depthsieve.planning.sharding import cut_shards
 from depthsieve.store import Store
 from depthsieve.store.index import stream_index
-from depthsieve.store.plan import PARENTS_SCHEMA, PLAN_SCHEMA, Generation
+from depthsieve.store.plan import PARENTS_SCHEMA, Generation
 
 NAMED = 20
 """How many of the images are named that are left out."""
 
-_RECORDED = "size, mtime_ns, width, height, orientation, label_height, label_width"
-_LABELLED = (
-    "id VARCHAR, shard VARCHAR, row INTEGER, size BIGINT, mtime_ns BIGINT, width INTEGER, height INTEGER, "
-    "orientation TINYINT, label_height INTEGER, label_width INTEGER"
-)
-_KNOWN = "CREATE TABLE known (id VARCHAR, parent_shards VARCHAR[], parent_rows INTEGER[], generation INTEGER)"
+_LABELLED = PLAN_SCHEMA.remove(PLAN_SCHEMA.get_field_index("action"))
+_RECORDED = [name for name in _LABELLED.names if name not in ("id", "shard", "row")]
+_KNOWN = pa.schema([PLAN_SCHEMA.field("id"), *PARENTS_SCHEMA, ("generation", pa.int32())])
 _NEW = """
 CREATE TABLE images AS
 SELECT common.*, CASE WHEN newest.id IS NULL THEN 'add' ELSE 'replace' END AS action
@@ -76,11 +74,11 @@ def draft_fusion(parents: Sequence[Store], store: Store | None, folder: Path) ->
     """
     with spill_database(folder) as database:
         for number, parent in enumerate(parents):
-            database.run(f"CREATE TABLE parent_{number} ({_LABELLED})")
+            database.create(f"parent_{number}", _LABELLED)
             with spill_database(folder / f"index-{number}") as sorting:
                 database.append(f"parent_{number}", map(_labelled, stream_index(parent, sorting, features=False)))
         _join(database, len(parents))
-        database.run(_KNOWN)
+        database.create("known", _KNOWN)
         if store is not None:
             for generation in store.generations():
                 database.append("known", _known(store, generation))
@@ -100,14 +98,14 @@ def draft_fusion(parents: Sequence[Store], store: Store | None, folder: Path) ->
 
 
 def _labelled(index: pa.Table) -> pa.Table:
-    return index.filter(pc.equal(index["status"], "labelled")).select(["id", "shard", "row", *_RECORDED.split(", ")])
+    return index.filter(pc.equal(index["status"], "labelled")).select(_LABELLED.names)
 
 
 def _join(database: SpillDatabase, parents: int) -> None:
     """Make the table of what all parents have labelled: the first one's rows, and where the labels lie."""
     joined = " ".join(f"JOIN parent_{number} USING (id)" for number in range(1, parents))
     shards, rows = (", ".join(f"parent_{number}.{what}" for number in range(parents)) for what in ("shard", "row"))
-    recorded = ", ".join(f"parent_0.{name}" for name in _RECORDED.split(", "))
+    recorded = ", ".join(f"parent_0.{name}" for name in _RECORDED)
     database.run(
         f"CREATE TABLE common AS SELECT parent_0.id, {recorded}, [{shards}] AS parent_shards, "
         f"[{rows}] AS parent_rows FROM parent_0 {joined}"
