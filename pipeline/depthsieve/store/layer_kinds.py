@@ -12,12 +12,11 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from depthsieve.core.errors import StoreDamaged, StoreMismatch, UsageError
 from depthsieve.core.records import MEND, LabelSpec, canonical_json, digest_of, seal, unseal
 from depthsieve.features.columns import COLUMNS
-from depthsieve.jobs.verify.findings import Remedy
 from depthsieve.store import schema
 
 FORMAT = "depthsieve-layer"
@@ -46,6 +45,24 @@ _FEATURES = {
     "phash": "perceptual hash of the image: alike where few of 64 bits differ",
     "embedding": "what the teacher's backbone makes of the image, of norm 1; all 0 = not known",
 }
+
+Remedy = Literal[
+    "restore",
+    "record",
+    "relabel",
+    "index",
+    "remove",
+    "layer record",
+    "recalibrate",
+    "refill",
+    "store images",
+    "lost",
+    "none",
+]
+"""What a repair does: put the other copy in place; write a record anew from its group; label the shard again; write the
+index anew; remove the file or folder; write a layer's record anew from its group; take a shard out of a layer that can
+be made again, from what is stored or from its images (which command does it, the remedy says), or of one that cannot;
+nothing."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 

@@ -5,32 +5,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from depthsieve.core.errors import StoreDamaged
 from depthsieve.core.processes import Process
 from depthsieve.core.records import seal, unseal
 from depthsieve.storage import Root
 from depthsieve.store import schema
+from depthsieve.store.layer_kinds import Remedy
 from depthsieve.store.leases import PLAN, Left, left_leases
-
-Remedy = Literal[
-    "restore",
-    "record",
-    "relabel",
-    "index",
-    "remove",
-    "layer record",
-    "recalibrate",
-    "refill",
-    "store images",
-    "lost",
-    "none",
-]
-"""What a repair does: put the other copy in place; write a record anew from its group; label the shard again; write the
-index anew; remove the file or folder; write a layer's record anew from its group; take a shard out of a layer that can
-be made again, from what is stored or from its images (which command does it, the remedy says), or of one that cannot;
-nothing."""
 
 THREADS = 4
 
