@@ -298,12 +298,29 @@ def test_a_matlab_file_counts_columns_first(tmp_path: Path) -> None:
         file["images"].attrs["MATLAB_class"] = np.bytes_("uint8")
         file["depths"] = np.ones((2, 30, 20), np.float32)
         file["instances"] = np.ones((2, 30, 20), np.uint8)
+        file["three"] = np.ones((3, 30, 20), np.uint8)
+        file["three"].attrs["MATLAB_class"] = np.bytes_("uint8")
     source = open_source(tmp_path / "nyu.mat")
     scan = scanned(source)
     assert [(image.width, image.height) for image in scan.images] == [(30, 20)] * 2
-    assert (scan.rejected, scan.skipped_other) == ((), 2)
+    assert (scan.rejected, scan.skipped_other) == ((), 3)
     for image, rgb_HW3 in zip(scan.images, rgb_NHW3, strict=True):
         np.testing.assert_array_equal(decode(source.read(image.id)).rgb_HW3, rgb_HW3)
+
+
+def test_a_frame_with_its_channels_first_is_an_image(tmp_path: Path) -> None:
+    """The layout of NYU Depth V2 as sparse-to-dense and FastDepth publish it: a file a frame, rgb [3,H,W] and depth."""
+    rgb_HW3 = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    with h5py.File(tmp_path / "00001.h5", "w") as file:
+        file["rgb"] = rgb_HW3.transpose(2, 0, 1)
+        file["depth"] = np.ones((20, 30), np.float32)
+        file["three depths"] = np.ones((3, 20, 30), np.float32)
+    source = open_source(tmp_path / "00001.h5")
+    scan = scanned(source)
+    assert (ids(scan), scan.rejected, scan.skipped_other) == (["default/00001.h5::/rgb::00000000"], (), 2)
+    data = source.read(scan.images[0].id)
+    assert len(data) == scan.images[0].size
+    np.testing.assert_array_equal(decode(data).rgb_HW3, rgb_HW3)
 
 
 def test_what_is_not_in_the_hdf5_file_itself_or_has_no_white_is_refused(tmp_path: Path) -> None:

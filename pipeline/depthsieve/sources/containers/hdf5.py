@@ -1,7 +1,8 @@
 """Images in an HDF5 file, MATLAB's v7.3 files included: datasets of 8-bit pixels, or of encoded image files.
 
-[N,H,W,3] or [N,3,H,W] (MATLAB, which counts columns first: [N,3,W,H]) of uint8 are N images, [H,W,3] is one; a
-one-dimensional dataset of byte sequences holds a file in each. Pixels have no file, so reading gives a PPM made of
+[N,H,W,3] or [N,3,H,W] (MATLAB, which counts columns first: [N,3,W,H]) of uint8 are N images; [H,W,3] or [3,H,W]
+is one (the latter in NYU's frames as sparse-to-dense publishes them); a one-dimensional dataset of byte sequences holds
+a file in each. Pixels have no file, so reading gives a PPM made of
 them: the same pixels, in bytes that repeat. Input is hostile: no link is followed, and no values in other files.
 
 Axes: N image, H height, W width, 3 red, green, blue.
@@ -22,6 +23,8 @@ from depthsieve.sources.protocol import UNKNOWN_SIZE, Passed
 
 MAX_DATASETS = 100_000
 MAX_CHUNK_BYTES = 1024**3
+_ONE = ("HW3", "3HW")
+"""Layouts of a dataset that is one image."""
 _FLOAT = "floating-point pixels have no agreed white: convert to 8 bits"
 
 
@@ -51,7 +54,7 @@ class Hdf5Container:
                 elif layout is None:
                     yield Member(place, 0, reason)
                 else:
-                    count = 1 if layout == "HW3" else dataset.shape[0]
+                    count = 1 if layout in _ONE else dataset.shape[0]
                     size = UNKNOWN_SIZE if layout == "files" else _ppm_bytes(dataset.shape, layout)
                     yield from (Member(f"{place}::{number:08d}", size) for number in range(count))
         except (RuntimeError, KeyError, ValueError, OSError) as error:
@@ -72,8 +75,8 @@ class Hdf5Container:
             return _file_bytes(dataset[number])
         if dataset.chunks and np.prod(dataset.chunks, dtype=np.float64) > MAX_CHUNK_BYTES:
             raise ImageRejected("its chunks are too large to read one image")
-        pixels = np.asarray(dataset[()] if layout == "HW3" else dataset[number])
-        axes = {"HW3": (0, 1, 2), "NHW3": (0, 1, 2), "N3HW": (1, 2, 0), "N3WH": (2, 1, 0)}[layout]
+        pixels = np.asarray(dataset[()] if layout in _ONE else dataset[number])
+        axes = [layout.removeprefix("N").index(axis) for axis in "HW3"]
         return _ppm_head(dataset.shape, layout) + pixels.transpose(axes).tobytes()
 
     def _find(self, place: str) -> tuple[Any, str, int]:
@@ -85,7 +88,7 @@ class Hdf5Container:
                 raise SourceError(f"the HDF5 file has no dataset {name!r}, or only a link, which is not followed")
             found = found[part]
         layout = _layout(found)[0] if isinstance(found, h5py.Dataset) else None
-        count = 1 if layout == "HW3" else found.shape[0] if layout else 0
+        count = 1 if layout in _ONE else found.shape[0] if layout else 0
         if layout is None or not (number.isdecimal() and number == f"{int(number):08d}" and int(number) < count):
             raise SourceError(f"the HDF5 file has no image {place!r}")
         if layout != "files" and _ppm_bytes(found.shape, layout) > MAX_FILE_BYTES:
@@ -121,8 +124,8 @@ def _is_hard(group: Any, key: str) -> bool:
 
 
 def _layout(dataset: Any) -> tuple[str | None, str | None]:
-    """How images lie in a dataset: "NHW3", "N3HW", "N3WH", "HW3" or "files"; or None, and, where it looks like images,
-    why it cannot be read."""
+    """How images lie in a dataset: "NHW3", "N3HW", "N3WH", "HW3", "3HW" or "files"; or None, and, where it looks like
+    images, why it cannot be read."""
     shape: tuple[int, ...] = dataset.shape or ()
     kind = dataset.dtype
     if dataset.is_virtual or dataset.external:
@@ -131,12 +134,13 @@ def _layout(dataset: Any) -> tuple[str | None, str | None]:
         return ("files", None) if held in (np.uint8, np.int8) else (None, None)
     if len(shape) == 1 and (kind.kind == "V" and not kind.names):
         return "files", None
-    layout = None
+    layout, matlab = None, "MATLAB_class" in dataset.attrs
     if len(shape) == 4 and 3 in (shape[1], shape[3]) and 0 not in shape:
-        matlab = "MATLAB_class" in dataset.attrs
         layout = "NHW3" if shape[3] == 3 and not (matlab and shape[1] == 3) else "N3WH" if matlab else "N3HW"
     elif len(shape) == 3 and shape[2] == 3 and 0 not in shape:
         layout = "HW3"
+    elif len(shape) == 3 and shape[0] == 3 and 0 not in shape and kind == np.uint8 and not matlab:
+        layout = "3HW"  # of another type, or in MATLAB's files, it may well be three maps
     if layout is None or kind == np.uint8:
         return layout, None
     return None, _FLOAT if kind.kind == "f" else f"{kind} pixels are not read: convert to 8 bits"
