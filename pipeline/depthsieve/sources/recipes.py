@@ -172,9 +172,9 @@ def read_dataset(path: Path) -> Dataset:
 
 def recipes_folder() -> Path:
     """Where the recipes lie: in the installed package, or at the top of a checkout."""
-    here = Path(__file__).parent
-    installed = here / "data_manifests"
-    return installed if installed.is_dir() else here.parents[1] / "data_manifests"
+    package = Path(__file__).parents[1]
+    installed = package / "data_manifests"
+    return installed if installed.is_dir() else package.parents[1] / "data_manifests"
 
 
 def fits(path: str, patterns: tuple[str, ...]) -> bool:
