@@ -36,6 +36,7 @@ ONLY_IN = {
     "obstore": "depthsieve.storage",
     "duckdb": "depthsieve.core.spill depthsieve.curation.where",
     "faiss": "depthsieve.curation.neighbours",
+    "tqdm": "depthsieve.core.progress",
     "matplotlib": "depthsieve.evaluation.figures",
     "depthsieve_cli": "depthsieve_cli depthsieve.__main__",
 }

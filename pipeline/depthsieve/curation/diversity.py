@@ -2,8 +2,8 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from depthsieve.core.progress import with_progress
 from depthsieve.curation.neighbours import cluster
 from depthsieve.curation.vectors import Vectors
 
@@ -36,7 +36,7 @@ def most_diverse(vectors: Vectors, wanted: int, threads: int, progress: bool = F
     rows_ND = vectors.rows(slice(None))
     nearest_N = np.full(len(vectors), -2, np.float32)
     number = 0
-    for _ in tqdm(range(wanted), desc="most diverse", unit=" images", disable=not progress, leave=False):
+    for _ in with_progress(range(wanted), "most diverse", shown=progress):
         chosen_N[number] = True
         np.maximum(nearest_N, np.einsum("nd,d->n", rows_ND, rows_ND[number]), out=nearest_N)
         number = int(np.argmin(np.where(chosen_N, np.inf, nearest_N)))

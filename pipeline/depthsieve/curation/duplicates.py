@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from depthsieve.core.progress import progress_bar
 from depthsieve.curation.neighbours import nearest
 from depthsieve.curation.vectors import Vectors, hamming
 
@@ -80,7 +80,7 @@ def find_duplicates(
     count = NEIGHBOURS
     while len(rows) > 1:
         total = len(rows) + len(crowd)  # each is put in, and each is looked up
-        with tqdm(desc="near-duplicates", unit=" images", total=total, disable=not progress, leave=False) as bar:
+        with progress_bar("near-duplicates", total=total, shown=progress) as bar:
             first_E, second_E, full_N = _near(
                 vectors, crowd, rows, threshold, min(count, len(rows)), threads, bar.update
             )

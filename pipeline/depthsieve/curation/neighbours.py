@@ -11,8 +11,8 @@ from typing import Any
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from depthsieve.core.progress import progress_bar
 from depthsieve.curation.vectors import BLOCK, Vectors
 
 EXACT = 20_000
@@ -61,7 +61,7 @@ def cluster(vectors: Vectors, count: int, threads: int, progress: bool = False) 
         return part, centres.search(vectors.rows(part), 1)[1][:, 0]
 
     starts = range(0, len(vectors), QUERIES)
-    with tqdm(desc="clusters", unit=" images", total=len(vectors), disable=not progress, leave=False) as bar:
+    with progress_bar("clusters", total=len(vectors), shown=progress) as bar:
         centres.add(_centres(vectors, min(count, len(vectors)), 256, 12))
         for part, numbers in _shared_out(assign, starts, threads):
             cluster_N[part] = numbers

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from depthsieve.core.progress import progress_bar
 from depthsieve.features import RELIABILITY_COLUMNS, reliability_signals
 from depthsieve.reliability.masking import threshold_code
 from depthsieve.store import Store
@@ -49,7 +49,7 @@ def _histograms(
     shard_N, row_N = encoded.indices.to_numpy(), table["row"].to_numpy()
     order = np.argsort(shard_N, kind="stable")
     ends = np.cumsum(np.bincount(shard_N, minlength=len(encoded.dictionary))).tolist()
-    with tqdm(desc="histograms", unit=" images", total=len(table), disable=not progress, leave=False) as bar:
+    with progress_bar("histograms", total=len(table), shown=progress) as bar:
         for shard_id, start, end in zip(encoded.dictionary.to_pylist(), [0, *ends], ends, strict=False):
             places = order[start:end]
             yield places, store.reader(shard_id).column("histogram")[row_N[places]]

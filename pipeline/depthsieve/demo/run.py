@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm.auto import tqdm
 
 from depthsieve.core.errors import RunError, UsageError
+from depthsieve.core.progress import progress_bar, with_progress
 from depthsieve.core.threads import torch_threads
 from depthsieve.demo.page import Accuracy, DemoResult, SceneMaps, StudentScore, write_page
 from depthsieve.demo.settings import HEIGHT, WIDTH, DemoSettings
@@ -148,7 +148,7 @@ def _json(data: bytes) -> Any:
 
 def _render(out: Path, settings: DemoSettings, progress: bool) -> None:
     names = settings.names
-    for number in tqdm(range(len(names)), desc="render", unit=" scenes", disable=not progress):
+    for number in with_progress(range(len(names)), "render", unit="scenes", shown=progress):
         image, depth = out / "scenes" / f"{names[number]}.png", out / "depth" / f"{names[number]}.npy"
         if image.exists() and depth.exists():
             continue
@@ -190,7 +190,7 @@ def _label(out: Path, settings: DemoSettings, progress: bool) -> Store:
 def _evaluate(store: Store, out: Path, progress: bool) -> list[_Score]:
     """Every label that has exact depth to compare with, in the order of ids."""
     scores = []
-    for image_id in tqdm(store.images, desc="evaluate", unit=" labels", disable=not progress):
+    for image_id in with_progress(store.images, "evaluate", unit="labels", shown=progress):
         _, found = _compared(store, out, image_id)
         if found is not None:  # else there is nothing but sky
             metrics = found.metrics
@@ -227,7 +227,7 @@ def _train(
     """Train on the scenes for it, measure on the others. Also the share of pixels that the mask left out."""
     learnt = [image_id for image_id in store.images if image_id.startswith("scenes/train/")]
     dataset = PseudoLabelDataset(store, subset=learnt, drop=DROP, flip=True)
-    with tqdm(total=settings.steps, desc="train", unit=" steps", disable=not progress) as bar:
+    with progress_bar("train", total=settings.steps, unit="steps", shown=progress, leave=True) as bar:
 
         def advance(loss: float) -> None:
             bar.update()

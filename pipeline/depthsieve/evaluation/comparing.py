@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from depthsieve.core.errors import GroundTruthError, UsageError
+from depthsieve.core.progress import with_progress
 from depthsieve.core.records import ImageFailure, Shape
 from depthsieve.evaluation.ground_truth.folder import NEEDS_SCALE, needs_scale
 from depthsieve.evaluation.ground_truth.opening import open_ground_truth
@@ -92,7 +92,7 @@ def evaluate_labels(
         raise UsageError(NEEDS_SCALE)
     folder = None if out is None else prepare_folder(Path(out))
     gathered = _Gathered(opened, truth, settings)
-    for pair in tqdm(matches.pairs, desc="evaluate", unit=" labels", disable=not progress):
+    for pair in with_progress(matches.pairs, "evaluate", unit="labels", shown=progress):
         gathered.add(pair)
     result = gathered.result(matches)
     if folder is not None:

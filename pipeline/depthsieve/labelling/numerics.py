@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 
+from depthsieve.core.progress import with_progress
 from depthsieve.core.records import NumericsProfile, Shape
 from depthsieve.core.threads import torch_threads
 from depthsieve.images.decode import decoder_versions
@@ -94,11 +94,8 @@ def find_batch_size(teacher: Teacher, settings: TrialSettings, progress: bool) -
     best, best_rate = 1, 0.0
     limit = 8 if on_cpu else 64
     sizes = [2**exponent for exponent in range(limit.bit_length())]
-    with (
-        ThreadPoolExecutor(lanes) as pool,
-        tqdm(sizes, desc="batch size", leave=False, disable=None if progress else True) as bar,
-    ):
-        for size in bar:
+    with ThreadPoolExecutor(lanes) as pool:
+        for size in with_progress(sizes, "batch size", unit="sizes", shown=progress):
             try:
                 rate = _images_per_second(teacher, settings, size, pool)
             except torch.OutOfMemoryError:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from tqdm.auto import tqdm
 
 from depthsieve.core.errors import ImageRejected, SourceError
+from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.core.spill import SpillDatabase, read_parquet, spill_database
 from depthsieve.core.tables import CHANGED, IMAGES_SCHEMA, OTHER_CONTENT, PLAN_SCHEMA, REJECTED_SCHEMA, REMOVED_SCHEMA
@@ -80,7 +80,6 @@ def compare_contents(scan: Scan, store: Store, sources: Sequence[Source], everyt
     if not (scan.tally.changed or everything):
         return
     folder = scan.folder / "contents"
-    quiet = None if progress else True
     by_name = {source.name: source for source in sources}
     with contextlib.ExitStack() as stack:
         # Two, since rows of one are read while rows are added to the other.
@@ -93,7 +92,7 @@ def compare_contents(scan: Scan, store: Store, sources: Sequence[Source], everyt
         found.append("rejected", scan.rejected())
         pool = stack.enter_context(ThreadPoolExecutor(max(source.at_once for source in sources)))
         touched = stack.enter_context(pq.ParquetWriter(scan.folder / _TOUCHED, TIMES_SCHEMA))
-        bar = stack.enter_context(tqdm(desc="compare", unit=" files", total=total, disable=quiet, leave=False))
+        bar = stack.enter_context(progress_bar("compare", unit="files", total=total, shown=progress))
         for some in _some(_beside_labels(store, joined.read(_COMPARED))):
             is_same = list(pool.map(lambda one: _same(by_name, one), some))
             same = [one for one, equal in zip(some, is_same, strict=True) if equal and one.listed]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from depthsieve.core.errors import DepthsieveError, RunError
+from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import ImageFailure, ImageRecord, LabelJob, Shape, Shard, TeacherRequest
 from depthsieve.labelling.lanes import Lanes
 from depthsieve.labelling.shard import ShardWork, kept_layers, label_shard, label_spec, lanes_of
@@ -160,7 +160,7 @@ def _try_some(ahead: WorkAhead) -> Trial | None:
     lanes = lanes_of(ahead.teacher, job, profile)
     samples = draw_samples(ahead.draft, ahead.store, ahead.left, lanes.count * profile.batch_size)
     try:
-        with tqdm(desc="trial", unit=" rounds", leave=False, disable=None if ahead.progress else True) as bar:
+        with progress_bar("trial", unit="rounds", shown=ahead.progress) as bar:
             return try_out(samples, work, lanes, bar.update)
     except DepthsieveError:
         raise

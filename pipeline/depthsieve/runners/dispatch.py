@@ -1,16 +1,13 @@
 """Hand the pending shards of a store to a runner: leases, tries, and what came of it."""
 
 import contextlib
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from tqdm.auto import tqdm
 
 from depthsieve.core.errors import DepthsieveError, RunError
 from depthsieve.core.processes import Process
+from depthsieve.core.progress import Bar, progress_bar
 from depthsieve.core.records import GO_ON, LabelJob, ShardTask
 from depthsieve.core.stopping import Stop
 from depthsieve.runners import Runner
@@ -24,9 +21,6 @@ ATTEMPTS = 3
 
 POISON_DEATHS = 2
 """Holders of a shard's lease that died, after which it is labelled in processes of its own."""
-
-BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
-"""tqdm's own, but images a second also where one takes longer than that."""
 
 PAUSE_S = 1.0
 """Seconds before the second attempt; doubled before the third."""
@@ -78,7 +72,7 @@ class _Hand:
 class _Progress:
     """The bar: the images of finished shards, and those that are done of shards in hand. Told from several threads."""
 
-    bar: "tqdm[Any]"
+    bar: Bar
     done: int = 0
     in_hand: dict[str, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -123,11 +117,7 @@ def dispatch(
     notes: list[str] = []
     errors: list[str] = []
     hand = _Hand(store, leases)
-    in_log = not sys.stderr.isatty() and not any("notebook" in base.__module__ for base in tqdm.__mro__)
-    interval = 30.0 if in_log else 0.1  # a log file needs few lines
-    bar = tqdm(
-        total=todo.images, desc="label", unit=" images", bar_format=BAR, mininterval=interval, disable=not progress
-    )
+    bar = progress_bar("label", total=todo.images, shown=progress, leave=True)
     left: Iterable[str] = todo
     with bar, contextlib.ExitStack() as stack:
         stack.callback(hand.give_all_back)

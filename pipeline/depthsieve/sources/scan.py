@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from depthsieve.core.errors import ImageRejected, SourceError
+from depthsieve.core.progress import Bar, progress_bar
 from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.core.spill import BATCH_ROWS, SpillDatabase, read_parquet, spill_database
 from depthsieve.core.tables import CHANGED, IMAGES_SCHEMA, REJECTED_SCHEMA
@@ -142,17 +142,16 @@ def scan_batches(
     written to ``gone``.
     """
     by_name = {source.name: source for source in sources}
-    quiet = None if progress else True
     with spill_database(folder) as database, ThreadPoolExecutor(max(one.at_once for one in sources)) as pool:
         database.create("listed", REJECTED_SCHEMA)
         database.create("known", KNOWN_SCHEMA)
-        with tqdm(desc="list", unit=" files", disable=quiet, leave=False) as bar:
+        with progress_bar("list", unit="files", shown=progress) as bar:
             database.append("listed", _listed(sources, tally.passed, settings.counts, bar))
         database.append("known", known)
         if gone is not None:
             tally.gone = _write_gone(database, [source.name for source in sources if not source.is_one_file], gone)
         listed = int(database.all("SELECT count(*) AS rows FROM listed")["rows"][0].as_py())
-        with tqdm(desc="scan", unit=" images", total=listed, disable=quiet, leave=False) as bar:
+        with progress_bar("scan", total=listed, shown=progress) as bar:
             for rows in _first_of_each(database):
                 for some in _small(_counted(rows, tally, settings, bar)):
                     batch = _look(some, by_name, pool, settings.hashes)
@@ -163,7 +162,7 @@ def scan_batches(
 
 
 def _listed(
-    sources: Sequence[Source], passed: Passed, counts: Callable[[str], bool] | None, bar: "tqdm[Any]"
+    sources: Sequence[Source], passed: Passed, counts: Callable[[str], bool] | None, bar: Bar
 ) -> Iterator[pa.Table]:
     rows: list[Listed | RejectedImage] = []
     for source in sources:
@@ -206,7 +205,7 @@ def _first_of_each(database: SpillDatabase) -> Iterator[pa.Table]:
         yield rows if is_new_N.all() else rows.filter(pa.array(is_new_N))
 
 
-def _counted(rows: pa.Table, tally: Tally, settings: ScanSettings, bar: "tqdm[Any]") -> pa.Table:
+def _counted(rows: pa.Table, tally: Tally, settings: ScanSettings, bar: Bar) -> pa.Table:
     """The rows that are passed on, with a column ``same``: known, and as it was."""
     is_known_N = _array(rows["is_known"])
     same_N = is_known_N & _as_it_was(rows)

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from depthsieve.core.progress import progress_bar
 from depthsieve.features.columns import COLUMNS
 from depthsieve.store.arrays import ShardReader
 from depthsieve.store.layer_kinds import FEATURES
@@ -62,7 +62,7 @@ class FeatureReader:
     def embeddings(self, shard_N: pa.Array, row_N: pa.Array, progress: bool = False) -> NDArray[np.float16]:
         """Float16 [N,D] of images at these rows of shards; 0 where not known. Needs :attr:`embedding_size`."""
         embedding_ND = np.zeros((len(shard_N), self.embedding_size or 0), np.float16)
-        with tqdm(desc="embeddings", unit=" images", total=len(shard_N), disable=not progress, leave=False) as bar:
+        with progress_bar("embeddings", total=len(shard_N), shown=progress) as bar:
             for reader, places, rows in self._by_shard(shard_N, row_N, pc.is_valid(shard_N)):
                 embedding_ND[places] = reader.column("embedding")[rows]
                 bar.update(len(rows))

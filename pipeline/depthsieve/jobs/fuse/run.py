@@ -7,10 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from depthsieve.core.errors import DepthsieveError, RunError, StoreError, StoreNotFound, UsageError
 from depthsieve.core.processes import cores
+from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import GO_ON, DatasetNote, ImageFailure
 from depthsieve.jobs.fuse.draft import FusionDraft, LeftOut, draft_fusion
 from depthsieve.jobs.fuse.shards import ShardFuser, fused_spec, fusing_profile
@@ -185,7 +184,7 @@ class _Fusion:
         labelled = 0
         with contextlib.ExitStack() as stack:
             shown = progress and len(todo) > 0
-            bar = stack.enter_context(tqdm(total=todo.images, desc="fuse", unit=" images", disable=not shown))
+            bar = stack.enter_context(progress_bar("fuse", total=todo.images, shown=shown, leave=True))
             fuser = ShardFuser(store, self.parents, self.threads, lambda: bar.update())
             pool = stack.enter_context(ThreadPoolExecutor(1, "commit"))
             held = stack.enter_context(_Held(leases))

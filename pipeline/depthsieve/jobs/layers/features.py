@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from depthsieve.core.errors import ImageRejected, StoreDamaged, StoreError
 from depthsieve.core.processes import cores
+from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import ImageFailure, Shard
 from depthsieve.core.threads import torch_threads
 from depthsieve.features import IMAGE_COLUMNS, LABEL_COLUMNS, label_signals
@@ -76,7 +76,7 @@ def add_features(store: str | Path, *, device: str = "auto", progress: bool = Tr
         found = _Refill.of(opened, device)
         images_of = opened.images_of(sorted(opened.committed() - found.layer.shards()))
         shown = progress and bool(images_of)
-        with tqdm(total=sum(images_of.values()), desc="features", unit=" images", disable=not shown) as bar:
+        with progress_bar("features", total=sum(images_of.values()), shown=shown, leave=True) as bar:
             for shard_id, images in images_of.items():
                 try:
                     failed += found.add(shard_id)

@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from depthsieve.core.errors import ImageRejected, RunError, SourceError, StoreDamaged
 from depthsieve.core.processes import Process, cores
+from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import GO_ON, ImageFailure, ImageRecord, Shard
 from depthsieve.core.stopping import Abandoned, Stop
 from depthsieve.images.decode import decode
@@ -138,7 +138,7 @@ class _Storing:
         errors: list[str] = []
         counts = self._store.images_of(todo)
         with (
-            tqdm(total=sum(counts.values()), desc="store images", unit=" images", disable=not progress) as bar,
+            progress_bar("store images", total=sum(counts.values()), shown=progress, leave=True) as bar,
             ThreadPoolExecutor(cores(), "store-images") as pool,
         ):
             for shard_id, has in todo.items():

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from depthsieve.core.errors import StoreDamaged, StoreError, UsageError
+from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import LabelSpec
 from depthsieve.reliability import Calibration, encode_error, fuse, histogram, shipped_calibration
 from depthsieve.storage import open_root
@@ -149,7 +149,7 @@ class _Recalibration:
         todo = {one: images for one, images in images_of.items() if one in signals and one not in has}
         added: list[int] = []
         shown = progress and bool(todo)
-        with tqdm(total=sum(todo.values()), desc="recalibrate", unit=" images", disable=not shown) as bar:
+        with progress_bar("recalibrate", total=sum(todo.values()), shown=shown, leave=True) as bar:
             for shard_id, images in todo.items():
                 if self._add(shard_id, images):
                     added.append(images)

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow.compute as pc
-from tqdm.auto import tqdm
 
 from depthsieve.core.errors import DepthsieveError, RunError, StoreBusy, StoreDamaged
 from depthsieve.core.processes import Process, cores
+from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import ImageFailure, LabelJob, Shard, digest_of, seal, unseal
 from depthsieve.jobs.fuse.shards import ShardFuser, open_parents
 from depthsieve.jobs.verify.findings import Finding, Inspection, Look
@@ -94,7 +94,7 @@ def _check_nobody_works(root: Root) -> None:
 
 
 def _inspect(root: Root, progress: bool, what: str, repairing: bool = False) -> Inspection:
-    with tqdm(desc=what, unit=" shards", disable=None if progress else True, leave=False) as bar:
+    with progress_bar(what, unit="shards", shown=progress) as bar:
         return inspect_store(root, bar.update, repairing)
 
 
@@ -166,7 +166,7 @@ def _label_again(store: Store, damaged: dict[str, list[str]], progress: bool) ->
     """Label shards again, each to the content that was committed, or else under a new generation. ``damaged`` has the
     files of each."""
     done, faults = 0, []
-    with tqdm(total=len(damaged), desc="label again", unit=" shards", disable=not progress, leave=False) as bar:
+    with progress_bar("label again", total=len(damaged), unit="shards", shown=progress) as bar:
         for shard_id in sorted(damaged):
             try:
                 if store.is_committed(shard_id):
