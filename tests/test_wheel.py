@@ -95,7 +95,7 @@ def test_nothing_comes_from_the_checkout(bare: Path) -> None:
 
 
 def test_recipes_of_datasets_come_along(bare: Path) -> None:
-    code = "from depthsieve.sources.recipes import *; print(recipes_folder(), load_dataset('sa-1b').images.expected)"
+    code = "from depthsieve.sources.recipes import *; print(recipes_folder(), load_recipe('sa-1b').images.expected)"
     folder, expected = run(bare / "bin" / "python", "-c", code, cwd=bare).split()
     assert Path(folder).is_relative_to(bare) and expected == "11185362"
 

@@ -17,17 +17,17 @@ def datasets(name: str | None, as_json: bool) -> None:
     A recipe has layout, terms, traps, and the commands to scan and label a dataset. NAME may also be a FILE.toml of
     your own, which is checked. `depthsieve scan --dataset NAME` applies it.
     """
-    from depthsieve.sources.recipes import dataset_names, load_dataset, recipes_folder
+    from depthsieve.sources.recipes import load_recipe, recipe_names, recipes_folder
 
     if name is not None:
         path = Path(name) if name.endswith(".toml") else recipes_folder() / f"{name}.toml"
-        recipe = load_dataset(name)
+        recipe = load_recipe(name)
         if as_json:
             print_json(dataclasses.asdict(recipe))
         else:
             click.echo(path.read_text(encoding="utf-8"), nl=False)
         return
-    recipes = [load_dataset(known) for known in dataset_names()]
+    recipes = [load_recipe(known) for known in recipe_names()]
     if as_json:
         print_json([dataclasses.asdict(recipe) for recipe in recipes])
         return

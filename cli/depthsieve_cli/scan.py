@@ -6,13 +6,10 @@ from typing import TYPE_CHECKING
 import click
 
 from depthsieve.core.errors import UsageError
-from depthsieve.planning.options import ScanOptions
 from depthsieve_cli.output import count, print_failures, print_json, terms
 
 if TYPE_CHECKING:
-    from depthsieve.planning.options import ScanSummary
-
-DEFAULTS = ScanOptions()
+    from depthsieve.sources.manifest_scan import ScanSummary
 
 
 @click.command(epilog="Example: depthsieve scan photos/ street=more/ -o photos.parquet")

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from depthsieve.jobs.layers.features import FeaturesSummary, add_features
     from depthsieve.jobs.layers.reliability import RecalibrateSummary, recalibrate
     from depthsieve.jobs.verify.repair import VerifyReport, verify
-    from depthsieve.planning.options import LabelOptions, LabelSummary, PlanSummary, ScanOptions, ScanSummary
-    from depthsieve.sources.manifest_scan import scan
-    from depthsieve.sources.recipes import Dataset, dataset_names, load_dataset
+    from depthsieve.planning.options import LabelOptions, LabelSummary, PlanSummary
+    from depthsieve.sources.manifest_scan import ScanSummary, scan
+    from depthsieve.sources.recipes import Recipe, load_recipe, recipe_names
     from depthsieve.store import Label, Store, open_store
     from depthsieve.store.status import StoreStatus, status
     from depthsieve.teachers import load_teacher
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CurateSettings",
     "CurateSummary",
-    "Dataset",
     "EvaluateSettings",
     "Evaluation",
     "FeaturesSummary",
@@ -47,8 +46,8 @@ __all__ = [
     "PlanSummary",
     "PseudoLabelDataset",
     "RecalibrateSummary",
+    "Recipe",
     "ScaleShiftInvariantLoss",
-    "ScanOptions",
     "ScanSummary",
     "Stop",
     "Store",
@@ -57,15 +56,15 @@ __all__ = [
     "VerifyReport",
     "add_features",
     "curate",
-    "dataset_names",
     "evaluate_labels",
     "fuse",
     "label",
-    "load_dataset",
+    "load_recipe",
     "load_teacher",
     "open_store",
     "plan",
     "recalibrate",
+    "recipe_names",
     "scan",
     "status",
     "verify",
@@ -74,15 +73,15 @@ __all__ = [
 _HOMES = {
     "curation.curating": ("CurateSummary", "curate"),
     "curation.settings": ("CurateSettings",),
-    "sources.recipes": ("Dataset", "dataset_names", "load_dataset"),
+    "sources.recipes": ("Recipe", "load_recipe", "recipe_names"),
     "evaluation.comparing": ("evaluate_labels",),
     "evaluation.result": ("Evaluation",),
     "evaluation.settings": ("EvaluateSettings",),
     "jobs.fuse.run": ("FuseSummary", "fuse"),
     "training": ("PseudoLabelDataset",),
     "training.losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
-    "sources.manifest_scan": ("scan",),
-    "planning.options": ("LabelOptions", "LabelSummary", "PlanSummary", "ScanOptions", "ScanSummary"),
+    "sources.manifest_scan": ("ScanSummary", "scan"),
+    "planning.options": ("LabelOptions", "LabelSummary", "PlanSummary"),
     "jobs.layers.reliability": ("RecalibrateSummary", "recalibrate"),
     "jobs.layers.features": ("FeaturesSummary", "add_features"),
     "jobs.verify.repair": ("VerifyReport", "verify"),

@@ -13,7 +13,7 @@ from storemaker import Picture, learn, make_store
 from truths import LABEL, SOURCE, truth_of
 
 from depthsieve.evaluation.writing import FILES
-from depthsieve.sources.recipes import load_dataset
+from depthsieve.sources.recipes import load_recipe
 from depthsieve.store import open_store
 from depthsieve_cli.evaluate import _factor, _knee, _number
 from depthsieve_cli.main import cli
@@ -75,7 +75,7 @@ def test_the_terms_of_a_dataset_stand_in_the_report(
 ) -> None:
     copy = tmp_path / "labels"
     shutil.copytree(made / "labels", copy)
-    learn(open_store(copy), {"default": load_dataset("vkitti2").note})
+    learn(open_store(copy), {"default": load_recipe("vkitti2").note})
     assert evaluate(monkeypatch, copy, "--ground-truth", made / "depth", "--out", tmp_path / "out") == 3
     line = "Dataset vkitti2 (source default): CC BY-NC-SA 3.0 (commercial use: no; labels may be passed on: yes"
     assert line in capsys.readouterr().out

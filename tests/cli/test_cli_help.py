@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from depthsieve.demo.settings import DemoSettings
 from depthsieve.evaluation.settings import EvaluateSettings
-from depthsieve.planning.options import LabelOptions, ScanOptions
+from depthsieve.planning.options import LabelOptions
 from depthsieve_cli.main import cli
 
 assert isinstance(cli, click.Group)
@@ -25,7 +25,6 @@ OPTIONS = [
 SETTINGS: dict[str, tuple[type[Any], list[str], set[str]]] = {
     # the dataclass behind a command, arguments that it cannot do without, and what is the command line's own
     "label": (LabelOptions, ["photos", "labels"], {"source", "store", "grace", "as_json"}),
-    "scan": (ScanOptions, ["photos", "-o", "photos.parquet"], {"sources", "out", "as_json"}),
     "demo": (DemoSettings, [], {"out", "as_json"}),
     "evaluate": (
         EvaluateSettings,

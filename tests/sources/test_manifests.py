@@ -1,5 +1,6 @@
 """Manifests: written, brought up to date, gone on with after a kill, and labelled as they stand."""
 
+import inspect
 import json
 import re
 import signal
@@ -20,10 +21,10 @@ from s3server import S3Server
 
 import depthsieve
 from depthsieve.core.errors import SourceError, UsageError
-from depthsieve.planning.options import ScanOptions, ScanSummary
-from depthsieve.sources import file_list, manifest_scan, open_source
+from depthsieve.sources import file_list, open_source
 from depthsieve.sources import folder as folder_source
 from depthsieve.sources import scan as scanning
+from depthsieve.sources.manifest_scan import ScanSummary
 from depthsieve.store import open_store
 from depthsieve_cli.main import cli
 
@@ -108,8 +109,6 @@ def test_several_sources_with_names(tmp_path: Path) -> None:
         scan({"street": tmp_path}, tmp_path / "n.parquet")
     with pytest.raises(UsageError, match=r"ends in \.parquet"):
         scan(street, tmp_path / "m.csv")
-    with pytest.raises(UsageError, match="unexpected keyword"):
-        scan(street, tmp_path / "m.parquet", threads=4)
     assert not (tmp_path / "x.parquet").exists()
 
 
@@ -172,12 +171,6 @@ def test_equal_files_are_marked_with_the_first_of_them(tmp_path: Path) -> None:
     digests = dict(rows(out, "id", "content_sha256"))
     assert digests["a/photo 0.png"] == hashlib.sha256((photos / "photo 0.png").read_bytes()).hexdigest()
     assert scan({"a": photos, "b": tmp_path / "more.zip"}, out, duplicates=True).opened == 0
-
-
-def test_only_what_counts_is_listed(tmp_path: Path) -> None:
-    photos = write_photos(tmp_path / "photos", 4)
-    summary = scan(photos, tmp_path / "m.parquet", counts=lambda image: "photo 1" not in image)
-    assert (summary.images, summary.skipped_other) == (3, 1)
 
 
 def test_a_scan_that_was_killed_goes_on(tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,9 +445,17 @@ def test_the_command_says_what_it_found_and_exits_with_3_for_rejects(tmp_path: P
     assert "1 image." in ran.output
 
 
-def test_options_are_the_commands(tmp_path: Path) -> None:
-    assert ScanOptions() == ScanOptions(root=None, duplicates=False)
-    assert manifest_scan.scan is depthsieve.scan
+def test_the_options_of_the_function_are_those_of_the_command() -> None:
+    command = cli.commands["scan"].make_context("scan", ["photos", "-o", "photos.parquet"]).params
+    options = inspect.signature(depthsieve.scan).parameters
+    keywords = {name: one.default for name, one in options.items() if one.kind is one.KEYWORD_ONLY}
+    assert {**keywords, "progress": None} == {
+        "progress": None,
+        **{name: value for name, value in command.items() if name not in ("sources", "out", "as_json")},
+    }
+    assert all(one.annotation is not inspect.Parameter.empty for one in options.values())
+    described = inspect.cleandoc(depthsieve.scan.__doc__ or "")
+    assert all(f"\n    {name}: " in described for name in options)
 
 
 def test_pixels_in_hdf5_are_labelled_like_a_lossless_file_of_them(tmp_path: Path, teacher: str) -> None:

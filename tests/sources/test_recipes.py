@@ -11,13 +11,13 @@ from storemaker import learn, make_store, pictures
 
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import DatasetNote
+from depthsieve.sources.patterns import fits
 from depthsieve.sources.recipes import (
-    Dataset,
     Images,
-    dataset_names,
-    fits,
-    load_dataset,
-    read_dataset,
+    Recipe,
+    load_recipe,
+    read_recipe,
+    recipe_names,
     recipes_folder,
 )
 from depthsieve.store.status import status
@@ -54,14 +54,14 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
 
 
 def test_the_paper_s_thirteen_sets_ship_and_nothing_else() -> None:
-    assert dataset_names() == sorted(PAPER)
-    assert {name: load_dataset(name).images.paper for name in PAPER} == PAPER
-    assert {name for name in PAPER if load_dataset(name).kind == "synthetic"} == SYNTHETIC
+    assert recipe_names() == sorted(PAPER)
+    assert {name: load_recipe(name).images.paper for name in PAPER} == PAPER
+    assert {name for name in PAPER if load_recipe(name).kind == "synthetic"} == SYNTHETIC
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_says_all_that_is_needed(name: str) -> None:
-    dataset = load_dataset(name)
+    dataset = load_recipe(name)
     assert dataset.name in (name, "my-photos")
     assert dataset.licence.url.startswith("https://") or name == "places365"
     assert re.match(r"https?://", dataset.home)
@@ -74,7 +74,7 @@ def test_every_recipe_says_all_that_is_needed(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAPER)
 def test_the_count_is_that_of_the_paper_or_the_recipe_says_why_not(name: str) -> None:
-    dataset = load_dataset(name)
+    dataset = load_recipe(name)
     number, last_digit = {"M": (1e6, 0.1e6), "K": (1e3, 1e3)}[dataset.images.paper[-1]]
     off = abs((dataset.images.expected or 0) - number * float(dataset.images.paper[:-1]))
     assert off < last_digit or any("paper" in line for line in dataset.not_confirmed)
@@ -82,7 +82,7 @@ def test_the_count_is_that_of_the_paper_or_the_recipe_says_why_not(name: str) ->
 
 @pytest.mark.parametrize("name", PAPER)
 def test_where_an_answer_is_open_the_recipe_says_so(name: str) -> None:
-    dataset = load_dataset(name)
+    dataset = load_recipe(name)
     if "not confirmed" in (dataset.licence.commercial_use, dataset.licence.share_labels):
         assert any(
             re.search(r"licen[cs]e|terms|passed on|derivative|exact count", line) for line in dataset.not_confirmed
@@ -123,7 +123,7 @@ def test_patterns(path: str, pattern: str, expected: bool) -> None:
 
 @pytest.mark.parametrize("name", MINIATURES)
 def test_of_a_download_the_right_files_count(name: str) -> None:
-    dataset, miniature = load_dataset(name), MINIATURES[name]
+    dataset, miniature = load_recipe(name), MINIATURES[name]
     assert [path for path in miniature.counted if not dataset.counts(path)] == []
     assert [path for path in miniature.others if dataset.counts(path)] == []
     unpacked = [path.replace("::", "/") for path in miniature.counted]
@@ -133,21 +133,21 @@ def test_of_a_download_the_right_files_count(name: str) -> None:
 
 
 def test_every_dataset_has_a_miniature() -> None:
-    assert sorted(MINIATURES) == dataset_names()
+    assert sorted(MINIATURES) == recipe_names()
 
 
 def test_an_image_counts_if_it_is_included_and_not_excluded_and_containers_are_told_of() -> None:
-    dataset = load_dataset("blendedmvs")
+    dataset = load_recipe("blendedmvs")
     assert dataset.counts("x/blended_images/00000001.jpg")
     assert not dataset.counts("x/blended_images/00000001_masked.jpg")
     assert not dataset.counts("x/cams/00000001.jpg")
     assert dataset.counts("BlendedMVS.ZIP") and not dataset.counts("x/depth.exr")
-    assert load_dataset("objects365").counts("train/patch0.tar.gz")
-    assert not load_dataset("objects365").counts("val/patch0.tar.gz")
+    assert load_recipe("objects365").counts("train/patch0.tar.gz")
+    assert not load_recipe("objects365").counts("val/patch0.tar.gz")
 
 
 def test_the_count_is_judged() -> None:
-    dataset = load_dataset("sa-1b")
+    dataset = load_recipe("sa-1b")
     assert dataset.judge(11_185_362) == (True, "sa-1b: found 11,185,362 images, exactly as expected.")
     fine, line = dataset.judge(11_080_000)
     assert fine and "found 11,080,000 images, of 11,185,362 expected" in line
@@ -155,20 +155,20 @@ def test_the_count_is_judged() -> None:
     assert not fine and "found 11,000,000 images, expected about 11.2 million" in line and "not complete" in line
     fine, line = dataset.judge(22_000_000)
     assert not fine and "another edition" in line
-    assert load_dataset("irs").judge(5)[1].startswith("irs: found 5 images, expected 103,316: a part of it")
+    assert load_recipe("irs").judge(5)[1].startswith("irs: found 5 images, expected 103,316: a part of it")
 
 
 def test_without_an_expectation_any_count_will_do(tmp_path: Path) -> None:
     path = changed(tmp_path, "expected = 1_200", "# expected = 1_200")
-    assert read_dataset(path).images.expected is None
-    assert read_dataset(path).judge(7) == (
+    assert read_recipe(path).images.expected is None
+    assert read_recipe(path).judge(7) == (
         True,
         "my-photos: found 7 images; how many there should be is not known.",
     )
 
 
 def test_what_travels_with_the_labels() -> None:
-    note = load_dataset("hypersim").note
+    note = load_recipe("hypersim").note
     assert (note.name, note.licence, note.commercial_use, note.share_labels) == (
         "hypersim",
         "CC BY-SA 3.0",
@@ -193,7 +193,7 @@ def test_what_travels_with_the_labels() -> None:
         ('include = ["**/*.jpg", "**/*.png"]', 'include = "**/*.jpg"', "images.include must be a list of texts"),
         ('include = ["**/*.jpg", "**/*.png"]', "include = [1]", "images.include must be a list of texts"),
         ('include = ["**/*.jpg", "**/*.png"]', "include = []", "images.include must name at least one"),
-        ('"**/thumbnails/**"', '"[9-0]"', r"'\[9-0\]' is no pattern: bad character range"),
+        ('"**/thumbnails/**"', '"[9-0]"', r"'\[9-0\]' is not a pattern: bad character range"),
         (
             'commercial_use = "yes"',
             'commercial_use = "maybe"',
@@ -209,41 +209,41 @@ def test_what_travels_with_the_labels() -> None:
 )
 def test_a_slip_is_named_with_its_file_and_key(tmp_path: Path, old: str, new: str, words: str) -> None:
     with pytest.raises(UsageError, match=f"mine.toml: .*{words}"):
-        read_dataset(changed(tmp_path, old, new))
+        read_recipe(changed(tmp_path, old, new))
 
 
 def test_what_is_no_recipe_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'sa1b': did you mean sa-1b\?"):
-        load_dataset("sa1b")
+        load_recipe("sa1b")
     with pytest.raises(UsageError, match=r"there are bdd100k, .*FILE\.toml"):
-        load_dataset("zzz")
+        load_recipe("zzz")
     with pytest.raises(UsageError, match="no dataset is called 'template'"):
-        load_dataset("template")
+        load_recipe("template")
     with pytest.raises(UsageError, match=r"nowhere\.toml: no such file"):
-        load_dataset(tmp_path / "nowhere.toml")
+        load_recipe(tmp_path / "nowhere.toml")
     with pytest.raises(UsageError, match="is a directory"):
-        load_dataset(f"{tmp_path}/")
+        load_recipe(f"{tmp_path}/")
     with pytest.raises(UsageError, match="this is no recipe"):
-        load_dataset(recipes_folder() / "demo-scenes.toml")
+        load_recipe(recipes_folder() / "demo-scenes.toml")
     (tmp_path / "latin.toml").write_bytes(b'name = "\xff"')
     with pytest.raises(UsageError, match=r"latin\.toml: not TOML"):
-        load_dataset(tmp_path / "latin.toml")
+        load_recipe(tmp_path / "latin.toml")
     (tmp_path / "flat.toml").write_text('depthsieve_dataset = 1\nlicence = "free"')
     with pytest.raises(UsageError, match=r"flat.toml: name is missing"):
-        load_dataset(tmp_path / "flat.toml")
+        load_recipe(tmp_path / "flat.toml")
     text = TEMPLATE.read_text().partition("[licence]")[0] + 'licence = "free"'
     (tmp_path / "flat.toml").write_text(text)
     with pytest.raises(UsageError, match=r"licence must be a table, \[licence\]"):
-        load_dataset(tmp_path / "flat.toml")
+        load_recipe(tmp_path / "flat.toml")
 
 
 def test_defaults_are_those_of_the_dataclass(tmp_path: Path) -> None:
     lines = [line for line in TEMPLATE.read_text().splitlines() if "may go" not in line]
     (tmp_path / "least.toml").write_text("\n".join(lines))
-    least = read_dataset(tmp_path / "least.toml")
+    least = read_recipe(tmp_path / "least.toml")
     assert least.images == Images(("**/*.jpg", "**/*.png"))
     assert (least.prepare, least.traps, least.sources, least.not_confirmed) == ("", (), (), ())
-    assert isinstance(least, Dataset)
+    assert isinstance(least, Recipe)
 
 
 def test_the_page_on_datasets_says_what_the_recipes_say() -> None:
@@ -255,7 +255,7 @@ def test_the_page_on_datasets_says_what_the_recipes_say() -> None:
     }
     for name in PAPER:
         _, _, paper, images, commercial, share, _ = rows[name]
-        dataset = load_dataset(name)
+        dataset = load_recipe(name)
         assert paper == dataset.images.paper and f"{dataset.images.expected:,}" in images
         assert commercial == dataset.licence.commercial_use
         assert share.partition(",")[0] == dataset.licence.share_labels
@@ -265,7 +265,7 @@ def test_a_store_keeps_the_newest_note_of_each_source_and_its_fingerprint(tmp_pa
     store = make_store(tmp_path, pictures({(14, 28): 2}))
     record = tmp_path / "labels" / "commits" / "generation-0000.json"
     assert store.datasets() == {} and "datasets" not in json.loads(record.read_text())
-    irs, hypersim = (load_dataset(name).note for name in ("irs", "hypersim"))
+    irs, hypersim = (load_recipe(name).note for name in ("irs", "hypersim"))
     store = learn(store, {"default": irs, "other": irs})
     store = learn(store, {"other": hypersim})
     store = learn(store, None)
@@ -276,7 +276,7 @@ def test_a_store_keeps_the_newest_note_of_each_source_and_its_fingerprint(tmp_pa
 
 
 def test_status_shows_the_licence(tmp_path: Path) -> None:
-    store = learn(make_store(tmp_path, pictures({(14, 28): 2})), {"default": load_dataset("sa-1b").note})
+    store = learn(make_store(tmp_path, pictures({(14, 28): 2})), {"default": load_recipe("sa-1b").note})
     assert status(store.location).datasets["default"].licence == "SA-1B Dataset Research License"
     result = CliRunner().invoke(cli, ["status", store.location])
     assert (
@@ -291,12 +291,12 @@ def test_status_shows_the_licence(tmp_path: Path) -> None:
 def test_the_command_lists_them_and_prints_one() -> None:
     lines = CliRunner().invoke(cli, ["datasets"]).stdout.splitlines()
     rows = [re.split(r"\s{2,}", line) for line in lines[1 : lines.index("")]]
-    assert sorted(row[0] for row in rows) == dataset_names()
+    assert sorted(row[0] for row in rows) == recipe_names()
     assert ["sa-1b", "real", "11,185,362", "no", "not confirmed", "SA-1B Dataset Research License"] in rows
     assert CliRunner().invoke(cli, ["datasets", "irs"]).stdout == (recipes_folder() / "irs.toml").read_text()
     assert CliRunner().invoke(cli, ["datasets", str(TEMPLATE)]).stdout == TEMPLATE.read_text()
     body = json.loads(CliRunner().invoke(cli, ["datasets", "irs", "--json"]).stdout)
     assert body["images"]["include"] == ["**/l_[0-9]*.png"]
     every = json.loads(CliRunner().invoke(cli, ["datasets", "--json"]).stdout)
-    assert [one["name"] for one in every] == dataset_names()
+    assert [one["name"] for one in every] == recipe_names()
     assert isinstance(CliRunner().invoke(cli, ["datasets", "nothing"]).exception, UsageError)

@@ -14,7 +14,7 @@ from miniatures import MINIATURES, build
 import depthsieve
 from depthsieve.core.errors import SourceError, UsageError
 from depthsieve.sources.manifest import KEY, open_manifest
-from depthsieve.sources.recipes import dataset_names, load_dataset, recipes_folder
+from depthsieve.sources.recipes import load_recipe, recipe_names, recipes_folder
 from depthsieve_cli.main import cli
 
 TEMPLATE = recipes_folder() / "template.toml"
@@ -37,7 +37,7 @@ def test_of_a_miniature_the_right_images_are_found(name: str, tmp_path: Path) ->
     locks = 4 if name == "lsun" else 0
     assert (summary.images, summary.rejected) == (len(miniature.counted), 0)
     assert (summary.skipped_hidden, summary.skipped_other) == (0, len(miniature.others) + locks)
-    dataset = load_dataset(name)
+    dataset = load_recipe(name)
     assert (summary.dataset, summary.expected) == (dataset.note, dataset.images.expected)
     assert summary.complete is False and summary.verdict.startswith(f"{name}: found {summary.images} images, expected ")
     assert open_manifest(tmp_path / "m.parquet").datasets == {name: dataset.note}
@@ -68,8 +68,8 @@ def join(manifests: list[Path], out: Path) -> None:
 
 def test_all_miniatures_are_labelled_and_their_terms_are_kept(labelled: Path) -> None:
     store = depthsieve.open_store(labelled / "store")
-    assert sorted(store.datasets()) == dataset_names()
-    assert store.datasets() == {name: load_dataset(name).note for name in store.datasets()}
+    assert sorted(store.datasets()) == recipe_names()
+    assert store.datasets() == {name: load_recipe(name).note for name in store.datasets()}
     index = store.index()
     assert set(index["status"].to_pylist()) == {"labelled"}
     assert sorted(index["id"].to_pylist()) == sorted(image for name in MINIATURES for image in expected_ids(name))
@@ -94,7 +94,7 @@ def test_terms_that_are_learnt_later_are_added_and_those_known_are_not_written_a
         summary = depthsieve.label(tmp_path / "m.parquet", store, **options)
         assert (summary.labelled_now, summary.labelled) == (0, 1)
         opened = depthsieve.open_store(store)
-        assert opened.datasets() == {"my-photos": load_dataset(recipe).note}
+        assert opened.datasets() == {"my-photos": load_recipe(recipe).note}
         assert len(opened.generations()) == 2
 
 
@@ -109,7 +109,7 @@ def test_the_command_tells_the_count_and_the_terms(tmp_path: Path) -> None:
         "Terms: CC BY-SA 3.0 (commercial use: yes; labels may be passed on: yes; name the source: yes), "
         "https://creativecommons.org/licenses/by-sa/3.0/."
     ) in lines
-    assert lines[-1] == load_dataset("hypersim").note.consequences
+    assert lines[-1] == load_recipe("hypersim").note.consequences
     assert result.stderr.splitlines()[-1] == (
         "Note: hypersim: found 2 images, expected 74,619: a part of it, or a download that is not complete."
     )

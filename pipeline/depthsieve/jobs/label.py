@@ -14,6 +14,7 @@ from depthsieve.core.stopping import Stop
 from depthsieve.jobs.layers.images import Stored, store_images, without_images
 from depthsieve.labelling.shard import label_spec, load_requested
 from depthsieve.planning.changes import check_gone, compare_contents, keep_times
+from depthsieve.planning.checks import find_manifest
 from depthsieve.planning.draft import Draft, PlannedNow
 from depthsieve.planning.forecast import WorkAhead, forecast
 from depthsieve.planning.options import LabelOptions, LabelSummary, PlanSummary
@@ -39,7 +40,7 @@ from depthsieve.planning.request import (
 from depthsieve.runners.dispatch import MakeRunner, Outcome, disk_errors_named, dispatch
 from depthsieve.runners.local import local_runner
 from depthsieve.sources import Source, open_source
-from depthsieve.sources.manifest import Manifest, find_manifest, scan_of_manifest
+from depthsieve.sources.manifest import Manifest, scan_of_manifest
 from depthsieve.sources.scan import Scan, scan_to
 from depthsieve.storage import Root, open_root
 from depthsieve.storage.temporary import temporary_folder

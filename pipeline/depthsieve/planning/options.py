@@ -5,7 +5,7 @@ from typing import Literal
 
 from depthsieve.core.encodings import ENCODINGS, EncodingName
 from depthsieve.core.errors import UsageError
-from depthsieve.core.records import DatasetNote, ImageFailure
+from depthsieve.core.records import ImageFailure
 
 SIGNALS = ("flip", "lowres", "photometric", "teachers", "native", "edges", "none")
 
@@ -163,45 +163,3 @@ class PlanSummary:
     gpu_hours: tuple[float, float, float] | None = None
     changed: int = 0
     removed: int = 0
-
-
-@dataclass(frozen=True)
-class ScanOptions:
-    """The options of :func:`depthsieve.scan`. ``root`` is the folder (or URL) that the ids of a list of files are
-    relative to; ``duplicates`` reads every file whole, for its sha256, and marks files that are equal. ``dataset`` is
-    the name of a recipe (:func:`depthsieve.sources.recipes.load_dataset`), or its file: then there is one source, the
-    recipe names it and says which files count."""
-
-    root: str | None = None
-    duplicates: bool = False
-    dataset: str | None = None
-
-
-@dataclass(frozen=True)
-class ScanSummary:
-    """What a manifest holds: ``images`` to label, and ``rejected`` files, the first of which are named in ``rejects``,
-    and all in ``rejects_file``.
-
-    ``opened`` counts files that had to be opened, ``changed`` those of them that the manifest knew otherwise;
-    ``duplicates`` images that are another one's equal (None: nobody asked). ``skipped_hidden`` and ``skipped_other``
-    count files that are hidden, do not look like images or do not count.
-
-    Of a ``dataset`` it says how many images were ``expected`` (None where nobody knows), whether it is ``complete``
-    (about as many as expected), and in ``verdict`` the same as a line to read.
-    """
-
-    manifest: str
-    rejects_file: str
-    images: int
-    rejected: int
-    opened: int
-    changed: int
-    duplicates: int | None
-    skipped_hidden: int
-    skipped_other: int
-    seconds: float
-    rejects: tuple[ImageFailure, ...]
-    dataset: DatasetNote | None = None
-    expected: int | None = None
-    complete: bool | None = None
-    verdict: str = ""

@@ -16,11 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from depthsieve.core.errors import SourceError, UsageError
+from depthsieve.core.errors import SourceError
 from depthsieve.core.records import DatasetNote, RejectedImage
 from depthsieve.core.spill import SpillDatabase, read_parquet, spill_database
 from depthsieve.core.tables import CHANGED, IMAGES_SCHEMA, REJECTED_SCHEMA
-from depthsieve.planning.options import LabelOptions
 from depthsieve.sources import Listed, Source, reopen_source
 from depthsieve.sources.scan import CONTENT, Scan, Tally
 
@@ -65,18 +64,6 @@ def open_manifest(path: str | Path) -> Manifest:
     if found[0] != FORMAT or found[2] != IMAGES_SCHEMA.types:
         raise SourceError(f"{path} is a manifest of format {found[0]}, and this version reads format {FORMAT}")
     return Manifest(Path(os.path.realpath(path)), found[1], datasets)
-
-
-def find_manifest(path: str | Path, options: LabelOptions) -> Manifest | None:
-    """The manifest that a user names as a source; None for another source.
-
-    Raises :class:`UsageError` for options that a manifest settles itself.
-    """
-    if not is_manifest(path):
-        return None
-    if options.name != LabelOptions.name or options.root is not None:
-        raise UsageError(f"{path} is a manifest, and says itself how its sources are called and where they lie")
-    return open_manifest(path)
 
 
 def rejected_path(manifest: Path) -> Path:

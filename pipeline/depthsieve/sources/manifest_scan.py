@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,9 @@ from depthsieve.core.processes import Process, is_alive
 from depthsieve.core.records import DatasetNote, ImageFailure
 from depthsieve.core.spill import read_parquet, spill_database
 from depthsieve.core.tables import CHANGED, REJECTED_SCHEMA
-from depthsieve.planning.options import ScanOptions, ScanSummary
 from depthsieve.sources import Source, open_source
 from depthsieve.sources.manifest import FORMAT, KEY, MANIFEST_SCHEMA, open_manifest, rejected_path
-from depthsieve.sources.recipes import Dataset, load_dataset
+from depthsieve.sources.recipes import Recipe, load_recipe
 from depthsieve.sources.scan import ScanBatch, ScanSettings, Tally, scan_batches
 from depthsieve.storage.local import sync
 
@@ -36,33 +36,67 @@ SHOWN_REJECTS = 10_000
 """Rejects that a summary names; the file has all of them."""
 
 
+@dataclass(frozen=True)
+class ScanSummary:
+    """What a manifest holds: ``images`` to label, and ``rejected`` files, the first of which are named in ``rejects``,
+    and all in ``rejects_file``.
+
+    ``opened`` counts files that had to be opened, ``changed`` those of them that the manifest knew otherwise;
+    ``duplicates`` images that are another one's equal (None: nobody asked). ``skipped_hidden`` and ``skipped_other``
+    count files that are hidden, do not look like images or do not count.
+
+    Of a ``dataset`` it says how many images were ``expected`` (None where nobody knows), whether it is ``complete``
+    (about as many as expected), and in ``verdict`` the same as a line to read.
+    """
+
+    manifest: str
+    rejects_file: str
+    images: int
+    rejected: int
+    opened: int
+    changed: int
+    duplicates: int | None
+    skipped_hidden: int
+    skipped_other: int
+    seconds: float
+    rejects: tuple[ImageFailure, ...]
+    dataset: DatasetNote | None = None
+    expected: int | None = None
+    complete: bool | None = None
+    verdict: str = ""
+
+
 def scan(
     sources: str | Path | Sequence[str | Path] | Mapping[str, str | Path],
     out: str | Path,
     *,
+    root: str | None = None,
+    dataset: str | None = None,
+    duplicates: bool = False,
     progress: bool = True,
-    counts: Callable[[str], bool] | None = None,
-    **options: Any,
 ) -> ScanSummary:
-    """Write a manifest of what some sources hold; bring it up to date where it is there already.
+    """Write a manifest of what some sources hold, or bring it up to date if it exists.
 
-    ``sources`` is one, several ("name=path" gives one a name, else it is "default"), or a mapping of names to paths.
-    ``options`` are the fields of :class:`depthsieve.planning.options.ScanOptions`. Files that have the size and time
-    that the manifest knows are not opened again; a call that was killed goes on where it was. ``counts`` tells of an
-    image's id whether it counts at all: what does not is passed over like other files. So is what a ``dataset`` does
-    not count, whose terms the manifest keeps.
+    Files whose size and time the manifest knows are not opened again; a scan that was killed resumes.
+
+    Args:
+        sources: one source, several, or a mapping of names to paths. "name=path" names a source; without a name it is
+            called "default". See :func:`depthsieve.sources.open_source` for what a source may be.
+        out: the manifest, a path that ends in ``.parquet``; rejected files go to ``<stem>.rejected.parquet`` beside it.
+        root: the folder or URL that the ids of a list of files are relative to; default: the list's own folder.
+        dataset: the name of a recipe, or its TOML file (:func:`depthsieve.load_recipe`). There is one source then; the
+            recipe names it and says which files count, and the manifest keeps its terms.
+        duplicates: read every file whole, for its sha256, and mark images whose bytes are equal.
+        progress: show a progress bar on stderr, or in the notebook.
 
     Raises :class:`UsageError` and :class:`SourceError` before anything is written, and :class:`RunError` where there is
-    no room to sort. Files that cannot be labelled raise nothing: they stand in the summary and in M.rejected.parquet.
+    no room to sort. Files that cannot be labelled raise nothing: they are in the summary and in the table of rejects.
     """
-    try:
-        chosen = ScanOptions(**options)
-    except TypeError as error:
-        raise UsageError(str(error).replace("ScanOptions.__init__()", "scan()")) from None
-    dataset = load_dataset(chosen.dataset) if chosen.dataset is not None else None
-    if dataset is not None:
-        sources, counts = _of_dataset(dataset, sources), _counted_by(dataset, counts)
-    opened = _open_all(sources, chosen.root)
+    recipe = load_recipe(dataset) if dataset is not None else None
+    counts = None
+    if recipe is not None:
+        sources, counts = _of_dataset(recipe, sources), _counted_by(recipe)
+    opened = _open_all(sources, root)
     path = Path(os.path.abspath(out))  # noqa: PTH100 (a link to a manifest stays one)
     if path.suffix != ".parquet":
         raise UsageError(f"a manifest's name ends in .parquet, not {path.name!r}")
@@ -77,15 +111,15 @@ def scan(
                 f"otherwise: NAME={now}"
             )
     start = time.perf_counter()
-    notes = {dataset.name: dataset.note} if dataset is not None else {}
-    settings = ScanSettings(keep=True, hashes=chosen.duplicates, counts=counts)
+    notes = {recipe.name: recipe.note} if recipe is not None else {}
+    settings = ScanSettings(keep=True, hashes=duplicates, counts=counts)
     tally = _Writer(path, opened, settings, notes).write(progress)
-    complete, verdict = dataset.judge(tally.images) if dataset is not None else (None, "")
+    complete, verdict = recipe.judge(tally.images) if recipe is not None else (None, "")
     rejects = _rejects(path)
-    duplicates = 0
-    if chosen.duplicates:
+    equal = None
+    if duplicates:
         column = pq.read_table(path, columns=["duplicate_of"])["duplicate_of"]
-        duplicates = len(column) - column.null_count
+        equal = len(column) - column.null_count
     return ScanSummary(
         manifest=str(path),
         rejects_file=str(rejected_path(path)),
@@ -93,13 +127,13 @@ def scan(
         rejected=tally.rejected,
         opened=tally.images + tally.rejected - tally.known,
         changed=tally.changed,
-        duplicates=duplicates if chosen.duplicates else None,
+        duplicates=equal,
         skipped_hidden=tally.passed.hidden,
         skipped_other=tally.passed.other,
         seconds=time.perf_counter() - start,
         rejects=rejects,
-        dataset=dataset.note if dataset is not None else None,
-        expected=dataset.images.expected if dataset is not None else None,
+        dataset=recipe.note if recipe is not None else None,
+        expected=recipe.images.expected if recipe is not None else None,
         complete=complete,
         verdict=verdict,
     )
@@ -228,13 +262,13 @@ def _open_all(
 
 
 def _of_dataset(
-    dataset: Dataset, sources: str | Path | Sequence[str | Path] | Mapping[str, str | Path]
+    recipe: Recipe, sources: str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 ) -> dict[str, str | Path]:
     """The one place of a dataset, under its name."""
     places = [sources] if isinstance(sources, str | Path) else list(sources)
     if len(places) != 1 or isinstance(sources, Mapping):
-        raise UsageError(f"a dataset is scanned from one place and names it itself; scan {dataset.name} alone")
-    return {dataset.name: places[0]}
+        raise UsageError(f"a dataset is scanned from one place and names it itself; scan {recipe.name} alone")
+    return {recipe.name: places[0]}
 
 
 def _nothing_counts(source: Source, others: int) -> str:
@@ -242,8 +276,8 @@ def _nothing_counts(source: Source, others: int) -> str:
     return f"{found}; is it the folder that its layout begins in? `depthsieve datasets {source.name}` shows it"
 
 
-def _counted_by(dataset: Dataset, counts: Callable[[str], bool] | None) -> Callable[[str], bool]:
-    return lambda image: dataset.counts(image.partition("/")[2]) and (counts is None or counts(image))
+def _counted_by(recipe: Recipe) -> Callable[[str], bool]:
+    return lambda image: recipe.counts(image.partition("/")[2])
 
 
 def _named(source: str | Path) -> tuple[str, str | Path]:

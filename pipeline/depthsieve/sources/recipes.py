@@ -7,7 +7,6 @@ silently as "all files count".
 
 import dataclasses
 import difflib
-import functools
 import re
 import tomllib
 import typing
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import DatasetNote
+from depthsieve.sources.patterns import check_pattern, fits
 
 FORMAT = 1
 """The value of ``depthsieve_dataset``, the first key of every recipe."""
@@ -50,9 +50,9 @@ class Licence:
 class Images:
     """Which files count and how many there should be.
 
-    ``include`` and ``exclude`` are patterns of paths below the root, see :func:`fits`. ``expected`` (None where
-    nobody knows) may be off by the share ``tolerance``; ``expected_from`` says who counted, ``paper`` what the
-    Depth Anything V2 paper used.
+    ``include`` and ``exclude`` are patterns of paths below the root, see :mod:`depthsieve.sources.patterns`.
+    ``expected`` (None where nobody knows) may be off by the share ``tolerance``; ``expected_from`` says who counted,
+    ``paper`` what the Depth Anything V2 paper used.
     """
 
     include: tuple[str, ...]
@@ -64,7 +64,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Recipe:
     """One recipe. ``layout`` is what a download looks like, ``prepare`` what to do before a scan, ``scan`` the
     commands; ``traps`` are what people fell into; ``sources`` are where it was read, ``not_confirmed`` what was not.
     """
@@ -124,50 +124,50 @@ class Dataset:
         return False, f"{words}: other files fit its patterns too, or this is another edition of it."
 
 
-def dataset_names() -> list[str]:
+def recipe_names() -> list[str]:
     """The short names of the recipes that ship with depthsieve, sorted."""
     return sorted(path.stem for path in recipes_folder().glob("*.toml") if path.stem not in NO_RECIPES)
 
 
-def load_dataset(name: str | Path) -> Dataset:
+def load_recipe(name: str | Path) -> Recipe:
     """The recipe of a short name, or in a file. Raises :class:`UsageError` in one line for what is none."""
     text = str(name)
     if not text.endswith(".toml") and "/" not in text:
-        if text in dataset_names():
-            return read_dataset(recipes_folder() / f"{text}.toml")
-        near = difflib.get_close_matches(text.lower(), dataset_names(), n=1, cutoff=0.5)
-        known = f"did you mean {near[0]}?" if near else f"there are {', '.join(dataset_names())}."
+        if text in recipe_names():
+            return read_recipe(recipes_folder() / f"{text}.toml")
+        near = difflib.get_close_matches(text.lower(), recipe_names(), n=1, cutoff=0.5)
+        known = f"did you mean {near[0]}?" if near else f"there are {', '.join(recipe_names())}."
         raise UsageError(f"no dataset is called {text!r}: {known} A recipe of your own is named by its file, FILE.toml")
-    return read_dataset(Path(name))
+    return read_recipe(Path(name))
 
 
-def read_dataset(path: Path) -> Dataset:
+def read_recipe(path: Path) -> Recipe:
     """The recipe in a file. Raises :class:`UsageError` that names the file and the key."""
     try:
         body = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"dataset {path}: {(error.strerror or str(error)).lower()}") from error
+        raise UsageError(f"recipe {path}: {(error.strerror or str(error)).lower()}") from error
     except ValueError as error:  # of TOML or of UTF-8
-        raise UsageError(f"dataset {path}: not TOML: {error}") from error
+        raise UsageError(f"recipe {path}: not TOML: {error}") from error
     if body.get("depthsieve_dataset") != FORMAT:
         raise UsageError(
-            f"dataset {path}: depthsieve_dataset must be {FORMAT}; this is no recipe, or one for another version"
+            f"recipe {path}: depthsieve_dataset must be {FORMAT}; this is no recipe, or one for another version"
         )
-    dataset: Dataset = _build(Dataset, body, str(path))
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", dataset.name):
-        raise UsageError(f"dataset {path}: name must be of a-z, 0-9, '.', '_' and '-', not {dataset.name!r}")
-    if not dataset.images.include:
-        raise UsageError(f"dataset {path}: images.include must name at least one pattern, such as '**/*.jpg'")
-    for glob in (*dataset.images.include, *dataset.images.exclude):
+    recipe: Recipe = _build(Recipe, body, str(path))
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", recipe.name):
+        raise UsageError(f"recipe {path}: name must be of a-z, 0-9, '.', '_' and '-', not {recipe.name!r}")
+    if not recipe.images.include:
+        raise UsageError(f"recipe {path}: images.include must name at least one pattern, such as '**/*.jpg'")
+    for glob in (*recipe.images.include, *recipe.images.exclude):
         try:
-            _compiled((glob,))
-        except re.error as error:
-            raise UsageError(f"dataset {path}: {glob!r} is no pattern: {error}") from error
-    if not 0 <= dataset.images.tolerance < 1:
-        raise UsageError(f"dataset {path}: images.tolerance must be a share from 0 to below 1")
-    if dataset.images.expected is not None and dataset.images.expected < 1:
-        raise UsageError(f"dataset {path}: images.expected must be at least 1; leave it out where nobody knows")
-    return dataset
+            check_pattern(glob)
+        except ValueError as error:
+            raise UsageError(f"recipe {path}: {error}") from error
+    if not 0 <= recipe.images.tolerance < 1:
+        raise UsageError(f"recipe {path}: images.tolerance must be a share from 0 to below 1")
+    if recipe.images.expected is not None and recipe.images.expected < 1:
+        raise UsageError(f"recipe {path}: images.expected must be at least 1; leave it out where nobody knows")
+    return recipe
 
 
 def recipes_folder() -> Path:
@@ -175,39 +175,6 @@ def recipes_folder() -> Path:
     package = Path(__file__).parents[1]
     installed = package / "data_manifests"
     return installed if installed.is_dir() else package.parents[1] / "data_manifests"
-
-
-def fits(path: str, patterns: tuple[str, ...]) -> bool:
-    """Whether any of the patterns fits a path, all of it.
-
-    ``*``, ``?``, ``[0-9]`` and ``[!0-9]`` stay within a name; ``**`` is any folders, or none. ``::`` between a
-    container and its member counts as a slash, so that a pattern fits whether an archive was unpacked or not.
-    """
-    return _compiled(patterns).fullmatch(path.replace("::", "/")) is not None
-
-
-@functools.lru_cache
-def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(map(_expression, patterns)) or r"(?!)", re.DOTALL)
-
-
-def _expression(glob: str) -> str:
-    """A pattern as a regular expression."""
-    folders = "(?:[^/]+/)*"
-    *parts, last = [folders if part == "**" else _name(part) for part in glob.split("/")]
-    ahead = "".join(part if part == folders else f"{part}/" for part in parts)
-    return ahead + (f"{folders}[^/]+" if last == folders else last)
-
-
-def _name(part: str) -> str:
-    text = ""
-    for token in re.findall(r"\[!?[^\]]+\]|.", part, re.DOTALL):
-        if token.startswith("[") and token.endswith("]"):
-            inside = token[1:-1].replace("\\", "\\\\").replace("[", "\\[")
-            text += f"[^/{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
-        else:
-            text += {"*": "[^/]*", "?": "[^/]"}.get(token, re.escape(token))
-    return text
 
 
 def _about(count: int) -> str:
@@ -221,30 +188,30 @@ def _build(kind: type[Any], body: dict[str, Any], file: str, prefix: str = "") -
         if key not in fields:
             near = difflib.get_close_matches(key, set(fields) - set(body), n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(fields)}"
-            raise UsageError(f"dataset {file}: there is no key {prefix}{key}{hint}")
+            raise UsageError(f"recipe {file}: there is no key {prefix}{key}{hint}")
     hints = typing.get_type_hints(kind)
     values = {}
     for name, field in fields.items():
         if name in body:
             values[name] = _checked(body[name], hints[name], file, f"{prefix}{name}")
         elif field.default is dataclasses.MISSING:
-            raise UsageError(f"dataset {file}: {prefix}{name} is missing")
+            raise UsageError(f"recipe {file}: {prefix}{name} is missing")
     return kind(**values)
 
 
 def _checked(value: Any, wanted: Any, file: str, key: str) -> Any:
     if dataclasses.is_dataclass(wanted):
         if not isinstance(value, dict):
-            raise UsageError(f"dataset {file}: {key} must be a table, [{key}]")
+            raise UsageError(f"recipe {file}: {key} must be a table, [{key}]")
         return _build(typing.cast("type[Any]", wanted), value, file, f"{key}.")
     if typing.get_origin(wanted) is Literal:
         choices = typing.get_args(wanted)
         if value not in choices:
-            raise UsageError(f"dataset {file}: {key} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+            raise UsageError(f"recipe {file}: {key} must be one of {', '.join(map(repr, choices))}, not {value!r}")
         return value
     words, right = _PLAIN[wanted]
     if not right(value):
-        raise UsageError(f"dataset {file}: {key} must be {words}, not {value!r}")
+        raise UsageError(f"recipe {file}: {key} must be {words}, not {value!r}")
     return tuple(value) if isinstance(value, list) else value
 
 
