@@ -21,11 +21,40 @@ DECODED_PIXELS = 100_000_000
 """Pixels that may be decoded and resized at a time, at about 20 bytes each; one larger image goes alone."""
 
 
+class Turn:
+    """Whose batches enter the lanes: one thread has the turn, and passes it on once the lanes have room for others'."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holder: int | None = None
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Wait for the turn, unless this thread has it already. It is passed on at the end at the latest."""
+        if self._holder != threading.get_ident():
+            self._lock.acquire()
+            self._holder = threading.get_ident()
+        try:
+            yield
+        finally:
+            self.pass_on()
+
+    def pass_on(self) -> None:
+        """Let another thread have the turn, if this one has it."""
+        if self._holder == threading.get_ident():
+            self._holder = None
+            self._lock.release()
+
+
 class Lanes:
-    """``count`` lanes, shared by all shards in hand; where there are ``decoders``, so many threads prepare ahead."""
+    """``count`` lanes, shared by all shards in hand; where there are ``decoders``, so many threads prepare ahead.
+
+    A thread that has taken the ``turn`` loses it when the last batches of its run are under way.
+    """
 
     def __init__(self, count: int, decoders: int = 0) -> None:
         self.count = count
+        self.turn = Turn()
         self._lanes = ThreadPoolExecutor(count, "lane")
         self._decoders = ThreadPoolExecutor(decoders, "decoder") if decoders else None
         self._room = _Room(DECODED_PIXELS)
@@ -36,13 +65,12 @@ class Lanes:
         pixels: Callable[[int], int],
         prepare: Callable[[int], Prepared],
         work: Callable[[range, list[Prepared]], Done],
-        make_room: Callable[[], None],
     ) -> Generator[tuple[range, Done], None, None]:
         """What ``work`` gives for each span, in order, once its rows are prepared; ``pixels`` says how large each is.
 
-        At most two batches a lane are under way, and none is any more when the generator has ended or is closed.
-        ``make_room`` is called when the last ones are, one a lane: from then on the lanes have room for another shard.
-        Raises what ``prepare`` and ``work`` raise.
+        At most two batches a lane are under way, and none is any more when the generator has ended or is closed. The
+        turn is passed on when one batch a lane is left: from then on the lanes have room for another shard. Raises what
+        ``prepare`` and ``work`` raise.
         """
 
         def prepare_row(row: int) -> Prepared:
@@ -63,7 +91,7 @@ class Lanes:
                 under_way.append((span, self._lanes.submit(take, span, ahead), ahead))
             while under_way:
                 if len(under_way) == min(self.count, len(spans)):
-                    make_room()
+                    self.turn.pass_on()
                 yield under_way[0][0], under_way[0][1].result()
                 under_way.popleft()
         finally:

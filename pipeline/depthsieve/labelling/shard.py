@@ -5,7 +5,6 @@ Axes: C channels, H and W the label shape; batches are rows [kB, (k+1)B) of the 
 
 import contextlib
 import errno
-import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -131,7 +130,7 @@ class ShardLabeller:
     """Labels and commits the shards of a job, one call a shard, in this process.
 
     ``teacher`` may be one that is loaded already. Two threads may call it at once: while one shard is being committed,
-    the other is with the teacher. The ``turn`` passes to the next as soon as the last batches are under way.
+    the other is with the teacher.
     """
 
     def __init__(self, job: LabelJob, teacher: Teacher | None = None, watch: Watch | None = None) -> None:
@@ -150,29 +149,23 @@ class ShardLabeller:
         self._sources = {name: reopen_source(name, root) for name, root in job.sources}
         self._profiles = {generation.number: generation.profile for generation in self._store.generations()}
         self._lanes = lanes_of(self._teacher, job, list(self._profiles.values())[-1])
-        self.turn = threading.Lock()
+        self.turn = self._lanes.turn
 
     def __call__(self, shard_id: str) -> ShardResult:
-        """Wait for the turn, then label one shard and commit it; see :meth:`label`."""
-        self.turn.acquire()
-        return self.label(shard_id)
-
-    def label(self, shard_id: str) -> ShardResult:
-        """Label one shard and commit it, for a caller that has taken the turn, which is given back early.
+        """Wait for the turn, then label one shard and commit it.
 
         A transient fault comes back as ``error``; the caller may try again. Raises :class:`Abandoned` when it was
         stopped before it began to commit.
         """
-        with contextlib.ExitStack() as turn:
-            turn.callback(self.turn.release)
+        with self.turn.taken():
             if self._watch.stop and self._watch.stop.requested:
                 raise Abandoned
-            return self._label_and_commit(shard_id, turn.close)
+            return self._label_and_commit(shard_id)
 
-    def _label_and_commit(self, shard_id: str, make_room: Callable[[], None]) -> ShardResult:
+    def _label_and_commit(self, shard_id: str) -> ShardResult:
         try:
             shard, planned = self._planned(shard_id)
-            done = self._label(shard, planned, self._watch, make_room)
+            done = self._label(shard, planned, self._watch)
             self._commit(shard, done, planned)
         except DepthsieveError as error:
             return ShardResult(shard_id, error=str(error), fatal=True)
@@ -207,11 +200,9 @@ class ShardLabeller:
     def _planned(self, shard_id: str) -> tuple[Shard, NumericsProfile]:
         return self._store.planned_shard(shard_id), self._profiles[schema.shard_number(shard_id)[0]]
 
-    def _label(
-        self, shard: Shard, planned: NumericsProfile, watch: Watch, make_room: Callable[[], None] = lambda: None
-    ) -> Labelled:
+    def _label(self, shard: Shard, planned: NumericsProfile, watch: Watch) -> Labelled:
         work = ShardWork(self._teacher, self._sources, self._job, planned, watch, self._store.spec.encoding)
-        return label_shard(shard, work, self._lanes, make_room)
+        return label_shard(shard, work, self._lanes)
 
     def _context(self, done: Labelled, planned: NumericsProfile) -> CommitContext:
         actual = make_profile(self._teacher, planned.batch_size, planned.threads).to_json()
@@ -257,13 +248,13 @@ class ShardWork:
     encoding: str = schema.ENCODING
 
 
-def label_shard(shard: Shard, work: ShardWork, lanes: Lanes, make_room: Callable[[], None] = lambda: None) -> Labelled:
+def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
     """The arrays of a shard. A failed image keeps its row and its place in the batch, all zero.
 
     Batches are rows [kB, (k+1)B) of the plan, so that no label depends on what failed or came before; one that does not
-    fit into memory goes in parts. ``make_room`` is called when the lanes have room for another shard. Raises
-    :class:`OSError` for a transient fault of the file system, and :class:`Abandoned` when it was stopped and the rest
-    would take longer than the stop allows.
+    fit into memory goes in parts. A turn that this thread has taken is passed on when the lanes have room for another
+    shard. Raises :class:`OSError` for a transient fault of the file system, and :class:`Abandoned` when it was stopped
+    and the rest would take longer than the stop allows.
     """
     how = LabelWork(work.teacher, work.job.signals, work.job.keep_signals)
     arrays = empty_arrays(shard)
@@ -294,7 +285,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes, make_room: Callable
     if watch.care:
         batches = _one_by_one(spans, prepare, predict, watch.care)
     else:
-        batches = lanes.run(spans, pixels, prepare, predict, make_room)
+        batches = lanes.run(spans, pixels, prepare, predict)
     unreadable: list[Unreadable] = []
     split: list[tuple[int, int, int]] = []
     with contextlib.closing(batches):

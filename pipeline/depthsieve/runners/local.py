@@ -29,9 +29,13 @@ def local_runner(teacher: Teacher, on_images: Callable[[str, int], None]) -> Run
 
         def work() -> None:
             try:
-                while (task := _next_task(labeller, tasks, closed)) is not None:
-                    with contextlib.suppress(Abandoned):
-                        results.put(_label(labeller, job, task, closed))
+                while True:
+                    with labeller.turn.taken():
+                        task = None if closed.requested else next(tasks, None)
+                        if task is None:
+                            return
+                        with contextlib.suppress(Abandoned):
+                            results.put(_label(labeller, job, task, closed))
             finally:
                 results.put(None)
 
@@ -48,26 +52,11 @@ def local_runner(teacher: Teacher, on_images: Callable[[str, int], None]) -> Run
     return run
 
 
-def _next_task(labeller: ShardLabeller, tasks: Iterator[ShardTask], stop: Stop) -> ShardTask | None:
-    """The next task, and with it the turn; None where there is none, or a stop was requested."""
-    labeller.turn.acquire()
-    with contextlib.ExitStack() as turn:
-        turn.callback(labeller.turn.release)
-        task = None if stop.requested else next(tasks, None)
-        if task is not None:
-            turn.pop_all()
-        return task
-
-
 def _label(labeller: ShardLabeller, job: LabelJob, task: ShardTask, stop: Stop) -> ShardResult:
-    """Label the shard of a task, for a caller that has taken the turn."""
     if task.isolate:
-        try:
-            return label_isolated(job, task.shard_id, stop)
-        finally:
-            labeller.turn.release()
+        return label_isolated(job, task.shard_id, stop)
     try:
-        return labeller.label(task.shard_id)
+        return labeller(task.shard_id)
     except RuntimeError as error:  # torch's, such as a device that is lost: no other worker can try here
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return ShardResult(task.shard_id, error=f"the teacher failed: {reason}", fatal=True)
