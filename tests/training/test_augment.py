@@ -11,7 +11,7 @@ import pytest
 from depthsieve.core.errors import UsageError
 from depthsieve.training import Augment
 from depthsieve.training.crops import Window, choose_window
-from depthsieve.training.samples import convert
+from depthsieve.training.reader import convert
 
 RANDOM = np.random.default_rng(0)
 NOISE = RANDOM.integers(0, 256, (40, 50, 3), dtype=np.uint8)

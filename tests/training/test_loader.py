@@ -172,18 +172,18 @@ def test_workers_and_their_kind_change_nothing(labels):
 def test_forked_workers_open_their_own_files(labels):
     dataset = PseudoLabelDataset(labels, crop=20)
     first = [sample["id"] for sample in dataset]  # this process has them open now
-    mine = dataset._reader
+    mine = dataset._samples._reader
 
     def what_is_open(samples):
-        return [sample["id"] for sample in samples], dataset._reader.process, os.getpid()
+        return [sample["id"] for sample in samples], dataset._samples._reader.process, os.getpid()
 
     forked = DataLoader(dataset, 13, num_workers=1, multiprocessing_context="fork", collate_fn=what_is_open)
     ((found, opened_by, worker),) = forked
     assert found == first
     assert opened_by == worker != os.getpid()
-    assert dataset._reader is mine
+    assert dataset._samples._reader is mine
     copy = pickle.loads(pickle.dumps(dataset))
-    assert copy._reader is None
+    assert copy._samples._reader is None
     assert [sample["id"] for sample in copy] == first
     assert copy.masked_share() == dataset.masked_share()
 
@@ -371,7 +371,7 @@ def test_a_state_of_other_labels_is_refused(tmp_path, labels):
     grown = tmp_path / "grown"
     shutil.copytree(labels, grown)
     before = PseudoLabelDataset(grown, images=False).loader(4)
-    store = before.dataset._store
+    store = before._samples.store
     add_planned(store, [], [RejectedImage("default/new.png", 1, 1, "made up")])
     with pytest.raises(LoaderError, match="snapshot is"):
         PseudoLabelDataset(grown, images=False).loader(4).load_state_dict(before.state_dict())

@@ -19,7 +19,7 @@ from storemaker import Picture, made_label, make_store, pictures
 from depthsieve.core.errors import LoaderError, UsageError
 from depthsieve.training import Augment, BatchLoader, PseudoLabelDataset, collate
 from depthsieve.training.expand import expand
-from depthsieve.training.samples import Reader
+from depthsieve.training.reader import Reader
 
 SHAPES = {(28, 42): 19, (42, 28): 12, (28, 28): 9}  # 40 images, and tails
 VARIED = Augment(crop=20, flip=True, scale=(0.8, 1.5), jitter=(0.5, 0.5, 0.5, 0.2), blur_share=0.5)
@@ -84,7 +84,7 @@ def test_threads_share_one_reader(home: Path, monkeypatch: pytest.MonkeyPatch) -
             super().__init__(*arguments)
             opened.append(self)
 
-    monkeypatch.setattr("depthsieve.training.dataset.Reader", Slow)
+    monkeypatch.setattr("depthsieve.training.sample_set.Reader", Slow)
     assert len(list(PseudoLabelDataset(home / "labels", images=False).loader(8, threads=4))) == 7
     assert len(opened) == 1
 
@@ -159,14 +159,15 @@ def test_an_error_comes_in_place_of_its_batch_and_the_next_pass_tries_again(tmp_
 def test_an_error_of_a_histogram_comes_in_place_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = PseudoLabelDataset(home / "labels", images=False, crop=20, scope="batch")
     loader = dataset.loader(8, prefetch=3)
-    keys, asked = dataset.keys, itertools.count()
+    samples, asked = dataset._samples, itertools.count()
+    keys = samples.keys
 
     def breaks(*arguments: Any, **options: Any) -> Any:
         if next(asked) == 2:
             raise OSError("the disk is gone")
         return keys(*arguments, **options)
 
-    monkeypatch.setattr(dataset, "keys", breaks)
+    monkeypatch.setattr(samples, "keys", breaks)
     batches = iter(loader)
     next(batches), next(batches)
     with pytest.raises(OSError, match="the disk is gone"):

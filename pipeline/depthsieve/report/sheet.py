@@ -48,7 +48,7 @@ def label_panels(store: Store | str | Path, image_ids: Sequence[str], drop: floa
     dataset = PseudoLabelDataset(store, subset=image_ids, drop=drop)
     places = {image_id: place for place, image_id in enumerate(dataset.ids)}
     wanted = np.array([places[image_id] for image_id in image_ids])
-    for key in dataset.keys(0, wanted, wanted):
+    for key in dataset._samples.keys(0, wanted, wanted):
         sample = dataset[key]
         rgb_HW3 = (sample["image_CHW"].permute(1, 2, 0) * 255).round().byte().numpy()
         reliability_HW, mask_HW = sample["reliability_HW"].numpy(), sample["mask_HW"].numpy()

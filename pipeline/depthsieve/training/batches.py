@@ -1,23 +1,21 @@
 """Batches of a dataset, made by threads or worker processes, with a position that can be saved. Axes as there."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from depthsieve.core.errors import LoaderError, UsageError
 from depthsieve.training.arguments import check_flag, whole_number
 from depthsieve.training.delivery import Delivery, Ranks
 from depthsieve.training.engine import Job, ahead
-from depthsieve.training.epoch import EpochPlan, plan_epoch, rank_share, smallest_type
+from depthsieve.training.epoch import EpochPlan, plan_epoch, rank_share
 from depthsieve.training.expand import THRESHOLD, expand
+from depthsieve.training.sample_set import SampleSet
 from depthsieve.training.samples import Pixels, Sample, SampleKey, with_axes
-
-if TYPE_CHECKING:
-    from depthsieve.training.dataset import PseudoLabelDataset
 
 _Made = tuple[dict[str, Any], list[Pixels] | None]
 """A batch, and what the pixels of its samples are, where that was counted."""
@@ -53,7 +51,8 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset: "PseudoLabelDataset",
+        dataset: Dataset[Sample],
+        samples: SampleSet,
         global_batch: int,
         ranks: Ranks,
         drop_last: bool = False,
@@ -66,6 +65,7 @@ class BatchLoader:
                 f"size {ranks.world_size}, not {global_batch!r}"
             )
         self.dataset = dataset
+        self._samples = samples
         self.global_batch = count
         self.ranks = ranks
         self.drop_last = check_flag("drop_last", drop_last)
@@ -75,14 +75,14 @@ class BatchLoader:
         self._pass = 0
         self._under_way: Generator[_Made, None, None] | None = None
         self._pixels = Pixels()
-        self._buckets_N = _buckets(dataset)
+        self._buckets_N = samples.buckets()
         self._planned: tuple[int, EpochPlan] | None = None
         sizes_M = self._plan(0).sizes_M
         self._length = int(np.count_nonzero(sizes_M))
-        self.left_out = len(dataset) - int(sizes_M.sum())
+        self.left_out = len(samples) - int(sizes_M.sum())
         if not self._length:
             raise LoaderError(
-                f"no batch is left: {len(dataset)} images in {int(self._buckets_N.max()) + 1} label shapes do not fill "
+                f"no batch is left: {len(samples)} images in {int(self._buckets_N.max()) + 1} label shapes do not fill "
                 f"one for {ranks.world_size} ranks (drop_last={self.drop_last}); use a crop, so that shapes mix"
             )
         self._asked = _KeysOfPass(self._length)
@@ -123,7 +123,7 @@ class BatchLoader:
         return batch
 
     def _by_threads(self) -> Generator[_Made, None, None]:
-        self.dataset.reader()  # once, and not in each thread at once
+        self._samples.reader()  # once, and not in each thread at once
         return ahead(map(self._job, self.keys_left()), self._delivery.threads, self._delivery.prefetch)
 
     def _by(self, workers: "DataLoader[Sample]") -> Generator[_Made, None, None]:
@@ -133,7 +133,7 @@ class BatchLoader:
 
     def _job(self, keys: list[SampleKey]) -> Job[_Made]:
         """One batch to be made."""
-        maps = self.dataset.empty_maps(keys[0], len(keys), self._delivery.pin_memory)
+        maps = self._samples.empty_maps(keys[0], len(keys), self._delivery.pin_memory)
         arrays = {name: value.numpy() for name, value in maps.items()}
         batch: dict[str, Any] = {"id": [""] * len(keys)} | with_axes(maps, "B")
         if keys[0].compact:
@@ -142,17 +142,19 @@ class BatchLoader:
 
         def fill(place: int) -> None:
             out = {name: array[place] for name, array in arrays.items()}
-            entry, pixels_B[place] = self.dataset.fill(keys[place], out)
+            entry, pixels_B[place] = self._samples.fill(keys[place], out)
             batch["id"][place] = entry.id
 
         return Job(len(keys), fill, (batch, pixels_B))
 
     def _worker_processes(self) -> "DataLoader[Sample]":
         options = dict(self._delivery.options)
-        if self.dataset.is_remote:  # which a forked process could not read; a fork server has an environment of its own
+        if (
+            self._samples.is_remote
+        ):  # which a forked process could not read; a fork server has an environment of its own
             options.setdefault("multiprocessing_context", "spawn")
         return DataLoader(
-            self.dataset,
+            self._samples,
             batch_sampler=self._asked,
             collate_fn=collate,
             generator=torch.Generator(),
@@ -168,11 +170,11 @@ class BatchLoader:
     def masked_share(self) -> float:
         """The fraction of valid pixels that is really masked, before crops, over the batches of all ranks in the
         current epoch (at scopes ``image`` and ``dataset``: over all images of the dataset)."""
-        if self.dataset.scope != "batch":
-            return self.dataset.masked_share()
+        if self._samples.thresholds.scope != "batch":
+            return self._samples.thresholds.masked_share()
         plan = self._plan(self.epoch)
         numbers = np.flatnonzero(plan.sizes_M).tolist()
-        counts = (self.dataset.thresholds.count_batch(plan.batch(number)) for number in numbers)
+        counts = (self._samples.thresholds.count_batch(plan.batch(number)) for number in numbers)
         return sum(counts, Pixels()).masked_share
 
     @property
@@ -218,7 +220,7 @@ class BatchLoader:
         self.epoch, self._next_batch = self._position()  # for fewer ranks a tail may be left, for more of them not
 
     def _settings(self) -> dict[str, Any]:
-        return self.dataset.identity() | {"global_batch": self.global_batch, "drop_last": self.drop_last}
+        return self._samples.identity() | {"global_batch": self.global_batch, "drop_last": self.drop_last}
 
     def _plan(self, epoch: int) -> EpochPlan:
         """The global batches of an epoch, without what these ranks leave out: some may be empty.
@@ -226,7 +228,7 @@ class BatchLoader:
         Positions count these batches, empty ones too, so that they mean the same for any number of ranks.
         """
         if self._planned is None or self._planned[0] != epoch:
-            plan = plan_epoch(self._buckets_N, self.global_batch, self.dataset.seed, epoch)
+            plan = plan_epoch(self._buckets_N, self.global_batch, self._samples.seed, epoch)
             plan = plan.without_tails(self.ranks.world_size, self.global_batch if self.drop_last else 1)
             self._planned = (epoch, plan)
         return self._planned[1]
@@ -241,7 +243,7 @@ class BatchLoader:
         plan = self._plan(self.epoch)
         batches = [plan.batch(number) for number in self._numbers_left()]
         shares = [rank_share(batch, self.ranks.rank, self.ranks.world_size) for batch in batches]
-        return _keys(self.dataset, self.epoch, batches, shares, self._delivery.device is not None)
+        return _keys(self._samples, self.epoch, batches, shares, self._delivery.device is not None)
 
 
 class _KeysOfPass:
@@ -263,7 +265,7 @@ class _KeysOfPass:
 
 
 def _keys(
-    dataset: "PseudoLabelDataset",
+    samples: SampleSet,
     epoch: int,
     batches: Sequence[NDArray[np.uint32]],
     shares: Sequence[NDArray[np.uint32]],
@@ -271,12 +273,12 @@ def _keys(
 ) -> Iterator[list[SampleKey]]:
     """The keys of each of ``shares``, a rank's parts of ``batches``; what is remote is fetched ahead of them."""
     uses = 0
-    with dataset.prefetching(shares) as prefetch:
+    with samples.prefetching(shares) as prefetch:
         for batch, share in zip(batches, shares, strict=True):
             if prefetch is not None:
                 prefetch.advance(uses)
                 uses += len(share)
-            yield dataset.keys(epoch, share, batch, compact=compact)
+            yield samples.keys(epoch, share, batch, compact=compact)
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -292,12 +294,3 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
 def pixels_of(batch: Mapping[str, Any]) -> Pixels:
     """How many pixels of a batch are valid and kept."""
     return Pixels(*(int(torch.count_nonzero(batch[name])) for name in ("reliability_BHW", "mask_BHW")))
-
-
-def _buckets(dataset: "PseudoLabelDataset") -> NDArray[Any]:
-    """[N] each image's bucket: its label shape; all in one where crops make them alike."""
-    if dataset.augment.shape is not None:
-        return np.zeros(len(dataset), np.uint8)
-    shapes_N2 = dataset.selection.label_shapes()
-    sides_N = shapes_N2[:, 0] << 32 | shapes_N2[:, 1]  # one number sorts much faster than a row of two
-    return smallest_type(np.unique(sides_N, return_inverse=True)[1].reshape(-1))

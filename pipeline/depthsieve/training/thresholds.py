@@ -29,8 +29,8 @@ class Thresholds:
     """
 
     def __init__(self, store: Store, selection: Selection, drop: float, scope: Scope) -> None:
-        self.scope = scope
-        self._store, self._selection, self._drop = store, selection, drop
+        self.drop, self.scope = drop, scope
+        self._store, self._selection = store, selection
         self._codes: dict[int, NDArray[np.uint8]] = {}  # [R] of a shard, by its number in the selection
         self._checked: set[int] = set()
         self._of_dataset = self._dataset() if scope == "dataset" else None
@@ -45,12 +45,12 @@ class Thresholds:
 
     def of_batch(self, indices_B: NDArray[np.integer[Any]]) -> int:
         """The code that all images of one global batch share, at scope ``batch``."""
-        return threshold_code(self._histogram(indices_B), self._drop)
+        return threshold_code(self._histogram(indices_B), self.drop)
 
     def count_batch(self, indices_B: NDArray[np.integer[Any]]) -> Pixels:
         """What :meth:`of_batch` keeps of the whole labels of these images."""
         histogram_K = self._histogram(indices_B)
-        return _counted(histogram_K, np.array([threshold_code(histogram_K, self._drop)]))
+        return _counted(histogram_K, np.array([threshold_code(histogram_K, self.drop)]))
 
     def count(self) -> Pixels:
         """What is kept of the whole labels of all images. Raises :class:`UsageError` at scope ``batch``."""
@@ -60,7 +60,7 @@ class Thresholds:
         total = Pixels()
         for shard, row_R in self._selection.rows_of_shards():
             histograms_RK = self._column(shard)[row_R]
-            total += _counted(histograms_RK, threshold_codes(histograms_RK, self._drop))
+            total += _counted(histograms_RK, threshold_codes(histograms_RK, self.drop))
         return total
 
     def masked_share(self) -> float:
@@ -74,7 +74,7 @@ class Thresholds:
 
     def _of_shard(self, shard: int) -> NDArray[np.uint8]:
         if shard not in self._codes:
-            self._codes[shard] = threshold_codes(self._column(shard), self._drop).astype(np.uint8)
+            self._codes[shard] = threshold_codes(self._column(shard), self.drop).astype(np.uint8)
         return self._codes[shard]
 
     def _dataset(self) -> tuple[int, Pixels]:
@@ -82,7 +82,7 @@ class Thresholds:
         total_K = np.zeros(256, np.int64)
         for shard, row_R in self._selection.rows_of_shards():
             total_K += self._sum_of_shard(shard, row_R)
-        code = threshold_code(total_K, self._drop)
+        code = threshold_code(total_K, self.drop)
         return code, _counted(total_K, np.array([code]))
 
     def _sum_of_shard(self, shard: int, row_R: NDArray[np.integer[Any]]) -> NDArray[np.int64]:

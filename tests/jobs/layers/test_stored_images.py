@@ -384,7 +384,7 @@ def test_wrong_offsets_and_sums_are_damage(copy: Path, name: str) -> None:
 def test_training_reads_the_stored_image_to_the_pixel_of_its_label(made: Path, copy: Path) -> None:
     (copy / "photos").rename(copy / "away")
     dataset = PseudoLabelDataset(copy / "stored", drop=0, crop=56, flip=True)
-    assert dataset.identity()["images"] == "stored" and dataset.image_roots is None and dataset.has_images
+    assert dataset.identity()["images"] == "stored" and dataset.image_roots == {} and dataset.has_images
     source = PseudoLabelDataset(made / "stored", images="source", drop=0, crop=56, flip=True)
     assert source.identity()["images"] == "source"
     for stored, read in zip(dataset, source, strict=True):
