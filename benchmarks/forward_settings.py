@@ -52,8 +52,8 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         name = find_teacher(chosen.teacher, Path(folder))
-        last, first = load_teacher(name), load_teacher(name)
-        compiled = load_teacher(name)
+        last, first = load_teacher(name, device="cpu"), load_teacher(name, device="cpu")
+        compiled = load_teacher(name, device="cpu")
     first._model.to(memory_format=torch.contiguous_format)  # type: ignore[attr-defined]
 
     def plain(image_BCHW: torch.Tensor) -> Any:

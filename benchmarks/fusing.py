@@ -121,7 +121,10 @@ def judge(labels: Iterator[tuple[Scene, OneLabel, OneLabel]]) -> dict[str, Row]:
 
 
 def labelled(options: argparse.Namespace) -> Iterator[tuple[Scene, OneLabel, OneLabel]]:
-    first, second = load_teacher(options.teacher), load_teacher(options.second, size=options.second_size)
+    first, second = (
+        load_teacher(options.teacher, device="cpu"),
+        load_teacher(options.second, size=options.second_size, device="cpu"),
+    )
     shape = (options.height, options.width)
     for seed in range(options.scenes):
         scene = render_scene(seed, *shape, family=options.family)

@@ -72,7 +72,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         photos = gather(chosen.photos, Path(folder) / "photos", chosen.images)
         name = find_teacher(chosen.teacher, Path(folder))
-        teachers = {dtype: load_teacher(name, dtype=dtype) for dtype in ("float32", "float16", "bfloat16")}
+        teachers = {
+            dtype: load_teacher(name, device="cpu", dtype=dtype) for dtype in ("float32", "float16", "bfloat16")
+        }
         plain = teachers["float32"]
         inputs, from_half = [], []
         for path in sorted(photos.iterdir()):

@@ -201,8 +201,8 @@ def main() -> None:
     parser.add_argument("--png", type=Path, help="figure of quality against cost")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    teacher = load_teacher(options.teacher)
-    teacher.second = load_teacher(options.second) if options.second else None
+    teacher = load_teacher(options.teacher, device="cpu")
+    teacher.second = load_teacher(options.second, device="cpu") if options.second else None
     signals = tuple(sorted({"edges", "flip", "lowres", "photometric"} | ({"teachers"} if teacher.second else set())))
     scenes = observe_scenes(
         teacher, signals, range(options.scenes), options.family, (options.height, options.width), teacher.quantity

@@ -368,7 +368,7 @@ def main() -> None:
     if arguments.side:
         run_side(arguments)
         return
-    from depthsieve.labelling.numerics import default_dtype
+    from depthsieve.core.records import default_dtype
 
     arguments.dtype = arguments.dtype or default_dtype(torch.device(arguments.device).type)
     with tempfile.TemporaryDirectory() as folder:

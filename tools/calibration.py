@@ -128,8 +128,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    teacher = load_teacher(options.teacher)
-    teacher.second = load_teacher(options.second) if options.second else None
+    teacher = load_teacher(options.teacher, device="cpu")
+    teacher.second = load_teacher(options.second, device="cpu") if options.second else None
     body = calibrate(teacher, options)
     options.out.write_text(json.dumps(body, indent=1) + "\n")
     for quantity, table in body["weights"].items():

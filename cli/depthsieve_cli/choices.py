@@ -1,11 +1,12 @@
 """What `label` and `plan` have in common: the arguments SOURCE and STORE, and an option for every setting."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from depthsieve.core.encodings import ENCODINGS
+from depthsieve.core.records import Dtype, Oversize, Quantity
 from depthsieve.planning.options import SIGNALS, LabelOptions
 
 DEFAULTS = LabelOptions()
@@ -27,10 +28,15 @@ PLANNING = (
     click.option("--device", default=DEFAULTS.device, show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
     click.option(
         "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        type=click.Choice(get_args(Dtype)),
         default=DEFAULTS.dtype,
         show_default=True,
         help="What the teacher computes in; decides the labels. auto: the store's, else float16 on CUDA, or float32.",
+    ),
+    click.option(
+        "--quantity",
+        type=click.Choice(get_args(Quantity)),
+        help="What the teacher predicts, for a checkpoint that does not say so itself; depth is in metres.",
     ),
     click.option(
         "--batch-size", type=int, metavar="N", help="Images a forward pass.  [default: found by a short trial]"
@@ -85,7 +91,7 @@ PLANNING = (
     ),
     click.option(
         "--oversize",
-        type=click.Choice(["reject", "shrink"]),
+        type=click.Choice(get_args(Oversize)),
         default=DEFAULTS.oversize,
         show_default=True,
         help="What to do with images above --max-tokens.",

@@ -33,11 +33,10 @@ from depthsieve.core.errors import (
     UsageError,
 )
 from depthsieve.core.processes import Process
-from depthsieve.core.records import LabelJob, TeacherRequest
+from depthsieve.core.records import LabelJob, TeacherRequest, default_dtype
 from depthsieve.jobs import label as run
 from depthsieve.labelling import batch as forward
 from depthsieve.labelling import shard as labelling
-from depthsieve.labelling.numerics import default_dtype
 from depthsieve.planning.request import teacher_request
 from depthsieve.reliability import (
     edges_disagreement,

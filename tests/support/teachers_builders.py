@@ -65,6 +65,11 @@ def dpt_config(**changes: Any) -> Any:
     return transformers.DPTConfig(**(settings | changes))
 
 
+def dpt_dinov2_config() -> Any:
+    """DPT on DINOv2, whose configuration does not say whether it predicts depth or disparity."""
+    return dpt_config(backbone_config=depth_anything_config().backbone_config, backbone_out_indices=None)
+
+
 def glpn_config() -> Any:
     return transformers.GLPNConfig(
         hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=16
@@ -135,6 +140,7 @@ DPT_SQUARE_PROCESSOR = {
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
 }
+DPT_DINOV2_PROCESSOR = DPT_SQUARE_PROCESSOR | {"size": {"height": SIDE, "width": SIDE}}
 DPT_ASPECT_PROCESSOR = DPT_SQUARE_PROCESSOR | {"keep_aspect_ratio": True, "ensure_multiple_of": 32}
 GLPN_PROCESSOR = {"image_processor_type": "GLPNImageProcessor", "do_resize": True, "size_divisor": 32}
 ZOEDEPTH_PROCESSOR = {

@@ -1,6 +1,7 @@
 """What a teacher's name means, and one clear line for everything that cannot be loaded."""
 
 import hashlib
+import inspect
 import json
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from depthsieve.core.errors import DepthsieveError, TeacherError, TeacherNotFound, TeacherUnsupported, UsageError
+from depthsieve.core.records import TeacherSettings
 from depthsieve.teachers import PRESETS, cached, checkpoints, find_preset, load_teacher
 
 
@@ -149,9 +151,11 @@ def test_importing_teachers_is_light() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"dtype": "float64"}, "unknown dtype 'float64': use one of float32, bfloat16, float16"),
-        ({"max_tokens": 0}, "max_tokens must be positive, not 0"),
-        ({"oversize": "crop"}, "unknown value 'crop' for oversize: use reject or shrink"),
+        ({"dtype": "float64"}, "dtype must be one of auto, float32, bfloat16, float16, not 'float64'"),
+        ({"max_tokens": 0}, "max_tokens must be a whole number of at least 1, not 0"),
+        ({"size": -14}, "size must be a whole number of at least 1, not -14"),
+        ({"oversize": "crop"}, "oversize must be one of reject, shrink, not 'crop'"),
+        ({"quantity": "metres"}, "quantity must be one of disparity, depth, not 'metres'"),
         ({"device": "gpu"}, "unknown device 'gpu': use cpu, cuda, cuda:N or auto"),
         ({"device": "meta"}, "unknown device 'meta'"),
         ({"revision": "main"}, "--revision main is for models of the hub"),
@@ -159,6 +163,13 @@ def test_importing_teachers_is_light() -> None:
 )
 def test_options_that_cannot_be_meant(folder: Path, options: dict[str, Any], reason: str) -> None:
     assert reason in refusal(folder, UsageError, **options)
+
+
+def test_defaults_are_declared_once() -> None:
+    """``load_teacher`` spells its options out for editors; they are those of :class:`TeacherSettings`."""
+    spelled = {name: option.default for name, option in inspect.signature(load_teacher).parameters.items()}
+    assert spelled.pop("name") is inspect.Parameter.empty
+    assert spelled == TeacherSettings().settings()
 
 
 def test_devices(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

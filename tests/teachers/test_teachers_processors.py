@@ -243,8 +243,8 @@ def test_depth_pro_gives_metres() -> None:
 
 
 def test_depth_pro_without_a_field_of_view_is_disparity() -> None:
-    assert quantity_of(transformers.DepthProConfig(use_fov_model=True)) == ("depth", "m")
-    assert quantity_of(transformers.DepthProConfig(use_fov_model=False)) == ("disparity", "")
+    assert quantity_of(transformers.DepthProConfig(use_fov_model=True)) == "depth"
+    assert quantity_of(transformers.DepthProConfig(use_fov_model=False)) == "disparity"
 
 
 @pytest.mark.parametrize(

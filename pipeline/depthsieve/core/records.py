@@ -5,11 +5,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from depthsieve.core.errors import StoreDamaged
+from depthsieve.core.errors import StoreDamaged, UsageError
 
 Quantity = Literal["disparity", "depth"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Oversize = Literal["reject", "shrink"]
 Shape = tuple[int, int]
 """(height, width) in pixels."""
 
@@ -105,27 +107,73 @@ class DatasetNote:
         return cls(**{known.name: str(body.get(known.name, "")) for known in dataclasses.fields(cls)})
 
 
-@dataclass(frozen=True, slots=True)
-class TeacherRequest:
-    """Which teacher, and how it is to work; the arguments of :func:`depthsieve.teachers.load_teacher`. ``second`` is
-    the one whose predictions its own are compared with, if there is one."""
+@dataclass(frozen=True, kw_only=True)
+class TeacherSettings:
+    """How a teacher works. Every setting and its default is declared here; options and requests inherit them.
 
-    name: str
+    ``revision`` is a branch, tag or commit of a hub checkpoint. ``size`` is the short side that the teacher works at,
+    in pixels (None: the teacher's own). ``device`` is ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. ``dtype`` is
+    what the teacher computes in and decides the labels; ``auto`` is float16 on CUDA, else float32. An image of more
+    than ``max_tokens`` patches is rejected or, with ``oversize="shrink"``, scaled down. ``quantity`` declares what the
+    checkpoint predicts where it does not say so itself (None: what the checkpoint says).
+
+    Raises :class:`UsageError` for a value that is invalid.
+    """
+
     revision: str | None = None
     size: int | None = None
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: Dtype = "auto"
     max_tokens: int = 16384
-    oversize: Literal["reject", "shrink"] = "reject"
+    oversize: Oversize = "reject"
+    quantity: Quantity | None = None
+
+    def __post_init__(self) -> None:
+        for option in ("size", "max_tokens"):
+            value = getattr(self, option)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UsageError(f"{option} must be a whole number of at least 1, not {value!r}")
+        choices = {"dtype": get_args(Dtype), "oversize": get_args(Oversize), "quantity": (None, *get_args(Quantity))}
+        for option, known in choices.items():
+            if getattr(self, option) not in known:
+                listed = ", ".join(one for one in known if one)
+                raise UsageError(f"{option} must be one of {listed}, not {getattr(self, option)!r}")
+
+    def settings(self) -> dict[str, Any]:
+        """The settings by name, as keywords for another class that has them."""
+        return {setting.name: getattr(self, setting.name) for setting in dataclasses.fields(TeacherSettings)}
+
+
+def default_dtype(device_kind: str) -> Dtype:
+    """What a teacher computes in on "cuda", "cpu" or "mps" where the setting is "auto".
+
+    float16 moves a trained teacher's labels by 0.01% of their range on real photos, bfloat16 by 0.2%
+    (``benchmarks/label_differences.py``); CPUs are made for float32.
+    """
+    return "float16" if device_kind == "cuda" else "float32"
+
+
+@dataclass(frozen=True)
+class TeacherRequest(TeacherSettings):
+    """Which teacher, with which settings. ``second`` is the teacher to compare its predictions with, if any."""
+
+    name: str
     second: "TeacherRequest | None" = None
 
     def on(self, device: str) -> "TeacherRequest":
-        """The same on another device, the second one too."""
+        """The same on another device, the second teacher too."""
         return dataclasses.replace(self, device=device, second=self.second.on(device) if self.second else None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values. Settings that the first release did not have are left out at their default."""
+        body = dataclasses.asdict(self) | {"second": self.second.to_json() if self.second else None}
+        if self.quantity is None:
+            del body["quantity"]
+        return body
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "TeacherRequest":
-        """The request whose fields ``body`` holds."""
+        """The request that :meth:`to_json` wrote."""
         second = body.get("second")
         return cls(**{**body, "second": cls.from_json(second) if second else None})
 

@@ -12,7 +12,7 @@ from depthsieve.core.errors import RunError, SourceError, StoreError, UsageError
 from depthsieve.core.records import ImageFailure, LabelJob, LabelSpec, TeacherRequest
 from depthsieve.core.stopping import Stop
 from depthsieve.jobs.layers.images import Stored, store_images, without_images
-from depthsieve.labelling.shard import label_spec, load_requested
+from depthsieve.labelling.shard import label_spec, load_with_second
 from depthsieve.planning.changes import check_gone, compare_contents, keep_times
 from depthsieve.planning.checks import find_manifest
 from depthsieve.planning.draft import Draft, PlannedNow
@@ -171,7 +171,7 @@ class _Run:
         existing = find_store(root)
         request = teacher_request(options, existing, cluster)
         # On a cluster the workers have the device that is asked for, and this process need not have it.
-        teacher = load_requested(request.on("auto") if on_cluster else request)
+        teacher = load_with_second(request.on("auto") if on_cluster else request)
         check_signals(teacher, options)
         spec = label_spec(teacher, options.signal_names, chosen_encoding(existing, options))
         if existing is not None:

@@ -33,15 +33,6 @@ TRIAL_S = 2.0
 """Seconds after which a batch size is not tried again."""
 
 
-def default_dtype(device_kind: str) -> str:
-    """What a teacher computes in on "cuda", "cpu" or "mps" where nobody says.
-
-    float16 moves a trained teacher's labels by 0.01% of their range on real photos, bfloat16 by 0.2%
-    (``benchmarks/label_differences.py``); CPUs are made for float32.
-    """
-    return "float16" if device_kind == "cuda" else "float32"
-
-
 def make_profile(teacher: Teacher, batch_size: int, threads: int) -> NumericsProfile:
     """The profile of this process, this device and these versions."""
     packages = ("torch", "transformers", "numpy", "zarr", "numcodecs")

@@ -36,24 +36,16 @@ from depthsieve.store.layer_kinds import FEATURES, IMAGES, SIGNALS, LayerSpec, f
 from depthsieve.store.layers import commit_to_layer, make_layer
 from depthsieve.store.stored_images import images_spec, pack_images
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard, empty_arrays
-from depthsieve.teachers import Teacher, load_teacher
+from depthsieve.teachers import Teacher, load_requested
 from depthsieve.teachers.embedding import METHOD
 
 Done = TypeVar("Done")
 
 
-def load_requested(request: TeacherRequest) -> Teacher:
-    """The teacher that is asked for, and its second."""
-    teacher = load_teacher(
-        request.name,
-        revision=request.revision,
-        size=request.size,
-        device=request.device,
-        dtype=request.dtype,
-        max_tokens=request.max_tokens,
-        oversize=request.oversize,
-    )
-    teacher.second = load_requested(request.second) if request.second else None
+def load_with_second(request: TeacherRequest) -> Teacher:
+    """The requested teacher, and its second."""
+    teacher = load_requested(request)
+    teacher.second = load_with_second(request.second) if request.second else None
     return teacher
 
 
@@ -135,7 +127,7 @@ class ShardLabeller:
 
     def __init__(self, job: LabelJob, teacher: Teacher | None = None, watch: Watch | None = None) -> None:
         self._job = job
-        self._teacher = teacher or load_requested(job.teacher)
+        self._teacher = teacher or load_with_second(job.teacher)
         self._watch = watch or Watch()
         self._store = open_store(job.store)
         if self._store.fingerprint != job.fingerprint:

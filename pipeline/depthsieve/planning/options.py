@@ -1,21 +1,20 @@
 """Everything that can be set about a labelling run, and the summary that it ends with."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from depthsieve.core.encodings import ENCODINGS, EncodingName
 from depthsieve.core.errors import UsageError
-from depthsieve.core.records import ImageFailure
+from depthsieve.core.records import ImageFailure, TeacherSettings
 
 SIGNALS = ("flip", "lowres", "photometric", "teachers", "native", "edges", "none")
 
 
 @dataclass(frozen=True)
-class LabelOptions:
-    """The options of :func:`depthsieve.label`; the command line has the same names and defaults.
+class LabelOptions(TeacherSettings):
+    """The options of :func:`depthsieve.label`; the command line has the same names and defaults. Those of the teacher
+    are inherited; ``dtype`` "auto" is the store's where there is one.
 
     ``batch_size`` None is found by a trial; ``threads`` None is all cores (Ray: the cores divided by the workers).
-    ``dtype`` "auto" is the store's, and for a new store float16 on CUDA, else float32.
     ``signals`` is a comma-separated list; a ``second_teacher`` adds "teachers" to it. ``keep_signals`` keeps them
     beside the labels, for another calibration without the teacher. ``encoding`` None is the store's, and for a new
     store "fast"; "small" takes fewer bytes, and longer to write and to read (docs/encoding.md). ``moved`` says that
@@ -28,10 +27,6 @@ class LabelOptions:
     """
 
     teacher: str = "depth-anything-v2-small"
-    revision: str | None = None
-    size: int | None = None
-    device: str = "auto"
-    dtype: str = "auto"
     batch_size: int | None = None
     threads: int | None = None
     shard_size: int = 256
@@ -41,8 +36,6 @@ class LabelOptions:
     encoding: EncodingName | None = None
     store_images: bool = False
     image_quality: int | None = None
-    max_tokens: int = 16384
-    oversize: Literal["reject", "shrink"] = "reject"
     runner: str = "auto"
     workers: int | None = None
     address: str | None = None
@@ -56,12 +49,13 @@ class LabelOptions:
     part: str | None = None
 
     def __post_init__(self) -> None:
-        for option in ("batch_size", "threads", "workers", "shard_size", "max_tokens"):
+        super().__post_init__()
+        for option in ("batch_size", "threads", "workers", "shard_size"):
             value = getattr(self, option)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UsageError(f"{option} must be a whole number of at least 1, not {value!r}")
         choices: dict[str, tuple[str | None, ...]] = {"encoding": (None, *ENCODINGS)}
-        choices |= {"runner": ("auto", "local", "ray"), "oversize": ("reject", "shrink")}
+        choices |= {"runner": ("auto", "local", "ray")}
         for option, known in choices.items():
             if getattr(self, option) not in known:
                 listed = ", ".join(one for one in known if one)

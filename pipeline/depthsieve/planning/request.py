@@ -10,8 +10,8 @@ import torch
 from depthsieve.core.encodings import ENCODINGS
 from depthsieve.core.errors import RunError, SourceError, StoreNotFound, UsageError
 from depthsieve.core.processes import cores
-from depthsieve.core.records import DatasetNote, NumericsProfile, TeacherRequest
-from depthsieve.labelling.numerics import TrialSettings, default_dtype, find_batch_size, make_profile, threads_a_lane
+from depthsieve.core.records import DatasetNote, NumericsProfile, TeacherRequest, default_dtype
+from depthsieve.labelling.numerics import TrialSettings, find_batch_size, make_profile, threads_a_lane
 from depthsieve.planning.draft import Draft, draft_batches
 from depthsieve.planning.options import LabelOptions
 from depthsieve.reliability import shipped_calibration
@@ -102,23 +102,22 @@ def device_kind(options: LabelOptions, cluster: Sequence[tuple[int, int]] | None
 def teacher_request(
     options: LabelOptions, existing: Store | None, cluster: Sequence[tuple[int, int]] | None
 ) -> TeacherRequest:
-    """The teacher that the options ask for, computing in what they say, else as the store began, else as suits the
-    device. A folder is named by its whole path, since a worker has another working folder."""
-    dtype = options.dtype
-    if dtype == "auto":
-        dtype = existing.spec.dtype if existing is not None else default_dtype(device_kind(options, cluster))
-    teacher = TeacherRequest(
-        _found(options.teacher),
-        options.revision,
-        options.size,
-        options.device,
-        dtype,
-        options.max_tokens,
-        options.oversize,
-    )
+    """The teacher that the options ask for; what they leave open is as the store has it, else as suits the device. A
+    folder is named by its whole path, since a worker has another working folder."""
+    settings = options.settings()
+    if options.dtype == "auto":
+        settings["dtype"] = (
+            existing.spec.dtype if existing is not None else default_dtype(device_kind(options, cluster))
+        )
+    name = _found(options.teacher)
+    made_by = [generation.teacher for generation in existing.generations()] if existing is not None else []
+    if options.quantity is None and made_by and made_by[-1] is not None and made_by[-1].name == name:
+        settings["quantity"] = made_by[-1].quantity
+    teacher = TeacherRequest(name, **settings)
     if options.second_teacher is None:
         return teacher
-    return replace(teacher, second=replace(teacher, name=_found(options.second_teacher), revision=None, size=None))
+    own = {"revision": None, "size": None, "quantity": None}
+    return replace(teacher, second=TeacherRequest(_found(options.second_teacher), **settings | own))
 
 
 def _found(name: str) -> str:

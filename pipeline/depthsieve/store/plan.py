@@ -85,6 +85,7 @@ class Generation:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         body = dataclasses.asdict(self) | {"profile": self.profile.to_json(), "sources": dict(self.sources)}
+        body["teacher"] = self.teacher.to_json() if self.teacher else None
         for name in ("datasets", "parents"):
             if not body[name]:  # as it was before there were any
                 del body[name]

@@ -1,7 +1,8 @@
 """Teachers: the models that label. Importing this imports neither torch nor transformers."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from depthsieve.core.records import Dtype, Oversize, Quantity, TeacherRequest
 from depthsieve.teachers.checkpoints import cached
 from depthsieve.teachers.presets import EMBEDDED, PRESETS, Preset, find_preset
 from depthsieve.teachers.protocol import Teacher
@@ -9,7 +10,17 @@ from depthsieve.teachers.protocol import Teacher
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["EMBEDDED", "PRESETS", "Preset", "Teacher", "cached", "find_preset", "load_teacher", "resolve_device"]
+__all__ = [
+    "EMBEDDED",
+    "PRESETS",
+    "Preset",
+    "Teacher",
+    "cached",
+    "find_preset",
+    "load_requested",
+    "load_teacher",
+    "resolve_device",
+]
 
 
 def load_teacher(
@@ -17,27 +28,52 @@ def load_teacher(
     *,
     revision: str | None = None,
     size: int | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
+    device: str = "auto",
+    dtype: Dtype = "auto",
     max_tokens: int = 16384,
-    oversize: Literal["reject", "shrink"] = "reject",
+    oversize: Oversize = "reject",
+    quantity: Quantity | None = None,
 ) -> Teacher:
-    """Load a teacher, ready to predict on ``device``.
+    """Load a teacher, ready to predict on its device.
 
-    ``name`` is ``tiny`` (embedded), a preset (:data:`PRESETS`), a local folder, or a hub id ``owner/model``, tried in
-    that order; a folder that is called like a preset is reached as ``./name``. ``revision`` is a branch, tag or commit
-    of the hub. ``size`` overrides the short side of Depth Anything models, in pixels, and must be a positive multiple
-    of their patch (14); other models follow their own processor and take none. ``device`` is ``cpu``, ``cuda``,
-    ``cuda:N`` or ``auto`` (CUDA where there is one). ``dtype`` is ``float32``, ``bfloat16`` or ``float16``: it decides
-    the labels. An image of more than ``max_tokens`` patches is rejected or, with ``oversize="shrink"``, scaled down.
+    Weights load from safetensors only and without remote code.
 
-    Weights load from safetensors only and without remote code. Raises :class:`~depthsieve.core.errors.UsageError`,
-    :class:`~depthsieve.core.errors.TeacherNotFound`, :class:`~depthsieve.core.errors.TeacherUnsupported` or
-    :class:`~depthsieve.core.errors.TeacherError`, each with a message of one line.
+    Args:
+        name: ``tiny`` (embedded), a preset (:data:`PRESETS`), a local folder, or a hub id ``owner/model``, tried in
+            that order; a folder with a preset's name is reached as ``./name``.
+        revision: a branch, tag or commit of the hub.
+        size: the short side of Depth Anything models, in pixels, a positive multiple of their patch (14). Other models
+            follow their own processor and take none.
+        device: ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or ``auto`` (CUDA where there is one).
+        dtype: ``float32``, ``bfloat16`` or ``float16``; it decides the labels. ``auto``: float16 on CUDA, else float32.
+        max_tokens: the most patches of an image; larger images are rejected or scaled down.
+        oversize: ``reject`` or ``shrink``, what to do with images above ``max_tokens``.
+        quantity: ``disparity`` or ``depth`` (metres), for checkpoints that do not say what they predict.
+
+    Raises:
+        UsageError: an invalid option, or one that does not suit this teacher.
+        TeacherError: it was not found (:class:`~depthsieve.core.errors.TeacherNotFound`), or it cannot be used
+            (:class:`~depthsieve.core.errors.TeacherUnsupported`). Every message is one line.
     """
-    from depthsieve.teachers.loading import TeacherOptions, load
+    return load_requested(
+        TeacherRequest(
+            name,
+            revision=revision,
+            size=size,
+            device=device,
+            dtype=dtype,
+            max_tokens=max_tokens,
+            oversize=oversize,
+            quantity=quantity,
+        )
+    )
 
-    return load(name, TeacherOptions(revision, size, device, dtype, max_tokens, oversize))
+
+def load_requested(request: TeacherRequest) -> Teacher:
+    """As :func:`load_teacher`, for a request; its second teacher is not loaded."""
+    from depthsieve.teachers.loading import load
+
+    return load(request)
 
 
 def resolve_device(name: str) -> "torch.device":

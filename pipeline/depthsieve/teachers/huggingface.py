@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate, pad
 
-from depthsieve.core.errors import TeacherUnsupported
+from depthsieve.core.errors import TeacherUnsupported, UsageError
 from depthsieve.core.records import Quantity, Shape
 from depthsieve.teachers.checkpoints import Checkpoint
 from depthsieve.teachers.embedding import BackboneEmbedding
@@ -22,7 +22,9 @@ class HuggingFaceTeacher:
     """A loaded depth model; see :class:`depthsieve.teachers.protocol.Teacher`. Made by
     :func:`depthsieve.teachers.loading.load`."""
 
-    def __init__(self, checkpoint: Checkpoint, model: Any, preprocessing: Preprocessing, dtype: str) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, model: Any, preprocessing: Preprocessing, quantity: Quantity, dtype: str
+    ) -> None:
         config = model.config
         self._model = model
         self._preprocessing = preprocessing
@@ -31,8 +33,8 @@ class HuggingFaceTeacher:
         self._one_by_one = len(getattr(config, "bin_configurations", ())) > 1
         self.name = checkpoint.name
         self.weights_digest = checkpoint.digest()
-        self.quantity: Quantity
-        self.quantity, self.unit = quantity_of(config)
+        self.quantity = quantity
+        self.unit = "m" if quantity == "depth" else ""
         self.dtype = dtype
         self.attention = _attention(model)
         self.device: torch.device = next(model.parameters()).device
@@ -94,24 +96,33 @@ def depth_pro_metres(inverse_BHW: torch.Tensor, degrees_B: torch.Tensor) -> torc
     return 1 / (inverse_BHW * scale_B[:, None, None]).clamp(1e-4, 1e4)
 
 
-def quantity_of(config: Any) -> tuple[Quantity, str]:
-    """Quantity and unit of a model's output, from its configuration. Raises :class:`TeacherUnsupported` if unknown."""
+def quantity_of(config: Any, declared: Quantity | None = None) -> Quantity:
+    """What a model predicts, from its configuration; as ``declared`` where that does not say.
+
+    Raises :class:`TeacherUnsupported` where neither says it, and :class:`UsageError` where they contradict each other.
+    """
+    kind, known = config.model_type, _known_quantity(config)
+    if declared is not None and declared != (known or declared):
+        raise UsageError(f"its configuration says that it predicts {known}; leave out --quantity {declared}")
+    if (quantity := known or declared) is None:
+        why = f"what {kind} models predict is not known here"
+        if kind == "dpt":
+            why = "DPT on DINOv2 is published for depth and for disparity, and its configuration does not say which"
+        raise TeacherUnsupported(f"{why}; declare it: --quantity disparity, or --quantity depth for metres")
+    return quantity
+
+
+def _known_quantity(config: Any) -> Quantity | None:
     kind = config.model_type
-    if kind == "depth_anything":
-        return ("depth", "m") if config.depth_estimation_type == "metric" else ("disparity", "")
-    if kind == "dpt":
-        if getattr(config.backbone_config, "model_type", None) == "dinov2":
-            raise TeacherUnsupported(
-                "DPT on DINOv2 is published both for depth and for disparity; it does not say which"
-            )
-        return "disparity", ""
-    if kind in ("zoedepth", "glpn", "tipsv2_dpt") or (kind == "depth_pro" and config.use_fov_model):
-        return "depth", "m"
-    if kind == "depth_pro":
-        return "disparity", ""
     if kind == "prompt_depth_anything":
         raise TeacherUnsupported("it needs a measured depth map beside each image")
-    raise TeacherUnsupported(f"whether {kind} models predict depth or disparity is not known here")
+    if kind == "depth_anything":
+        return "depth" if config.depth_estimation_type == "metric" else "disparity"
+    if kind == "dpt":
+        return None if getattr(config.backbone_config, "model_type", None) == "dinov2" else "disparity"
+    if kind == "depth_pro":
+        return "depth" if config.use_fov_model else "disparity"
+    return "depth" if kind in ("zoedepth", "glpn", "tipsv2_dpt") else None
 
 
 def _attention(model: Any) -> str:

@@ -5,17 +5,17 @@ import importlib.util
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import transformers
 
 from depthsieve.core.errors import TeacherError, TeacherUnsupported, UsageError
+from depthsieve.core.records import TeacherRequest, TeacherSettings, default_dtype
 from depthsieve.teachers import depth_anything
 from depthsieve.teachers.checkpoints import PROCESSOR, Checkpoint, find_checkpoint, reason
 from depthsieve.teachers.huggingface import DTYPES, HuggingFaceTeacher, quantity_of
-from depthsieve.teachers.preprocessing import Oversize, Preprocessing, ProcessorPreprocessing, TokenLimit
+from depthsieve.teachers.preprocessing import Preprocessing, ProcessorPreprocessing, TokenLimit
 
 DEFAULT_PATCH = 16
 NEVER_USED = re.compile(r"fusion_stage\.layers\.0\.residual_layer1\.|\.mask_token$")
@@ -25,44 +25,23 @@ Published checkpoints (Intel/dpt-large, transformers issue 28292) leave them out
 """
 
 
-@dataclass(frozen=True, slots=True)
-class TeacherOptions:
-    """The options of :func:`depthsieve.teachers.load_teacher`, checked when they are made."""
-
-    revision: str | None = None
-    size: int | None = None
-    device: str = "cpu"
-    dtype: str = "float32"
-    max_tokens: int = 16384
-    oversize: Oversize = "reject"
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise UsageError(f"unknown dtype {self.dtype!r}: use one of {', '.join(DTYPES)}")
-        if self.max_tokens < 1:
-            raise UsageError(f"max_tokens must be positive, not {self.max_tokens}")
-        if self.oversize not in get_args(Oversize):
-            raise UsageError(f"unknown value {self.oversize!r} for oversize: use {' or '.join(get_args(Oversize))}")
-        if self.size is not None and self.size < 1:
-            raise UsageError(f"size must be positive, not {self.size}")
-
-
-def load(name: str, options: TeacherOptions) -> HuggingFaceTeacher:
+def load(request: TeacherRequest) -> HuggingFaceTeacher:
     """See :func:`depthsieve.teachers.load_teacher`."""
-    device = resolve_device(options.device)
-    checkpoint = find_checkpoint(name, options.revision)
-    with _quiet(), _named(name):
+    device = resolve_device(request.device)
+    dtype = default_dtype(device.type) if request.dtype == "auto" else request.dtype
+    checkpoint = find_checkpoint(request.name, request.revision)
+    with _quiet(), _named(request.name):
         config = _load_config(checkpoint)
-        quantity_of(config)
-        preprocessing = _load_preprocessing(checkpoint, config, options)
-        model = _load_model(checkpoint, config, options.dtype)
+        quantity = quantity_of(config, request.quantity)
+        preprocessing = _load_preprocessing(checkpoint, config, request)
+        model = _load_model(checkpoint, config, dtype)
         if config.model_type == "depth_anything":
             depth_anything.use_official_positions(model)
         try:
             model.to(device, memory_format=torch.channels_last)  # convolutions: 15% less for a tiny teacher on a CPU
         except torch.OutOfMemoryError as error:
             raise TeacherError(f"it does not fit into the memory of {device}") from error
-        return HuggingFaceTeacher(checkpoint, model, preprocessing, options.dtype)
+        return HuggingFaceTeacher(checkpoint, model, preprocessing, quantity, dtype)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -98,10 +77,10 @@ def _load_config(checkpoint: Checkpoint) -> Any:
     return config
 
 
-def _load_preprocessing(checkpoint: Checkpoint, config: Any, options: TeacherOptions) -> Preprocessing:
+def _load_preprocessing(checkpoint: Checkpoint, config: Any, request: TeacherSettings) -> Preprocessing:
     if config.model_type == "depth_anything":
-        return _official_preprocessing(checkpoint, config, options)
-    if options.size is not None:
+        return _official_preprocessing(checkpoint, config, request)
+    if request.size is not None:
         raise UsageError(
             f"it follows its own image processor; size is for Depth Anything models, not {config.model_type}"
         )
@@ -125,22 +104,22 @@ def _load_preprocessing(checkpoint: Checkpoint, config: Any, options: TeacherOpt
     if plain_dpt and getattr(processor, "keep_aspect_ratio", False):
         raise TeacherUnsupported("its model takes square images only, but its processor keeps their aspect")
     patch = config.patch_size if isinstance(getattr(config, "patch_size", None), int) else DEFAULT_PATCH
-    return ProcessorPreprocessing(processor, TokenLimit(patch, options.max_tokens, options.oversize))
+    return ProcessorPreprocessing(processor, TokenLimit(patch, request.max_tokens, request.oversize))
 
 
-def _official_preprocessing(checkpoint: Checkpoint, config: Any, options: TeacherOptions) -> Preprocessing:
+def _official_preprocessing(checkpoint: Checkpoint, config: Any, request: TeacherSettings) -> Preprocessing:
     patch = config.patch_size
-    if options.size is not None and options.size % patch:
-        raise UsageError(f"size {options.size} is no multiple of the model's patch, {patch}")
+    if request.size is not None and request.size % patch:
+        raise UsageError(f"size {request.size} is no multiple of the model's patch, {patch}")
     settings = checkpoint.processor_settings()
     size = settings.get("size", 518)
     height, width = (size["height"], size["width"]) if isinstance(size, dict) else (size, size)
-    if options.size is not None:
-        height = width = options.size
+    if request.size is not None:
+        height = width = request.size
     official = config.backbone_config.model_type == "dinov2"
     return depth_anything.OfficialPreprocessing(
         size=(int(height), int(width)),
-        limit=TokenLimit(patch, options.max_tokens, options.oversize),
+        limit=TokenLimit(patch, request.max_tokens, request.oversize),
         mean=tuple(float(value) for value in settings.get("image_mean", depth_anything.IMAGENET_MEAN)),
         std=tuple(float(value) for value in settings.get("image_std", depth_anything.IMAGENET_STD)),
         positions="official, offset 0.1" if official else "transformers",

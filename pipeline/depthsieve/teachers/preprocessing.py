@@ -5,16 +5,14 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
 from depthsieve.core.errors import ImageRejected, TeacherError, TeacherUnsupported, UsageError
-from depthsieve.core.records import Shape
+from depthsieve.core.records import Oversize, Shape
 from depthsieve.core.threads import torch_threads
-
-Oversize = Literal["reject", "shrink"]
 
 ZOE_MARGIN = 14
 """ZoeDepth's margin on each side: this part of the label's side, which is 1/16 of the model input's."""

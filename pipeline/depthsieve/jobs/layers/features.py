@@ -21,7 +21,7 @@ from depthsieve.core.threads import torch_threads
 from depthsieve.features import IMAGE_COLUMNS, LABEL_COLUMNS, label_signals
 from depthsieve.labelling.batch import PreparedImage, feature_arrays
 from depthsieve.labelling.image import prepare_image
-from depthsieve.labelling.shard import features_of, load_requested
+from depthsieve.labelling.shard import features_of, load_with_second
 from depthsieve.sources import Source, reopen_source
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
@@ -113,7 +113,7 @@ class _Refill:
                 f"{store.location} was fused of other stores, and no teacher of its own gives embeddings; add features "
                 "to those, and curate them"
             )
-        teacher = load_requested(request.on(device))
+        teacher = load_with_second(request.on(device))
         if teacher.weights_digest != store.spec.weights_digest:
             raise StoreError(
                 f"{store.location} was labelled with other weights than teacher {request.name!r} has now; its "
