@@ -1,6 +1,6 @@
 """Read the features of a store's images: a row an image, as the index has it. Axes: N images, D numbers, K codes."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 from depthsieve.core.progress import progress_bar
 from depthsieve.features.columns import COLUMNS
 from depthsieve.store.arrays import ShardReader
+from depthsieve.store.catalog import Catalog
 from depthsieve.store.layer_kinds import FEATURES
 from depthsieve.store.layers import Layer, find_layer
-
-if TYPE_CHECKING:
-    from depthsieve.store.reader import Store
 
 SCHEMA = pa.schema([*((name, pa.float32()) for name in COLUMNS), ("phash", pa.uint64())])
 """Columns that features add to the index; null where they are not known."""
@@ -23,7 +21,7 @@ SCHEMA = pa.schema([*((name, pa.float32()) for name in COLUMNS), ("phash", pa.ui
 class FeatureReader:
     """The features of a store, shard by shard; the layer is looked for once."""
 
-    def __init__(self, store: "Store") -> None:
+    def __init__(self, store: Catalog) -> None:
         self._store = store
         self.layer: Layer | None = find_layer(store.root, FEATURES, store.fingerprint)
         self._has = self.layer.shards() if self.layer else set()

@@ -3,14 +3,13 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-if TYPE_CHECKING:
-    from depthsieve.store.plan import Generation
-    from depthsieve.store.reader import Store
+from depthsieve.store.catalog import Catalog
+from depthsieve.store.plan import Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class Event:
     counts: bool = False
 
 
-def history(store: "Store", image_id: str) -> tuple[Event, ...]:
+def history(store: Catalog, image_id: str) -> tuple[Event, ...]:
     """All that the store has of an image; empty for one that it does not know. A label that was superseded is read with
     ``store.reader(event.shard).depth(event.row)``."""
     events = [event for generation in store.generations() for event in _events(store, generation, image_id)]
@@ -38,7 +37,7 @@ def history(store: "Store", image_id: str) -> tuple[Event, ...]:
     return tuple(_counting(event, event is settled[-1]) for event in events)
 
 
-def _events(store: "Store", generation: "Generation", image_id: str) -> Iterator[Event]:
+def _events(store: Catalog, generation: Generation, image_id: str) -> Iterator[Event]:
     number = generation.number
     for planned in store.read_plan(generation, ["action", "shard", "row", "id", "size", "mtime_ns"]):
         for row in _of(planned, image_id):
@@ -55,7 +54,7 @@ def _of(table: pa.Table, image_id: str) -> list[dict[str, Any]]:
     return table.filter(pc.equal(table["id"], image_id)).to_pylist()  # type: ignore[no-any-return]
 
 
-def _status(store: "Store", shard_id: str, row: int) -> tuple[str, str | None]:
+def _status(store: Catalog, shard_id: str, row: int) -> tuple[str, str | None]:
     if not store.is_committed(shard_id):
         return "pending", None
     reasons = {failure["row"]: failure["reason"] for failure in store.commit_record(shard_id)["failures"]}

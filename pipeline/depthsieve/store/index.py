@@ -10,7 +10,7 @@ features of labelled images (:mod:`depthsieve.features.columns`) and ``phash``, 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,11 +20,9 @@ from depthsieve.core.errors import StoreDamaged, StoreError
 from depthsieve.core.records import unseal
 from depthsieve.core.spill import SpillDatabase
 from depthsieve.store import schema
+from depthsieve.store.catalog import Catalog
 from depthsieve.store.features import SCHEMA as FEATURES_SCHEMA
 from depthsieve.store.features import FeatureReader
-
-if TYPE_CHECKING:
-    from depthsieve.store.reader import Store
 
 PLACES_SCHEMA = pa.schema(
     [
@@ -47,7 +45,7 @@ PLACES_SCHEMA = pa.schema(
 SCHEMA = pa.schema([*PLACES_SCHEMA, *FEATURES_SCHEMA])
 
 
-def read_index(store: "Store", snapshot: str, columns: Sequence[str], status: str | None) -> pa.Table | None:
+def read_index(store: Catalog, snapshot: str, columns: Sequence[str], status: str | None) -> pa.Table | None:
     """Some columns of the rows of a status, of all of them with None, out of ``index.parquet``, without the other rows
     in memory; None where that file does not show ``snapshot``, has other columns, or is not what was written."""
     root = store.root
@@ -72,7 +70,7 @@ def read_index(store: "Store", snapshot: str, columns: Sequence[str], status: st
 
 
 def settled_index(
-    store: "Store", columns: Sequence[str] = SCHEMA.names, status: str | None = None
+    store: Catalog, columns: Sequence[str] = SCHEMA.names, status: str | None = None
 ) -> tuple[pa.Table, str]:
     """Some columns of the rows of a status, of all rows with None, and the snapshot that they show, although a run may
     be committing shards meanwhile. Raises :class:`StoreError` where it always is."""
@@ -88,7 +86,7 @@ def settled_index(
     raise StoreError(f"{store.location} changed each time it was read; wait until its labelling run is done")
 
 
-def build_index(store: "Store", features: bool = True) -> pa.Table:
+def build_index(store: Catalog, features: bool = True) -> pa.Table:
     """The index of the store as it stands now, sorted by id, in memory; without the columns of features if so asked."""
     empty = (SCHEMA if features else PLACES_SCHEMA).empty_table()
     table = pa.concat_tables([empty, *_all_rows(store, features)])
@@ -99,7 +97,7 @@ def build_index(store: "Store", features: bool = True) -> pa.Table:
     return pa.concat_tables([empty, *_first_of_each([table.drop_columns(["pending"])])]).combine_chunks()
 
 
-def stream_index(store: "Store", database: SpillDatabase, features: bool = True) -> Iterator[pa.Table]:
+def stream_index(store: Catalog, database: SpillDatabase, features: bool = True) -> Iterator[pa.Table]:
     """The rows of :func:`build_index`, some at a time. ``database`` is an empty one, which holds what is sorted."""
     columns = SCHEMA if features else PLACES_SCHEMA
     database.create("places", columns)
@@ -121,7 +119,7 @@ def _first_of_each(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield table.filter(pc.and_(first, pc.not_equal(table["status"], "removed")))
 
 
-def _all_rows(store: "Store", features: bool = True) -> Iterator[pa.Table]:
+def _all_rows(store: Catalog, features: bool = True) -> Iterator[pa.Table]:
     """Every place where an image stands or stood."""
     reader = FeatureReader(store) if features else None
     committed = store.committed()
@@ -135,7 +133,7 @@ def _all_rows(store: "Store", features: bool = True) -> Iterator[pa.Table]:
 
 
 def _planned_rows(
-    store: "Store", planned: pa.Table, generation: int, committed: pa.Array, reader: FeatureReader | None
+    store: Catalog, planned: pa.Table, generation: int, committed: pa.Array, reader: FeatureReader | None
 ) -> pa.Table:
     shards = pc.unique(planned["shard"])
     failed: dict[tuple[str, int], str] = {}

@@ -7,18 +7,15 @@ at one by one; all others are counted by the shard. The rules are those of :mod:
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from depthsieve.core.records import ImageFailure
+from depthsieve.store.catalog import Catalog
+from depthsieve.store.plan import Generation
 from depthsieve.store.schema import shard_name, shard_number
 from depthsieve.store.times import read_times
-
-if TYPE_CHECKING:
-    from depthsieve.store.plan import Generation
-    from depthsieve.store.reader import Store
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Again:
     removed: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, store: "Store", retry_failed: bool) -> "Again":
+    def of(cls, store: Catalog, retry_failed: bool) -> "Again":
         """Those of a store. What failed or was rejected only counts where it is to be retried, and is not waiting for
         its retry already."""
         if not retry_failed and not any(generation.removed for generation in store.generations()):
@@ -67,7 +64,7 @@ class Again:
         return self.failed | self.rejected | self.removed
 
 
-def known_files(store: "Store", again: Again) -> Iterator[pa.Table]:
+def known_files(store: Catalog, again: Again) -> Iterator[pa.Table]:
     """The files, as they were when they were planned or refused, that no new generation adds: columns ``id``, ``size``,
     ``mtime_ns``, ``reason`` (null where it was planned) and ``generation``. An id may come again; its row with the
     highest number there counts. What :mod:`depthsieve.store.times` knows comes too."""
@@ -76,7 +73,7 @@ def known_files(store: "Store", again: Again) -> Iterator[pa.Table]:
         yield table.filter(pc.invert(pc.is_in(table["id"], value_set=without))) if len(without) else table
 
 
-def _file_tables(store: "Store") -> Iterator[pa.Table]:
+def _file_tables(store: Catalog) -> Iterator[pa.Table]:
     columns = ["id", "size", "mtime_ns"]
     for generation in store.generations():
         rank = 2 * generation.number
@@ -107,7 +104,7 @@ Seen = dict[str, list[tuple[str, str]]]
 """The failures (id, reason) of shards whose commit records were read already; they never change."""
 
 
-def standing(store: "Store", seen: Seen | None = None) -> Standing:
+def standing(store: Catalog, seen: Seen | None = None) -> Standing:
     """How a store stands now. Memory grows with the images that have no label, not with the others.
 
     With ``seen``, which is added to, only records are read that are not in it: for those who look again and again.
@@ -147,7 +144,7 @@ def standing(store: "Store", seen: Seen | None = None) -> Standing:
     )
 
 
-def _failures(store: "Store", shard_ids: list[str], seen: Seen | None) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+def _failures(store: Catalog, shard_ids: list[str], seen: Seen | None) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     if seen is not None:
         yield from ((one, seen[one]) for one in shard_ids if one in seen)
     for record in store.commit_records([one for one in shard_ids if seen is None or one not in seen]):
@@ -157,7 +154,7 @@ def _failures(store: "Store", shard_ids: list[str], seen: Seen | None) -> Iterat
             seen[record["shard"]] = failures
 
 
-def _planned_counts(store: "Store", generations: Iterable["Generation"], committed: set[str]) -> dict[str, int]:
+def _planned_counts(store: Catalog, generations: Iterable[Generation], committed: set[str]) -> dict[str, int]:
     """Images in committed and in pending shards, every row of every plan counted."""
     counts: dict[str, int] = defaultdict(int)
     for generation in generations:
@@ -177,7 +174,7 @@ def _add_listed(places: dict[str, list[_Row]], listed: pa.Table, status: str, ge
 
 
 def _add_planned(
-    places: dict[str, list[_Row]], store: "Store", generations: list["Generation"], committed: set[str]
+    places: dict[str, list[_Row]], store: Catalog, generations: list[Generation], committed: set[str]
 ) -> None:
     """Add the rows of plans that belong to images which stand in two places: those there are, and those replaced."""
     for generation in generations[1:]:
