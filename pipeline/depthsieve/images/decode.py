@@ -2,7 +2,7 @@
 
 Input is hostile: the declared size is checked before anything is allocated, and whatever a codec makes of bad bytes
 becomes one :class:`ImageRejected`. Seven formats are read (JPEG, PNG, WebP, GIF, BMP, TIFF, PNM), told from the first
-bytes and never from the name; everything else is refused by name.
+bytes and never from the name; everything else is refused by name. So is a JPEG whose data end early or are overwritten.
 
 Decisions, the same for every image:
 
@@ -17,6 +17,9 @@ Decisions, the same for every image:
 * Where alpha is below 255 the pixel is composited over white, and below 128 it is a hole. Under transparency a file
   holds whatever its writer left there, so if alpha were dropped, two files that look the same could get different
   labels. Opaque pixels keep their exact values: an opaque image is as if alpha were dropped.
+* Alpha that has one value throughout, such as the 0 that game engines write, says nothing about where the image is: the
+  colours are taken as they are. So they are with ``alpha="ignore"``.
+* A fourth sample of a TIFF is alpha only where the file says so (ExtraSamples); else it is infrared, or anything.
 
 Axes: H height, W width, 3 red, green, blue.
 """
@@ -24,10 +27,10 @@ Axes: H height, W width, 3 red, green, blue.
 import io
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import Any, BinaryIO, Literal, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -53,12 +56,16 @@ from depthsieve.images.headers import (
     make_header,
     webp_header,
 )
+from depthsieve.images.jpeg import find_damage
 from depthsieve.images.pillow_guard import own_pillow_settings
+from depthsieve.images.png import header_only, without_text
 
 __all__ = [
+    "DIM_BELOW",
     "HOLE_ALPHA",
     "MAX_HEADER_BYTES",
     "MAX_PIXELS",
+    "Alpha",
     "DecodedImage",
     "ImageHeader",
     "decode",
@@ -68,6 +75,12 @@ __all__ = [
 
 HOLE_ALPHA = 128
 """Pixels with alpha below this are holes: there is no image."""
+
+DIM_BELOW = 64
+"""A 16-bit image is dim if no channel reaches this value of 255: it uses 14 of its bits at most."""
+
+Alpha = Literal["respect", "ignore"]
+"""What to do with transparency: respect it, or take the colours as they are."""
 
 # Not Image.open, which asks more plugins than these, and whose limit on the size is another one.
 _OPENERS: dict[str, Callable[[BinaryIO], ImageFile]] = {
@@ -81,8 +94,11 @@ _OPENERS: dict[str, Callable[[BinaryIO], ImageFile]] = {
 }
 
 _BITS_TAG = 0x0102
+_COMPRESSION_TAG, _JPEG_IN_TIFF, _JPEG_TABLES_TAG = 0x0103, 7, 0x015B
 _PHOTOMETRIC_TAG = 0x0106
 _PLANES_TAG = 0x011C
+_STRIPS_AND_TILES = ((0x0111, 0x0117), (0x0144, 0x0145))
+_EXTRA_SAMPLES_TAG = 0x0152
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -98,12 +114,14 @@ _TO_UPRIGHT = {
 class DecodedImage:
     """An upright image. ``rgb_HW3`` is uint8, C-contiguous and read-only.
 
-    ``hole_HW`` is bool, True where alpha says that there is no image, None where every pixel is opaque.
+    ``hole_HW`` is bool, True where alpha says that there is no image, None where every pixel is opaque. ``is_dim``: the
+    file has 16 bits a channel and uses a small part of their range (:data:`DIM_BELOW`), so that the image is dark.
     """
 
     rgb_HW3: npt.NDArray[np.uint8]
     hole_HW: npt.NDArray[np.bool_] | None
     header: ImageHeader
+    is_dim: bool = False
 
 
 def read_header(file: BinaryIO | Path) -> ImageHeader:
@@ -129,13 +147,15 @@ def read_header(file: BinaryIO | Path) -> ImageHeader:
         _refuse(kind, error)
 
 
-def decode(data: bytes) -> DecodedImage:
+def decode(data: bytes, alpha: Alpha = "respect") -> DecodedImage:
     """The image in ``data``, the whole content of a file, upright, as 8-bit RGB.
 
-    Raises :class:`ImageRejected` with the reason for whatever is wrong with the bytes. May be called by several
-    threads at once.
+    With ``alpha`` "ignore" the colours are taken as they are, and nothing is a hole. Raises :class:`ImageRejected` with
+    the reason for whatever is wrong with the bytes. May be called by several threads at once.
     """
     kind = kind_of(data[:64])
+    if kind == "PNG":
+        data = without_text(data)
     try:
         with own_pillow_settings(MAX_PIXELS):
             image, header = _open(kind, io.BytesIO(data), pixels=True)
@@ -144,21 +164,29 @@ def decode(data: bytes) -> DecodedImage:
                 raise ImageRejected("damaged PNG: its palette is missing")
             bits = _channel_bits(image)
             image.load()
+            for jpeg in _jpegs(image, data):
+                if damage := find_damage(jpeg, image.mode == "CMYK"):
+                    raise ImageRejected(f"damaged {kind}: {damage}")
             upright: Image.Image = image
             if header.orientation != 1 and kind != "TIFF":  # which Pillow has turned already
                 upright = image.transpose(_TO_UPRIGHT[header.orientation])
-            rgb_HW3, alpha_HW = _to_rgb(upright, kind, bits)
+            if isinstance(image, TiffImageFile) and not image.tag_v2.get(_EXTRA_SAMPLES_TAG):
+                alpha = "ignore"
+            rgb_HW3, alpha_HW = _to_rgb(upright, kind, bits, alpha)
     except (ImageRejected, MemoryError):
         raise
     except Exception as error:
         _refuse(kind, error)
-    hole_HW = alpha_HW < HOLE_ALPHA if alpha_HW is not None and alpha_HW.min() < 255 else None
+    hole_HW = alpha_HW < HOLE_ALPHA if alpha_HW is not None else None
     if hole_HW is not None and hole_HW.all():
-        raise ImageRejected("nothing to see: every pixel is transparent")
+        raise ImageRejected(
+            f"nothing to see: every pixel is transparent (alpha below {HOLE_ALPHA}); --alpha ignore takes the colours"
+        )
     if rgb_HW3.shape != (header.height, header.width, 3):
         raise ImageRejected(f"damaged {kind}: it does not hold the {header.width}x{header.height} pixels it declares")
     rgb_HW3.flags.writeable = False
-    return DecodedImage(rgb_HW3, hole_HW, header)
+    is_dim = bits == 16 and kind != "PNM" and int(rgb_HW3.max()) < DIM_BELOW
+    return DecodedImage(rgb_HW3, hole_HW, header, is_dim)
 
 
 def decoder_versions() -> dict[str, str]:
@@ -175,7 +203,7 @@ def _open(kind: str, file: BinaryIO, *, pixels: bool) -> tuple[ImageFile | None,
         header = webp_header(file)
         file.seek(0)
         return (WebPImageFile(file) if pixels else None), header
-    image = _OPENERS[kind](file)
+    image = _OPENERS[kind](file if pixels or kind != "PNG" else header_only(file))
     if kind in ("JPEG", "PNG") and not image.tile:
         raise EOFError
     if isinstance(image, TiffImageFile):
@@ -189,6 +217,18 @@ def _open(kind: str, file: BinaryIO, *, pixels: bool) -> tuple[ImageFile | None,
         return image, header
     exif = image.info.get("exif")
     return image, make_header(*image.size, exif if isinstance(exif, bytes) else b"")
+
+
+def _jpegs(image: ImageFile, data: bytes) -> Iterator[bytes]:
+    """The JPEGs that a file's pixels are packed in: itself, or the strips or tiles of a TIFF, each with its tables."""
+    if isinstance(image, JpegImageFile):
+        yield data
+    elif isinstance(image, TiffImageFile) and image.tag_v2.get(_COMPRESSION_TAG) == _JPEG_IN_TIFF:
+        tables = bytes(image.tag_v2.get(_JPEG_TABLES_TAG, b""))
+        for offsets, lengths in _STRIPS_AND_TILES:
+            places = zip(image.tag_v2.get(offsets, ()), image.tag_v2.get(lengths, ()), strict=False)
+            for at, length in places:
+                yield tables[:-2] + data[at + 2 : at + length] if tables else data[at : at + length]
 
 
 def _refuse(kind: str, error: Exception) -> NoReturn:
@@ -218,8 +258,10 @@ def _channel_bits(image: ImageFile) -> int:
     return int(found[1]) if found else {"1": 1, "I": 16}.get(image.mode, 8)
 
 
-def _to_rgb(image: Image.Image, kind: str, bits: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
-    """Loaded image as 8-bit RGB [H,W,3] over white, and its alpha [H,W] where it has any."""
+def _to_rgb(
+    image: Image.Image, kind: str, bits: int, alpha: Alpha
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    """Loaded image as 8-bit RGB [H,W,3] over white, and its alpha [H,W] where it is to be respected and differs."""
     mode, key = image.mode, image.info.get("transparency")
     if mode == "F" or (mode == "I" and kind == "TIFF"):
         raise ImageRejected("signed, 32-bit or floating-point pixels have no agreed white: convert to 8 or 16 bits")
@@ -228,16 +270,19 @@ def _to_rgb(image: Image.Image, kind: str, bits: int) -> tuple[npt.NDArray[np.ui
         if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC_TAG) == 0:
             grey_HW = (1 << bits) - 1 - grey_HW  # white is zero, which Pillow heeds up to 8 bits only
         rgb_HW3 = np.repeat((grey_HW >> (bits - 8)).astype(np.uint8)[:, :, None], 3, axis=2)
-        return _without_colour(rgb_HW3, None if key is None else grey_HW == key)
+        return _without_colour(rgb_HW3, None if key is None or alpha == "ignore" else grey_HW == key)
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or (mode == "P" and key is not None):
         rgba = (image.convert("LA") if mode == "La" else image).convert("RGBA")
-        alpha = rgba.getchannel("A")
+        opacity = rgba.getchannel("A")
+        rgb, opacity_HW = rgba.convert("RGB"), np.asarray(opacity)
+        if alpha == "ignore" or opacity_HW.min() == opacity_HW.max():
+            return _seen(np.asarray(rgb), is_hidden=alpha == "respect" and opacity_HW[0, 0] < HOLE_ALPHA), None
         page = Image.new("RGB", rgba.size, "white")
-        page.paste(rgba.convert("RGB"), mask=alpha)
-        return np.asarray(page), np.asarray(alpha)
+        page.paste(rgb, mask=opacity)
+        return np.asarray(page), opacity_HW
     image.info.pop("transparency", None)
     rgb_HW3 = np.asarray(image if mode == "RGB" else image.convert("RGB"))
-    if key is None:
+    if key is None or alpha == "ignore":
         return rgb_HW3, None
     colour = np.atleast_1d(key)
     colour = colour >> 8 if bits == 16 else np.minimum(colour * (255 // (2**bits - 1)), 255)
@@ -248,7 +293,15 @@ def _without_colour(
     rgb_HW3: npt.NDArray[np.uint8], key_HW: npt.NDArray[np.bool_] | None
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
     """``rgb_HW3`` with the pixels of the one colour that a file declares transparent made white, and the alpha."""
-    if key_HW is None:
+    if key_HW is None or not key_HW.any():
         return rgb_HW3, None
+    _seen(rgb_HW3, is_hidden=bool(key_HW.all()))
     rgb_HW3 = np.where(key_HW[:, :, None], np.uint8(255), rgb_HW3)
     return rgb_HW3, np.where(key_HW, 0, 255).astype(np.uint8)
+
+
+def _seen(rgb_HW3: npt.NDArray[np.uint8], is_hidden: bool) -> npt.NDArray[np.uint8]:
+    """``rgb_HW3``, unless all of it is hidden and of one colour: then there was never anything to see."""
+    if is_hidden and (rgb_HW3 == rgb_HW3[:1, :1]).all():
+        raise ImageRejected("nothing to see: every pixel is transparent, and of one colour")
+    return rgb_HW3
