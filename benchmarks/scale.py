@@ -123,7 +123,7 @@ def write_plan(folder: Path, rows: int, shard_size: int = 256) -> dict[str, Any]
     """Plan what the store in ``folder``, made if need be, does not know of a made-up manifest."""
     from depthsieve.core.records import NumericsProfile, TeacherRequest
     from depthsieve.planning.draft import draft_batches
-    from depthsieve.planning.request import write_generation
+    from depthsieve.planning.generation import write_generation
     from depthsieve.storage import open_root
     from depthsieve.store.create import open_or_create, prepare_root
 

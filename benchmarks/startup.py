@@ -37,7 +37,7 @@ def make_store(folder: Path, rows: int) -> dict[str, Any]:
     """A store of made-up images, all labelled but those of the last shard."""
     from depthsieve.core.records import NumericsProfile, TeacherRequest, seal
     from depthsieve.planning.draft import draft_batches
-    from depthsieve.planning.request import write_generation
+    from depthsieve.planning.generation import write_generation
     from depthsieve.storage import open_root
     from depthsieve.store import open_store, schema
     from depthsieve.store.create import open_or_create, prepare_root, write_index

@@ -13,7 +13,7 @@ from depthsieve_cli.stdin import keep_stdin
 from depthsieve_cli.supervise import commits_in, supervise
 
 if TYPE_CHECKING:
-    from depthsieve.planning.options import LabelSummary
+    from depthsieve.planning.summary import LabelSummary
 
 
 @click.command(epilog="Example: depthsieve label photos/ labels/ --teacher tiny")

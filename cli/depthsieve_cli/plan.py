@@ -10,7 +10,7 @@ from depthsieve_cli.output import count, print_failures, print_growth, print_jso
 from depthsieve_cli.stdin import keep_stdin
 
 if TYPE_CHECKING:
-    from depthsieve.planning.options import PlanSummary
+    from depthsieve.planning.summary import PlanSummary
 
 
 @click.command(epilog="Example: depthsieve plan photos/ labels/ --teacher tiny --write")

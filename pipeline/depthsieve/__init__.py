@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from depthsieve.jobs.layers.features import FeaturesSummary, add_features
     from depthsieve.jobs.layers.reliability import RecalibrateSummary, recalibrate
     from depthsieve.jobs.verify.repair import VerifyReport, verify
-    from depthsieve.planning.options import LabelOptions, LabelSummary, PlanSummary
+    from depthsieve.planning.options import LabelOptions
+    from depthsieve.planning.summary import LabelSummary, PlanSummary
     from depthsieve.sources.manifest_scan import ScanSummary, scan
     from depthsieve.sources.recipes import Recipe, load_recipe, recipe_names
     from depthsieve.store import Label, Store, open_store
@@ -81,7 +82,8 @@ _HOMES = {
     "training": ("PseudoLabelDataset",),
     "training.losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
     "sources.manifest_scan": ("ScanSummary", "scan"),
-    "planning.options": ("LabelOptions", "LabelSummary", "PlanSummary"),
+    "planning.options": ("LabelOptions",),
+    "planning.summary": ("LabelSummary", "PlanSummary"),
     "jobs.layers.reliability": ("RecalibrateSummary", "recalibrate"),
     "jobs.layers.features": ("FeaturesSummary", "add_features"),
     "jobs.verify.repair": ("VerifyReport", "verify"),

@@ -18,7 +18,8 @@ from labelled import decided_bytes, small_teacher, write_photo, write_photos
 import depthsieve
 from depthsieve.core.errors import LoaderError, SourceError, UsageError
 from depthsieve.jobs.verify.repair import verify
-from depthsieve.planning.options import LabelOptions, LabelSummary
+from depthsieve.planning.options import LabelOptions
+from depthsieve.planning.summary import LabelSummary
 from depthsieve.sources.folder import FolderSource
 from depthsieve.store import Store, open_store
 from depthsieve.store.times import NAME as TIMES

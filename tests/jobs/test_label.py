@@ -324,7 +324,7 @@ def test_an_image_that_fails_costs_no_other_its_label_and_can_be_retried(tmp_pat
 
 def test_an_image_gone_since_the_scan_fails_by_name(tmp_path: Path, teacher: str) -> None:
     photos, store = write_photos(tmp_path / "photos", 3), tmp_path / "store"
-    kept_scan = run._Run.scan
+    kept_scan = run.take_inventory
 
     def scan_then_lose(*arguments: object) -> object:
         found = kept_scan(*arguments)  # type: ignore[arg-type]
@@ -333,7 +333,7 @@ def test_an_image_gone_since_the_scan_fails_by_name(tmp_path: Path, teacher: str
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run._Run, "scan", scan_then_lose)
+        patch.setattr(run, "take_inventory", scan_then_lose)
         summary = label(photos, store, teacher)
     reasons = {failure.id: failure.reason for failure in summary.failed}
     assert "no such file" in reasons["default/photo 0.png"]
@@ -402,7 +402,7 @@ def test_one_file_on_a_bad_sector_costs_no_other_its_label(
 
 def test_a_disk_that_is_gone_fails_no_image(tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch) -> None:
     photos, store = write_photos(tmp_path / "photos", 4), tmp_path / "store"
-    kept_scan, away = run._Run.scan, tmp_path / "unmounted"
+    kept_scan, away = run.take_inventory, tmp_path / "unmounted"
 
     def scan_then_unmount(*arguments: object) -> object:
         found = kept_scan(*arguments)  # type: ignore[arg-type]
@@ -412,7 +412,7 @@ def test_a_disk_that_is_gone_fails_no_image(tmp_path: Path, teacher: str, monkey
 
     monkeypatch.setattr(dispatch, "PAUSE_S", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(run._Run, "scan", scan_then_unmount)
+        patch.setattr(run, "take_inventory", scan_then_unmount)
         summary = label(photos, store, teacher)
     assert (summary.labelled, summary.failed, summary.pending) == (0, (), 4)
     assert all("is the disk there?" in error for error in summary.errors)
@@ -423,7 +423,7 @@ def test_a_disk_that_is_gone_fails_no_image(tmp_path: Path, teacher: str, monkey
 
 def test_a_photo_that_became_a_link_outward_fails_by_name(tmp_path: Path, teacher: str) -> None:
     photos, store = write_photos(tmp_path / "photos", 3), tmp_path / "store"
-    kept_scan = run._Run.scan
+    kept_scan = run.take_inventory
 
     def scan_then_link(*arguments: object) -> object:
         found = kept_scan(*arguments)  # type: ignore[arg-type]
@@ -432,7 +432,7 @@ def test_a_photo_that_became_a_link_outward_fails_by_name(tmp_path: Path, teache
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run._Run, "scan", scan_then_link)
+        patch.setattr(run, "take_inventory", scan_then_link)
         summary = label(photos, store, teacher)
     assert [failure.id for failure in summary.failed] == ["default/photo 0.png"]
     assert "leads out of the root" in summary.failed[0].reason and summary.labelled == 2
@@ -668,7 +668,7 @@ def test_disk_space_is_estimated_before_the_start(
     tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = write_photos(tmp_path / "photos", 1)
-    monkeypatch.setattr("depthsieve.jobs.label.pixel_bytes", lambda options, encoding: 1e15)
+    monkeypatch.setattr("depthsieve.planning.generation.pixel_bytes", lambda options, encoding: 1e15)
     with pytest.raises(RunError, match="make room"):
         label(photos, tmp_path / "store", teacher)
     assert not (tmp_path / "store" / "plan").exists()

@@ -8,9 +8,8 @@ from labelled import small_teacher, write_photo, write_photos
 
 import depthsieve
 from depthsieve.core.errors import RunError
+from depthsieve.planning.draft import draft_batches
 from depthsieve.planning.forecast import MARGIN, Trial, draw_samples
-from depthsieve.planning.options import LabelOptions
-from depthsieve.planning.request import draft_generation
 from depthsieve.sources import open_source
 from depthsieve.sources.scan import scan_to
 from depthsieve.store import open_store
@@ -47,7 +46,7 @@ def test_samples_are_of_one_shape_each_drawn_as_often_as_there_are_images(tmp_pa
     source = open_source(tmp_path / "photos", "default")
     scan = scan_to(tmp_path / "scan", [source])
     model = load_teacher(teacher)
-    with draft_generation(None, [source], scan, model, LabelOptions(), tmp_path / "scratch") as draft:
+    with draft_batches(scan.images(), scan.rejected(), model.label_shape, tmp_path / "scratch") as draft:
         samples = [list(draw_samples(draft, None, Pending({}, {}), 2)) for _ in range(2)]
     assert samples[0] == samples[1]
     assert len(samples[0]) == 24

@@ -19,9 +19,10 @@ from depthsieve.core.errors import ImageRejected, RunError
 from depthsieve.core.records import ImageRecord, Shape, TeacherRequest
 from depthsieve.core.tables import PLAN_SCHEMA, REJECTED_SCHEMA
 from depthsieve.planning.draft import IMAGES_SCHEMA, draft_batches
+from depthsieve.planning.generation import write_generation
 from depthsieve.planning.options import LabelOptions
-from depthsieve.planning.request import Workforce, write_generation
 from depthsieve.planning.sharding import cut_shards
+from depthsieve.planning.workforce import Workforce
 from depthsieve.storage import open_root
 from depthsieve.store import plan
 from depthsieve.store.create import open_or_create

@@ -1,55 +1,30 @@
-"""A labelling run: scan, plan, label what is left, summary. Knows a runner only as a callable."""
+"""A labelling run from top to bottom: checks, inventory, generation, runner, layers, summary."""
 
 import contextlib
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from depthsieve.core.errors import RunError, SourceError, StoreError, UsageError
-from depthsieve.core.records import ImageFailure, LabelJob, LabelSpec, TeacherRequest
+from depthsieve.core.errors import RunError, UsageError
 from depthsieve.core.stopping import Stop
 from depthsieve.jobs.layers.images import Stored, store_images, without_images
-from depthsieve.labelling.shard import label_spec, load_with_second
-from depthsieve.planning.changes import check_gone, compare_contents, keep_times
-from depthsieve.planning.checks import find_manifest
-from depthsieve.planning.draft import Draft, PlannedNow
-from depthsieve.planning.forecast import WorkAhead, forecast
-from depthsieve.planning.options import LabelOptions, LabelSummary, PlanSummary
-from depthsieve.planning.request import (
-    IMAGE_BYTES_PER_PIXEL,
-    Workforce,
-    check_signals,
-    check_source,
-    check_space,
-    choose_profile,
-    chosen_encoding,
-    chosen_quality,
-    differences_from,
-    draft_generation,
-    find_store,
-    has_moved,
-    images_notes,
-    pixel_bytes,
-    signals_notes,
-    teacher_request,
-    write_generation,
-)
+from depthsieve.planning.checks import IMAGE_BYTES_PER_PIXEL, check_space, pixel_bytes
+from depthsieve.planning.draft import PlannedNow
+from depthsieve.planning.forecast import estimate, estimate_left
+from depthsieve.planning.generation import add_new, written_plan
+from depthsieve.planning.inventory import take_inventory
+from depthsieve.planning.options import LabelOptions
+from depthsieve.planning.request import LabelRequest
+from depthsieve.planning.summary import LabelSummary, PlanSummary
+from depthsieve.runners.choose import Workers, find_nodes, make_runner
 from depthsieve.runners.dispatch import MakeRunner, Outcome, disk_errors_named, dispatch
-from depthsieve.runners.local import local_runner
-from depthsieve.sources import Source, open_source
-from depthsieve.sources.manifest import Manifest, scan_of_manifest
-from depthsieve.sources.scan import Scan, scan_to
-from depthsieve.storage import Root, open_root
+from depthsieve.sources.scan import Scan
 from depthsieve.storage.temporary import temporary_folder
-from depthsieve.store import Store, open_store
-from depthsieve.store.create import check_root, check_spec, open_or_create, prepare_root, write_index
+from depthsieve.store import Store
+from depthsieve.store.create import prepare_root, write_index
 from depthsieve.store.leases import PLAN, Leases
-from depthsieve.store.pending import Pending
-from depthsieve.store.standing import Again, known_files, standing
-from depthsieve.teachers import Teacher
+from depthsieve.store.standing import standing
 
 
 def label(
@@ -70,33 +45,33 @@ def label(
     """
     chosen = _options(options, "label")
     stop = stop or Stop()
-    run = _Run.begin(source, store, chosen)
+    request = LabelRequest.checked(source, store, chosen, find_nodes)
     scan, planned = None, PlannedNow()
     with contextlib.ExitStack() as stack:
         if chosen.part is None:
-            scan = run.scan(stack.enter_context(temporary_folder()), progress)
+            scan = take_inventory(request, stack.enter_context(temporary_folder()), progress)
         else:
-            opened = run.planned_store()
-        prepare_root(run.root)
-        stack.enter_context(disk_errors_named(run.root))
-        leases = stack.enter_context(Leases(run.root))
+            opened = written_plan(request)
+        prepare_root(request.root)
+        stack.enter_context(disk_errors_named(request.root))
+        leases = stack.enter_context(Leases(request.root))
         if scan is not None:
             lease = leases.take_or_raise(PLAN)
             stack.callback(leases.give_back, lease, settled=True)
-            run.root.clear_scratch()
-            opened, planned = run.add_new(scan, progress)
+            request.root.clear_scratch()
+            opened, planned = add_new(request, scan, progress)
         leases.forget(opened.is_committed)
         todo = opened.pending(chosen.share)
-        notes = tuple(run.notes(todo))
-        check_space(run.root, todo.pixels, todo.images, pixel_bytes(chosen, run.spec.encoding))
+        notes = tuple(request.notes(opened, todo))
+        check_space(request.root, todo.pixels, todo.images, pixel_bytes(chosen, request.spec.encoding))
         start = time.perf_counter()
         stop.armed = True
         try:
-            outcome = dispatch(opened, todo, run.job(opened), leases, run.make_runner(), stop, progress)
-            stored = run.store_images(opened, leases, stop, progress)
+            outcome = dispatch(opened, todo, request.job(opened), leases, _runner(request), stop, progress)
+            stored = _store_images(request, opened, leases, stop, progress)
         finally:
             stop.armed = False
-            run.root.clear_scratch()  # of workers that died
+            request.root.clear_scratch()  # of workers that died
             if chosen.part is None and not stop.requested:
                 with contextlib.suppress(OSError, RunError):  # it is derived, and a full disk has been told of already
                     write_index(opened)
@@ -123,194 +98,37 @@ def plan(
     errors as for :func:`label`.
     """
     chosen = _options(options, "plan")
-    run = _Run.begin(source, store, chosen)
+    request = LabelRequest.checked(source, store, chosen, find_nodes)
     with temporary_folder() as folder:
-        scan = run.scan(folder, progress)
+        scan = take_inventory(request, folder, progress)
         if not write:
-            return run.estimate(scan, trial, progress)
-        prepare_root(run.root)
-        with disk_errors_named(run.root), Leases(run.root) as leases:
+            return estimate(request, scan, trial, progress)
+        prepare_root(request.root)
+        with disk_errors_named(request.root), Leases(request.root) as leases:
             lease = leases.take_or_raise(PLAN)
             try:
-                run.root.clear_scratch()
-                opened, planned = run.add_new(scan, progress)
+                request.root.clear_scratch()
+                opened, planned = add_new(request, scan, progress)
                 write_index(opened)
             finally:
                 leases.give_back(lease, settled=True)
-    summary = run.estimate_left(opened, trial, progress)
+    summary = estimate_left(request, opened, trial, progress)
     return replace(summary, changed=planned.changed, removed=planned.removed)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What a run stands on, once all that is cheap to check was checked."""
+def _runner(request: LabelRequest) -> MakeRunner:
+    options, crew = request.options, request.workforce
+    workers = Workers(crew.workers, crew.threads, crew.gpus, options.address)
+    return make_runner(options.runner, crew.apart, request.teacher, workers)
 
-    options: LabelOptions
-    sources: tuple[Source, ...]
-    manifest: Manifest | None
-    root: Root
-    request: TeacherRequest
-    teacher: Teacher
-    spec: LabelSpec
-    existing: Store | None
-    workforce: Workforce
-    image_quality: int | None
 
-    @classmethod
-    def begin(cls, source: str | Path, store: str | Path, options: LabelOptions) -> "_Run":
-        manifest = find_manifest(source, options)
-        sources = manifest.open_sources() if manifest else (open_source(source, options.name, options.root),)
-        root = open_root(store)
-        check_root(root)
-        on_cluster = options.address is not None and options.runner != "local"
-        cluster = None
-        if on_cluster and options.address is not None:
-            from depthsieve.runners.ray_session import cluster_offer  # heavy, and a laptop does without
-
-            cluster = cluster_offer(options.address).nodes
-        existing = find_store(root)
-        request = teacher_request(options, existing, cluster)
-        # On a cluster the workers have the device that is asked for, and this process need not have it.
-        teacher = load_with_second(request.on("auto") if on_cluster else request)
-        check_signals(teacher, options)
-        spec = label_spec(teacher, options.signal_names, chosen_encoding(existing, options))
-        if existing is not None:
-            check_spec(existing, spec)
-        for images in sources:
-            check_source(images, root, existing, options.moved)
-        workforce = Workforce.choose(teacher, options, cluster)
-        quality = chosen_quality(existing, options)
-        return cls(options, sources, manifest, root, request, teacher, spec, existing, workforce, quality)
-
-    def scan(self, folder: Path, progress: bool) -> Scan:
-        known: Iterator[Any] = iter(())
-        options = self.options
-        if self.existing is not None:
-            known = known_files(self.existing, Again.of(self.existing, options.retry_failed))
-        if self.manifest is not None:
-            if options.prune or options.prune_most:
-                raise UsageError("a manifest does not say what is gone; prune with the source itself")
-            scan = scan_of_manifest(folder / "scan", self.manifest, known)
-        else:
-            scan = scan_to(folder / "scan", self.sources, known, progress, options.prune or options.prune_most)
-        found = scan.tally
-        if not (found.images or found.rejected or found.known):
-            passed = f"{found.passed.other} other and {found.passed.hidden} hidden files"
-            raise SourceError(
-                f"no images in {self.manifest.path if self.manifest else self.sources[0].shown} ({passed})"
-            )
-        check_gone(self.sources[0], scan, options)
-        if self.existing is not None:
-            compare_contents(scan, self.existing, self.sources, options.check_content, progress)
-        return scan
-
-    def add_new(self, scan: Scan, progress: bool) -> tuple[Store, PlannedNow]:
-        """The store, made if need be, with what is new planned; and what that is."""
-        store = open_or_create(self.root, self.spec)
-        for source in self.sources:
-            check_source(source, self.root, store, self.options.moved)
-        moved = has_moved(store, self.sources, scan)
-        known, now = store.datasets(), self.manifest.datasets if self.manifest else {}
-        learnt = {name: note for name, note in now.items() if known.get(name) != note}
-        with self.root.scratch("plan") as folder, self._draft(store, scan, folder) as draft:
-            if draft or moved or learnt:
-                check_space(self.root, draft.pixels, draft.images, pixel_bytes(self.options, self.spec.encoding))
-                profile = choose_profile(self.teacher, self.options, draft, self.workforce, progress)
-                sources = {source.name: source.root for source in self.sources}
-                write_generation(store, draft, sources, profile, self.request, self.options.shard_size, learnt)
-            planned = draft.planned
-        with self.root.scratch("times") as folder:
-            keep_times(scan, store, folder)
-        return store, planned
-
-    def _draft(self, store: Store | None, scan: Scan, folder: Path) -> contextlib.AbstractContextManager[Draft]:
-        return draft_generation(store, self.sources, scan, self.teacher, self.options, folder)
-
-    def planned_store(self) -> Store:
-        """The store whose plan is to be shared."""
-        if self.existing is None or not self.existing.generations():
-            raise StoreError(
-                f"{self.root.location} has no plan to take a part of; write it first: depthsieve plan SOURCE STORE "
-                "--write, with the same teacher and options"
-            )
-        return self.existing
-
-    def job(self, store: Store) -> LabelJob:
-        device = self.workforce.device or (self.teacher.device.type if self.workforce.on_ray else self.request.device)
-        sources = tuple(store.sources().items())
-        threads = self.workforce.threads
-        return LabelJob(
-            self.root.location,
-            self.request.on(device),
-            self.spec.fingerprint,
-            self.spec.signals,
-            sources,
-            cores=threads,
-            keep_signals=self.options.keep_signals,
-            image_quality=self.image_quality,
-        )
-
-    def make_runner(self) -> MakeRunner:
-        workforce = self.workforce
-        if not workforce.on_ray:
-            return partial(local_runner, self.teacher)
-        from depthsieve.runners.ray import RayOptions, ray_runner  # heavy, and a laptop does without
-
-        options = RayOptions(workforce.workers, workforce.threads, workforce.gpus, self.options.address)
-        on_ray = ray_runner(options)
-        return lambda on_images: on_ray  # actors tell of whole shards only
-
-    def notes(self, todo: Pending) -> Iterator[str]:
-        """How this machine and these options differ from what the pending generations were planned with."""
-        store = open_store(self.root)
-        for generation in store.generations():
-            if len(todo.numbers.get(generation.number, ())):
-                for difference in differences_from(generation.profile, self.teacher, self.options, self.workforce):
-                    yield f"generation {generation.number} {difference}"
-        yield from signals_notes(store, self.options.keep_signals, len(todo))
-        yield from images_notes(store, self.options, len(todo))
-
-    def store_images(self, store: Store, leases: Leases, stop: Stop, progress: bool) -> Stored:
-        """Add the images of what was labelled without them, where that is asked for."""
-        if self.image_quality is None or self.options.part is not None:
-            return Stored()
-        todo = without_images(store)
-        check_space(self.root, todo.pixels, todo.images, IMAGE_BYTES_PER_PIXEL)
-        return store_images(store, self.image_quality, leases, stop, progress, again=self.options.retry_failed)
-
-    def estimate(self, scan: Scan, trial: bool, progress: bool) -> PlanSummary:
-        """What is left and what is new, with nothing written."""
-        left = Pending({}, {})
-        if self.existing is not None:
-            has_moved(self.existing, self.sources, scan)
-            left = self.existing.pending()
-        with self._draft(self.existing, scan, scan.folder / "draft") as draft:
-            named = zip(draft.rejected["id"].to_pylist(), draft.rejected["reason"].to_pylist(), strict=True)
-            summary = forecast(self._work(left, draft, trial, progress), tuple(ImageFailure(*one) for one in named))
-            return replace(summary, changed=draft.changed, removed=len(draft.gone))
-
-    def estimate_left(self, store: Store, trial: bool, progress: bool) -> PlanSummary:
-        """What is left of a plan that is written."""
-        rejected = sorted(standing(store).rejected.items())
-        run = replace(self, existing=store)
-        work = run._work(store.pending(), None, trial, progress)
-        return replace(forecast(work, tuple(ImageFailure(*one) for one in rejected)), written=True)
-
-    def _work(self, left: Pending, draft: Draft | None, trial: bool, progress: bool) -> WorkAhead:
-        return WorkAhead(
-            self.root,
-            self.teacher,
-            self.options,
-            self.workforce,
-            {source.name: source for source in self.sources},
-            self.existing,
-            left,
-            draft,
-            trial,
-            progress,
-            self.spec.encoding,
-            self.image_quality,
-        )
+def _store_images(request: LabelRequest, store: Store, leases: Leases, stop: Stop, progress: bool) -> Stored:
+    """Add the images of what was labelled without them, where that is asked for."""
+    if request.image_quality is None or request.options.part is not None:
+        return Stored()
+    todo = without_images(store)
+    check_space(request.root, todo.pixels, todo.images, IMAGE_BYTES_PER_PIXEL)
+    return store_images(store, request.image_quality, leases, stop, progress, again=request.options.retry_failed)
 
 
 def _options(options: dict[str, Any], what: str) -> LabelOptions:

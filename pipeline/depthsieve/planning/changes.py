@@ -19,7 +19,6 @@ from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.core.spill import SpillDatabase, read_parquet, spill_database
 from depthsieve.core.tables import CHANGED, IMAGES_SCHEMA, OTHER_CONTENT, PLAN_SCHEMA, REJECTED_SCHEMA, REMOVED_SCHEMA
-from depthsieve.planning.options import LabelOptions
 from depthsieve.sources import Listed, Source
 from depthsieve.sources.scan import Scan
 from depthsieve.store import Store
@@ -57,16 +56,6 @@ class _Compared:
     generation: int
     content: str
     listed: bool
-
-
-def check_gone(source: Source, scan: Scan, options: LabelOptions) -> None:
-    """Raise :class:`SourceError` where so many images are gone that it looks like a disk that is not there."""
-    gone, there = scan.tally.gone, scan.tally.known + scan.tally.changed
-    if gone > there and not options.prune_most:
-        raise SourceError(
-            f"{gone} of the {gone + there} images that the store knows of source {source.name!r} are not in "
-            f"{source.root}; is the disk there? If they are gone for good, say --prune-most"
-        )
 
 
 def compare_contents(scan: Scan, store: Store, sources: Sequence[Source], everything: bool, progress: bool) -> None:

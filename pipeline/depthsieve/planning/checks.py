@@ -1,10 +1,26 @@
-"""Checks that cost nothing, made before a run starts."""
+"""What is checked before anything is written: source, store, signals and room; and what a user should be told."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from depthsieve.core.errors import UsageError
+from depthsieve.core.errors import RunError, SourceError, StoreNotFound, UsageError
 from depthsieve.planning.options import LabelOptions
+from depthsieve.reliability import shipped_calibration
+from depthsieve.sources import Source
 from depthsieve.sources.manifest import Manifest, is_manifest, open_manifest
+from depthsieve.sources.scan import Scan
+from depthsieve.storage import Root, is_url
+from depthsieve.store import Store, open_store
+from depthsieve.store.layer_kinds import IMAGES, SIGNALS
+from depthsieve.store.layers import find_layer
+from depthsieve.store.schema import encoding_of
+from depthsieve.teachers import Teacher
+
+SIGNAL_BYTES_PER_PIXEL = 1.7
+"""What a pixel of one kept signal takes on disk: up to 1.64 on 16 photos (flip)."""
+
+IMAGE_BYTES_PER_PIXEL = 0.6
+"""What a pixel of a stored image takes, on the large side: 0.26 on 16 photos at the quality that nobody chose."""
 
 
 def find_manifest(path: str | Path, options: LabelOptions) -> Manifest | None:
@@ -17,3 +33,120 @@ def find_manifest(path: str | Path, options: LabelOptions) -> Manifest | None:
     if options.name != LabelOptions.name or options.root is not None:
         raise UsageError(f"{path} is a manifest, and says itself what its sources are called and where they are")
     return open_manifest(path)
+
+
+def find_store(root: Root) -> Store | None:
+    """The store at ``root``, or None if there is none yet."""
+    try:
+        return open_store(root)
+    except StoreNotFound:
+        return None
+
+
+def check_signals(teacher: Teacher, options: LabelOptions) -> None:
+    """Raise :class:`UsageError` for a signal that the teacher cannot give, or that nobody has calibrated."""
+    if "native" in options.signal_names:
+        raise UsageError(
+            f"teacher {teacher.name!r} gives no confidence of its own, as no model does that transformers loads; leave "
+            "out signal 'native'"
+        )
+    if teacher.second is not None and (teacher.quantity, teacher.second.quantity) == ("depth", "disparity"):
+        raise UsageError(
+            f"second teacher {teacher.second.name!r} gives disparity and cannot judge the metres of teacher "
+            f"{teacher.name!r}; name a metric one"
+        )
+    if "lowres" in options.signal_names and teacher.half_shape((1, 1)) is None:
+        raise UsageError(
+            f"teacher {teacher.name!r} works at its processor's sizes only, and signal 'lowres' needs half of them; "
+            "use --signals flip"
+        )
+    if options.signal_names:
+        shipped_calibration().weights_of(teacher.quantity, options.signal_names)
+
+
+def check_source(source: Source, root: Root, store: Store | None, moved: bool) -> None:
+    """Raise unless ``source`` may be labelled into the store at ``root``: apart from it, and under its own name."""
+    here, images = _parts(root.location if root.path is None else root.path.resolve()), _parts(source.root)
+    inside = here[: len(images)] == images and not source.is_one_file
+    if inside or images[: len(here)] == here:
+        raise UsageError(
+            f"the store {root.location} and the images {source.root} may not lie inside each other; name another store"
+        )
+    known = store.sources().get(source.name) if store is not None else None
+    if known is not None and known != source.root and not moved:
+        raise SourceError(
+            f"the store knows source {source.name!r} as {known}, not {source.root}; give the new folder its own "
+            "--name, or say --moved if the same images now lie there"
+        )
+
+
+def _parts(location: str | Path) -> tuple[str, ...]:
+    return (
+        tuple(location.rstrip("/").split("/"))
+        if isinstance(location, str) and is_url(location)
+        else Path(location).parts
+    )
+
+
+def has_moved(store: Store, sources: Sequence[Source], scan: Scan) -> bool:
+    """Whether a source lies under another root than the store knows.
+
+    Raises :class:`SourceError` where none of the images that the store knows are there.
+    """
+    known = store.sources()
+    moved = [source for source in sources if known.get(source.name, source.root) != source.root]
+    if moved and not scan.tally.known + scan.tally.changed:
+        name, root = moved[0].name, moved[0].root
+        raise SourceError(f"none of the images of source {name!r} lie in {root}; is it the right folder?")
+    return bool(moved)
+
+
+def check_gone(source: Source, scan: Scan, options: LabelOptions) -> None:
+    """Raise :class:`SourceError` where so many images are gone that it looks like a disk that is not there."""
+    gone, there = scan.tally.gone, scan.tally.known + scan.tally.changed
+    if gone > there and not options.prune_most:
+        raise SourceError(
+            f"{gone} of the {gone + there} images that the store knows of source {source.name!r} are not in "
+            f"{source.root}; is the disk there? If they are gone for good, say --prune-most"
+        )
+
+
+def pixel_bytes(options: LabelOptions, encoding: str) -> float:
+    """What a pixel takes on disk, on the large side."""
+    signals = len(options.signal_names) if options.keep_signals else 0
+    images = IMAGE_BYTES_PER_PIXEL if options.store_images else 0.0
+    return encoding_of(encoding).pixel_bytes + signals * SIGNAL_BYTES_PER_PIXEL + images
+
+
+def check_space(root: Root, pixels: int, images: int, pixel: float) -> None:
+    """Raise :class:`RunError` where labels of so many pixels, each of ``pixel`` bytes, will not fit."""
+    needed, free = int(pixels * pixel), root.free_bytes()
+    if free is not None and needed > free:
+        raise RunError(
+            f"{root.location}: {images} labels take about {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; "
+            "make room or name a store on another disk"
+        )
+
+
+def signals_notes(store: Store, keep_signals: bool, todo: int) -> Iterator[str]:
+    """What a person should know of shards with kept signals beside shards without; ``todo`` of them are left."""
+    layer = find_layer(store.root, SIGNALS, store.fingerprint)
+    if keep_signals:  # else the shards need not be listed, of which there may be many
+        without = store.committed() - (layer.shards() if layer else set())
+        if without:
+            yield (
+                f"{len(without)} shards were labelled without --keep-signals and stay without; `depthsieve "
+                "recalibrate` leaves them out (for all of them, label into a new store)"
+            )
+    elif layer and todo:
+        yield "this store keeps signals, and what is labelled now is without them, as --keep-signals was not given"
+
+
+def images_notes(store: Store, options: LabelOptions, todo: int) -> Iterator[str]:
+    """What a person should know of shards with stored images beside shards without; ``todo`` of them are left."""
+    layer = find_layer(store.root, IMAGES, store.fingerprint)
+    if options.store_images and options.part is not None:
+        if store.committed() - (layer.shards() if layer else set()):
+            yield "a part stores the images of what it labels; `label --store-images` without --part adds the others"
+    elif layer and todo and not options.store_images:
+        yield "this store keeps images, and what is labelled now is without them, as --store-images was not given"

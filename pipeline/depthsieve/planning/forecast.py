@@ -5,7 +5,7 @@ Axes: R rounds of the trial, S resamples of them.
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,18 +17,21 @@ from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import ImageFailure, ImageRecord, LabelJob, Shape, Shard, TeacherRequest
 from depthsieve.labelling.lanes import Lanes
 from depthsieve.labelling.shard import ShardWork, kept_layers, label_shard, label_spec, lanes_of
+from depthsieve.planning.checks import has_moved, pixel_bytes
 from depthsieve.planning.draft import Draft
-from depthsieve.planning.options import LabelOptions, PlanSummary
-from depthsieve.planning.request import Workforce, choose_profile, pixel_bytes
-from depthsieve.sources import Source, reopen_source
-from depthsieve.storage import Root
+from depthsieve.planning.generation import draft_generation
+from depthsieve.planning.request import LabelRequest
+from depthsieve.planning.summary import PlanSummary
+from depthsieve.planning.workforce import choose_profile
+from depthsieve.sources import reopen_source
+from depthsieve.sources.scan import Scan
 from depthsieve.storage.local import LocalRoot
 from depthsieve.storage.temporary import temporary_folder
 from depthsieve.store import Store
 from depthsieve.store.layers import Layer, publish_to_layer
 from depthsieve.store.pending import Pending
+from depthsieve.store.standing import standing
 from depthsieve.store.writer import CommitContext, publish_group
-from depthsieve.teachers import Teacher
 
 Sample = tuple[Shape, Sequence[ImageRecord]]
 """Images of one label shape, as many as all lanes take at a time."""
@@ -75,20 +78,12 @@ def _ratio(amounts_R: NDArray[np.float64 | np.int64], counts_R: NDArray[np.int64
 
 @dataclass(frozen=True)
 class WorkAhead:
-    """What is to be forecast: what is ``left`` of ``store``, what is new in ``draft``, and who will do it."""
+    """What is to be forecast: what is ``left`` of ``store``, and what is new in ``draft``."""
 
-    root: Root
-    teacher: Teacher
-    options: LabelOptions
-    workforce: Workforce
-    sources: Mapping[str, Source]
+    request: LabelRequest
     store: Store | None
     left: Pending
-    draft: Draft | None
-    trial: bool
-    progress: bool
-    encoding: str
-    image_quality: int | None
+    draft: Draft | None = None
 
     @property
     def images(self) -> int:
@@ -103,33 +98,53 @@ class WorkAhead:
     @property
     def shards(self) -> int:
         """Shards they make."""
-        return len(self.left) + (self.draft.shards(self.options.shard_size) if self.draft else 0)
+        return len(self.left) + (self.draft.shards(self.request.options.shard_size) if self.draft else 0)
 
 
-def forecast(ahead: WorkAhead, rejected: tuple[ImageFailure, ...]) -> PlanSummary:
-    """What it would take. With ``ahead.trial`` some images are labelled, unless the workers' device is not here."""
-    here = ahead.workforce.device in (None, ahead.teacher.device.type)
-    trial = _try_some(ahead) if ahead.trial and here and ahead.images else None
+def estimate(request: LabelRequest, scan: Scan, trial: bool, progress: bool) -> PlanSummary:
+    """What is left and what is new, with nothing written."""
+    store, left = request.existing, Pending({}, {})
+    if store is not None:
+        has_moved(store, request.sources, scan)
+        left = store.pending()
+    with draft_generation(request, store, scan, scan.folder / "draft") as draft:
+        rejected = zip(draft.rejected["id"].to_pylist(), draft.rejected["reason"].to_pylist(), strict=True)
+        summary = _forecast(WorkAhead(request, store, left, draft), rejected, trial, progress)
+        return replace(summary, changed=draft.changed, removed=len(draft.gone))
+
+
+def estimate_left(request: LabelRequest, store: Store, trial: bool, progress: bool) -> PlanSummary:
+    """What is left of a plan that is written."""
+    rejected = sorted(standing(store).rejected.items())
+    summary = _forecast(WorkAhead(request, store, store.pending()), rejected, trial, progress)
+    return replace(summary, written=True)
+
+
+def _forecast(ahead: WorkAhead, rejected: Iterable[tuple[str, str]], trial: bool, progress: bool) -> PlanSummary:
+    """What it would take. With a ``trial`` some images are labelled, unless the workers' device is not here."""
+    request, workforce = ahead.request, ahead.request.workforce
+    here = workforce.device in (None, request.teacher.device.type)
+    tried = _try_some(ahead, progress) if trial and here and ahead.images else None
     summary = PlanSummary(
-        store=ahead.root.location,
+        store=request.root.location,
         images=ahead.images,
         shards=ahead.shards,
-        bytes=int(ahead.pixels * pixel_bytes(ahead.options, ahead.encoding)),
-        free_bytes=ahead.root.free_bytes(),
-        rejected=rejected,
+        bytes=int(ahead.pixels * pixel_bytes(request.options, request.spec.encoding)),
+        free_bytes=request.root.free_bytes(),
+        rejected=tuple(ImageFailure(*one) for one in rejected),
         written=False,
-        workers=ahead.workforce.workers,
+        workers=workforce.workers,
     )
-    if trial is None:
+    if tried is None:
         return summary
-    size = _times(trial.bytes_a_pixel(), ahead.pixels)
-    worker_hours = _times(trial.seconds_an_image(), ahead.images / 3600)
-    workers, gpus = ahead.workforce.workers, ahead.workforce.gpus
+    size = _times(tried.bytes_a_pixel(), ahead.pixels)
+    worker_hours = _times(tried.seconds_an_image(), ahead.images / 3600)
+    workers, gpus = workforce.workers, workforce.gpus
     hours = _times(worker_hours, 1 / workers) if workers else None
     on_gpus = _times(hours, min(gpus, workers)) if hours and workers and gpus else None
     return replace(
         summary,
-        tried=int(trial.images_R.sum()),
+        tried=int(tried.images_R.sum()),
         bytes=int(size[1]),
         bytes_range=size,
         worker_hours=worker_hours,
@@ -143,24 +158,25 @@ def _times(values: Range, factor: float) -> Range:
     return low * factor, likely * factor, high * factor
 
 
-def _try_some(ahead: WorkAhead) -> Trial | None:
+def _try_some(ahead: WorkAhead, progress: bool) -> Trial | None:
+    request, options, teacher = ahead.request, ahead.request.options, ahead.request.teacher
     if ahead.draft is not None and ahead.draft.images:
-        profile = choose_profile(ahead.teacher, ahead.options, ahead.draft, ahead.workforce, ahead.progress)
+        profile = choose_profile(teacher, options, ahead.draft, request.workforce, progress)
     else:
         assert ahead.store is not None
         planned = {generation.number: generation.profile for generation in ahead.store.generations()}
         profile = planned[max(number for number, left in ahead.left.numbers.items() if len(left))]
-    request = TeacherRequest(ahead.teacher.name)  # which is loaded: nobody asks again
-    signals, keep = ahead.options.signal_names, ahead.options.keep_signals
-    cores = ahead.workforce.threads
-    job = LabelJob("", request, "", signals, (), True, cores, keep, ahead.image_quality)
-    others = dict(ahead.store.sources()) if ahead.store else {}
-    sources = {name: reopen_source(name, root) for name, root in others.items()} | dict(ahead.sources)
-    work = ShardWork(ahead.teacher, sources, job, profile, encoding=ahead.encoding)
-    lanes = lanes_of(ahead.teacher, job, profile)
+    loaded = TeacherRequest(teacher.name)  # nobody loads it again
+    cores = request.workforce.threads
+    job = LabelJob("", loaded, "", options.signal_names, (), True, cores, options.keep_signals, request.image_quality)
+    sources = {source.name: source for source in request.sources}
+    for name, root in (ahead.store.sources() if ahead.store else {}).items():
+        sources.setdefault(name, reopen_source(name, root))
+    work = ShardWork(teacher, sources, job, profile, encoding=request.spec.encoding)
+    lanes = lanes_of(teacher, job, profile)
     samples = draw_samples(ahead.draft, ahead.store, ahead.left, lanes.count * profile.batch_size)
     try:
-        with progress_bar("trial", unit="rounds", shown=ahead.progress) as bar:
+        with progress_bar("trial", unit="rounds", shown=progress) as bar:
             return try_out(samples, work, lanes, bar.update)
     except DepthsieveError:
         raise

@@ -39,8 +39,8 @@ from depthsieve.jobs.verify.repair import VerifyReport, verify
 from depthsieve.labelling.batch import _Labels, predict_labels
 from depthsieve.labelling.isolation import label_isolated
 from depthsieve.labelling.shard import ShardLabeller
+from depthsieve.planning.checks import pixel_bytes
 from depthsieve.planning.options import LabelOptions
-from depthsieve.planning.request import pixel_bytes
 from depthsieve.reliability import shipped_calibration
 from depthsieve.reliability.masking import threshold_code
 from depthsieve.storage import open_root

@@ -29,8 +29,8 @@ from depthsieve.images.decode import decode
 from depthsieve.jobs.layers.images import store_images, without_images
 from depthsieve.jobs.verify.repair import verify
 from depthsieve.labelling.isolation import label_isolated
+from depthsieve.planning.checks import pixel_bytes
 from depthsieve.planning.options import LabelOptions
-from depthsieve.planning.request import pixel_bytes
 from depthsieve.store import open_store
 from depthsieve.store.leases import Leases
 from depthsieve.store.schema import ENCODING

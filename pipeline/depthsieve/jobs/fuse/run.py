@@ -13,7 +13,7 @@ from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import GO_ON, DatasetNote, ImageFailure
 from depthsieve.jobs.fuse.draft import FusionDraft, LeftOut, draft_fusion
 from depthsieve.jobs.fuse.shards import ShardFuser, fused_spec, fusing_profile
-from depthsieve.planning.request import check_space
+from depthsieve.planning.checks import check_space
 from depthsieve.reliability import check_quantities, shipped_calibration
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store

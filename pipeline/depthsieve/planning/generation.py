@@ -1,0 +1,91 @@
+"""To a committed generation: what the inventory found and the store does not know becomes its newest plan."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from depthsieve.core.errors import StoreError
+from depthsieve.core.records import DatasetNote, NumericsProfile, TeacherRequest
+from depthsieve.planning.changes import keep_times
+from depthsieve.planning.checks import check_source, check_space, has_moved, pixel_bytes
+from depthsieve.planning.draft import Draft, PlannedNow, draft_batches
+from depthsieve.planning.request import LabelRequest
+from depthsieve.planning.workforce import choose_profile
+from depthsieve.sources.scan import Scan
+from depthsieve.store import Store
+from depthsieve.store.create import add_generation, open_or_create
+from depthsieve.store.standing import Again
+
+
+def add_new(request: LabelRequest, scan: Scan, progress: bool) -> tuple[Store, PlannedNow]:
+    """The store, made if need be, with what is new in the scan planned; and how much that is.
+
+    Only the holder of the store's plan lease calls this. Nothing is added where nothing is new.
+    """
+    store = open_or_create(request.root, request.spec)
+    for source in request.sources:
+        check_source(source, request.root, store, request.options.moved)
+    moved = has_moved(store, request.sources, scan)
+    known, now = store.datasets(), request.manifest.datasets if request.manifest else {}
+    learnt = {name: note for name, note in now.items() if known.get(name) != note}
+    with request.root.scratch("plan") as folder, draft_generation(request, store, scan, folder) as draft:
+        if draft or moved or learnt:
+            check_space(request.root, draft.pixels, draft.images, pixel_bytes(request.options, request.spec.encoding))
+            profile = choose_profile(request.teacher, request.options, draft, request.workforce, progress)
+            sources = {source.name: source.root for source in request.sources}
+            write_generation(store, draft, sources, profile, request.asked, request.options.shard_size, learnt)
+        planned = draft.planned
+    with request.root.scratch("times") as folder:
+        keep_times(scan, store, folder)
+    return store, planned
+
+
+def written_plan(request: LabelRequest) -> Store:
+    """The store whose plan is to be shared. Raises :class:`StoreError` where none is written."""
+    if request.existing is None or not request.existing.generations():
+        raise StoreError(
+            f"{request.root.location} has no plan to take a part of; write it first: depthsieve plan SOURCE STORE "
+            "--write, with the same teacher and options"
+        )
+    return request.existing
+
+
+@contextlib.contextmanager
+def draft_generation(request: LabelRequest, store: Store | None, scan: Scan, folder: Path) -> Iterator[Draft]:
+    """What the scan found and the store, if there is one yet, does not know. ``folder`` is made and used until the end.
+
+    With the option ``retry_failed`` images that failed are tried again as "replace" rows, and those whose file is gone
+    leave the store; and so do all that the scan found to be gone.
+    """
+    whole = {source.name for source in request.sources if not source.is_one_file}
+
+    def leaves(image: str) -> bool:
+        return image.partition("/")[0] in whole
+
+    again = Again.of(store, request.options.retry_failed) if store is not None else Again()
+    found = (scan.images(), scan.rejected())
+    with draft_batches(*found, request.teacher.label_shape, folder, store, again, leaves, scan.gone()) as draft:
+        yield draft
+
+
+def write_generation(
+    store: Store,
+    draft: Draft,
+    sources: Mapping[str, str],
+    profile: NumericsProfile,
+    asked: TeacherRequest,
+    shard_size: int,
+    datasets: Mapping[str, DatasetNote] | None = None,
+) -> None:
+    """Commit a draft to the store, as its newest generation. ``sources`` are the names and roots that it adds,
+    ``datasets`` what it adds to what is known of them."""
+    add_generation(
+        store,
+        draft.tables(len(store.generations()), shard_size),
+        draft.rejected,
+        draft.gone,
+        dict(store.sources()) | dict(sources),
+        profile,
+        asked,
+        datasets,
+    )

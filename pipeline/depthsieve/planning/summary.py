@@ -1,0 +1,67 @@
+"""What `label` and `plan` return: how a run ended and how the store stands, or what labelling would take."""
+
+from dataclasses import dataclass
+
+from depthsieve.core.records import ImageFailure
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """What a run did, and how the store stands after it.
+
+    ``stored_now`` counts the images that this run added to what was labelled before, and ``not_stored`` are those of
+    them that could not be, each with its reason. ``labelled_now`` and ``seconds`` are this run's, ``planned_now``
+    counts the images it added to the plan, ``changed`` those among them whose file has changed on the disk, ``removed``
+    the images that left the store;
+    ``labelled``, ``failed`` (each with its reason) and ``pending`` are the whole store's. ``skipped_hidden`` and
+    ``skipped_other`` count files of the source that are hidden or do not look like images. ``errors`` says why shards
+    are still pending, ``notes`` are lines that a person should see. ``interrupted``: the run was asked to
+    stop, and left something.
+    """
+
+    store: str
+    labelled_now: int
+    planned_now: int
+    seconds: float
+    labelled: int
+    failed: tuple[ImageFailure, ...]
+    pending: int
+    skipped_hidden: int
+    skipped_other: int
+    errors: tuple[str, ...]
+    notes: tuple[str, ...]
+    interrupted: bool = False
+    stored_now: int = 0
+    not_stored: tuple[ImageFailure, ...] = ()
+    changed: int = 0
+    removed: int = 0
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """What labelling would take: images, shards, and about how many bytes and hours are left to be written and spent.
+
+    ``changed`` counts those among the images whose file has changed since it was labelled, ``removed`` images that
+    leave the store. ``free_bytes`` is the room there is (None: no limit to be seen), ``rejected`` are the files that
+    were refused, each with its reason, ``written`` says whether the plan is fixed in the store. Hours and
+    ``bytes_range`` come of a trial on ``tried`` of the images, and are (least, likely, most): ``worker_hours`` are
+    those of all workers together, ``hours`` what the clock will show with ``workers`` of them, ``gpu_hours`` what they
+    take of GPUs. They are None where nothing was tried, which is so without images, without a trial, and where the
+    workers' device is not here.
+    """
+
+    store: str
+    images: int
+    shards: int
+    bytes: int
+    free_bytes: int | None
+    rejected: tuple[ImageFailure, ...]
+    written: bool
+    workers: int | None = None
+    tried: int = 0
+    bytes_range: tuple[float, float, float] | None = None
+    worker_hours: tuple[float, float, float] | None = None
+    hours: tuple[float, float, float] | None = None
+    gpu_hours: tuple[float, float, float] | None = None
+    changed: int = 0
+    removed: int = 0

@@ -1,0 +1,93 @@
+"""The one place that knows which runners there are. Another one is a module of its own and a row of :data:`RUNNERS`.
+
+This imports neither torch nor ray: the command line reads the names here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from depthsieve.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from depthsieve.runners.dispatch import MakeRunner
+    from depthsieve.teachers import Teacher
+
+AUTO = "auto"
+"""The name for: as fits, :data:`LOCAL` for one worker without an address, else :data:`APART`."""
+
+LOCAL, APART = "local", "ray"
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """How many workers (None: as many as the cluster at ``address`` has room for), each with so many ``threads``, and
+    the ``gpus`` that they share."""
+
+    count: int | None
+    threads: int
+    gpus: int
+    address: str | None = None
+
+
+Nodes = Sequence[tuple[int, int]]
+"""The (CPUs, GPUs) of each node of a cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerKind:
+    """A kind of runner. ``summary`` is for the help, ``make`` takes a loaded teacher and the workers. ``nodes`` asks
+    the cluster at an address what its nodes have, and raises :class:`RunError` where it cannot be reached; it is None
+    for a runner that is one process, this one."""
+
+    summary: str
+    make: "Callable[[Teacher, Workers], MakeRunner]"
+    nodes: Callable[[str], Nodes] | None = None
+
+
+def _local(teacher: "Teacher", workers: Workers) -> "MakeRunner":
+    from depthsieve.runners.local import local_runner
+
+    return partial(local_runner, teacher)
+
+
+def _ray(teacher: "Teacher", workers: Workers) -> "MakeRunner":
+    from depthsieve.runners.ray import RayOptions, ray_runner  # heavy, and a laptop does without
+
+    on_ray = ray_runner(RayOptions(workers.count, workers.threads, workers.gpus, workers.address))
+    return lambda on_images: on_ray  # actors tell of whole shards only
+
+
+def _ray_nodes(address: str) -> Nodes:
+    from depthsieve.runners.ray_session import cluster_offer
+
+    return cluster_offer(address).nodes
+
+
+RUNNERS: Mapping[str, RunnerKind] = {
+    LOCAL: RunnerKind("this process", _local),
+    "ray": RunnerKind("worker processes", _ray, _ray_nodes),
+}
+
+
+def find_nodes(runner: str, address: str | None, workers: int | None) -> Nodes | None:
+    """What the nodes of the cluster at ``address`` have; None without a cluster.
+
+    Raises :class:`UsageError` for a runner that does not exist or cannot do what is asked, and :class:`RunError` where
+    the cluster cannot be reached.
+    """
+    if runner not in (AUTO, *RUNNERS):
+        raise UsageError(f"runner must be one of {', '.join((AUTO, *RUNNERS))}, not {runner!r}")
+    nodes = RUNNERS[APART if runner == AUTO else runner].nodes
+    if nodes is None and (address or (workers or 1) > 1):
+        raise UsageError(f"the {runner} runner has one worker and no address; use --runner {APART} for more")
+    return None if address is None or nodes is None else nodes(address)
+
+
+def make_runner(runner: str, apart: bool, teacher: "Teacher", workers: Workers) -> "MakeRunner":
+    """The runner by that name, for these workers; they are processes ``apart`` from this one, or it is this process,
+    with the ``teacher`` that is loaded already."""
+    if runner == AUTO:
+        runner = APART if apart else LOCAL
+    return RUNNERS[runner].make(teacher, workers)
