@@ -4,8 +4,7 @@ What they may hold is in :mod:`depthsieve.store.layer_kinds`. Axes: N images of 
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,12 @@ from typing import Any
 import numpy as np
 import zarr
 
-from depthsieve.core.errors import DepthsieveError, RunError, StoreBusy, StoreDamaged, StoreError, StoreMismatch
-from depthsieve.core.processes import Process
-from depthsieve.core.records import GO_ON, MEND, seal, unseal
+from depthsieve.core.errors import StoreDamaged, StoreError, StoreMismatch
+from depthsieve.core.records import MEND, seal, unseal
 from depthsieve.storage import Root
 from depthsieve.store import schema
 from depthsieve.store.arrays import check_files
 from depthsieve.store.layer_kinds import KINDS, LayerSpec, is_name, is_single, spec_in
-from depthsieve.store.leases import Leases
 from depthsieve.store.writer import ShardArrays, publish_folder, write_array
 
 FOLDER = "layers"
@@ -158,28 +155,6 @@ def make_layer(root: Root, spec: LayerSpec) -> Layer:
 def layer_documents(spec: LayerSpec) -> dict[str, bytes]:
     """The documents that make a layer, by key; the one that is opened last."""
     return {shards_document_key(spec.name): schema.group_document({}), document_key(spec.name): spec.document()}
-
-
-@contextmanager
-def adding_to_layer(root: Root, name: str) -> Iterator[None]:
-    """Hold the lease of a layer, so that no repair takes what is under way for left behind, and nobody works twice.
-
-    Raises :class:`StoreBusy` where somebody does, and :class:`RunError` for what the file system says meanwhile.
-    """
-    try:
-        with Leases(root) as leases:
-            taken = leases.take(f"{LEASE}{name}")
-            if isinstance(taken, Process):
-                raise StoreBusy(f"layer {name!r} of {root.location} is being made by {taken}; wait until it has ended")
-            try:
-                root.clear_scratch()
-                yield
-            finally:
-                leases.give_back(taken, settled=True)
-    except OSError as error:
-        if isinstance(error, DepthsieveError):  # StoreBusy is both
-            raise
-        raise RunError(f"{root.location}: {error.strerror or error}; {GO_ON}") from error
 
 
 def commit_to_layer(

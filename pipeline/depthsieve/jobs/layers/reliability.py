@@ -5,23 +5,23 @@ Axes: N images of a shard, H and W the label shape, K the 256 reliability codes.
 
 import dataclasses
 import json
-import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from depthsieve.core.errors import StoreDamaged, StoreError, UsageError
-from depthsieve.core.progress import progress_bar
+from depthsieve.core.errors import StoreError, UsageError
 from depthsieve.core.records import LabelSpec
+from depthsieve.jobs.layers.backfill import Backfill, CommittedShard, Computed, lacking_shards
 from depthsieve.reliability import Calibration, encode_error, fuse, histogram, shipped_calibration
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.arrays import ShardReader
 from depthsieve.store.layer_kinds import SIGNALS, LayerSpec, check_name
-from depthsieve.store.layers import Layer, adding_to_layer, commit_to_layer, document_key, find_layer, make_layer
+from depthsieve.store.layers import Layer, document_key, find_layer
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,20 @@ def recalibrate(
     body = json.loads(json.dumps(dataclasses.asdict(chosen)))
     body |= {"name": called, "digest": chosen.digest, "transferred": transferred}
     layer_spec = LayerSpec(name, "reliability", spec.fingerprint, kept.spec.signals, body)
-    with adding_to_layer(opened.root, name):
-        layer = make_layer(opened.root, layer_spec)
-        done = _Recalibration(opened, kept, layer, chosen).run(progress)
-    return dataclasses.replace(
-        done, layer=name, calibration=called, transferred=transferred, shards=len(layer.shards() & opened.committed())
+    backfill = _Reliability(opened, layer_spec, kept, chosen)
+    filled = backfill.run(progress=progress)
+    return RecalibrateSummary(
+        opened.location,
+        name,
+        called,
+        transferred,
+        images_now=filled.images,
+        shards_now=filled.shards,
+        shards=filled.shards_in_all,
+        seconds=filled.seconds,
+        without_signals=tuple(sorted(backfill.without)),
+        images_without_signals=sum(backfill.without.values()),
+        errors=filled.errors,
     )
 
 
@@ -130,57 +139,28 @@ def _made_the_labels(calibration: Calibration, spec: LabelSpec) -> bool:
     return shipped.name(spec.signals, spec.weights_digest) != called or shipped.digest == calibration.digest
 
 
-@dataclass
-class _Recalibration:
-    store: Store
-    kept: Layer
-    layer: Layer
-    calibration: Calibration
-    without: dict[str, int] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
+class _Reliability(Backfill):
+    title = "recalibrate"
 
-    def run(self, progress: bool) -> RecalibrateSummary:
-        """Add every committed shard that the layer does not have; images and shards of this call are counted."""
-        start = time.perf_counter()
-        images_of = self.store.images_of(sorted(self.store.committed()))
-        signals = self.kept.shards()
-        self.without = {shard_id: images for shard_id, images in images_of.items() if shard_id not in signals}
-        has = self.layer.shards()
-        todo = {one: images for one, images in images_of.items() if one in signals and one not in has}
-        added: list[int] = []
-        shown = progress and bool(todo)
-        with progress_bar("recalibrate", total=sum(todo.values()), shown=shown, leave=True) as bar:
-            for shard_id, images in todo.items():
-                if self._add(shard_id, images):
-                    added.append(images)
-                bar.update(images)
-        return RecalibrateSummary(
-            self.store.location,
-            None,
-            "",
-            False,
-            images_now=sum(added),
-            shards_now=len(added),
-            seconds=time.perf_counter() - start,
-            without_signals=tuple(sorted(self.without)),
-            images_without_signals=sum(self.without.values()),
-            errors=tuple(self.errors),
-        )
+    def __init__(self, store: Store, spec: LayerSpec, kept: Layer, calibration: Calibration) -> None:
+        super().__init__(store, spec)
+        self._kept, self._calibration = kept, calibration
+        without = lacking_shards(store, kept)
+        self.without = {shard_id: without.images_of(shard_id) for shard_id in without}
 
-    def _add(self, shard_id: str, images: int) -> bool:
-        try:
-            record = self.store.commit_record(shard_id)
-            labels = self.store.reader(shard_id)
-            folder = self.kept.folder_of(shard_id, record["content_sha256"])
-            if folder is None:  # those of an attempt whose labels were not committed
-                self.without[shard_id] = images
-                return False
-            signals = ShardReader(self.store.root, folder)
-            arrays = _reliability(labels, signals, self.store.spec, self.calibration)
-        except StoreDamaged as error:  # it costs no other shard its place in the layer
-            self.errors.append(f"shard {shard_id}: {error}")
-            return False
-        return commit_to_layer(self.layer, shard_id, record["content_sha256"], arrays, self.store.spec.encoding)
+    def todo(self, layer: Layer) -> Iterator[str]:
+        """Those of the shards that have signals."""
+        return (shard_id for shard_id in super().todo(layer) if shard_id not in self.without)
+
+    def compute(self, layer: Layer, shard: CommittedShard) -> Computed:
+        """Nothing where the signals are those of an attempt whose labels were not committed."""
+        images = len(shard.shard.images)
+        folder = self._kept.folder_of(shard.id, shard.digest)
+        if folder is None:
+            self.without[shard.id] = images
+            return Computed(None, 0)
+        signals = ShardReader(self.store.root, folder)
+        return Computed(_reliability(shard.labels, signals, self.store.spec, self._calibration), images)
 
 
 def _reliability(

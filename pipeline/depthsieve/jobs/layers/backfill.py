@@ -1,0 +1,187 @@
+"""Fill a layer for the committed shards that lack it: the one loop that every kind of layer goes through.
+
+A kind is a subclass of :class:`Backfill` that computes the arrays of one shard. The loop holds the layer's lease, shows
+the bar, stops when it is asked to, names what went wrong with a shard without losing the others, and commits shard by
+shard, so that the same call resumes after a crash.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from depthsieve.core.errors import RunError, StoreBusy, StoreDamaged
+from depthsieve.core.processes import Process
+from depthsieve.core.progress import progress_bar
+from depthsieve.core.records import ImageFailure, Shard
+from depthsieve.core.stopping import Abandoned, Stop
+from depthsieve.runners.dispatch import disk_errors_named
+from depthsieve.sources import Source
+from depthsieve.storage import Root
+from depthsieve.store import Store, schema
+from depthsieve.store.arrays import ShardReader, check_files
+from depthsieve.store.layer_kinds import LayerSpec
+from depthsieve.store.layers import LEASE, Layer, commit_to_layer, make_layer
+from depthsieve.store.leases import Leases
+from depthsieve.store.pending import Pending
+
+
+@dataclass(frozen=True)
+class CommittedShard:
+    """A shard to be added to a layer: its plan, its labels, and the ``digest`` of their content."""
+
+    shard: Shard
+    labels: ShardReader
+    digest: str
+
+    @classmethod
+    def of(cls, store: Store, shard_id: str) -> "CommittedShard":
+        """Raises :class:`StoreDamaged` where files of its labels are missing. The store does not keep it open."""
+        record = store.commit_record(shard_id)
+        folder = schema.group_key(record["group"])
+        check_files(store.root, folder, record["files"])
+        return cls(store.planned_shard(shard_id), ShardReader(store.root, folder), record["content_sha256"])
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.shard.id
+
+    def labelled_rows(self) -> list[int]:
+        """The rows whose image has a label."""
+        rows: list[int] = np.flatnonzero(self.labels.column("status") == schema.STATUS_LABELLED).tolist()
+        return rows
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What was computed for a shard: the layer's ``arrays`` by name, None where there is nothing to write; how many
+    ``images`` count as added; and the rows that could not be done, each with its reason."""
+
+    arrays: Mapping[str, np.ndarray[Any, Any]] | None
+    images: int
+    refused: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What a backfill did. ``images`` and ``shards`` were added in ``seconds``, the layer has ``shards_in_all`` of the
+    committed shards. ``refused`` are images that could not be done, ``errors`` say which shards could not, and why.
+    ``stopped``: it was asked to stop before the end."""
+
+    images: int
+    shards: int
+    shards_in_all: int
+    seconds: float
+    refused: tuple[ImageFailure, ...]
+    errors: tuple[str, ...]
+    stopped: bool
+
+
+class Backfill(ABC):
+    """How the layer of ``spec`` is computed for shards that are committed without it."""
+
+    title: ClassVar[str]
+    """What the bar says."""
+
+    def __init__(self, store: Store, spec: LayerSpec) -> None:
+        self.store = store
+        self.spec = spec
+
+    @abstractmethod
+    def compute(self, layer: Layer, shard: CommittedShard) -> Computed:
+        """Compute one shard. What it raises as :class:`StoreDamaged` or :class:`OSError` is an error of this shard
+        alone; :class:`RunError` ends the backfill, and :class:`Abandoned` does so in silence, once it was stopped."""
+
+    def todo(self, layer: Layer) -> Iterable[str]:
+        """The shards to do, in order: the committed ones that the layer does not have."""
+        return lacking_shards(self.store, layer)
+
+    def commit(self, layer: Layer, shard: CommittedShard, computed: Computed) -> None:
+        """Write what was computed; a shard that the layer has already is replaced. Raises :class:`OSError`."""
+        if computed.arrays is not None:
+            encoding = self.store.spec.encoding
+            commit_to_layer(layer, shard.id, shard.digest, computed.arrays, encoding, again=True)
+
+    def run(self, *, progress: bool = True, stop: Stop | None = None, leases: Leases | None = None) -> Filled:
+        """Fill the layer, which is created if need be.
+
+        Args:
+            progress: show a bar on stderr, or in the notebook.
+            stop: once it is requested, no shard is begun any more.
+            leases: those of the caller, where it holds some of this store already.
+
+        Raises:
+            StoreBusy: another process is adding to this layer.
+            StoreMismatch: there is a layer of this name with another spec.
+            RunError: the store cannot be written; what is committed stands.
+        """
+        start, stop = time.perf_counter(), stop or Stop()
+        images = shards = 0
+        stopped = False
+        refused: list[ImageFailure] = []
+        errors: list[str] = []
+        with disk_errors_named(self.store.root), _lease(self.store.root, self.spec.name, leases):
+            layer = make_layer(self.store.root, self.spec)
+            counts = self.store.images_of(self.todo(layer))
+            shown = progress and bool(counts)
+            with progress_bar(self.title, total=sum(counts.values()), shown=shown, leave=True) as bar:
+                for shard_id, count in counts.items():
+                    if stop.requested:
+                        stopped = True
+                        break
+                    try:
+                        shard = CommittedShard.of(self.store, shard_id)
+                        computed = self.compute(layer, shard)
+                    except Abandoned:
+                        stopped = True
+                        break
+                    except (StoreDamaged, OSError) as error:  # it costs no other shard its place in the layer
+                        reason = str(error) if isinstance(error, StoreDamaged) else (error.strerror or str(error))
+                        errors.append(f"shard {shard_id}: {reason}")
+                    else:
+                        self.commit(layer, shard, computed)
+                        images += computed.images
+                        shards += computed.arrays is not None
+                        names = shard.shard.images
+                        refused += [ImageFailure(names[row].id, why) for row, why in sorted(computed.refused.items())]
+                    bar.update(count)
+        return Filled(
+            images=images,
+            shards=shards,
+            shards_in_all=len(layer.shards() & self.store.committed()),
+            seconds=time.perf_counter() - start,
+            refused=tuple(refused),
+            errors=tuple(errors),
+            stopped=stopped,
+        )
+
+
+def lacking_shards(store: Store, layer: Layer | None) -> Pending:
+    """The committed shards that a layer does not have; all of them where there is no layer."""
+    tables = {generation.number: store.shard_table(generation) for generation in store.generations()}
+    return Pending.of(tables, {*store.pending(), *(layer.shards() if layer else ())})
+
+
+def raise_if_gone(name: str, source: Source, error: OSError) -> None:
+    """Raise :class:`RunError` where it is not one image that cannot be read, but its whole source that is not there."""
+    if not source.is_there():
+        raise RunError(f"the images of source {name!r} are not at {source.root}; is the disk there?") from error
+
+
+@contextmanager
+def _lease(root: Root, name: str, leases: Leases | None) -> Iterator[None]:
+    """Hold the lease of a layer, so that no repair removes what is in flight, and nobody does the work twice."""
+    with Leases(root) if leases is None else nullcontext(leases) as held:
+        taken = held.take(f"{LEASE}{name}")
+        if isinstance(taken, Process):
+            raise StoreBusy(f"layer {name!r} of {root.location} is being written by {taken}; wait until it has ended")
+        try:
+            root.clear_scratch()
+            yield
+        finally:
+            held.give_back(taken, settled=True)
