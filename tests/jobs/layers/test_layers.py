@@ -792,6 +792,7 @@ def test_status_lists_layers(made: Path, monkeypatch: pytest.MonkeyPatch, capsys
 def test_the_command_says_what_it_did(
     made: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("depthsieve.core.progress.LOG_EVERY_S", 0)
     file = write_calibration(tmp_path / "eleven.json", "11")
     assert command(monkeypatch, "recalibrate", store, "--calibration", file, "--name", "mine") == 0
     shown = capsys.readouterr()
@@ -801,7 +802,7 @@ def test_the_command_says_what_it_did(
         f"{store}: layer mine has 3 shards, by calibration edges+flip+lowres-11-transferred, which was not fitted on "
         "this teacher."
     )
-    assert "recalibrate: 100%" in shown.err
+    assert "recalibrate: 7 of 7 images" in shown.err
     assert command(monkeypatch, "recalibrate", store, "--name", "mine") == 0
     shown = capsys.readouterr()
     assert (shown.out.startswith("0 images to do.\n"), shown.err) == (True, "")
