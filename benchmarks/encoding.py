@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 
 from depthsieve.core.encodings import EARLIER_ENCODINGS, ENCODINGS
 from depthsieve.images.decode import decode
-from depthsieve.labelling.batch import predict_labels, reliability_codes
+from depthsieve.labelling.batch import LabelWork, predict_labels, reliability_codes
 from depthsieve.reliability.masking import threshold_code
 from depthsieve.store.stored_images import to_label_shape
-from depthsieve.teachers import load_teacher
+from depthsieve.teachers import Batch, load_teacher
 
 Array = NDArray[Any]
 DROP = 0.10
@@ -130,7 +130,8 @@ def label(photos: Path, size: int | None) -> tuple[list[Array], list[Array]]:
         rgb_HW3 = decode(path.read_bytes()).rgb_HW3
         image_1CHW = torch.from_numpy(teacher.prepare(rgb_HW3, teacher.label_shape(*rgb_HW3.shape[:2])))[None]
         with torch.inference_mode():
-            depth_1HW, relative = predict_labels(image_1CHW, torch.empty(0), teacher, ("flip",))
+            prediction, relative = predict_labels(Batch(image_1CHW), LabelWork(teacher, ("flip",)))
+            depth_1HW = prediction.depth
             valid_1HW = torch.ones_like(depth_1HW, dtype=torch.bool)
             codes.append(reliability_codes(depth_1HW, relative, valid_1HW, teacher.quantity)[0].numpy())
         depths.append(depth_1HW[0].numpy())

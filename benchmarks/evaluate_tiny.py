@@ -26,7 +26,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForDepthEstimation
 
-from depthsieve.reliability import flip_disagreement, relative_error
+from depthsieve.reliability.fusion import relative_error
+from depthsieve.reliability.signals import flip_disagreement
 from depthsieve.scenes import render_scenes
 
 HELD_OUT = range(200)

@@ -39,7 +39,7 @@ def rate(predict: Predict, images: torch.Tensor, lanes: int, threads: int, passe
 
 def main() -> None:
     """The command line."""
-    from depthsieve.teachers import load_teacher
+    from depthsieve.teachers import Batch, load_teacher
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", default="tiny", help="tiny, vit-s, vit-b, vit-l (random weights), or a folder")
@@ -56,19 +56,22 @@ def main() -> None:
         compiled = load_teacher(name, device="cpu")
     first._model.to(memory_format=torch.contiguous_format)  # type: ignore[attr-defined]
 
+    def labelling(teacher: Any) -> Predict:
+        return lambda image_BCHW: teacher.predict(Batch(image_BCHW))
+
     def plain(image_BCHW: torch.Tensor) -> Any:
         return first._model(pixel_values=image_BCHW).predicted_depth  # type: ignore[attr-defined]
 
     settings: dict[str, tuple[Predict, int, int, int]] = {
         "channels first": (plain, 1, 1, cores),
-        "channels last": (last.predict, 1, 1, cores),
-        "batches of 4": (last.predict, 4, 1, cores),
-        f"{cores} lanes of a thread": (last.predict, 1, cores, 1),
-        f"{cores} lanes, batches of 4": (last.predict, 4, cores, 1),
+        "channels last": (labelling(last), 1, 1, cores),
+        "batches of 4": (labelling(last), 4, 1, cores),
+        f"{cores} lanes of a thread": (labelling(last), 1, cores, 1),
+        f"{cores} lanes, batches of 4": (labelling(last), 4, cores, 1),
     }
     if chosen.compile:
         compiled._model.forward = torch.compile(compiled._model.forward, dynamic=False)  # type: ignore[attr-defined]
-        settings["channels last, compiled"] = (compiled.predict, 1, 1, cores)
+        settings["channels last, compiled"] = (labelling(compiled), 1, 1, cores)
     rates: dict[str, list[float]] = {what: [] for what in settings}
     for _ in range(chosen.rounds):
         for what, (predict, size, lanes, threads) in settings.items():

@@ -28,19 +28,13 @@ from tqdm import tqdm
 
 from depthsieve.core.records import Shape
 from depthsieve.evaluation.metrics import ause_aurg, pixel_errors, predicted_depth, sparsification, truth_mask
-from depthsieve.labelling.batch import predict_labels, reliability_codes
-from depthsieve.reliability import (
-    OneLabel,
-    decode_error,
-    fuse,
-    merge_labels,
-    on_grid,
-    relative_error,
-    shipped_calibration,
-)
+from depthsieve.labelling.batch import LabelWork, predict_labels, reliability_codes
 from depthsieve.reliability.alignment import align_robust, align_scale_shift, apply_scale_shift
+from depthsieve.reliability.code import decode_error
+from depthsieve.reliability.fusion import fuse, relative_error, shipped_calibration
+from depthsieve.reliability.merging import OneLabel, merge_labels, on_grid
 from depthsieve.scenes import Scene, render_scene
-from depthsieve.teachers import Teacher, load_teacher
+from depthsieve.teachers import Batch, Teacher, load_teacher
 
 SIGNALS = ("flip",)
 
@@ -85,8 +79,9 @@ def label(teacher: Teacher, scene: Scene, shape: Shape) -> OneLabel:
     rgb_HW3 = scene.rgb_HW3
     if rgb_HW3.shape[:2] != shape:
         rgb_HW3 = np.asarray(cv2.resize(rgb_HW3, shape[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
-    image_1Chw = torch.from_numpy(teacher.prepare(rgb_HW3, shape))[None]
-    depth_1hw, relative = predict_labels(image_1Chw, image_1Chw, teacher, SIGNALS)
+    image = Batch(torch.from_numpy(teacher.prepare(rgb_HW3, shape))[None])
+    prediction, relative = predict_labels(image, LabelWork(teacher, SIGNALS))
+    depth_1hw = prediction.depth
     code_1hw = reliability_codes(depth_1hw, relative, torch.ones_like(depth_1hw, dtype=torch.bool), teacher.quantity)
     return OneLabel(depth_1hw.half().float()[0], code_1hw[0], teacher.quantity)
 

@@ -19,6 +19,8 @@ import torch
 from photos import find_teacher, gather
 from PIL import Image, ImageOps
 
+from depthsieve.teachers import Batch
+
 
 def predict(teacher: object, inputs: list[np.ndarray], batch_size: int, threads: int) -> list[np.ndarray]:
     """A map for each photo. A batch is filled up with copies of it: neighbours do not count, the batch size does."""
@@ -26,7 +28,7 @@ def predict(teacher: object, inputs: list[np.ndarray], batch_size: int, threads:
     maps = []
     for image_CHW in inputs:
         image_BCHW = torch.from_numpy(image_CHW)[None].repeat(batch_size, 1, 1, 1)
-        maps.append(teacher.predict(image_BCHW)[0].double().numpy())  # type: ignore[attr-defined]
+        maps.append(teacher.predict(Batch(image_BCHW)).depth[0].double().numpy())  # type: ignore[attr-defined]
     return maps
 
 

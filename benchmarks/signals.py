@@ -18,21 +18,21 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from observed import Observed, observe, observe_scenes
+from observed import Observed, load_work, observe, observe_scenes
 from tqdm import tqdm
 
 from depthsieve.evaluation.metrics import ause_aurg, sparsification
-from depthsieve.labelling.batch import predict_labels
-from depthsieve.reliability import fuse, near_level, shipped_calibration
+from depthsieve.labelling.batch import LabelWork, predict_labels
+from depthsieve.reliability.fusion import fuse, near_level, shipped_calibration
 from depthsieve.scenes import render_scene
-from depthsieve.teachers import Teacher, load_teacher
+from depthsieve.teachers import Batch, Teacher
 
 TIMED = 30
 """Scenes on which costs are measured."""
@@ -96,21 +96,21 @@ def judge(scenes: Iterator[Observed], signals: tuple[str, ...], teacher: Teacher
 
 
 @torch.inference_mode()
-def costs(teacher: Teacher, signals: tuple[str, ...], options: argparse.Namespace) -> dict[str, Sequence[float]]:
+def costs(work: LabelWork, options: argparse.Namespace) -> dict[str, Sequence[float]]:
     """Extra time over the plain forward pass, (median, 10%, 90% of the scenes): signals with all that comes after."""
-    shape = (options.height, options.width)
-    chosen: dict[str, tuple[str, ...]] = {"+".join(names): names for names in combinations_of(signals)}
+    teacher, shape = work.teacher, (options.height, options.width)
+    chosen: dict[str, tuple[str, ...]] = {"+".join(names): names for names in combinations_of(work.signals)}
     shares: dict[str, list[float]] = {name: [] for name in chosen}
     for seed in tqdm(range(TIMED), desc="costs"):
         rgb_HW3 = render_scene(seed, *shape, family=options.family).rgb_HW3
-        image = torch.from_numpy(teacher.prepare(rgb_HW3, shape))[None]
+        image = Batch(torch.from_numpy(teacher.prepare(rgb_HW3, shape))[None])
 
-        def plain(image: torch.Tensor = image) -> None:
+        def plain(image: Batch = image) -> None:
             teacher.predict(image)
 
-        def with_signals(names: tuple[str, ...], image: torch.Tensor = image) -> None:
-            depth, relative = predict_labels(image, image, teacher, names)
-            fuse(depth, relative, teacher.quantity, shipped_calibration())
+        def with_signals(names: tuple[str, ...], image: Batch = image) -> None:
+            label, relative = predict_labels(image, replace(work, signals=names), image)
+            fuse(label.depth, relative, teacher.quantity, shipped_calibration())
 
         for name, names in chosen.items():
             base = _seconds(plain)
@@ -124,7 +124,7 @@ def _seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def real_pairs(folder: Path, teacher: Teacher, signals: tuple[str, ...]) -> Iterator[tuple[str, Observed]]:
+def real_pairs(folder: Path, work: LabelWork) -> Iterator[tuple[str, Observed]]:
     """Photos with depth beside them: NAME_rgb.*, and NAME_depth_div1000.png, _div256.png or NAME_depth_m.npy."""
     for rgb in sorted(folder.glob("*_rgb.*")):
         name = rgb.stem.removesuffix("_rgb")
@@ -135,10 +135,10 @@ def real_pairs(folder: Path, teacher: Teacher, signals: tuple[str, ...]) -> Iter
             divisor = float(truth.stem.rpartition("div")[2])
             metres_HW = cv2.imread(str(truth), cv2.IMREAD_UNCHANGED).astype(np.float32) / divisor
         photo_HW3 = cv2.cvtColor(cv2.imread(str(rgb)), cv2.COLOR_BGR2RGB)
-        shape = teacher.label_shape(*photo_HW3.shape[:2])
+        shape = work.teacher.label_shape(*photo_HW3.shape[:2])
         small_HW3 = cv2.resize(photo_HW3, shape[::-1], interpolation=cv2.INTER_AREA)
         truth_HW = cv2.resize(metres_HW, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        yield name, observe(teacher, signals, small_HW3, np.asarray(truth_HW, np.float32), teacher.quantity)
+        yield name, observe(work, small_HW3, np.asarray(truth_HW, np.float32), work.teacher.quantity)
 
 
 def show(rows: Mapping[str, Mapping[str, float]], paid: Mapping[str, Sequence[float]]) -> None:
@@ -201,17 +201,14 @@ def main() -> None:
     parser.add_argument("--png", type=Path, help="figure of quality against cost")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    teacher = load_teacher(options.teacher, device="cpu")
-    teacher.second = load_teacher(options.second, device="cpu") if options.second else None
-    signals = tuple(sorted({"edges", "flip", "lowres", "photometric"} | ({"teachers"} if teacher.second else set())))
-    scenes = observe_scenes(
-        teacher, signals, range(options.scenes), options.family, (options.height, options.width), teacher.quantity
-    )
+    work = load_work(options.teacher, options.second)
+    teacher, signals, shape = work.teacher, work.signals, (options.height, options.width)
+    scenes = observe_scenes(work, range(options.scenes), options.family, shape, teacher.quantity)
     rows = {
         name: row.summary()
         for name, row in judge(tqdm(scenes, total=options.scenes, desc="scenes"), signals, teacher).items()
     }
-    paid = costs(teacher, signals, options)
+    paid = costs(work, options)
     print(
         f"{options.scenes} scenes of family {options.family}, {options.height}x{options.width}, teacher {teacher.name}"
     )
@@ -219,7 +216,7 @@ def main() -> None:
     result: dict[str, Any] = {"scenes": options.scenes, "family": options.family, "rows": rows, "extra_time": paid}
     if options.pairs:
         result["pairs"] = {}
-        for name, seen in real_pairs(options.pairs, teacher, signals):
+        for name, seen in real_pairs(options.pairs, work):
             judged = {way: row.summary() for way, row in judge(iter([seen]), signals, teacher).items()}
             result["pairs"][name] = judged
             print(f"\n{name}: AbsRel {seen.abs_rel_HW[seen.mask_HW].mean():.3f}, {int(seen.mask_HW.sum())} pixels")

@@ -95,11 +95,18 @@ def time_loop(photos: Path, teacher: str, scratch: Path, options: argparse.Names
     for path in sorted(photos.iterdir()):
         rgb_HW3 = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
         shape = model.label_shape(*rgb_HW3.shape[:2])
-        depth_1HW = model.predict(torch.from_numpy(model.prepare(rgb_HW3, shape))[None].to(model.device))
+        depth_1HW = predict_depth(model, torch.from_numpy(model.prepare(rgb_HW3, shape))[None])
         depth_HW = interpolate(depth_1HW[:, None], rgb_HW3.shape[:2], mode="bilinear", align_corners=True)[0, 0]
         depth_HW = (depth_HW - depth_HW.min()) / (depth_HW.max() - depth_HW.min()) * 255
         cv2.imwrite(str(scratch / f"{path.stem}.png"), depth_HW.cpu().numpy().astype(np.uint8))
     return {"seconds": time.perf_counter() - start}
+
+
+def predict_depth(model: Any, image_BCHW: torch.Tensor) -> torch.Tensor:
+    from depthsieve.teachers import Batch
+
+    depth_BHW: torch.Tensor = model.predict(Batch(image_BCHW.to(model.device))).depth
+    return depth_BHW
 
 
 def load(teacher: str, options: argparse.Namespace) -> Any:
@@ -170,7 +177,7 @@ def in_batches(inputs: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndar
 
 def half(model: Any, image_BCHW: torch.Tensor) -> torch.Tensor:
     """What the signal "lowres" looks at."""
-    from depthsieve.reliability import lowres_view
+    from depthsieve.reliability.signals import lowres_view
 
     return lowres_view(image_BCHW, model.half_shape(tuple(image_BCHW.shape[2:])))
 
@@ -189,8 +196,7 @@ def forward(
 
     def predict(image_BCHW: torch.Tensor) -> torch.Tensor:
         torch.set_num_threads(options.threads // lanes)
-        depth_BHW: torch.Tensor = model.predict(image_BCHW)
-        return depth_BHW
+        return predict_depth(model, image_BCHW)
 
     with ThreadPoolExecutor(lanes) as pool:
         list(pool.map(predict, images[:lanes]))
@@ -207,14 +213,9 @@ def wait_for(model: Any) -> None:
 
 def align(model: Any, maps: dict[str, list[torch.Tensor]], options: argparse.Namespace) -> tuple[float, Any]:
     """Seconds of the flip's disagreement, codes and histograms, on all cores."""
-    from depthsieve.reliability import (
-        encode_error,
-        flip_disagreement,
-        fuse,
-        histogram,
-        relative_error,
-        shipped_calibration,
-    )
+    from depthsieve.reliability.code import encode_error, histogram
+    from depthsieve.reliability.fusion import fuse, relative_error, shipped_calibration
+    from depthsieve.reliability.signals import flip_disagreement
 
     def code(pair: tuple[torch.Tensor, torch.Tensor]) -> Any:
         torch.set_num_threads(1)
@@ -264,7 +265,7 @@ def utilisation(model: Any, batches: list[torch.Tensor], seconds: float) -> dict
     flops = 0
     for batch in batches:
         with FlopCounterMode(display=False) as counter:
-            model.predict(batch.to(model.device))
+            predict_depth(model, batch)
         flops += counter.get_total_flops()
     side, dtype = 8192, getattr(torch, model.dtype)
     left, right = (torch.randn(side, side, device=model.device, dtype=dtype) for _ in range(2))

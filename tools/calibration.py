@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from depthsieve.core.records import Quantity
-from depthsieve.reliability import fusion_features
-from depthsieve.teachers import Teacher, load_teacher
+from depthsieve.labelling.batch import LabelWork
+from depthsieve.reliability.fusion import fusion_features
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from observed import Observed, observe_scenes
+from observed import Observed, load_work, observe_scenes
 
 FIRST_SEED = 10_000
 """Away from the scenes that other scripts evaluate with, which start at 0, and from those of the training."""
@@ -72,15 +72,15 @@ def _unbounded(features_PF: NDArray[np.float64], error_P: NDArray[np.float64]) -
 
 
 def gather(
-    teacher: Teacher, signals: tuple[str, ...], quantity: Quantity, options: argparse.Namespace
+    work: LabelWork, quantity: Quantity, options: argparse.Namespace
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Features [P,F] (a constant, the level, each signal) and errors [P] of pixels drawn from every scene."""
     seeds = range(FIRST_SEED, FIRST_SEED + options.scenes)
     shape = (options.height, options.width)
     rows: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
-    scenes = observe_scenes(teacher, signals, seeds, options.family, shape, quantity)
+    scenes = observe_scenes(work, seeds, options.family, shape, quantity)
     for number, seen in enumerate(tqdm(scenes, total=options.scenes, desc=f"scenes, {quantity}")):
-        rows.append(_drawn(seen, signals, quantity, number))
+        rows.append(_drawn(seen, work.signals, quantity, number))
     return np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows])
 
 
@@ -94,11 +94,11 @@ def _drawn(
     return features_FHW.reshape(len(features_FHW), -1)[:, chosen].T, seen.error_HW.ravel()[chosen].clip(max=MOST_ERROR)
 
 
-def calibrate(teacher: Teacher, options: argparse.Namespace) -> dict[str, Any]:
-    signals = tuple(sorted({"edges", "flip", "lowres", "photometric"} | ({"teachers"} if teacher.second else set())))
+def calibrate(work: LabelWork, options: argparse.Namespace) -> dict[str, Any]:
+    teacher, signals = work.teacher, work.signals
     weights: dict[str, dict[str, dict[str, float]]] = {}
     for quantity in ("disparity", "depth") if teacher.quantity == "disparity" else ("depth",):
-        features_PF, error_P = gather(teacher, signals, quantity, options)
+        features_PF, error_P = gather(work, quantity, options)
         table = weights[quantity] = {}
         for count in range(1, len(signals) + 1):
             for chosen in combinations(range(len(signals)), count):
@@ -109,7 +109,7 @@ def calibrate(teacher: Teacher, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "version": options.version,
         "fitted_on": [teacher.weights_digest],
-        "second_teacher": teacher.second.weights_digest if teacher.second else None,
+        "second_teacher": work.second.weights_digest if work.second else None,
         "fitted_by": "tools/calibration.py",
         "scenes": {"family": options.family, "first_seed": FIRST_SEED, "count": options.scenes},
         "weights": weights,
@@ -128,9 +128,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    teacher = load_teacher(options.teacher, device="cpu")
-    teacher.second = load_teacher(options.second, device="cpu") if options.second else None
-    body = calibrate(teacher, options)
+    body = calibrate(load_work(options.teacher, options.second), options)
     options.out.write_text(json.dumps(body, indent=1) + "\n")
     for quantity, table in body["weights"].items():
         print(f"{quantity}:")

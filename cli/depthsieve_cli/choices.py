@@ -7,7 +7,8 @@ import click
 
 from depthsieve.core.encodings import ENCODINGS
 from depthsieve.core.records import Dtype, Oversize, Quantity
-from depthsieve.planning.options import SIGNALS, LabelOptions
+from depthsieve.planning.options import LabelOptions
+from depthsieve.reliability.kinds import signals_help
 
 DEFAULTS = LabelOptions()
 
@@ -57,8 +58,7 @@ PLANNING = (
         default=DEFAULTS.signals,
         show_default=True,
         metavar="LIST",
-        help=f"What reliability is made of: {', '.join(SIGNALS)}. lowres costs a third of flip, edges nothing; with "
-        "none, every pixel counts as reliable.",
+        help=f"What labels are compared with, to tell how reliable they are. {signals_help()}.",
     ),
     click.option(
         "--second-teacher", metavar="NAME", help="Another teacher to compare labels with; adds teachers to --signals."

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from labelled import decided_bytes, small_teacher, unlabelled_copy, write_photo
 
 import depthsieve
 from depthsieve.core.records import LabelJob, ShardResult, ShardTask, TeacherRequest
 from depthsieve.core.stopping import Stop
+from depthsieve.labelling.batch import LabelWork
 from depthsieve.runners.local import local_runner
 from depthsieve.store import open_store
-from depthsieve.teachers import Teacher, load_teacher
+from depthsieve.teachers import Batch, Prediction, Teacher, load_teacher
 
 SHARDS = ("0000-000000", "0000-000001")
 
@@ -65,12 +65,12 @@ class Slow:
     def __getattr__(self, name: str) -> object:
         return getattr(self.inner, name)
 
-    def predict(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+    def predict(self, batch: Batch) -> Prediction:
         self.calls += 1
         time.sleep(self.seconds)
         if self.calls == self.at:
             self.stop.request()
-        return self.inner.predict(image_BCHW)
+        return self.inner.predict(batch)
 
 
 def unfinished(undisturbed: Path, store: Path, teacher: str) -> LabelJob:
@@ -92,7 +92,7 @@ def label_until_stopped(undisturbed: Path, store: Path, teacher: str, slow: Slow
             taken += 1
             yield ShardTask(shard_id)
 
-    run = local_runner(slow, lambda shard_id, count: None)  # type: ignore[arg-type]
+    run = local_runner(LabelWork(slow, ("flip",)), lambda shard_id, count: None)  # type: ignore[arg-type]
     return list(run(job, tasks(), slow.stop)), taken
 
 
@@ -101,7 +101,8 @@ def test_when_nobody_wants_more_results_what_is_under_way_is_abandoned(
 ) -> None:
     job = unfinished(undisturbed, tmp_path / "store", teacher)
     slow = Slow(load_teacher(teacher), Stop(), at=0, seconds=0.05)
-    results = local_runner(slow, lambda shard_id, count: None)(job, map(ShardTask, SHARDS), slow.stop)  # type: ignore[arg-type]
+    run = local_runner(LabelWork(slow, ("flip",)), lambda shard_id, count: None)  # type: ignore[arg-type]
+    results = run(job, map(ShardTask, SHARDS), slow.stop)
     assert next(results) == ShardResult(SHARDS[0], 6)
     results.close()
     assert not (tmp_path / "store" / "commits" / f"{SHARDS[1]}.json").exists()

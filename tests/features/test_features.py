@@ -31,7 +31,7 @@ from depthsieve.jobs.verify.repair import verify
 from depthsieve.scenes import render_scene
 from depthsieve.store import open_store
 from depthsieve.store.features import FeatureReader
-from depthsieve.teachers import load_teacher
+from depthsieve.teachers import Batch, load_teacher
 from depthsieve.teachers.embedding import MOST, _projection, embed
 from depthsieve_cli.main import main
 
@@ -167,21 +167,18 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(small_teacher(tmp_path_factory.mktemp("teacher") / "t"))
 
 
-def test_each_thread_takes_the_embedding_of_its_own_images_once(teacher: str) -> None:
+def test_each_thread_gets_the_embedding_of_its_own_images(teacher: str) -> None:
     model = load_teacher(teacher)
     images = [torch.randn(1, 3, 70, 70, generator=torch.Generator().manual_seed(seed)) for seed in range(6)]
     alone = []
     for image in images:
-        model.predict(image)
-        alone.append(model.take_embedding())
-        assert model.take_embedding() is None
+        alone.append(model.predict(Batch(image)).embedding)
     assert model.embedding_size == alone[0].shape[1] and alone[0].norm() == pytest.approx(1)
     found: dict[int, torch.Tensor] = {}
 
     def work(number: int) -> None:
         for _ in range(5):
-            model.predict(images[number])
-            found[number] = model.take_embedding()
+            found[number] = model.predict(Batch(images[number])).embedding
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
     for thread in threads:
@@ -226,10 +223,10 @@ def test_labelling_keeps_the_features_of_each_image_and_the_index_has_them(made:
         histogram = reader.column("histogram")[row["row"]]
         wanted = label_signals(reader.depth(row["row"]), histogram, "disparity")
         np.testing.assert_array_equal([row[one] for one in LABEL_COLUMNS], wanted)
-        model.predict(torch.from_numpy(model.prepare(rgb_HW3, model.label_shape(*rgb_HW3.shape[:2])))[None])
+        image = torch.from_numpy(model.prepare(rgb_HW3, model.label_shape(*rgb_HW3.shape[:2])))[None]
         table = opened.index().filter(opened.index()["id"].to_numpy(zero_copy_only=False) == name)
         found = FeatureReader(opened).embeddings(*(table[one].combine_chunks() for one in ("shard", "row")))
-        np.testing.assert_allclose(found[0], model.take_embedding()[0].numpy(), atol=2e-3)
+        np.testing.assert_allclose(found[0], model.predict(Batch(image)).embedding[0].numpy(), atol=2e-3)
     assert set(opened.index(features=False).column_names) == set(opened.index().column_names) - {*COLUMNS, "phash"}
 
 

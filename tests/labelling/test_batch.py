@@ -12,13 +12,14 @@ from scanned import scanned
 import depthsieve
 from depthsieve.core.records import LabelJob, Shard, ShardResult, ShardTask, TeacherRequest, digest_of
 from depthsieve.core.stopping import Stop
+from depthsieve.labelling.batch import LabelWork
 from depthsieve.labelling.lanes import Lanes
 from depthsieve.labelling.numerics import make_profile
 from depthsieve.labelling.shard import Labelled, ShardWork, label_shard, label_spec
 from depthsieve.runners.local import local_runner
 from depthsieve.sources import Source, open_source, reopen_source
 from depthsieve.store import open_store
-from depthsieve.teachers import Teacher, load_teacher
+from depthsieve.teachers import Batch, Prediction, Teacher, load_teacher
 
 SHARD = "0000-000000"
 
@@ -47,11 +48,11 @@ class Tight:
     def __getattr__(self, name: str) -> object:
         return getattr(self.inner, name)
 
-    def predict(self, image_BCHW: torch.Tensor) -> torch.Tensor:
-        self.sizes.append(len(image_BCHW))
-        if len(image_BCHW) > self.room and (self.passes is None or len(self.sizes) in self.passes):
+    def predict(self, batch: Batch) -> Prediction:
+        self.sizes.append(len(batch.image))
+        if len(batch.image) > self.room and (self.passes is None or len(self.sizes) in self.passes):
             raise self.error
-        return self.inner.predict(image_BCHW)
+        return self.inner.predict(batch)
 
 
 def label_planned(photos: Path, store: Path, teacher: str, model: object) -> tuple[ShardResult, Path]:
@@ -62,7 +63,7 @@ def label_planned(photos: Path, store: Path, teacher: str, model: object) -> tup
     opened = open_store(store)
     sources = (("default", str(photos)),)
     job = LabelJob(opened.location, TeacherRequest(teacher), opened.fingerprint, ("flip",), sources, cores=1)
-    run = local_runner(model, lambda shard_id, count: None)  # type: ignore[arg-type]
+    run = local_runner(LabelWork(model, ("flip",)), lambda shard_id, count: None)  # type: ignore[arg-type]
     (result,) = run(job, iter([ShardTask(SHARD)]), Stop())
     return result, whole
 
@@ -145,10 +146,10 @@ class Odd:
     def __getattr__(self, name: str) -> object:
         return getattr(self.inner, name)
 
-    def predict(self, image_BCHW: torch.Tensor) -> torch.Tensor:
-        depth_BHW = self.inner.predict(image_BCHW).clone()
+    def predict(self, batch: Batch) -> Prediction:
+        depth_BHW = self.inner.predict(batch).depth.clone()
         depth_BHW[1, self.pixels] = self.value
-        return depth_BHW
+        return Prediction(depth_BHW)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_output_that_is_no_label_fails_its_image_by_name_and_no_other(
 
 def label_all(shard: Shard, model: object, source: Source, teacher: str) -> Labelled:
     real = load_teacher(teacher)
-    job = LabelJob("unused", TeacherRequest(teacher), label_spec(real, ("flip",)).fingerprint, ("flip",), ())
+    job = LabelJob("unused", TeacherRequest(teacher), label_spec(LabelWork(real, ("flip",))).fingerprint, ("flip",), ())
     sources = {"default": reopen_source("default", source.root)}
-    work = ShardWork(model, sources, job, make_profile(real, 4, 1))  # type: ignore[arg-type]
+    work = ShardWork(LabelWork(model, ("flip",)), sources, job, make_profile(real, 4, 1))  # type: ignore[arg-type]
     return label_shard(shard, work, Lanes(2))

@@ -8,6 +8,7 @@ import torch
 
 from depthsieve.core.threads import torch_threads
 from depthsieve.labelling.numerics import SMALL_JOB, TrialSettings, find_batch_size
+from depthsieve.teachers import Batch, Prediction
 
 SHAPE = (14, 28)
 
@@ -22,13 +23,16 @@ class Paced:
         self.sizes: list[int] = []
         self.threads: set[int] = set()
 
-    def predict(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+    confidence_better = None
+
+    def predict(self, batch: Batch) -> Prediction:
+        image_BCHW = batch.image
         self.sizes.append(len(image_BCHW))
         self.threads.add(torch.get_num_threads())
         if len(image_BCHW) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         time.sleep(self.seconds(len(image_BCHW)))
-        return image_BCHW[:, 0]
+        return Prediction(image_BCHW[:, 0])
 
 
 @pytest.mark.parametrize(

@@ -10,22 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depthsieve.core.errors import UsageError
-from depthsieve.reliability import (
-    Calibration,
-    decode_error,
+from depthsieve.reliability.code import decode_error, encode_error, histogram
+from depthsieve.reliability.fusion import Calibration, fuse, near_level, relative_error, shipped_calibration
+from depthsieve.reliability.signals import (
     edges_disagreement,
-    encode_error,
     flip_disagreement,
-    fuse,
-    histogram,
     lowres_disagreement,
     lowres_view,
     native_disagreement,
-    near_level,
     photometric_disagreement,
     photometric_view,
-    relative_error,
-    shipped_calibration,
     teachers_disagreement,
 )
 from depthsieve.teachers import load_teacher

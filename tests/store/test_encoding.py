@@ -15,6 +15,7 @@ import depthsieve
 from depthsieve.core.encodings import EARLIER_ENCODINGS, ENCODINGS, EncodingName
 from depthsieve.core.errors import StoreMismatch, UsageError
 from depthsieve.jobs.verify.repair import verify
+from depthsieve.labelling.batch import LabelWork
 from depthsieve.labelling.isolation import label_isolated
 from depthsieve.labelling.shard import label_spec
 from depthsieve.planning.options import LabelOptions
@@ -35,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("encoding")
     write_photos(folder / "photos", 4)
     teacher = str(small_teacher(folder / "teacher"))
-    spec = label_spec(load_teacher(teacher), ("flip",), EARLIER.text)
+    spec = label_spec(LabelWork(load_teacher(teacher), ("flip",)), EARLIER.text)
     open_or_create(open_root(folder / "earlier"), spec)
     for name in PACKED:
         label(folder, name, encoding=None if name == "earlier" else name)

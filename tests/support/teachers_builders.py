@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import transformers
 
+from depthsieve.teachers import Batch
+
 PATCH = 14
 SIDE = 70  # pixels of the grid that the small Depth Anything was "trained" on: 5 x 5 patches
 
@@ -119,6 +121,12 @@ def save(folder: Path, config: Any, processor: dict[str, Any] | None, seed: int 
     if processor is not None:
         (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     return folder
+
+
+def depth_of(teacher: Any, image_BCHW: torch.Tensor) -> torch.Tensor:
+    """What a teacher predicts for images, and nothing else that it says of them."""
+    depth_BHW: torch.Tensor = teacher.predict(Batch(image_BCHW)).depth
+    return depth_BHW
 
 
 DEPTH_ANYTHING_PROCESSOR = {

@@ -82,5 +82,7 @@ def test_a_declaration_is_only_recorded_where_there_is_one(tmp_path: Path, silen
 
 def test_the_declared_quantity_labels_alike(silent: str) -> None:
     image = torch.ones(1, 3, 70, 70)
-    one, other = (load_teacher(silent, quantity=quantity).predict(image) for quantity in ("depth", "disparity"))
+    one, other = (
+        builders.depth_of(load_teacher(silent, quantity=quantity), image) for quantity in ("depth", "disparity")
+    )
     torch.testing.assert_close(one, other, rtol=0, atol=0)

@@ -47,7 +47,7 @@ def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def label(folder: Path, **options: Any) -> torch.Tensor:
-    return load_teacher(str(folder), **options).predict(torch.ones(1, 3, 70, 98))
+    return builders.depth_of(load_teacher(str(folder), **options), torch.ones(1, 3, 70, 98))
 
 
 def edit_config(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -81,7 +81,7 @@ def test_a_local_folder_loads_and_says_what_it_is(folder: Path) -> None:
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     with torch.no_grad():
-        assert teacher.predict(torch.ones(1, 3, 70, 70)).is_inference()
+        assert builders.depth_of(teacher, torch.ones(1, 3, 70, 70)).is_inference()
 
 
 def test_the_digest_is_that_of_the_content(folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.torch import load_file
+from teachers_builders import depth_of
 from torch.nn import functional
 
 import depthsieve
@@ -189,7 +190,7 @@ def test_the_label_is_the_official_one(folder: Path, photo: np.ndarray, shape: t
     with torch.inference_mode():
         wanted = Official(folder)(image)
     assert wanted.std() > 0.05  # a map worth comparing
-    got = load_teacher(str(folder)).predict(image)
+    got = depth_of(load_teacher(str(folder)), image)
     assert got.dtype == torch.float32
     assert relative_difference(got, wanted) < 2e-5
 
@@ -211,7 +212,7 @@ def test_infer_image_from_photo_to_map(folder: Path, photo: np.ndarray) -> None:
     assert shape == (70, 98)
     with torch.inference_mode():
         wanted = Official(folder)(torch.from_numpy(official_input(photo, shape))[None])
-    got = teacher.predict(torch.from_numpy(teacher.prepare(photo, shape))[None])
+    got = depth_of(teacher, torch.from_numpy(teacher.prepare(photo, shape))[None])
     assert relative_difference(got, wanted) < 1e-4
 
 
@@ -219,16 +220,16 @@ def test_a_batch_of_another_grid_does_not_reuse_the_last_ones_positions(folder: 
     teacher = load_teacher(str(folder))
     generator = torch.Generator().manual_seed(1)
     images = [torch.randn(2, 3, *shape, generator=generator) for shape in ((70, 98), (98, 70), (70, 98), (70, 140))]
-    fresh = [load_teacher(str(folder)).predict(image) for image in images]
+    fresh = [depth_of(load_teacher(str(folder)), image) for image in images]
     for image, wanted in zip(images, fresh, strict=True):
-        torch.testing.assert_close(teacher.predict(image), wanted, rtol=0, atol=0)
+        torch.testing.assert_close(depth_of(teacher, image), wanted, rtol=0, atol=0)
 
 
 def test_metric_models_give_metres_up_to_their_maximum(tmp_path: Path) -> None:
     config = builders.depth_anything_config(depth_estimation_type="metric", max_depth=20)
     teacher = load_teacher(str(builders.save(tmp_path, config, builders.DEPTH_ANYTHING_PROCESSOR)))
     assert (teacher.quantity, teacher.unit) == ("depth", "m")
-    depth = teacher.predict(torch.randn(1, 3, 70, 70, generator=torch.Generator().manual_seed(0)))
+    depth = depth_of(teacher, torch.randn(1, 3, 70, 70, generator=torch.Generator().manual_seed(0)))
     assert 1 < depth.min() < depth.max() < 20
 
 
@@ -237,7 +238,7 @@ def test_size_moves_the_short_side_and_the_record(folder: Path) -> None:
     assert teacher.label_shape(100, 200) == (98, 196)
     assert teacher.preprocessing["size"] == [98, 98]
     assert load_teacher(str(folder)).preprocessing["size"] == [70, 70]
-    for size, reason in ((100, "no multiple of the model's patch, 14"), (0, "positive"), (-14, "positive")):
+    for size, reason in ((100, "no multiple of the model's patch, 14"), (0, "whole number of at least 1")):
         with pytest.raises(UsageError, match=reason):
             load_teacher(str(folder), size=size)
 
@@ -323,8 +324,8 @@ def test_what_is_no_decoded_image_is_refused(folder: Path, image: np.ndarray) ->
 
 def test_half_precision_computes_in_that_type_and_gives_float32(folder: Path) -> None:
     image = torch.randn(1, 3, 70, 98, generator=torch.Generator().manual_seed(0))
-    exact = load_teacher(str(folder)).predict(image)
+    exact = depth_of(load_teacher(str(folder)), image)
     teacher = load_teacher(str(folder), dtype="bfloat16")
-    rough = teacher.predict(image)
+    rough = depth_of(teacher, image)
     assert (teacher.dtype, rough.dtype) == ("bfloat16", torch.float32)
     assert 1e-4 < relative_difference(rough, exact) < 0.1

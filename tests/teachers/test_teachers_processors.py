@@ -9,6 +9,7 @@ import pytest
 import teachers_builders as builders
 import torch
 import transformers
+from teachers_builders import depth_of
 
 from depthsieve.core.errors import ImageRejected, TeacherError, TeacherUnsupported, UsageError
 from depthsieve.core.threads import torch_threads
@@ -74,7 +75,7 @@ def test_labels_have_the_label_shape_and_the_models_values(
     assert (teacher.quantity, teacher.unit) == (quantity, unit)
     assert teacher.label_shape(200, 300) == shape
     image = batch(teacher.prepare(picture(200, 300), shape))
-    label = teacher.predict(image)
+    label = depth_of(teacher, image)
     assert label.shape == (1, *shape)
     assert label.dtype == torch.float32
     assert label.std() > 0
@@ -107,7 +108,7 @@ def test_zoedepth_adds_a_margin_and_cuts_it_off_again(folders: dict[str, Path]) 
     model = transformers.AutoModelForDepthEstimation.from_pretrained(folders["zoedepth"]).eval()
     with torch.inference_mode():
         wanted = model(batch(padded)).predicted_depth[:, 6:-6, 8:-8]
-    torch.testing.assert_close(teacher.predict(batch(image)), wanted)
+    torch.testing.assert_close(depth_of(teacher, batch(image)), wanted)
 
 
 def test_zoedepths_shapes_are_seven_eighths_of_the_processors(folders: dict[str, Path]) -> None:
@@ -131,8 +132,8 @@ def test_zoedepth_labels_do_not_depend_on_the_rest_of_the_batch(folders: dict[st
     leaning = logits[:, 0] - logits[:, 1]
     with torch.no_grad():  # make the images disagree about the head
         model.metric_head.mlp_classifier.linear2.bias[0] -= leaning.sort().values[1:3].mean()
-    alone = torch.cat([teacher.predict(image[None]) for image in images])
-    torch.testing.assert_close(teacher.predict(images), alone, rtol=0, atol=0)
+    alone = torch.cat([depth_of(teacher, image[None]) for image in images])
+    torch.testing.assert_close(depth_of(teacher, images), alone, rtol=0, atol=0)
     with torch.inference_mode():
         voted = model(padded).predicted_depth[:, 6:-6, 8:-8]
     assert sorted(((voted - alone).abs().amax(dim=(1, 2)) > 1e-2).tolist()) == [False, False, True, True]
@@ -149,7 +150,7 @@ def test_glpn_images_above_the_limit(folders: dict[str, Path]) -> None:
     got = teacher.prepare(rgb, shape)
     assert got.shape == (3, 192, 256)
     np.testing.assert_allclose(got[:, 16::32, 16::32], rgb[25::50, 25::50].transpose(2, 0, 1) / 255, atol=1e-6)
-    assert teacher.predict(batch(got)).shape == (1, 192, 256)
+    assert depth_of(teacher, batch(got)).shape == (1, 192, 256)
     with pytest.raises(ImageRejected, match="too thin"):
         teacher.label_shape(20, 400)
 
@@ -169,7 +170,7 @@ def test_zoedepth_images_above_the_limit_shrink_margin_and_all(folders: dict[str
     teacher = load_teacher(str(folders["zoedepth"]), max_tokens=30, oversize="shrink")
     shape = teacher.label_shape(200, 300)
     assert shape == (56, 84)  # 64x96 for the model, 24 tokens
-    assert teacher.predict(batch(teacher.prepare(picture(200, 300), shape))).shape == (1, 56, 84)
+    assert depth_of(teacher, batch(teacher.prepare(picture(200, 300), shape))).shape == (1, 56, 84)
 
 
 def test_preparing_is_the_same_in_many_threads(folders: dict[str, Path]) -> None:
@@ -199,9 +200,9 @@ def test_half_precision_takes_the_same_float32_input(folders: dict[str, Path]) -
     for kind in ("glpn", "dpt-square"):
         exact, rough = (load_teacher(str(folders[kind]), dtype=dtype) for dtype in ("float32", "bfloat16"))
         image = batch(exact.prepare(picture(64, 64), (64, 64)))
-        label = rough.predict(image)
+        label = depth_of(rough, image)
         assert label.dtype == torch.float32
-        assert 0 < (label - exact.predict(image)).abs().max() < 0.2
+        assert 0 < (label - depth_of(exact, image)).abs().max() < 0.2
 
 
 def test_processors_take_no_size(folders: dict[str, Path]) -> None:

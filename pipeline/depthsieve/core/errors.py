@@ -78,3 +78,9 @@ class RunError(DepthsieveError, RuntimeError):
 
 class LoaderError(DepthsieveError, ValueError):
     """A dataset or a saved state that does not fit the store."""
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """The first line of an error's text, at most ``limit`` characters; its type's name where it has none."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."

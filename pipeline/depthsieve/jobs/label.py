@@ -119,7 +119,7 @@ def plan(
 def _runner(request: LabelRequest) -> MakeRunner:
     options, crew = request.options, request.workforce
     workers = Workers(crew.workers, crew.threads, crew.gpus, options.address)
-    return make_runner(options.runner, crew.apart, request.teacher, workers)
+    return make_runner(options.runner, crew.apart, request.work, workers)
 
 
 def _store_images(request: LabelRequest, store: Store, leases: Leases, stop: Stop, progress: bool) -> Stored:

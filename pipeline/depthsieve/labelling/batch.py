@@ -4,31 +4,23 @@ Axes: B images of a batch, C channels, H and W the label shape, h and w the seco
 codes, S the signals in alphabetical order.
 """
 
-from dataclasses import dataclass, fields
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from depthsieve.core.errors import ImageRejected
-from depthsieve.core.records import Quantity, Shape
+from depthsieve.core.errors import DepthsieveError, ImageRejected, RunError, UsageError, one_line
+from depthsieve.core.records import Quantity, Shape, TeacherRequest
 from depthsieve.features import COLUMNS, ImageSignals, label_signals
-from depthsieve.reliability import (
-    edges_disagreement,
-    encode_error,
-    flip_disagreement,
-    fuse,
-    histogram,
-    lowres_disagreement,
-    lowres_view,
-    photometric_disagreement,
-    photometric_view,
-    relative_error,
-    shipped_calibration,
-    teachers_disagreement,
-)
+from depthsieve.reliability.code import encode_error, histogram
+from depthsieve.reliability.fusion import calibration_for, fuse, relative_error
+from depthsieve.reliability.kinds import SIGNALS, Need, Seen, Signal, check_needs
 from depthsieve.store import schema
-from depthsieve.teachers import Teacher
+from depthsieve.teachers import Batch, Prediction, Teacher, load_requested
 
 OUT_OF_MEMORY = ("defaultcpuallocator", "out of memory", "alloc_failed")
 """What errors say that torch raises without a type of their own: on CPUs, on MPS, in cuBLAS and cuDNN."""
@@ -37,12 +29,14 @@ OUT_OF_MEMORY = ("defaultcpuallocator", "out of memory", "alloc_failed")
 @dataclass(frozen=True)
 class PreparedImage:
     """An image ready for the teacher, and for the second one if there is one. ``hole_HW`` is True where the source is
-    transparent. ``jpeg`` is the image at label shape, where it is to be kept."""
+    transparent. ``focal_px`` is the focal length at the source's resolution, 0 where it is unknown, and ``scale`` the
+    width of the teacher's input over the source's. ``jpeg`` is the image at label shape, where it is to be stored."""
 
     image_CHW: np.ndarray[Any, np.dtype[np.float32]]
     second_Chw: np.ndarray[Any, np.dtype[np.float32]] | None
     hole_HW: np.ndarray[Any, np.dtype[np.bool_]] | None
     focal_px: float
+    scale: float
     content_sha256: str
     signals: ImageSignals
     jpeg: bytes = b""
@@ -50,11 +44,38 @@ class PreparedImage:
 
 @dataclass(frozen=True)
 class LabelWork:
-    """How images become labels: by which teacher, with which signals, sorted, and whether those are kept."""
+    """How images become labels: by which teacher, with which signals (sorted), whether those are kept, and the second
+    teacher that the labels are compared with, if any."""
 
     teacher: Teacher
     signals: tuple[str, ...]
+    second: Teacher | None = None
     keep_signals: bool = False
+
+    @classmethod
+    def load(cls, request: TeacherRequest, signals: tuple[str, ...], keep_signals: bool = False) -> "LabelWork":
+        """Load what is requested. Raises as :func:`depthsieve.teachers.load_teacher`."""
+        second = load_requested(request.second) if request.second else None
+        return cls(load_requested(request), signals, second, keep_signals)
+
+    @property
+    def needs_met(self) -> frozenset[Need]:
+        """What of the signals' needs these teachers meet."""
+        met: set[Need] = {"nothing", "view"}
+        met |= {"half"} if self.teacher.half_shape((1, 1)) is not None else set()
+        met |= {"second"} if self.second is not None else set()
+        met |= {"confidence"} if self.teacher.confidence_better is not None else set()
+        return frozenset(met)
+
+    def check(self) -> None:
+        """Raise :class:`UsageError` for signals that these teachers cannot give."""
+        first, second = self.teacher, self.second
+        if second is not None and (first.quantity, second.quantity) == ("depth", "disparity"):
+            raise UsageError(
+                f"second teacher {second.name!r} predicts disparity and cannot judge the metres of teacher "
+                f"{first.name!r}; name a metric one"
+            )
+        check_needs(self.signals, first.name, self.needs_met)
 
 
 @dataclass(frozen=True)
@@ -64,6 +85,7 @@ class _Batch:
     image_BCHW: np.ndarray[Any, np.dtype[np.float32]]
     second_BChw: np.ndarray[Any, np.dtype[np.float32]]
     valid_BHW: np.ndarray[Any, np.dtype[np.bool_]]
+    focal_B: np.ndarray[Any, np.dtype[np.float32]]
 
     @classmethod
     def of(cls, prepared: list[PreparedImage | ImageRejected], shape: Shape) -> "_Batch":
@@ -73,6 +95,7 @@ class _Batch:
             np.zeros((len(prepared), 3, *shape), np.float32),
             np.zeros((len(prepared), *second), np.float32),
             np.ones((len(prepared), *shape), np.bool_),
+            np.full(len(prepared), np.nan, np.float32),
         )
         for place, image in enumerate(prepared):
             if isinstance(image, PreparedImage):
@@ -81,12 +104,15 @@ class _Batch:
                     batch.second_BChw[place] = image.second_Chw
                 if image.hole_HW is not None:
                     batch.valid_BHW[place] = ~image.hole_HW
+                if image.focal_px > 0:
+                    batch.focal_B[place] = image.focal_px * image.scale
         return batch
 
-    def to_device(self, part: slice, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        maps = (self.image_BCHW, self.second_BChw, self.valid_BHW)
-        images, second, valid = (_to_device(map_[part], device) for map_ in maps)
-        return images, second, valid
+    def to_device(self, part: slice, device: torch.device) -> tuple[Batch, Batch, torch.Tensor]:
+        """The images of a part, those of the second teacher, and where they are valid."""
+        maps = (self.image_BCHW, self.second_BChw, self.valid_BHW, self.focal_B)
+        images, second, valid, focal_B = (_to_device(map_[part], device) for map_ in maps)
+        return Batch(images, focal_B), Batch(second, focal_B * (second.shape[3] / images.shape[3])), valid
 
 
 def label_batch(
@@ -205,40 +231,44 @@ class _Labels:
 
 
 def predict_labels(
-    image_BCHW: torch.Tensor,
-    second_BChw: torch.Tensor,
-    teacher: Teacher,
-    signals: tuple[str, ...],
-    embeddings: list[torch.Tensor] | None = None,
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Depth (float32 [B,H,W]), and each signal's disagreement relative to it (likewise, by name in order).
+    images: Batch, work: LabelWork, second: Batch | None = None
+) -> tuple[Prediction, dict[str, torch.Tensor]]:
+    """The teacher's prediction, and each signal's disagreement relative to its depth (float32 [B,H,W], by sorted name).
 
-    ``second_BChw`` holds the images for ``teacher.second``, and is looked at for the signal "teachers" alone. What the
-    backbone made of the images is added to ``embeddings``, if it tells.
+    ``second`` holds the images for the second teacher, and is needed for signals that compare with it.
     """
-    views = [image_BCHW]
-    if "flip" in signals:
-        views.append(image_BCHW.flip(-1))
-    if "photometric" in signals:
-        views.append(photometric_view(image_BCHW))
-    depth_BHW, *others = _predict(teacher, views, embeddings)
-    quantity, deltas = teacher.quantity, {}
-    if "flip" in signals:
-        deltas["flip"] = flip_disagreement(depth_BHW, others.pop(0), quantity)
-    if "photometric" in signals:
-        deltas["photometric"] = photometric_disagreement(depth_BHW, others.pop(0), quantity)
-    if "edges" in signals:
-        deltas["edges"] = edges_disagreement(depth_BHW)
-    if "lowres" in signals:
-        half = teacher.half_shape((image_BCHW.shape[2], image_BCHW.shape[3]))
-        assert half is not None  # checked before the run
-        (lowres_Bhw,) = _predict(teacher, [lowres_view(image_BCHW, half)])
-        deltas["lowres"] = lowres_disagreement(depth_BHW, lowres_Bhw, quantity)
-    if "teachers" in signals:
-        assert teacher.second is not None  # likewise
-        (second_Bhw,) = _predict(teacher.second, [second_BChw])
-        deltas["teachers"] = teachers_disagreement(depth_BHW, second_Bhw, quantity, teacher.second.quantity)
-    return depth_BHW, {name: relative_error(depth_BHW, deltas[name]) for name in sorted(deltas)}
+    teacher = work.teacher
+    kinds = [SIGNALS[name] for name in SIGNALS if name in work.signals]
+    views = {kind.name: _view(kind, images, teacher) for kind in kinds if kind.view is not None}
+    together = [kind.name for kind in kinds if kind.needs == "view"]
+    label, *others = _predict(teacher, [images, *(views[name] for name in together)])
+    seen = Seen(label.depth, teacher.quantity, None, teacher.quantity)
+    compared = dict(zip(together, others, strict=True))
+    relative: dict[str, torch.Tensor] = {}
+    for kind in kinds:
+        at = seen
+        if kind.name in views:
+            other = compared.pop(kind.name, None) or _predict(teacher, [views[kind.name]])[0]
+            at = replace(seen, other_Bhw=other.depth)
+        elif kind.needs == "second":
+            assert work.second is not None and second is not None  # checked before the run
+            (other,) = _predict(work.second, [second])
+            at = replace(seen, other_Bhw=other.depth, other_quantity=work.second.quantity)
+        elif kind.needs == "confidence":
+            assert teacher.confidence_better is not None  # likewise
+            at = replace(seen, confidence_BHW=label.confidence, better=teacher.confidence_better)
+        relative[kind.name] = relative_error(label.depth, kind.disagreement(at))
+    return label, {name: relative[name] for name in sorted(relative)}
+
+
+def _view(kind: Signal, images: Batch, teacher: Teacher) -> Batch:
+    """The images as a signal wants to see them predicted."""
+    shape, focal_B = (images.image.shape[2], images.image.shape[3]), images.focal_px
+    seen = teacher.half_shape(shape) if kind.needs == "half" else shape
+    assert kind.view is not None and seen is not None  # checked before the run
+    if focal_B is not None and seen != shape:
+        focal_B = focal_B * (seen[1] / shape[1])
+    return Batch(kind.view(images.image, seen), focal_B)
 
 
 def reliability_codes(
@@ -248,7 +278,7 @@ def reliability_codes(
     gets 255."""
     if not relative:
         return valid_BHW.to(torch.uint8) * 255
-    return encode_error(fuse(depth_BHW, relative, quantity, shipped_calibration()), valid_BHW)
+    return encode_error(fuse(depth_BHW, relative, quantity, calibration_for(quantity, relative)), valid_BHW)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -264,11 +294,10 @@ def _in_parts(batch: _Batch, work: LabelWork, part: int) -> _Labels | None:
     try:
         for start in range(0, len(batch.image_BCHW), part):
             images, second, valid = batch.to_device(slice(start, start + part), teacher.device)
-            embeddings: list[torch.Tensor] = []
-            depth_BHW, relative = predict_labels(images, second, teacher, work.signals, embeddings)
-            code_BHW = reliability_codes(depth_BHW, relative, valid.to(depth_BHW.device), teacher.quantity)
+            label, relative = predict_labels(images, work, second)
+            code_BHW = reliability_codes(label.depth, relative, valid.to(label.depth.device), teacher.quantity)
             kept = list(relative.values()) if work.keep_signals else []
-            done.append(_Labels.of(depth_BHW, code_BHW, kept, *embeddings).to_cpu())
+            done.append(_Labels.of(label.depth, code_BHW, kept, label.embedding).to_cpu())
     except (MemoryError, RuntimeError) as error:
         if part == 1 or not is_out_of_memory(error):
             raise
@@ -289,19 +318,62 @@ def _release_memory(teacher: Teacher) -> None:
         torch.mps.empty_cache()
 
 
-def _predict(
-    teacher: Teacher, views: list[torch.Tensor], embeddings: list[torch.Tensor] | None = None
-) -> list[torch.Tensor]:
+def predict(teacher: Teacher, batch: Batch) -> Prediction:
+    """What a teacher says of a batch, checked.
+
+    Raises :class:`RunError` in one line for a teacher that fails at any batch, since trying again cannot help; what
+    torch raises for want of memory, and as :class:`RuntimeError` (a lost device), passes.
+    """
+    with named_failure(teacher):
+        prediction = teacher.predict(batch)
+        wanted = (len(batch.image), *batch.image.shape[2:])
+        for what in ("depth", "confidence") if teacher.confidence_better is not None else ("depth",):
+            _check_map(what, getattr(prediction, what), wanted)
+        return prediction
+
+
+def _check_map(what: str, map_: Any, wanted: tuple[int, ...]) -> None:
+    if not isinstance(map_, torch.Tensor) or map_.dtype != torch.float32 or tuple(map_.shape) != wanted:
+        found = f"{map_.dtype} {list(map_.shape)}" if isinstance(map_, torch.Tensor) else type(map_).__name__
+        raise TypeError(f"its {what} is {found}, not torch.float32 {list(wanted)}")
+
+
+@contextlib.contextmanager
+def named_failure(teacher: Teacher) -> Iterator[None]:
+    """Turn what a teacher raises that nobody expects into one line that names it."""
+    try:
+        yield
+    except (DepthsieveError, OSError, MemoryError, RuntimeError):
+        raise
+    except Exception as error:
+        raise RunError(f"teacher {teacher.name!r} failed: {type(error).__name__}: {one_line(error)}") from error
+
+
+def _predict(teacher: Teacher, views: list[Batch]) -> list[Prediction]:
     """The prediction for each view, all of one shape: in one batch on a GPU, one after another elsewhere.
 
-    A CPU gains nothing by larger batches, and they would move the last bits. The embedding of the first view is added
-    to ``embeddings``.
+    A CPU gains nothing by larger batches, and they would move the last bits.
     """
-    together = [torch.cat(views)] if teacher.device.type == "cuda" and len(views) > 1 else views
-    maps: list[torch.Tensor] = []
-    for view_BCHW in together:
-        depth_BHW = teacher.predict(view_BCHW)
-        if embeddings is not None and not maps and (embedding_BD := teacher.take_embedding()) is not None:
-            embeddings.append(embedding_BD[: len(views[0])])
-        maps += depth_BHW.chunk(len(views)) if len(together) < len(views) else [depth_BHW]
-    return [map_.cpu() for map_ in maps] if teacher.device.type == "mps" else maps  # alignment needs float64: not MPS
+    if teacher.device.type == "cuda" and len(views) > 1:
+        focals = [view.focal_px for view in views if view.focal_px is not None]
+        together = Batch(torch.cat([view.image for view in views]), torch.cat(focals) if focals else None)
+        whole = predict(teacher, together)
+        return [_each(whole, partial(_of_view, number, len(views))) for number in range(len(views))]
+    found = [predict(teacher, view) for view in views]
+    if teacher.device.type == "mps":  # alignment needs float64, which MPS lacks
+        return [_each(one, torch.Tensor.cpu) for one in found]
+    return found
+
+
+def _of_view(number: int, views: int, map_: torch.Tensor) -> torch.Tensor:
+    return map_.chunk(views)[number]
+
+
+def _each(prediction: Prediction, change: Callable[[torch.Tensor], torch.Tensor]) -> Prediction:
+    """A prediction with each of its tensors changed."""
+    depth, confidence, embedding = prediction.depth, prediction.confidence, prediction.embedding
+    return Prediction(
+        change(depth),
+        None if confidence is None else change(confidence),
+        None if embedding is None else change(embedding),
+    )

@@ -12,7 +12,7 @@ from depthsieve.core.errors import ImageRejected, SourceError, TeacherError
 from depthsieve.core.records import ImageRecord, Shape
 from depthsieve.features import image_signals
 from depthsieve.images.decode import decode
-from depthsieve.labelling.batch import PreparedImage
+from depthsieve.labelling.batch import PreparedImage, named_failure
 from depthsieve.sources import Source
 from depthsieve.store.stored_images import encode_image
 from depthsieve.teachers import Teacher
@@ -34,11 +34,12 @@ def prepare_image(
     teacher: Teacher,
     last_attempt: bool,
     image_quality: int | None = None,
+    second: Teacher | None = None,
 ) -> Prepared:
     """Read, decode and resize one image; what is wrong with the image itself comes back as a value.
 
-    With an ``image_quality`` it is also made a JPEG of that, to be stored.
-    A file that cannot be read raises :class:`OSError`, unless that is its own fault, or this is the ``last_attempt``.
+    With an ``image_quality`` it is also made a JPEG of that, to be stored; with a ``second`` teacher, its input too. A
+    file that cannot be read raises :class:`OSError`, unless that is its own fault, or this is the ``last_attempt``.
     """
     source = sources[image.id.partition("/")[0]]
     try:
@@ -47,8 +48,9 @@ def prepare_image(
         height, width = decoded.rgb_HW3.shape[:2]
         if (height, width) != (image.height, image.width):
             return ImageRejected(f"changed since the scan: {image.width}x{image.height} then, {width}x{height} now")
-        prepared_CHW = teacher.prepare(decoded.rgb_HW3, shape)
-        second_Chw = _prepare_second(decoded.rgb_HW3, shape, teacher.second) if teacher.second else None
+        with named_failure(teacher):
+            prepared_CHW = teacher.prepare(decoded.rgb_HW3, shape)
+        second_Chw = _prepare_second(decoded.rgb_HW3, shape, second) if second else None
         jpeg = b"" if image_quality is None else encode_image(decoded.rgb_HW3, shape, image_quality)
     except ImageRejected as error:
         return error
@@ -66,11 +68,13 @@ def prepare_image(
         covered = cv2.resize(decoded.hole_HW.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
         hole_HW = np.asarray(covered > 0)
     digest, signals = hashlib.sha256(data).hexdigest(), image_signals(decoded.rgb_HW3)
-    return PreparedImage(prepared_CHW, second_Chw, hole_HW, decoded.header.focal_px, digest, signals, jpeg)
+    focal, scale = decoded.header.focal_px, shape[1] / width
+    return PreparedImage(prepared_CHW, second_Chw, hole_HW, focal, scale, digest, signals, jpeg)
 
 
 def _prepare_second(rgb_HW3: np.ndarray[Any, Any], shape: Shape, second: Teacher) -> np.ndarray[Any, Any]:
     """The second teacher's input, made of the image at label shape: so a shard's images have one shape there too."""
     smaller = shape[0] * shape[1] < rgb_HW3.shape[0] * rgb_HW3.shape[1]
     how = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-    return second.prepare(cv2.resize(rgb_HW3, shape[::-1], interpolation=how), second.label_shape(*shape))
+    with named_failure(second):
+        return second.prepare(cv2.resize(rgb_HW3, shape[::-1], interpolation=how), second.label_shape(*shape))

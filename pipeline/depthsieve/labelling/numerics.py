@@ -14,7 +14,8 @@ from depthsieve.core.progress import with_progress
 from depthsieve.core.records import NumericsProfile, Shape
 from depthsieve.core.threads import torch_threads
 from depthsieve.images.decode import decoder_versions
-from depthsieve.teachers import Teacher
+from depthsieve.labelling.batch import predict
+from depthsieve.teachers import Batch, Teacher
 
 SMALL_JOB = 64
 """Images below which a trial would cost more than it can gain."""
@@ -103,16 +104,16 @@ def find_batch_size(teacher: Teacher, settings: TrialSettings, progress: bool) -
 
 
 def _images_per_second(teacher: Teacher, settings: TrialSettings, size: int, pool: ThreadPoolExecutor) -> float:
-    images = torch.zeros((settings.views * size, 3, *settings.shape), device=teacher.device)
+    images = Batch(torch.zeros((settings.views * size, 3, *settings.shape), device=teacher.device))
 
-    def predict(_: int) -> None:
+    def try_once(_: int) -> None:
         with torch_threads(settings.threads):
-            teacher.predict(images).cpu()
+            predict(teacher, images).depth.cpu()
 
     fastest, began = float("inf"), time.perf_counter()
     for _ in range(TRIALS):
         start = time.perf_counter()
-        list(pool.map(predict, range(settings.lanes)))
+        list(pool.map(try_once, range(settings.lanes)))
         fastest = min(fastest, time.perf_counter() - start)
         if time.perf_counter() - began > TRIAL_S:
             break

@@ -20,7 +20,6 @@ from depthsieve.core.records import (
     NumericsProfile,
     Shard,
     ShardResult,
-    TeacherRequest,
     digest_of,
 )
 from depthsieve.core.stopping import Abandoned, Stop
@@ -29,28 +28,21 @@ from depthsieve.labelling.batch import LabelWork, PreparedImage, feature_arrays,
 from depthsieve.labelling.image import Prepared, Unreadable, prepare_image
 from depthsieve.labelling.lanes import GPU_LANES, Lanes
 from depthsieve.labelling.numerics import make_profile
-from depthsieve.reliability import shipped_calibration
+from depthsieve.reliability.fusion import calibration_for
 from depthsieve.sources import Source, reopen_source
 from depthsieve.store import open_store, schema
 from depthsieve.store.layer_kinds import FEATURES, IMAGES, SIGNALS, LayerSpec, features_spec, signals_spec
 from depthsieve.store.layers import commit_to_layer, make_layer
 from depthsieve.store.stored_images import images_spec, pack_images
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard, empty_arrays
-from depthsieve.teachers import Teacher, load_requested
-from depthsieve.teachers.embedding import METHOD
+from depthsieve.teachers import Teacher
 
 Done = TypeVar("Done")
 
 
-def load_with_second(request: TeacherRequest) -> Teacher:
-    """The requested teacher, and its second."""
-    teacher = load_requested(request)
-    teacher.second = load_with_second(request.second) if request.second else None
-    return teacher
-
-
-def label_spec(teacher: Teacher, signals: tuple[str, ...], encoding: str = schema.ENCODING) -> LabelSpec:
-    """What decides the labels of a teacher with these signals, in this encoding."""
+def label_spec(work: LabelWork, encoding: str = schema.ENCODING) -> LabelSpec:
+    """What decides the labels of such work, in this encoding."""
+    teacher, signals = work.teacher, work.signals
     return LabelSpec(
         weights_digest=teacher.weights_digest,
         quantity=teacher.quantity,
@@ -58,9 +50,9 @@ def label_spec(teacher: Teacher, signals: tuple[str, ...], encoding: str = schem
         dtype=teacher.dtype,
         preprocessing=teacher.preprocessing,
         signals=signals,
-        calibration=shipped_calibration().name(signals, teacher.weights_digest),
+        calibration=calibration_for(teacher.quantity, signals).name(signals, teacher.weights_digest),
         encoding=encoding,
-        second=_second_spec(teacher.second) if teacher.second else None,
+        second=_second_spec(work.second) if work.second else None,
     )
 
 
@@ -81,7 +73,7 @@ def kept_layers(job: LabelJob, spec: LabelSpec, teacher: Teacher) -> tuple[Layer
 
 def features_of(teacher: Teacher, spec: LabelSpec) -> LayerSpec:
     """The layer of features that a teacher's labels have."""
-    return features_spec(spec, teacher.embedding_size, METHOD)
+    return features_spec(spec, teacher.embedding_size, teacher.embedding_method)
 
 
 @dataclass(frozen=True)
@@ -121,26 +113,26 @@ class Labelled:
 class ShardLabeller:
     """Labels and commits the shards of a job, one call a shard, in this process.
 
-    ``teacher`` may be one that is loaded already. Two threads may call it at once: while one shard is being committed,
-    the other is with the teacher.
+    ``work`` is the job's, where its teachers are loaded already. Two threads may call it at once: while one shard is
+    being committed, the other is with the teacher.
     """
 
-    def __init__(self, job: LabelJob, teacher: Teacher | None = None, watch: Watch | None = None) -> None:
+    def __init__(self, job: LabelJob, work: LabelWork | None = None, watch: Watch | None = None) -> None:
         self._job = job
-        self._teacher = teacher or load_with_second(job.teacher)
+        self._work = work or LabelWork.load(job.teacher, job.signals, job.keep_signals)
         self._watch = watch or Watch()
         self._store = open_store(job.store)
         if self._store.fingerprint != job.fingerprint:
             raise StoreError(f"{job.store} is another store than when the run began; run the same command again")
-        if label_spec(self._teacher, job.signals, self._store.spec.encoding).fingerprint != job.fingerprint:
+        if label_spec(self._work, self._store.spec.encoding).fingerprint != job.fingerprint:
             raise TeacherError(
                 f"a worker found other weights or settings for teacher {job.teacher.name!r} than the run was planned "
                 "with; give every worker the same checkpoint"
             )
-        self._kept = kept_layers(job, self._store.spec, self._teacher)
+        self._kept = kept_layers(job, self._store.spec, self._work.teacher)
         self._sources = {name: reopen_source(name, root) for name, root in job.sources}
         self._profiles = {generation.number: generation.profile for generation in self._store.generations()}
-        self._lanes = lanes_of(self._teacher, job, list(self._profiles.values())[-1])
+        self._lanes = lanes_of(self._work.teacher, job, list(self._profiles.values())[-1])
         self.turn = self._lanes.turn
 
     def __call__(self, shard_id: str) -> ShardResult:
@@ -193,11 +185,11 @@ class ShardLabeller:
         return self._store.planned_shard(shard_id), self._profiles[schema.shard_number(shard_id)[0]]
 
     def _label(self, shard: Shard, planned: NumericsProfile, watch: Watch) -> Labelled:
-        work = ShardWork(self._teacher, self._sources, self._job, planned, watch, self._store.spec.encoding)
+        work = ShardWork(self._work, self._sources, self._job, planned, watch, self._store.spec.encoding)
         return label_shard(shard, work, self._lanes)
 
     def _context(self, done: Labelled, planned: NumericsProfile) -> CommitContext:
-        actual = make_profile(self._teacher, planned.batch_size, planned.threads).to_json()
+        actual = make_profile(self._work.teacher, planned.batch_size, planned.threads).to_json()
         if done.split_batches:
             actual["split_batches"] = done.split_batches
         spec, profile = self._store.spec, digest_of(actual)
@@ -232,7 +224,7 @@ def lanes_of(teacher: Teacher, job: LabelJob, profile: NumericsProfile) -> Lanes
 class ShardWork:
     """With what a shard is labelled: ``profile`` is that of its plan, ``encoding`` the label spec's."""
 
-    teacher: Teacher
+    how: LabelWork
     sources: Mapping[str, Source]
     job: LabelJob
     profile: NumericsProfile
@@ -248,7 +240,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
     shard. Raises :class:`OSError` for a transient fault of the file system, and :class:`Abandoned` when it was stopped
     and the rest would take longer than the stop allows.
     """
-    how = LabelWork(work.teacher, work.job.signals, work.job.keep_signals)
+    how = work.how
     arrays = empty_arrays(shard)
     kept = {name: np.zeros_like(arrays["depth"]) for name in (how.signals if how.keep_signals else ())}
     features = feature_arrays(len(shard.images), how.teacher.embedding_size)
@@ -259,7 +251,8 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
 
     def prepare(row: int) -> Prepared:
         image, job = shard.images[row], work.job
-        return prepare_image(image, shard.shape, work.sources, work.teacher, job.last_attempt, job.image_quality)
+        last, quality = job.last_attempt, job.image_quality
+        return prepare_image(image, shard.shape, work.sources, how.teacher, last, quality, how.second)
 
     def predict(span: range, prepared: list[Prepared]) -> tuple[int, list[Unreadable]]:
         began.append(time.monotonic())

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from depthsieve.core.errors import RunError, SourceError, StoreNotFound, UsageError
 from depthsieve.planning.options import LabelOptions
-from depthsieve.reliability import shipped_calibration
+from depthsieve.reliability.fusion import UNCALIBRATED
+from depthsieve.reliability.kinds import KEPT_BYTES_PER_PIXEL
 from depthsieve.sources import Source
 from depthsieve.sources.manifest import Manifest, is_manifest, open_manifest
 from depthsieve.sources.scan import Scan
@@ -14,10 +15,6 @@ from depthsieve.store import Store, open_store
 from depthsieve.store.layer_kinds import IMAGES, SIGNALS
 from depthsieve.store.layers import find_layer
 from depthsieve.store.schema import encoding_of
-from depthsieve.teachers import Teacher
-
-SIGNAL_BYTES_PER_PIXEL = 1.7
-"""What a pixel of one kept signal takes on disk: up to 1.64 on 16 photos (flip)."""
 
 IMAGE_BYTES_PER_PIXEL = 0.6
 """What a pixel of a stored image takes, on the large side: 0.26 on 16 photos at the quality that nobody chose."""
@@ -41,27 +38,6 @@ def find_store(root: Root) -> Store | None:
         return open_store(root)
     except StoreNotFound:
         return None
-
-
-def check_signals(teacher: Teacher, options: LabelOptions) -> None:
-    """Raise :class:`UsageError` for a signal that the teacher cannot give, or that nobody has calibrated."""
-    if "native" in options.signal_names:
-        raise UsageError(
-            f"teacher {teacher.name!r} gives no confidence of its own, as no model does that transformers loads; leave "
-            "out signal 'native'"
-        )
-    if teacher.second is not None and (teacher.quantity, teacher.second.quantity) == ("depth", "disparity"):
-        raise UsageError(
-            f"second teacher {teacher.second.name!r} gives disparity and cannot judge the metres of teacher "
-            f"{teacher.name!r}; name a metric one"
-        )
-    if "lowres" in options.signal_names and teacher.half_shape((1, 1)) is None:
-        raise UsageError(
-            f"teacher {teacher.name!r} works at its processor's sizes only, and signal 'lowres' needs half of them; "
-            "use --signals flip"
-        )
-    if options.signal_names:
-        shipped_calibration().weights_of(teacher.quantity, options.signal_names)
 
 
 def check_source(source: Source, root: Root, store: Store | None, moved: bool) -> None:
@@ -115,7 +91,7 @@ def pixel_bytes(options: LabelOptions, encoding: str) -> float:
     """What a pixel takes on disk, on the large side."""
     signals = len(options.signal_names) if options.keep_signals else 0
     images = IMAGE_BYTES_PER_PIXEL if options.store_images else 0.0
-    return encoding_of(encoding).pixel_bytes + signals * SIGNAL_BYTES_PER_PIXEL + images
+    return encoding_of(encoding).pixel_bytes + signals * KEPT_BYTES_PER_PIXEL + images
 
 
 def check_space(root: Root, pixels: int, images: int, pixel: float) -> None:
@@ -129,7 +105,13 @@ def check_space(root: Root, pixels: int, images: int, pixel: float) -> None:
 
 
 def signals_notes(store: Store, keep_signals: bool, todo: int) -> Iterator[str]:
-    """What a person should know of shards with kept signals beside shards without; ``todo`` of them are left."""
+    """What a person should know of signals that are not calibrated, and of shards with kept signals beside shards
+    without; ``todo`` shards are left."""
+    if todo and store.spec.calibration.endswith(UNCALIBRATED):
+        yield (
+            f"reliability from signals {', '.join(store.spec.signals)} is not calibrated: it orders the pixels of an "
+            "image, but its codes are no expected errors and do not compare with other stores"
+        )
     layer = find_layer(store.root, SIGNALS, store.fingerprint)
     if keep_signals:  # else the shards need not be listed, of which there may be many
         without = store.committed() - (layer.shards() if layer else set())

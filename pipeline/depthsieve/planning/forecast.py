@@ -172,7 +172,7 @@ def _try_some(ahead: WorkAhead, progress: bool) -> Trial | None:
     sources = {source.name: source for source in request.sources}
     for name, root in (ahead.store.sources() if ahead.store else {}).items():
         sources.setdefault(name, reopen_source(name, root))
-    work = ShardWork(teacher, sources, job, profile, encoding=request.spec.encoding)
+    work = ShardWork(request.work, sources, job, profile, encoding=request.spec.encoding)
     lanes = lanes_of(teacher, job, profile)
     samples = draw_samples(ahead.draft, ahead.store, ahead.left, lanes.count * profile.batch_size)
     try:
@@ -212,9 +212,10 @@ def try_out(samples: Iterator[Sample], work: ShardWork, lanes: Lanes, round_done
 def _label_and_store(shard: Shard, work: ShardWork, lanes: Lanes, folder: Path) -> int:
     """Returns how many bytes it takes."""
     done, root = label_shard(shard, work, lanes), LocalRoot(folder)
-    context = CommitContext("", work.teacher.quantity, work.teacher.unit, "", encoding=work.encoding)
+    teacher = work.how.teacher
+    context = CommitContext("", teacher.quantity, teacher.unit, "", encoding=work.encoding)
     records = [publish_group(root, shard, done.content, context)]
-    for spec in kept_layers(work.job, label_spec(work.teacher, work.job.signals, work.encoding), work.teacher):
+    for spec in kept_layers(work.job, label_spec(work.how, work.encoding), teacher):
         records.append(publish_to_layer(Layer(root, spec), shard.id, "", done.layers[spec.name], work.encoding))
     return sum(int(entry["bytes"]) for record in records for entry in record["files"].values())
 

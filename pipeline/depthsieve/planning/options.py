@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from depthsieve.core.encodings import ENCODINGS, EncodingName
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import TeacherSettings
-
-SIGNALS = ("flip", "lowres", "photometric", "teachers", "native", "edges", "none")
+from depthsieve.reliability.kinds import parse_signals
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,6 @@ class LabelOptions(TeacherSettings):
                 raise UsageError(f"{option} must be a whole number of at least 1, not {value!r}")
         if self.encoding not in (None, *ENCODINGS):
             raise UsageError(f"encoding must be one of {', '.join(ENCODINGS)}, not {self.encoding!r}")
-        if not isinstance(self.signals, str):
-            raise UsageError(f"signals is a comma-separated list, such as 'flip', not {self.signals!r}")
-        unknown = sorted(set(self.signals.split(",")) - set(SIGNALS))
-        if unknown:
-            raise UsageError(f"unknown signal {unknown[0]!r}; there are: {', '.join(SIGNALS)}")
         if "teachers" in self.signal_names and self.second_teacher is None:
             raise UsageError("signal 'teachers' compares two teachers; name the other one: --second-teacher NAME")
         if self.keep_signals and not self.signal_names:
@@ -88,4 +82,4 @@ class LabelOptions(TeacherSettings):
     def signal_names(self) -> tuple[str, ...]:
         """The chosen signals, sorted, without "none"."""
         second = {"teachers"} if self.second_teacher is not None else set()
-        return tuple(sorted(set(self.signals.split(",")) - {"none"} | second))
+        return tuple(sorted({*parse_signals(self.signals), *second}))

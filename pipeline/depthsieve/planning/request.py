@@ -7,9 +7,9 @@ from pathlib import Path
 from depthsieve.core.encodings import ENCODINGS
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import LabelJob, LabelSpec, TeacherRequest, default_dtype
-from depthsieve.labelling.shard import label_spec, load_with_second
+from depthsieve.labelling.batch import LabelWork
+from depthsieve.labelling.shard import label_spec
 from depthsieve.planning.checks import (
-    check_signals,
     check_source,
     find_manifest,
     find_store,
@@ -43,7 +43,7 @@ class LabelRequest:
     manifest: Manifest | None
     root: Root
     asked: TeacherRequest
-    teacher: Teacher
+    work: LabelWork
     spec: LabelSpec
     existing: Store | None
     workforce: Workforce
@@ -71,16 +71,22 @@ class LabelRequest:
         existing = find_store(root)
         asked = teacher_request(options, existing, nodes)
         # On a cluster the workers have the device that is asked for, and this process need not have it.
-        teacher = load_with_second(asked if nodes is None else asked.on("auto"))
-        check_signals(teacher, options)
-        spec = label_spec(teacher, options.signal_names, chosen_encoding(existing, options))
+        loaded = asked if nodes is None else asked.on("auto")
+        work = LabelWork.load(loaded, options.signal_names, options.keep_signals)
+        work.check()
+        spec = label_spec(work, chosen_encoding(existing, options))
         if existing is not None:
             check_spec(existing, spec)
         for images in sources:
             check_source(images, root, existing, options.moved)
-        workforce = Workforce.choose(teacher, options, nodes)
+        workforce = Workforce.choose(work.teacher, options, nodes)
         quality = chosen_quality(existing, options)
-        return cls(options, sources, manifest, root, asked, teacher, spec, existing, workforce, quality)
+        return cls(options, sources, manifest, root, asked, work, spec, existing, workforce, quality)
+
+    @property
+    def teacher(self) -> Teacher:
+        """The teacher that labels."""
+        return self.work.teacher
 
     def job(self, store: Store) -> LabelJob:
         """What a worker has to know to label shards of the store."""

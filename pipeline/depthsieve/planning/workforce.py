@@ -10,6 +10,7 @@ from depthsieve.core.records import NumericsProfile
 from depthsieve.labelling.numerics import TrialSettings, find_batch_size, make_profile, threads_a_lane
 from depthsieve.planning.draft import Draft
 from depthsieve.planning.options import LabelOptions
+from depthsieve.reliability.kinds import full_views
 from depthsieve.teachers import Teacher, resolve_device
 
 CLUSTER_BATCH = 16
@@ -87,8 +88,7 @@ def choose_profile(
         threads = threads_a_lane(workforce.threads, draft.images)
         settings = replace(settings, threads=threads, lanes=workforce.threads // threads)
     else:
-        views = 1 + len({"flip", "photometric"} & set(options.signal_names))  # in one batch, see labelling/batch.py
-        settings = replace(settings, views=views)
+        settings = replace(settings, views=full_views(options.signal_names))  # they go in one batch
     if batch_size is None and workforce.device in (None, teacher.device.type):
         batch_size = find_batch_size(teacher, settings, progress)
     return workforce.profile(teacher, batch_size or CLUSTER_BATCH, settings.threads)

@@ -32,6 +32,9 @@ predictions agree by chance wherever their difference changes its sign; nearby t
 SIGNAL_FLOOR = 1e-3
 LEVEL_FLOOR = 0.02
 
+UNCALIBRATED = "uncalibrated"
+"""The version of a calibration that nobody has fitted."""
+
 MOST_WEIGHT = 1e6
 """Far beyond what a fit gives; what is larger may overflow float32."""
 
@@ -125,7 +128,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, body: Any, shown: str) -> "Calibration":
-        """The calibration in a file called ``shown``. Raises :class:`UsageError` for one that cannot be meant."""
+        """The calibration in a file called ``shown``. Raises :class:`UsageError` for one that is invalid."""
         try:
             weights = {
                 quantity: {
@@ -155,7 +158,8 @@ class Calibration:
         without signals."""
         if not (combination := "+".join(sorted(signals))):
             return "none"
-        return f"{combination}-{self.version}" + ("" if weights_digest in self.fitted_on else "-transferred")
+        known = weights_digest in self.fitted_on or self.version == UNCALIBRATED
+        return f"{combination}-{self.version}" + ("" if known else "-transferred")
 
     def weights_of(self, quantity: Quantity, signals: Iterable[str]) -> Mapping[str, float]:
         """The weights of a combination. Raises :class:`UsageError` where it was not fitted."""
@@ -173,6 +177,18 @@ def shipped_calibration() -> Calibration:
     """The calibration that comes with the package."""
     text = (files("depthsieve.reliability") / "calibration.json").read_text()
     return Calibration.from_json(json.loads(text), "calibration.json")
+
+
+def calibration_for(quantity: Quantity, signals: Iterable[str]) -> Calibration:
+    """The shipped calibration; for signals that it was not fitted for, one of version :data:`UNCALIBRATED`, whose
+    "expected error" is the geometric mean of the signals: it orders the pixels of an image, but is on no known scale.
+    """
+    shipped, names = shipped_calibration(), sorted(signals)
+    combination = "+".join(names)
+    if not names or combination in shipped.weights.get(quantity, {}):
+        return shipped
+    row = {"constant": 0.0, "level": 0.0} | dict.fromkeys(names, 1 / len(names))
+    return Calibration(UNCALIBRATED, (), {quantity: {combination: row}})
 
 
 def fuse(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from depthsieve.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from depthsieve.labelling.batch import LabelWork
     from depthsieve.runners.dispatch import MakeRunner
-    from depthsieve.teachers import Teacher
 
 AUTO = "auto"
 """The name for: as fits, :data:`LOCAL` for one worker without an address, else :data:`APART`."""
@@ -37,22 +37,22 @@ Nodes = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class RunnerKind:
-    """A kind of runner. ``summary`` is for the help, ``make`` takes a loaded teacher and the workers. ``nodes`` asks
+    """A kind of runner. ``summary`` is for the help, ``make`` takes loaded work and the workers. ``nodes`` asks
     the cluster at an address what its nodes have, and raises :class:`RunError` where it cannot be reached; it is None
     for a runner that is one process, this one."""
 
     summary: str
-    make: "Callable[[Teacher, Workers], MakeRunner]"
+    make: "Callable[[LabelWork, Workers], MakeRunner]"
     nodes: Callable[[str], Nodes] | None = None
 
 
-def _local(teacher: "Teacher", workers: Workers) -> "MakeRunner":
+def _local(work: "LabelWork", workers: Workers) -> "MakeRunner":
     from depthsieve.runners.local import local_runner
 
-    return partial(local_runner, teacher)
+    return partial(local_runner, work)
 
 
-def _ray(teacher: "Teacher", workers: Workers) -> "MakeRunner":
+def _ray(work: "LabelWork", workers: Workers) -> "MakeRunner":
     from depthsieve.runners.ray import RayOptions, ray_runner  # heavy, and a laptop does without
 
     on_ray = ray_runner(RayOptions(workers.count, workers.threads, workers.gpus, workers.address))
@@ -85,9 +85,9 @@ def find_nodes(runner: str, address: str | None, workers: int | None) -> Nodes |
     return None if address is None or nodes is None else nodes(address)
 
 
-def make_runner(runner: str, apart: bool, teacher: "Teacher", workers: Workers) -> "MakeRunner":
+def make_runner(runner: str, apart: bool, work: "LabelWork", workers: Workers) -> "MakeRunner":
     """The runner by that name, for these workers; they are processes ``apart`` from this one, or it is this process,
-    with the ``teacher`` that is loaded already."""
+    with the teachers of ``work``, which are loaded already."""
     if runner == AUTO:
         runner = APART if apart else LOCAL
-    return RUNNERS[runner].make(teacher, workers)
+    return RUNNERS[runner].make(work, workers)

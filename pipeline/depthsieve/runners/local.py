@@ -7,27 +7,27 @@ from concurrent.futures import ThreadPoolExecutor
 
 from depthsieve.core.records import LabelJob, ShardResult, ShardTask
 from depthsieve.core.stopping import Abandoned, Stop
+from depthsieve.labelling.batch import LabelWork
 from depthsieve.labelling.isolation import label_isolated
 from depthsieve.labelling.shard import ShardLabeller, Watch
 from depthsieve.runners import Runner
-from depthsieve.teachers import Teacher
 
 IN_HAND = 2
 """Shards at a time: one with the teacher, and one that is being committed."""
 
 
-def local_runner(teacher: Teacher, on_images: Callable[[str, int], None]) -> Runner:
-    """A runner that uses a teacher that is loaded already. ``on_images`` hears of every batch: its shard, its images.
+def local_runner(work: LabelWork, on_images: Callable[[str, int], None]) -> Runner:
+    """A runner whose teachers are loaded already. ``on_images`` hears of every batch: its shard, its images.
 
     Tasks are taken in threads of its own, one after another.
     """
 
     def run(job: LabelJob, tasks: Iterator[ShardTask], stop: Stop) -> Generator[ShardResult, None, None]:
         closed = Stop(grace_s=0, parent=stop)
-        labeller = ShardLabeller(job, teacher, Watch(on_images, closed))
+        labeller = ShardLabeller(job, work, Watch(on_images, closed))
         results: queue.SimpleQueue[ShardResult | None] = queue.SimpleQueue()
 
-        def work() -> None:
+        def take() -> None:
             try:
                 while True:
                     with labeller.turn.taken():
@@ -40,7 +40,7 @@ def local_runner(teacher: Teacher, on_images: Callable[[str, int], None]) -> Run
                 results.put(None)
 
         with ThreadPoolExecutor(IN_HAND, "shard") as pool:
-            threads = [pool.submit(work) for _ in range(IN_HAND)]
+            threads = [pool.submit(take) for _ in range(IN_HAND)]
             try:
                 for _ in threads:
                     yield from iter(results.get, None)

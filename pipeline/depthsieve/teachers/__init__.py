@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from depthsieve.core.records import Dtype, Oversize, Quantity, TeacherRequest
 from depthsieve.teachers.checkpoints import cached
 from depthsieve.teachers.presets import EMBEDDED, PRESETS, Preset, find_preset
-from depthsieve.teachers.protocol import Teacher
+from depthsieve.teachers.protocol import Batch, Better, Prediction, Teacher
 
 if TYPE_CHECKING:
     import torch
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 __all__ = [
     "EMBEDDED",
     "PRESETS",
+    "Batch",
+    "Better",
+    "Prediction",
     "Preset",
     "Teacher",
     "cached",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from depthsieve.core.errors import TeacherNotFound, TeacherUnsupported, UsageError
+from depthsieve.core.errors import TeacherNotFound, TeacherUnsupported, UsageError, one_line
 from depthsieve.teachers.presets import EMBEDDED, PRESETS, Preset, find_preset
 
 TINY = "tiny"
@@ -210,12 +210,6 @@ def reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return one_line(error)
-
-
-def one_line(error: BaseException, limit: int = 200) -> str:
-    """The first line of an error's text, at most ``limit`` characters; its type's name where it has none."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def cached(preset: Preset) -> bool:

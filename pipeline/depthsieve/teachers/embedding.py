@@ -24,8 +24,8 @@ _SEED = 20406
 
 
 class BackboneEmbedding:
-    """Remembers what the backbone of a model gave in the last pass of each thread. ``size`` is D; None where the model
-    has no backbone that is known here, and then nothing is remembered."""
+    """Catches what the backbone of a model returns during a pass of its thread. ``size`` is D; None where the model has
+    no backbone that is known here, and then nothing is caught."""
 
     def __init__(self, model: Any) -> None:
         self._seen = threading.local()
@@ -41,8 +41,8 @@ class BackboneEmbedding:
         self._seen.features = maps[-1] if maps else output.last_hidden_state
 
     def take(self, height: int, width: int) -> torch.Tensor | None:
-        """Float32 [B,D] of this thread's last pass, each of norm 1; forgotten by this. ``height`` and ``width`` are
-        those of the images that went through, in pixels."""
+        """Float32 [B,D] of this thread's last pass, each of norm 1; it can be taken once. ``height`` and ``width`` are
+        those of the images of the pass, in pixels."""
         features = self._seen.__dict__.pop("features", None)
         return None if features is None else embed(features, (height // self._patch, width // self._patch))
 

@@ -1,6 +1,5 @@
 """The Hugging Face teacher: any ``AutoModelForDepthEstimation`` whose output is known to be depth or disparity."""
 
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,14 +10,14 @@ from torch.nn.functional import interpolate, pad
 from depthsieve.core.errors import TeacherUnsupported, UsageError
 from depthsieve.core.records import Quantity, Shape
 from depthsieve.teachers.checkpoints import Checkpoint
-from depthsieve.teachers.embedding import BackboneEmbedding
+from depthsieve.teachers.embedding import METHOD, BackboneEmbedding
 from depthsieve.teachers.preprocessing import Preprocessing, ProcessorPreprocessing, pad_margin
-from depthsieve.teachers.protocol import Teacher
+from depthsieve.teachers.protocol import Batch, Prediction, Teacher
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class HuggingFaceTeacher:
+class HuggingFaceTeacher(Teacher):
     """A loaded depth model; see :class:`depthsieve.teachers.protocol.Teacher`. Made by
     :func:`depthsieve.teachers.loading.load`."""
 
@@ -39,10 +38,9 @@ class HuggingFaceTeacher:
         self.attention = _attention(model)
         self.device: torch.device = next(model.parameters()).device
         self.preprocessing: Mapping[str, Any] = preprocessing.spec
-        self.second: Teacher | None = None
         self._embedding = BackboneEmbedding(model)
         self.embedding_size = self._embedding.size
-        self._last = threading.local()
+        self.embedding_method = METHOD
 
     def label_shape(self, height: int, width: int) -> Shape:
         """See :meth:`depthsieve.teachers.protocol.Teacher.label_shape`."""
@@ -57,13 +55,14 @@ class HuggingFaceTeacher:
         return self._preprocessing.half_shape(shape)
 
     @torch.inference_mode()
-    def predict(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+    def predict(self, batch: Batch) -> Prediction:
         """See :meth:`depthsieve.teachers.protocol.Teacher.predict`."""
+        image_BCHW = batch.image
         if self._one_by_one and len(image_BCHW) > 1:
-            alone = [(self.predict(image_CHW[None]), self.take_embedding()) for image_CHW in image_BCHW]
-            known = [embedding_1D for _, embedding_1D in alone if embedding_1D is not None]
-            self._last.embedding = torch.cat(known) if known else None
-            return torch.cat([depth_1HW for depth_1HW, _ in alone])
+            alone = [self.predict(Batch(image_CHW[None])) for image_CHW in image_BCHW]
+            embeddings = [one.embedding for one in alone if one.embedding is not None]
+            embedding_BD = torch.cat(embeddings) if embeddings else None
+            return Prediction(torch.cat([one.depth for one in alone]), embedding=embedding_BD)
         shape = image_BCHW.shape[-2:]
         rows, columns = pad_margin((shape[0], shape[1])) if self._margin else (0, 0)
         if rows or columns:
@@ -76,13 +75,8 @@ class HuggingFaceTeacher:
         depth_BHW = depth_BHW[:, rows : rows + shape[0], columns : columns + shape[1]]
         if getattr(output, "field_of_view", None) is not None:
             depth_BHW = depth_pro_metres(depth_BHW, output.field_of_view.float())
-        self._last.embedding = self._embedding.take(image_BCHW.shape[2], image_BCHW.shape[3])
-        return depth_BHW.contiguous()
-
-    def take_embedding(self) -> torch.Tensor | None:
-        """See :meth:`depthsieve.teachers.protocol.Teacher.take_embedding`."""
-        embedding_BD: torch.Tensor | None = self._last.__dict__.pop("embedding", None)
-        return embedding_BD
+        embedding_BD = self._embedding.take(image_BCHW.shape[2], image_BCHW.shape[3])
+        return Prediction(depth_BHW.contiguous(), embedding=embedding_BD)
 
 
 def depth_pro_metres(inverse_BHW: torch.Tensor, degrees_B: torch.Tensor) -> torch.Tensor:

@@ -29,8 +29,9 @@ from depthsieve.evaluation.metrics import (
     sparsification,
     spearman,
 )
-from depthsieve.reliability import decode_error, encode_error, relative_error
 from depthsieve.reliability.alignment import align_scale_shift, apply_scale_shift
+from depthsieve.reliability.code import decode_error, encode_error
+from depthsieve.reliability.fusion import relative_error
 
 RANGE = (0.1, 100.0)
 

@@ -16,16 +16,9 @@ import depthsieve
 from depthsieve.core.errors import StoreError, StoreMismatch, UsageError
 from depthsieve.core.records import DatasetNote, Quantity, Shard
 from depthsieve.jobs.verify.repair import verify
-from depthsieve.reliability import (
-    OneLabel,
-    decode_error,
-    encode_error,
-    fuse,
-    merge_labels,
-    on_grid,
-    relative_error,
-    shipped_calibration,
-)
+from depthsieve.reliability.code import decode_error, encode_error
+from depthsieve.reliability.fusion import fuse, relative_error, shipped_calibration
+from depthsieve.reliability.merging import OneLabel, merge_labels, on_grid
 from depthsieve.store import open_store
 from depthsieve.store.create import add_generation
 from depthsieve.store.plan import PlannedShard, rejected_table, removed_table

@@ -36,12 +36,12 @@ from depthsieve.core.errors import (
 )
 from depthsieve.core.records import seal
 from depthsieve.jobs.verify.repair import VerifyReport, verify
-from depthsieve.labelling.batch import _Labels, predict_labels
+from depthsieve.labelling.batch import LabelWork, _Labels, predict_labels
 from depthsieve.labelling.isolation import label_isolated
 from depthsieve.labelling.shard import ShardLabeller
 from depthsieve.planning.checks import pixel_bytes
 from depthsieve.planning.options import LabelOptions
-from depthsieve.reliability import shipped_calibration
+from depthsieve.reliability.fusion import shipped_calibration
 from depthsieve.reliability.masking import threshold_code
 from depthsieve.storage import open_root
 from depthsieve.store import open_store
@@ -49,7 +49,7 @@ from depthsieve.store.layer_kinds import FEATURES, SIGNALS, LayerSpec, spec_in
 from depthsieve.store.layers import commit_to_layer, find_layer
 from depthsieve.store.leases import Leases
 from depthsieve.store.schema import ENCODING
-from depthsieve.teachers import load_teacher
+from depthsieve.teachers import Batch, load_teacher
 from depthsieve.training import PseudoLabelDataset
 
 SIGNAL_NAMES = ("edges", "flip", "lowres")
@@ -165,7 +165,7 @@ def test_signals_are_those_of_the_teacher_and_zero_in_failed_rows(made: Path) ->
             if "photo 0" in image:
                 continue  # what its holes are filled with is not this test's matter
             image_1CHW = torch.from_numpy(model.prepare(rgb_HW3, labels["depth"].shape[1:]))[None]
-            _, relative = predict_labels(image_1CHW, torch.empty(0), model, SIGNAL_NAMES)
+            _, relative = predict_labels(Batch(image_1CHW), LabelWork(model, SIGNAL_NAMES))
             for name in SIGNAL_NAMES:
                 np.testing.assert_allclose(kept[name][row], relative[name][0], rtol=2e-3, atol=1e-4)
             seen += 1

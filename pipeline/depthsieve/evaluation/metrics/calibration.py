@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from depthsieve.core.records import Quantity
 from depthsieve.evaluation.metrics.accuracy import Align, Bools, Floats, chosen_alignment, fit
-from depthsieve.reliability import decode_error, error_denominator
+from depthsieve.reliability.code import decode_error
+from depthsieve.reliability.fusion import error_denominator
 
 CODES = 256
 BINS = 16

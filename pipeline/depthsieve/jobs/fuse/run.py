@@ -14,7 +14,8 @@ from depthsieve.core.records import GO_ON, DatasetNote, ImageFailure
 from depthsieve.jobs.fuse.draft import FusionDraft, LeftOut, draft_fusion
 from depthsieve.jobs.fuse.shards import ShardFuser, fused_spec, fusing_profile
 from depthsieve.planning.checks import check_space
-from depthsieve.reliability import check_quantities, shipped_calibration
+from depthsieve.reliability.fusion import shipped_calibration
+from depthsieve.reliability.merging import check_quantities
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store
 from depthsieve.store.create import add_generation, check_root, check_spec, open_or_create, prepare_root, write_index

@@ -12,14 +12,9 @@ import torch
 from depthsieve.core.errors import DepthsieveError, StoreMismatch
 from depthsieve.core.records import LabelSpec, NumericsProfile, Shard, ShardResult, digest_of
 from depthsieve.core.threads import torch_threads
-from depthsieve.reliability import (
-    MERGE,
-    OneLabel,
-    encode_error,
-    histogram,
-    merge_labels,
-    shipped_calibration,
-)
+from depthsieve.reliability.code import encode_error, histogram
+from depthsieve.reliability.fusion import shipped_calibration
+from depthsieve.reliability.merging import MERGE, OneLabel, merge_labels
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.arrays import ShardReader
 from depthsieve.store.plan import decode_shard

@@ -17,16 +17,16 @@ from depthsieve.core.records import ImageFailure, Shard
 from depthsieve.core.threads import torch_threads
 from depthsieve.features import IMAGE_COLUMNS, LABEL_COLUMNS, label_signals
 from depthsieve.jobs.layers.backfill import Backfill, CommittedShard, Computed, raise_if_gone
-from depthsieve.labelling.batch import PreparedImage, feature_arrays
+from depthsieve.labelling.batch import PreparedImage, feature_arrays, predict
 from depthsieve.labelling.image import prepare_image
-from depthsieve.labelling.shard import features_of, load_with_second
+from depthsieve.labelling.shard import features_of
 from depthsieve.runners.dispatch import disk_errors_named
 from depthsieve.sources import reopen_source
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.create import write_index
 from depthsieve.store.layers import Layer
-from depthsieve.teachers import Teacher
+from depthsieve.teachers import Batch, Teacher, load_requested
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _load_teacher(store: Store, device: str) -> Teacher:
             f"{store.location} was fused from other stores and has no teacher of its own to compute embeddings; add "
             "features to those stores, and curate them"
         )
-    teacher = load_with_second(request.on(device))
+    teacher = load_requested(request.on(device))
     if teacher.weights_digest != store.spec.weights_digest:
         raise StoreError(
             f"{store.location} was labelled with other weights than teacher {request.name!r} has now; its embeddings "
@@ -141,6 +141,6 @@ class _Features(Backfill):
         if self._teacher.embedding_size is None:
             return image, None
         with torch_threads(1):
-            self._teacher.predict(torch.from_numpy(image.image_CHW)[None].to(self._teacher.device))
-        embedding_1D = self._teacher.take_embedding()
+            image_1CHW = torch.from_numpy(image.image_CHW)[None].to(self._teacher.device)
+            embedding_1D = predict(self._teacher, Batch(image_1CHW)).embedding
         return image, None if embedding_1D is None else embedding_1D[0].half().cpu().numpy()

@@ -16,7 +16,8 @@ import torch
 from depthsieve.core.errors import StoreError, UsageError
 from depthsieve.core.records import LabelSpec
 from depthsieve.jobs.layers.backfill import Backfill, CommittedShard, Computed, lacking_shards
-from depthsieve.reliability import Calibration, encode_error, fuse, histogram, shipped_calibration
+from depthsieve.reliability.code import encode_error, histogram
+from depthsieve.reliability.fusion import Calibration, fuse, shipped_calibration
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.arrays import ShardReader

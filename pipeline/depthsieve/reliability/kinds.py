@@ -1,0 +1,179 @@
+"""The table of signals. A new signal is a row in :data:`SIGNALS` and its function; everything else derives from it.
+
+Nothing here imports torch until a signal is computed, as the command line reads the table for its help.
+
+Axes: B image of a batch, C channel, H row, W column; h and w those of another size.
+"""
+
+import difflib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from depthsieve.core.errors import UsageError
+from depthsieve.core.records import Quantity, Shape
+
+if TYPE_CHECKING:
+    import torch
+
+NONE = "none"
+"""What a user writes for no signals."""
+
+KEPT_BYTES_PER_PIXEL = 1.7
+"""What a pixel of one kept signal takes on disk: up to 1.64 on 16 photos (flip)."""
+
+Need = Literal["nothing", "view", "half", "second", "confidence"]
+"""What a signal needs besides the label: a prediction for another view of the images at their own shape (predicted
+together with the label on a GPU) or at half of it, one of a second teacher, or the teacher's own confidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a signal looks at: the labels ``depth_BHW``, and what it needs. ``other_Bhw`` is the prediction to compare
+    them with, ``confidence_BHW`` the teacher's own, of which ``better`` says which end means a good pixel."""
+
+    depth_BHW: "torch.Tensor"
+    quantity: Quantity
+    other_Bhw: "torch.Tensor | None" = None
+    other_quantity: Quantity = "disparity"
+    confidence_BHW: "torch.Tensor | None" = None
+    better: Literal["higher", "lower"] = "higher"
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A kind of signal.
+
+    ``passes`` is its cost in forward passes of the teacher, ``help`` what the label is compared with.
+    ``disagreement`` returns how far the label is off by this signal, float32 [B,H,W] in the label's own unit, 0 or more
+    and not finite where it is unknown. ``view`` makes the images to predict, of the given shape, where it needs some.
+    """
+
+    name: str
+    needs: Need
+    passes: float
+    help: str
+    disagreement: "Callable[[Seen], torch.Tensor]"
+    view: "Callable[[torch.Tensor, Shape], torch.Tensor] | None" = None
+
+
+def _flip(seen: Seen) -> "torch.Tensor":
+    from depthsieve.reliability.signals import flip_disagreement
+
+    assert seen.other_Bhw is not None
+    return flip_disagreement(seen.depth_BHW, seen.other_Bhw, seen.quantity)
+
+
+def _lowres(seen: Seen) -> "torch.Tensor":
+    from depthsieve.reliability.signals import lowres_disagreement
+
+    assert seen.other_Bhw is not None
+    return lowres_disagreement(seen.depth_BHW, seen.other_Bhw, seen.quantity)
+
+
+def _lowres_view(image_BCHW: "torch.Tensor", shape: Shape) -> "torch.Tensor":
+    from depthsieve.reliability.signals import lowres_view
+
+    return lowres_view(image_BCHW, shape)
+
+
+def _photometric(seen: Seen) -> "torch.Tensor":
+    from depthsieve.reliability.signals import photometric_disagreement
+
+    assert seen.other_Bhw is not None
+    return photometric_disagreement(seen.depth_BHW, seen.other_Bhw, seen.quantity)
+
+
+def _photometric_view(image_BCHW: "torch.Tensor", shape: Shape) -> "torch.Tensor":
+    from depthsieve.reliability.signals import photometric_view
+
+    return photometric_view(image_BCHW)
+
+
+def _teachers(seen: Seen) -> "torch.Tensor":
+    from depthsieve.reliability.signals import teachers_disagreement
+
+    assert seen.other_Bhw is not None
+    return teachers_disagreement(seen.depth_BHW, seen.other_Bhw, seen.quantity, seen.other_quantity)
+
+
+def _edges(seen: Seen) -> "torch.Tensor":
+    from depthsieve.reliability.signals import edges_disagreement
+
+    return edges_disagreement(seen.depth_BHW)
+
+
+def _native(seen: Seen) -> "torch.Tensor":
+    from depthsieve.reliability.signals import native_disagreement
+
+    assert seen.confidence_BHW is not None
+    return native_disagreement(seen.depth_BHW, seen.confidence_BHW, seen.better)
+
+
+SIGNALS = {
+    signal.name: signal
+    for signal in (
+        Signal("flip", "view", 1, "the mirrored image", _flip, lambda image_BCHW, shape: image_BCHW.flip(-1)),
+        Signal("lowres", "half", 0.25, "the mirrored image at half the resolution", _lowres, _lowres_view),
+        Signal("photometric", "view", 1, "the image in warmer colours, with noise", _photometric, _photometric_view),
+        Signal("teachers", "second", 1, "another teacher (--second-teacher)", _teachers),
+        Signal("edges", "nothing", 0, "the label's own depth edges", _edges),
+        Signal("native", "confidence", 0, "the teacher's own confidence", _native),
+    )
+}
+
+LACKS: dict[Need, str] = {
+    "half": "works at its processor's sizes only, and signal {signal!r} needs half of them; leave it out",
+    "second": "has no second teacher, and signal {signal!r} compares two; name one: --second-teacher NAME",
+    "confidence": "gives no confidence of its own, which signal {signal!r} is made of; leave it out",
+}
+"""What to say of a teacher without what a signal needs. Views need nothing of a teacher."""
+
+
+def parse_signals(text: str) -> tuple[str, ...]:
+    """The signals that a comma-separated list names, sorted; none for ``"none"``. Raises :class:`UsageError`."""
+    if not isinstance(text, str):
+        raise UsageError(f"signals is a comma-separated list, such as 'flip', not {text!r}")
+    names = {name.strip() for name in text.split(",")}
+    for name in sorted(names - {NONE, *SIGNALS}):
+        near = difflib.get_close_matches(name, [*SIGNALS, NONE], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join([*common_signals(), NONE])}"
+        raise UsageError(f"unknown signal {name!r}; {hint}")
+    if NONE in names and len(names) > 1:
+        others = ", ".join(sorted(names - {NONE}))
+        raise UsageError(f"signals: {NONE!r} stands alone, and cannot be combined with {others}; leave one of them out")
+    return tuple(sorted(names - {NONE}))
+
+
+def common_signals() -> tuple[str, ...]:
+    """Those that do not depend on what a teacher says of itself, in the order of the table."""
+    return tuple(signal.name for signal in SIGNALS.values() if signal.needs != "confidence")
+
+
+def signals_that(needs: Collection[Need]) -> tuple[str, ...]:
+    """The names of the signals whose need is among these, sorted."""
+    return tuple(sorted(signal.name for signal in SIGNALS.values() if signal.needs in needs))
+
+
+def check_needs(names: Sequence[str], teacher: str, met: Collection[Need]) -> None:
+    """Raise :class:`UsageError` for a signal that needs what a teacher of that name does not have."""
+    for name in names:
+        if (need := SIGNALS[name].needs) not in met:
+            raise UsageError(f"teacher {teacher!r} {LACKS[need].format(signal=name)}")
+
+
+def full_views(names: Sequence[str]) -> int:
+    """How many views of an image at its own shape go through the teacher for these signals, the image itself too."""
+    return 1 + sum(SIGNALS[name].needs == "view" for name in names)
+
+
+def signals_help() -> str:
+    """The table in one sentence, for the help of an option."""
+    listed = [f"{name}: {SIGNALS[name].help} ({_cost(SIGNALS[name].passes)})" for name in common_signals()]
+    return f"{'; '.join(listed)}; {NONE}: every pixel counts as reliable"
+
+
+def _cost(passes: float) -> str:
+    if passes == 0:
+        return "no extra pass"
+    return "1 extra pass" if passes == 1 else f"{passes:g} of a pass"
