@@ -1,4 +1,4 @@
-"""``depthsieve verify``: read every byte of a store, and mend what is damaged."""
+"""``depthsieve verify``: read every byte of a store, and repair what is damaged."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -13,28 +13,27 @@ if TYPE_CHECKING:
 
 SHOWN = 50
 REMEDIES = {
-    "restore": "--repair puts the other copy in its place",
-    "record": "--repair writes it anew from its group, or labels the shard again",
+    "restore": "--repair restores it from its other copy",
+    "record": "--repair rewrites it from its group, or labels the shard again",
     "relabel": "--repair labels the shard again",
-    "index": "--repair writes it anew",
+    "index": "--repair rewrites it",
     "remove": "--repair removes it",
-    "layer record": "--repair writes it anew from its group, or takes the shard out of the layer",
-    "recalibrate": "--repair takes the shard out of the layer, and `depthsieve recalibrate` adds it again",
-    "refill": "--repair takes the shard out of the layer, and `depthsieve features` adds it again",
-    "store images": "--repair takes the shard out of the layer, and `depthsieve label --store-images` adds it again",
-    "lost": "--repair takes the shard out of the layer: its signals are lost, its labels stand",
+    "layer record": "--repair rewrites it from its group, or takes the shard out of the layer",
     "none": "left as it is",
 }
+LOST = "it cannot be computed again without new labels; the labels are kept"
 
 
 @click.command(epilog="Example: depthsieve verify labels/ --repair")
 @click.argument("store")
-@click.option("--repair", is_flag=True, help="Mend what is damaged; label again just the shards that need it.")
+@click.option("--repair", is_flag=True, help="Repair what is damaged; label only those shards again that need it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; no progress bar.")
 def verify(store: str, repair: bool, as_json: bool) -> int:
-    """Read every byte of STORE: checksums, records, rows, copies, and what nothing explains.
+    """Read every byte of a store, and repair what is damaged.
 
-    Exit codes: 0 sound, or all mended; 1 damage is left; 3 sound, but some images stand failed.
+    Checks checksums, records, rows and copies, and names files that do not belong to STORE.
+
+    Exit codes: 0 sound, or all repaired; 1 damage is left; 3 sound, but some images failed.
     """
     from depthsieve.jobs.verify.repair import verify as run_verify  # torch and transformers take seconds
 
@@ -61,27 +60,20 @@ def _print_report(report: "VerifyReport", repair: bool) -> None:
     click.echo(f"{report.store}: {count(report.shards, 'shard')}, {count(report.images, 'image')}, {read}: {state}.")
     print_failures(report.failed)
     if not report.sound and not repair:
-        click.echo("Error: damage was found; `depthsieve verify --repair` mends what can be mended", err=True)
+        click.echo("Error: damage was found; `depthsieve verify --repair` repairs what can be repaired", err=True)
     elif not report.sound:
-        click.echo("Error: not all could be mended; restore the files named from a copy of the store", err=True)
+        click.echo("Error: not all could be repaired; restore the files named from a copy of the store", err=True)
 
 
 def _print_taken_out(report: "VerifyReport") -> None:
     """What a repair took out of layers, and what that means."""
-    shards: dict[str, list[str]] = {}
-    for layer, shard_id in report.taken_out:
-        shards.setdefault(layer, []).append(shard_id)
-    for layer, out in shards.items():
+    shards: dict[tuple[str, str | None], list[str]] = {}
+    for one in report.taken_out:
+        shards.setdefault((one.layer, one.add_again), []).append(one.shard)
+    for (layer, add_again), out in shards.items():
         named = ", ".join(out[:SHOWN]) + (f" and {len(out) - SHOWN:,} more" if len(out) > SHOWN else "")
-        gone = f"Layer {layer} lost {count(len(out), 'shard')} ({named})"
-        if layer == "signals":
-            click.echo(f"{gone}: raw signals cannot be made again without labelling anew; the labels stand.")
-        elif layer == "features":
-            click.echo(f"{gone}; add them again: depthsieve features {report.store}")
-        elif layer == "images":
-            click.echo(f"{gone}; add them again: depthsieve label SOURCE {report.store} --store-images")
-        else:
-            click.echo(f"{gone}; add them again: depthsieve recalibrate {report.store} --name {layer}")
+        then = f"; add them again: {add_again}" if add_again else f"; {LOST}."
+        click.echo(f"Layer {layer} lost {count(len(out), 'shard')} ({named}){then}")
 
 
 def _words(finding: "Finding") -> str:
@@ -89,4 +81,9 @@ def _words(finding: "Finding") -> str:
 
 
 def _remedy(finding: "Finding", repair: bool) -> str:
-    return "" if repair else f" ({REMEDIES[finding.remedy]})"
+    if repair:
+        return ""
+    if finding.remedy == "take out":
+        then = f"`{finding.add_again}` adds it again" if finding.add_again else LOST
+        return f" (--repair takes the shard out of the layer; {then})"
+    return f" ({REMEDIES[finding.remedy]})"

@@ -289,7 +289,7 @@ def test_damaged_features_are_found_taken_out_and_added_again(
         values.unlink()
     (finding,) = verify(store, progress=False).findings
     assert (finding.key, finding.remedy, finding.shard) == (
-        values.relative_to(store).as_posix(), "refill", "0000-000001",
+        values.relative_to(store).as_posix(), "take out", "0000-000001",
     )  # fmt: skip
     assert main_code(monkeypatch, "verify", store, "--repair") == 3
     assert f"add them again: depthsieve features {store}" in capsys.readouterr().out

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from depthsieve.core.errors import StoreDamaged, StoreMismatch, UsageError
 from depthsieve.core.records import MEND, LabelSpec, canonical_json, digest_of, seal, unseal
@@ -45,24 +45,6 @@ _FEATURES = {
     "phash": "perceptual hash of the image: alike where few of 64 bits differ",
     "embedding": "what the teacher's backbone makes of the image, of norm 1; all 0 = not known",
 }
-
-Remedy = Literal[
-    "restore",
-    "record",
-    "relabel",
-    "index",
-    "remove",
-    "layer record",
-    "recalibrate",
-    "refill",
-    "store images",
-    "lost",
-    "none",
-]
-"""What a repair does: put the other copy in place; write a record anew from its group; label the shard again; write the
-index anew; remove the file or folder; write a layer's record anew from its group; take a shard out of a layer that can
-be made again, from what is stored or from its images (which command does it, the remedy says), or of one that cannot;
-nothing."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
@@ -114,17 +96,21 @@ class LayerSpec:
 class LayerKind:
     """What all layers of one kind have in common.
 
-    ``attributes`` are those of one array, by its name. ``remedy`` is what a repair does about damaged files. Of a kind
-    that is ``single`` a store has at most one layer, which is called as the kind is. ``detail`` names the field of the
-    layer's document that holds :attr:`LayerSpec.detail`, and ``needed`` are the fields that must be in there.
+    ``arrays`` are those of each group, ``attributes`` those of one array, by its name. Of a kind that is ``single`` a
+    store has at most one layer, which is called as the kind is. ``detail`` names the field of the layer's document that
+    holds :attr:`LayerSpec.detail`, and ``needed`` are the fields that must be in there. ``of_labels`` gives the whole
+    spec where the label spec alone decides it. A repair takes a shard whose files are damaged out of the layer:
+    ``add_again`` is the command, with ``{store}`` and ``{layer}`` in it, that computes it again; None where that needs
+    new labels.
     """
 
     arrays: Callable[[LayerSpec], tuple[schema.ArraySpec, ...]]
     attributes: Callable[[str], dict[str, Any]]
-    remedy: Remedy
+    add_again: str | None
     single: bool = True
     detail: str | None = None
     needed: tuple[str, ...] = ()
+    of_labels: Callable[[LabelSpec], LayerSpec] | None = None
 
 
 def _feature_arrays(spec: LayerSpec) -> tuple[schema.ArraySpec, ...]:
@@ -161,12 +147,13 @@ KINDS: Mapping[str, LayerKind] = {
     SIGNALS: LayerKind(
         arrays=lambda spec: tuple(schema.ArraySpec(name, "float16", ("image", "y", "x")) for name in spec.signals),
         attributes=_signal_attributes,
-        remedy="lost",
+        add_again=None,
+        of_labels=lambda spec: signals_spec(spec),
     ),
     "reliability": LayerKind(
         arrays=lambda spec: RELIABILITY,
         attributes=lambda name: schema.array_attributes(name, "", ""),
-        remedy="recalibrate",
+        add_again="depthsieve recalibrate {store} --name {layer}",
         single=False,
         detail="calibration",
         needed=("name", "digest", "transferred"),
@@ -174,14 +161,14 @@ KINDS: Mapping[str, LayerKind] = {
     FEATURES: LayerKind(
         arrays=_feature_arrays,
         attributes=_feature_attributes,
-        remedy="refill",
+        add_again="depthsieve features {store}",
         detail="features",
         needed=("columns", "embedding"),
     ),
     IMAGES: LayerKind(
         arrays=lambda spec: _IMAGES,
         attributes=_images_attributes,
-        remedy="store images",
+        add_again="depthsieve label SOURCE {store} --store-images",
         detail="images",
         needed=("format", "quality", "subsampling"),
     ),

@@ -4,6 +4,7 @@ What they may hold is in :mod:`depthsieve.store.layer_kinds`. Axes: N images of 
 """
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,12 @@ class Layer:
     def name(self) -> str:
         """Its name."""
         return self.spec.name
+
+    @property
+    def add_again(self) -> str | None:
+        """The command that adds a shard again that was taken out; None where that needs new labels."""
+        command = KINDS[self.spec.kind].add_again
+        return command and command.format(store=shlex.quote(self.root.location), layer=shlex.quote(self.name))
 
     @property
     def shards_key(self) -> str:

@@ -622,7 +622,7 @@ def test_damaged_reliability_is_taken_out_and_made_again(
     change(path)
     assert command(monkeypatch, "verify", store) == 1
     key = path.relative_to(store).as_posix()
-    line = f"  damaged: {key}: does not fit its digest (--repair takes the shard out of the layer, and `depthsieve"
+    line = f"  damaged: {key}: does not fit its digest (--repair takes the shard out of the layer; `depthsieve recal"
     assert capsys.readouterr().out.startswith(line)
     with pytest.raises(StoreDamaged):
         for image in open_store(store, reliability=NAME).images:
@@ -650,12 +650,10 @@ def test_damaged_signals_are_named_as_lost_and_labels_stand(
     shutil.rmtree(store / "layers" / str(summary.layer))
     shutil.rmtree(store / "copies" / "layers" / str(summary.layer))
     assert command(monkeypatch, "verify", store) == 1
-    assert (
-        "(--repair takes the shard out of the layer: its signals are lost, its labels stand)" in capsys.readouterr().out
-    )
+    assert "(--repair takes the shard out of the layer; it cannot be computed again" in capsys.readouterr().out
     assert command(monkeypatch, "verify", store, "--repair") == 3
     out = capsys.readouterr().out
-    assert "Layer signals lost 1 shard (0000-000001): raw signals cannot be made again without labelling anew" in out
+    assert "Layer signals lost 1 shard (0000-000001); it cannot be computed again without new labels;" in out
     found = decided_bytes(store)
     assert {name: sums for name, sums in found.items() if not name.startswith("layers/signals")} == labels
     summary = depthsieve.recalibrate(store, made / "ten.json", progress=False)
@@ -830,7 +828,9 @@ def test_in_an_object_store_the_bytes_are_a_folders(s3: Any, made: Path) -> None
     root.write(key, bytes([root.read(key)[0] ^ 1]) + root.read(key)[1:])
     report = verify(url, progress=False)
     assert [finding.key for finding in report.findings] == [key]
-    assert verify(url, repair=True, progress=False).taken_out == ((NAME, "0000-000000"),)
+    assert [(out.layer, out.shard) for out in verify(url, repair=True, progress=False).taken_out] == [
+        (NAME, "0000-000000")
+    ]
     assert depthsieve.recalibrate(url, name=NAME, progress=False).shards_now == 1
     assert {key: hashlib.sha256(root.read(key)).hexdigest() for key in keys} == expected
 

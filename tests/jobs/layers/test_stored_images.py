@@ -347,7 +347,7 @@ def test_flipped_bits_are_found_taken_out_and_stored_again(
     with pytest.raises(StoreDamaged, match=r"photo .*: stored image of shard 0000-000000, row .*checksum.*--repair"):
         list(PseudoLabelDataset(store))
     assert command(monkeypatch, "verify", store) == 1
-    assert "`depthsieve label --store-images` adds it again" in capsys.readouterr().out
+    assert f"`depthsieve label SOURCE {store} --store-images` adds it again" in capsys.readouterr().out
     assert command(monkeypatch, "verify", store, "--repair") == 3
     assert "Layer images lost 1 shard (0000-000000); add them again: depthsieve label SOURCE" in capsys.readouterr().out
     arguments = ("label", made / "photos", store, "--teacher", made / "teacher", "--store-images")

@@ -1,1 +1,1 @@
-"""Read every byte of a store, and mend what is damaged."""
+"""Read every byte of a store, and repair what is damaged."""

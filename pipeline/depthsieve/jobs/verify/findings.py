@@ -1,19 +1,23 @@
-"""What an inspection finds, and how it reads: shared by that of the labels and that of the layers."""
+"""Findings of an inspection, and what the inspections of labels and of layers share."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from depthsieve.core.errors import StoreDamaged
 from depthsieve.core.processes import Process
 from depthsieve.core.records import seal, unseal
 from depthsieve.storage import Root
 from depthsieve.store import schema
-from depthsieve.store.layer_kinds import Remedy
 from depthsieve.store.leases import PLAN, Left, left_leases
+
+Remedy = Literal["restore", "record", "relabel", "index", "remove", "layer record", "take out", "none"]
+"""What a repair does: restore the other copy; rewrite a record from its group; label the shard again; rewrite the
+index; remove the file or folder; rewrite a layer's record of a shard from its group; take a shard out of a layer;
+nothing."""
 
 THREADS = 4
 
@@ -22,9 +26,10 @@ DAMAGED = "does not fit its digest"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: the file or folder by its key, what it is, and what a repair would do.
+    """One problem: the file or folder by its key, what is wrong with it, and what a repair would do.
 
-    ``harmless`` ones cost no label: what dead processes left, an index that is behind, a file that nobody knows.
+    ``harmless`` ones cost no label: what dead processes left, an index that is out of date, an unknown file.
+    ``add_again`` is the command that computes again what a repair takes out of a layer, if it can be computed.
     """
 
     key: str
@@ -32,11 +37,12 @@ class Finding:
     remedy: Remedy
     harmless: bool = False
     shard: str | None = None
+    add_again: str | None = None
 
 
 @dataclass
 class Inspection:
-    """What was looked at, and what was found, in the order of the keys."""
+    """How much was read, and what was found, in the order of the keys."""
 
     shards: int = 0
     images: int = 0
@@ -46,15 +52,16 @@ class Inspection:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is wrong that could cost a label."""
+        """Whether no finding could cost a label."""
         return all(finding.harmless for finding in self.findings)
 
 
 class Look:
-    """Reads files below a root, and notes what is found.
+    """Reads files below a root and collects findings.
 
-    ``explained`` are the keys of files that something accounts for, ``in_hand`` what living processes have in hand, but
-    for ``mine``, and ``dead`` the leases of those that died.
+    ``explained`` are the keys of files that belong to the store, ``in_hand`` the names of leases that living processes
+    hold, other than ``mine``: what they write is in flight, and no orphan. ``dead`` are the leases of processes that
+    died.
     """
 
     def __init__(self, root: Root, mine: Process | None) -> None:
@@ -67,17 +74,25 @@ class Look:
         self.at_leases()
 
     def at_leases(self) -> None:
-        """Look who is at work. What once was in hand counts as such until the end."""
+        """Read the leases. What was in hand once counts as such until the end of the inspection."""
         leases = left_leases(self.root)
         self.in_hand |= {lease.name for lease in leases if lease.alive and lease.holder != self.mine}
         self.dead = [lease for lease in leases if not lease.alive]
 
-    def found(self, key: str, problem: str, remedy: Remedy, harmless: bool = False, shard: str | None = None) -> None:
-        """Note what is wrong."""
-        self.seen.findings.append(Finding(key, problem, remedy, harmless, shard))
+    def found(
+        self,
+        key: str,
+        problem: str,
+        remedy: Remedy,
+        harmless: bool = False,
+        shard: str | None = None,
+        add_again: str | None = None,
+    ) -> None:
+        """Add a finding."""
+        self.seen.findings.append(Finding(key, problem, remedy, harmless, shard, add_again))
 
     def read(self, key: str) -> bytes | None:
-        """A file, which counts as explained; None if it is not there."""
+        """The content of a file, which counts as explained; None if it is missing."""
         self.explained.add(key)
         try:
             data = self.root.read(key)
@@ -88,7 +103,8 @@ class Look:
         return data
 
     def twice(self, key: str, fault: Callable[[bytes], str | None]) -> bytes | None:
-        """The good one of a file and its copy, after both were looked at; None if there is none."""
+        """The content of a file of which there are two copies, after both were checked by ``fault``; None if neither is
+        sound."""
         states: dict[str, tuple[bytes | None, str | None]] = {}
         for place in (key, schema.copy_key(key)):
             data = self.read(place)
@@ -104,9 +120,9 @@ class Look:
         return sound[0] if sound else None
 
     def file_fault(self, key: str, listed: dict[str, Any]) -> str | None:
-        """What is wrong with a file of a group, whose record says what is ``listed``."""
+        """What is wrong with a file of a group, given its entry in the record; None if nothing is."""
         data = self.read(key)
-        self.explained.discard(key)  # groups are compared with their own lists; this set must not grow with them
+        self.explained.discard(key)  # groups are compared with their own lists, and this set must stay small
         if data is None:
             return "is missing"
         if len(data) != listed["bytes"]:
@@ -114,12 +130,12 @@ class Look:
         return None if hashlib.sha256(data).hexdigest() == listed["sha256"] else DAMAGED
 
     def stray(self, key: str) -> None:
-        """Note a file that nobody knows."""
+        """Add a finding about an unknown file."""
         self.found(key, "nothing in the store explains this file", "none", harmless=True)
 
 
 def record_fault(data: bytes, key: str, expected: dict[str, Any]) -> str | None:
-    """What is wrong with a sealed record, to the byte."""
+    """What is wrong with a sealed record, down to its bytes; None if nothing is."""
     try:
         body = unseal(data, key)
     except StoreDamaged:
@@ -131,7 +147,7 @@ def record_fault(data: bytes, key: str, expected: dict[str, Any]) -> str | None:
 
 
 def bounded(pool: ThreadPoolExecutor, work: Callable[[str], Any], items: Iterable[str]) -> Iterator[Any]:
-    """Map in order, with a bounded number of items under way."""
+    """Map in order, with a bounded number of items in flight."""
     waiting = iter(items)
     while some := list(islice(waiting, 16 * THREADS)):
         yield from pool.map(work, some)

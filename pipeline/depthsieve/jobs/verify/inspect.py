@@ -1,6 +1,6 @@
-"""Look at every byte of a store: what is damaged, what is missing, what nothing explains. Writes nothing.
+"""Read every byte of a store: what is damaged, what is missing, what does not belong to it. Writes nothing.
 
-It may run beside a labelling run: what living processes have in hand is left out of account.
+It may run beside a labelling run: what living processes have in hand is ignored.
 """
 
 import contextlib
@@ -35,8 +35,8 @@ _KNOWN = {"labels.zarr", schema.COMMITS, "plan", "copies", LEASES, "tmp", LAYERS
 def inspect_store(
     root: Root, progress: Callable[[int], object] = lambda shards: None, repairing: bool = False
 ) -> Inspection:
-    """Read everything below ``root``. ``progress`` is told of shards that are done. ``repairing``: this process holds
-    the plan, and plans nothing.
+    """Read everything below ``root``. ``progress`` is called with the number of shards read. ``repairing``: this
+    process holds the lease on the plan, and plans nothing.
 
     Raises :class:`StoreNotFound` where there is no store at all.
     """
@@ -45,7 +45,7 @@ def inspect_store(
 
 
 def check_is_store(root: Root) -> None:
-    """Raise :class:`StoreNotFound` where neither the document that makes a store is there nor its copy."""
+    """Raise :class:`StoreNotFound` where both the root document and its copy are missing."""
     if all(root.entry(key) is None for key in (schema.ROOT_DOCUMENT, schema.copy_key(schema.ROOT_DOCUMENT))):
         raise StoreNotFound(f"{root.location} is not a label store (it has no labels.zarr)")
 
@@ -86,7 +86,7 @@ class _Inspector:
         return None
 
     def _generations(self, spec: LabelSpec) -> list[plan.Generation]:
-        """All generations that can be read, their plans looked at."""
+        """All generations that can be read; their plans are checked."""
         names = {*self._root.names(schema.COMMITS), *self._root.names(schema.copy_key(schema.COMMITS))}
         numbers = [int(match[1]) for match in map(_GENERATION.match, names) if match]
         self._recorded = max(numbers, default=-1) + 1
@@ -144,7 +144,7 @@ class _Inspector:
                 groups.add(group)
                 self._look.seen.shards += 1
                 self._progress(1)
-                if group is None:  # its record cannot be read: which of the groups is its own, is not known
+                if group is None:  # which of the groups is its own is not known
                     groups |= {name for name in self._root.names(schema.SHARDS) if name.startswith(f"{shard_id}-")}
         listed = self._root.names(schema.SHARDS)
         self._look.at_leases()  # after the list: a group in it is committed, in hand, or an orphan
@@ -162,7 +162,7 @@ class _Inspector:
         return False
 
     def _shard(self, store: Store, shard_id: str) -> str | None:
-        """Look at one committed shard; returns its group's name, or None if its record cannot be believed."""
+        """Check one committed shard; returns its group's name, or None if its record is damaged."""
         key = schema.commit_key(shard_id)
         data = self._look.read(key)
         problem = (
@@ -202,7 +202,7 @@ class _Inspector:
             self._look.found(*problem, "index", harmless=behind)
 
     def _strays(self) -> None:
-        """What nothing explains, and what dead processes left."""
+        """Unknown files, and what dead processes left."""
         planning = PLAN in self._look.in_hand
         for name in self._root.names(""):
             if name not in _KNOWN and name not in self._look.explained:
@@ -228,11 +228,11 @@ class _Inspector:
 
 
 def _content_fault(store: Store, shard_id: str, record: dict[str, Any]) -> str | None:
-    """How the arrays of a group whose files are sound, its record and its plan contradict each other."""
+    """How the arrays of a group whose files are sound contradict its record or its plan; None if they do not."""
     try:
         planned = [image.id for image in store.planned_shard(shard_id).images]
     except (OSError, DepthsieveError, ValueError):
-        return None  # the plan's damage is found already
+        return None  # of a damaged plan: found already
     reader = ShardReader(store.root, schema.group_key(record["group"]))
     ids, status = reader.column("id").tolist(), reader.column("status")
     failed = [(int(row), ids[row]) for row in np.flatnonzero(status)]

@@ -1,4 +1,4 @@
-"""Look at every byte of a store's layers, as :mod:`depthsieve.jobs.verify.inspect` does at that of the labels."""
+"""Read every byte of a store's layers, as :mod:`depthsieve.jobs.verify.inspect` does for the labels."""
 
 import contextlib
 import re
@@ -9,7 +9,7 @@ from depthsieve.core.records import unseal
 from depthsieve.jobs.verify.findings import DAMAGED, THREADS, Look, bounded, record_fault
 from depthsieve.store import schema
 from depthsieve.store.lacking import LACKING, folder_of_lacking, rows_in
-from depthsieve.store.layer_kinds import IMAGES, KINDS, SIGNALS, signals_spec, spec_in
+from depthsieve.store.layer_kinds import KINDS, spec_in
 from depthsieve.store.layers import FOLDER, LEASE, Layer, document_key, shards_document_key
 from depthsieve.store.reader import Store
 
@@ -18,7 +18,7 @@ _GROUP = re.compile(r"\d{4}-\d{6}-[0-9a-f]{12}")
 
 
 def inspect_layers(look: Look, store: Store) -> None:
-    """Note what is wrong with the layers of a store."""
+    """Add what is wrong with the layers of a store to the findings."""
     for name in store.root.names(FOLDER):
         if store.root.entry(f"{FOLDER}/{name}") is not None:
             look.stray(f"{FOLDER}/{name}")
@@ -29,16 +29,16 @@ def inspect_layers(look: Look, store: Store) -> None:
 
 
 def _documents(look: Look, store: Store, name: str) -> Layer | None:
-    """The layer, after its documents and their copies were looked at; None where neither of them can be read."""
+    """The layer, after its documents and their copies were checked; None where no copy can be read."""
     root = store.root
     places = (document_key(name), schema.copy_key(document_key(name)))
     lacking = [key for key in places if root.entry(key) is None]
     if lacking and not root.names(f"{FOLDER}/{name}/{schema.COMMITS}"):
         look.at_leases()
-        if look.in_hand or len(lacking) == len(places):  # it is being made, or was left in the making
+        if look.in_hand or len(lacking) == len(places):  # it is being created, or its creation was cut off
             look.explained.update(schema.copy_key(key) for key in (shards_document_key(name), document_key(name)))
             if not look.in_hand and root.entry(document_key(name)) is None:
-                problem = "left by a process that has died before it had made the layer"
+                problem = "left by a process that died before it had created the layer"
                 look.found(f"{FOLDER}/{name}", problem, "remove", harmless=True)
             return None
     look.twice(shards_document_key(name), lambda data: None if data == schema.group_document({}) else DAMAGED)
@@ -50,7 +50,8 @@ def _documents(look: Look, store: Store, name: str) -> Layer | None:
             return DAMAGED
         if (spec.name, spec.fingerprint) != (name, store.fingerprint):
             return "belongs to another layer or store"
-        if name == SIGNALS and spec != signals_spec(store.spec):
+        of_labels = KINDS[spec.kind].of_labels
+        if of_labels is not None and spec != of_labels(store.spec):
             return "does not fit the label spec"
         return None if data == spec.document() else DAMAGED
 
@@ -63,13 +64,12 @@ class _LayerInspector:
         self._look = look
         self._store = store
         self._layer = layer
-        self._remedy = KINDS[layer.spec.kind].remedy
 
     def run(self) -> None:
         root, layer = self._store.root, self._layer
         folder = f"{FOLDER}/{layer.name}"
         for name in root.names(folder):
-            if name == LACKING and layer.name == IMAGES:
+            if name == LACKING:
                 self._lacking()
             elif name not in ("zarr.json", "shards", schema.COMMITS):
                 self._look.stray(f"{folder}/{name}")
@@ -83,12 +83,12 @@ class _LayerInspector:
         with ThreadPoolExecutor(THREADS) as pool:
             for shard_id, group in bounded(pool, lambda one: (one, self._shard(one)), shard_ids):
                 mine = {name for name in root.names(layer.shards_key) if name.startswith(f"{shard_id}-")}
-                groups |= {group} if group else mine  # a damaged record's groups may be what it is made anew from
+                groups |= {group} if group else mine  # a damaged record is rewritten from one of its groups
         self._orphans(groups)
 
     def _lacking(self) -> None:
-        """Without such a record it is only told later that an image is not there; the next run that stores any writes
-        it anew."""
+        """Check the records of rows without an image. Without one, a reader learns of the gap only when it reads the
+        row; the next backfill writes it again."""
         folder = folder_of_lacking(self._layer)
         for name in self._store.root.names(folder):
             key = f"{folder}/{name}"
@@ -123,7 +123,7 @@ class _LayerInspector:
             self._look.found(layer.group_key(group), problem, "remove", harmless=True)
 
     def _shard(self, shard_id: str) -> str | None:
-        """Look at one shard of the layer; returns its group's name, or None if its record cannot be believed."""
+        """Check one shard of the layer; returns its group's name, or None if its record is damaged."""
         look, layer = self._look, self._layer
         key = layer.commit_key(shard_id)
         data = look.read(key)
@@ -145,18 +145,22 @@ class _LayerInspector:
             return str(record["group"])
         with contextlib.suppress(OSError, DepthsieveError):  # of the labels' record: found already
             if self._store.commit_record(shard_id)["content_sha256"] != record["labels"]:
-                look.found(key, "belongs to other labels than those committed", self._remedy, shard=shard_id)
+                self._damaged(shard_id, key, "belongs to other labels than those committed")
                 return str(record["group"])
         for name, listed in record["files"].items():
             if problem := look.file_fault(f"{group}/{name}", listed):
-                look.found(f"{group}/{name}", problem, self._remedy, shard=shard_id)
+                self._damaged(shard_id, f"{group}/{name}", problem)
         for entry in self._store.root.entries(group):
             if entry.key.removeprefix(f"{group}/") not in record["files"]:
                 look.found(entry.key, "is not listed in the layer's record of the shard", "remove", shard=shard_id)
         return str(record["group"])
 
+    def _damaged(self, shard_id: str, key: str, problem: str) -> None:
+        self._look.found(key, problem, "take out", shard=shard_id, add_again=self._layer.add_again)
+
     def _is_left_behind(self, shard_id: str) -> bool:
-        """Whether a shard's own record is missing although nobody has it in hand. Leases first: they end last."""
+        """Whether the shard's own record is missing although nobody has it in hand. Leases are read first: they are
+        given back last."""
         if self._store.is_committed(shard_id):
             return False
         self._look.at_leases()

@@ -1,4 +1,4 @@
-"""Verify a store, and mend what is damaged: copies, records, shards that are labelled again, the index."""
+"""Verify a store and repair what is damaged: copies, records, the index, and shards, which are labelled again."""
 
 import contextlib
 from dataclasses import dataclass, replace
@@ -14,14 +14,14 @@ from depthsieve.jobs.fuse.shards import ShardFuser, open_parents
 from depthsieve.jobs.verify.findings import Finding, Inspection, Look
 from depthsieve.jobs.verify.inspect import check_is_store, inspect_store
 from depthsieve.jobs.verify.inspect_layers import inspect_layers
-from depthsieve.jobs.verify.mend_layers import TakenOut, mend_layers
+from depthsieve.jobs.verify.repair_layers import TakenOut, repair_layers
 from depthsieve.labelling.shard import Care, ShardLabeller, Watch
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store, plan, schema
 from depthsieve.store.arrays import ShardReader
 from depthsieve.store.create import add_generation, write_index
 from depthsieve.store.layer_kinds import IMAGES, SIGNALS
-from depthsieve.store.layers import find_layer
+from depthsieve.store.layers import Layer, find_layer
 from depthsieve.store.leases import PLAN, Leases, left_leases
 from depthsieve.store.standing import standing
 from depthsieve.store.stored_images import quality_of
@@ -30,9 +30,9 @@ from depthsieve.store.writer import CommitContext, ShardArrays, commit_body, pub
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What :func:`verify` looked at and found. ``findings`` are those of the store as it was met, ``left`` those that
-    stand after a repair (the same, where none was asked for), ``failed`` the images that stand failed. ``taken_out``
-    are the shards that a repair took out of layers, as their files were damaged: (layer, shard)."""
+    """What :func:`verify` read and found. ``findings`` are those before a repair, ``left`` those after it (the same
+    where none was asked for), ``relabelled`` counts images that a repair labelled again, ``failed`` are images whose
+    labelling failed. ``taken_out`` are the shards that a repair took out of layers, since their files were damaged."""
 
     store: str
     shards: int
@@ -52,14 +52,23 @@ class VerifyReport:
 
 
 def verify(store: str | Path, *, repair: bool = False, progress: bool = True) -> VerifyReport:
-    """Read every byte of a store and say what is damaged, missing or left over; with ``repair``, mend it.
+    """Read every byte of a store and report what is damaged, missing or left over; with ``repair``, repair it.
 
-    A repair puts the sound one of two copies in place, writes records and index anew, removes what dead processes left,
-    and labels again just the shards that are damaged, with the teacher that the plan names. Files of a shard are only
-    replaced by ones of equal decoded content; where that cannot be had, the images whose labels are damaged are
+    A repair restores the sound one of two copies, rewrites records and index, removes what dead processes left, and
+    labels again only the shards that are damaged, with the teacher that the plan names. Files of a shard are only
+    replaced by files of equal decoded content; where labels come out otherwise, the images whose labels are damaged are
     planned and labelled in a new generation. A shard whose files of a layer are damaged is taken out of the layer: see
-    ``taken_out``. Raises :class:`StoreNotFound`, :class:`StoreBusy` for a repair while a run
-    is at work, and :class:`RunError` where labelling again is not possible.
+    :attr:`VerifyReport.taken_out`.
+
+    Args:
+        store: path or URL of the store.
+        repair: repair what can be repaired; without it nothing is written.
+        progress: show a bar on stderr, or in the notebook.
+
+    Raises:
+        StoreNotFound: no store there.
+        StoreBusy: a repair while another process works on the store.
+        RunError: a repair that cannot label a shard again, or cannot write; what is repaired stays repaired.
     """
     root = open_root(store)
     if not repair:
@@ -74,11 +83,11 @@ def verify(store: str | Path, *, repair: bool = False, progress: bool = True) ->
             if not first.findings:
                 return _report(root, first, first, 0)
             root.clear_scratch()
-            relabelled, taken_out = _mend(root, first.findings, progress)
+            relabelled, taken_out = _repair(root, first.findings, progress)
         except DepthsieveError:
             raise
         except OSError as error:
-            raise RunError(f"{root.location}: {error.strerror or error}; what is mended stays mended") from error
+            raise RunError(f"{root.location}: {error.strerror or error}; what is repaired stays repaired") from error
         finally:
             leases.give_back(lease, settled=True)
     last = _inspect(root, progress, "verify again")
@@ -86,7 +95,7 @@ def verify(store: str | Path, *, repair: bool = False, progress: bool = True) ->
 
 
 def _check_nobody_works(root: Root) -> None:
-    """Raise :class:`StoreBusy` while another process labels a part: what it is about to commit is no orphan."""
+    """Raise :class:`StoreBusy` while another process labels a part: what it is about to commit is not an orphan."""
     me = Process.current()
     others = {str(lease.holder) for lease in left_leases(root) if lease.alive and lease.holder != me}
     if others:
@@ -108,8 +117,9 @@ def _report(root: Root, first: Inspection, last: Inspection, relabelled: int) ->
     return VerifyReport(root.location, *size, tuple(found), tuple(left), relabelled, failed)
 
 
-def _mend(root: Root, findings: list[Finding], progress: bool) -> tuple[int, list[TakenOut]]:
-    """Mend what can be, the foundations first; returns how many images were labelled again, and what layers lost."""
+def _repair(root: Root, findings: list[Finding], progress: bool) -> tuple[int, list[TakenOut]]:
+    """Repair what can be: copies first, then labels, then layers. Returns how many images were labelled again, and what
+    layers lost."""
     for finding in findings:
         if finding.remedy == "restore":
             _restore(root, finding.key)
@@ -119,34 +129,34 @@ def _mend(root: Root, findings: list[Finding], progress: bool) -> tuple[int, lis
             root.remove_folder(finding.key) if root.entry(finding.key) is None else root.remove(finding.key)
     try:
         store = open_store(root)
-    except StoreDamaged:  # both copies of what makes it a store: that is said, and nothing else can be done
+    except StoreDamaged:  # both copies of the root document: the report says so, and nothing else can be done
         return 0, []
     again: dict[str, list[str]] = {}
     for finding in findings:
         if finding.shard and finding.remedy == "relabel":
             again.setdefault(finding.shard, []).append(finding.key)
     for finding in findings:
-        if finding.remedy == "record" and finding.shard and not _write_record(store, finding.shard):
-            root.remove(finding.key)  # no group that it could have named is whole: the shard is pending again
+        if finding.remedy == "record" and finding.shard and not _rewrite_record(store, finding.shard):
+            root.remove(finding.key)  # no whole group that it could have named is left: the shard is pending again
             again[finding.shard] = []
     done = _label_again(store, again, progress)
     write_index(open_store(root))
-    if again:  # what layers hold may belong to labels that are no more
+    if again:  # what layers hold may belong to labels that were replaced
         look = Look(root, Process.current())
         inspect_layers(look, store)
         findings = look.seen.findings
-    return done, mend_layers(store, findings)
+    return done, repair_layers(store, findings)
 
 
 def _restore(root: Root, key: str) -> None:
-    """Put the other one of two copies in the place of one that is damaged."""
+    """Replace a damaged file by its other copy."""
     original = key.removeprefix(schema.copy_key(""))
     other = schema.copy_key(key) if key == original else original
     root.write(key, root.read(other))
 
 
-def _write_record(store: Store, shard_id: str) -> bool:
-    """Write the commit record of a shard anew, from the one group whose files have the digest in its name."""
+def _rewrite_record(store: Store, shard_id: str) -> bool:
+    """Rewrite the commit record of a shard from the one group whose files have the digest in its name."""
     damaged = store.root.read(schema.commit_key(shard_id)).decode(errors="replace")
     found = whole_group(store.root, schema.SHARDS, shard_id, damaged)
     if found is None:
@@ -163,8 +173,8 @@ def _write_record(store: Store, shard_id: str) -> bool:
 
 
 def _label_again(store: Store, damaged: dict[str, list[str]], progress: bool) -> int:
-    """Label shards again, each to the content that was committed, or else under a new generation. ``damaged`` has the
-    files of each."""
+    """Label shards again, each to the content that was committed, else in a new generation. ``damaged`` has the damaged
+    files of each shard."""
     done, faults = 0, []
     with progress_bar("label again", total=len(damaged), unit="shards", shown=progress) as bar:
         for shard_id in sorted(damaged):
@@ -186,19 +196,14 @@ def _labeller(store: Store, shard_id: str, kept_failures: dict[int, str]) -> Sha
     if generation.teacher is None:
         return _fuser(store, shard_id)
     sources = tuple(store.sources().items())
-    kept = None
-    with contextlib.suppress(DepthsieveError):  # of a layer that is beyond repair
-        kept = find_layer(store.root, SIGNALS, store.fingerprint)
-    images = None
-    with contextlib.suppress(DepthsieveError):
-        images = find_layer(store.root, IMAGES, store.fingerprint)
+    signals, images = (_layer(store, name) for name in (SIGNALS, IMAGES))
     job = LabelJob(
         store.location,
         generation.teacher,
         store.fingerprint,
         store.spec.signals,
         sources,
-        keep_signals=kept is not None,
+        keep_signals=signals is not None,
         image_quality=None if images is None else quality_of(images.spec),
     )
     # An image that failed keeps its failure: it may be one that ends the process that decodes it.
@@ -206,12 +211,18 @@ def _labeller(store: Store, shard_id: str, kept_failures: dict[int, str]) -> Sha
     return ShardLabeller(job, watch=Watch(care=care))
 
 
+def _layer(store: Store, name: str) -> Layer | None:
+    with contextlib.suppress(DepthsieveError):  # one that is beyond repair counts as none
+        return find_layer(store.root, name, store.fingerprint)
+    return None
+
+
 def _fuser(store: Store, shard_id: str) -> ShardFuser:
     try:
         return ShardFuser(store, open_parents(store), cores())
     except DepthsieveError as error:
         raise RunError(
-            f"shard {shard_id} cannot be fused again: {error}; where the stores lie elsewhere by now, run `depthsieve "
+            f"shard {shard_id} cannot be fused again: {error}; if those stores have moved, run `depthsieve "
             f"fuse` with their places and -o {store.location} first"
         ) from error
 
@@ -224,8 +235,8 @@ def _label(store: Store, shard_id: str) -> int:
 
 
 def _replace_files(store: Store, shard_id: str, damaged: list[str]) -> int:
-    """Replace the files of a damaged group by ones of equal content; where labels come out otherwise, plan the damaged
-    ones anew."""
+    """Replace the files of a damaged group by files of equal content; where labels come out otherwise, plan the damaged
+    ones again."""
     record = store.commit_record(shard_id)
     failures = {failure["row"]: failure["reason"] for failure in record["failures"]}
     try:
@@ -235,7 +246,7 @@ def _replace_files(store: Store, shard_id: str, damaged: list[str]) -> int:
             f"shard {shard_id} cannot be labelled again: {getattr(error, 'strerror', '') or error}"
         ) from error
     if content.content_digest() != record["content_sha256"]:
-        return _plan_anew(store, shard, record["group"])
+        return _plan_again(store, shard, record["group"])
     for key in damaged:
         if key != schema.commit_key(shard_id):
             store.root.remove(key)
@@ -246,8 +257,8 @@ def _replace_files(store: Store, shard_id: str, damaged: list[str]) -> int:
     return len(shard.images) - len(failures)
 
 
-def _plan_anew(store: Store, shard: Shard, group: str) -> int:
-    """Plan the images of a shard whose labels cannot be read as "replace" rows of a new generation, and label them."""
+def _plan_again(store: Store, shard: Shard, group: str) -> int:
+    """Plan the images of a shard whose labels cannot be read as "replace" rows of a new generation; label them."""
     rows = _unreadable_rows(store, shard, group)
     generations = store.generations()
     (before,) = (one for one in generations if one.number == schema.shard_number(shard.id)[0])
@@ -265,7 +276,7 @@ def _plan_anew(store: Store, shard: Shard, group: str) -> int:
 
 
 def _unreadable_rows(store: Store, shard: Shard, group: str) -> list[int]:
-    """Rows whose maps do not pass their own checksums; all of them where it is not one map alone that is damaged."""
+    """Rows whose maps fail their checksums; all rows where the damage is not in single maps."""
     everything = list(range(len(shard.images)))
     try:
         reader = store.reader(shard.id)
@@ -286,7 +297,7 @@ def _reads(reader: ShardReader, row: int) -> bool:
 
 
 def _superseded(root: Root, finding: Finding) -> Finding:
-    """A finding about a shard, harmless if newer labels stand for all that it damaged."""
+    """A finding about a shard; as a harmless one if all images that it damaged have newer labels."""
     if finding.harmless or finding.remedy != "relabel" or finding.shard is None:
         return finding
     with contextlib.suppress(DepthsieveError, OSError):
@@ -297,5 +308,5 @@ def _superseded(root: Root, finding: Finding) -> Finding:
         index = store.index()
         standing_here = index.filter(pc.equal(index["shard"], finding.shard))["id"].to_pylist()
         if not set(damaged) & set(standing_here):
-            return Finding(finding.key, f"{finding.problem}; newer labels stand for it", "none", True, finding.shard)
+            return Finding(finding.key, f"{finding.problem}; it has newer labels", "none", True, finding.shard)
     return finding

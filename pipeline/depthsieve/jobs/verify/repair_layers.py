@@ -1,7 +1,7 @@
-"""Mend what an inspection found in layers: write records anew, take out of a layer what is damaged."""
+"""Repair what an inspection found in layers: rewrite records, take damaged shards out of a layer."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import zarr
 
@@ -9,43 +9,41 @@ from depthsieve.core.errors import DepthsieveError
 from depthsieve.core.records import seal
 from depthsieve.jobs.verify.findings import Finding
 from depthsieve.store.arrays import ShardReader
-from depthsieve.store.layer_kinds import KINDS
 from depthsieve.store.layers import Layer, find_layer, record_body
 from depthsieve.store.reader import Store
 from depthsieve.store.writer import whole_group
 
-_TAKE_OUT = {kind.remedy for kind in KINDS.values()}
 
-
-class TakenOut(NamedTuple):
-    """A shard that a layer has no more."""
+@dataclass(frozen=True, slots=True)
+class TakenOut:
+    """A shard that a layer no longer has, and the command that adds it again; None where that needs new labels."""
 
     layer: str
     shard: str
+    add_again: str | None
 
 
-def mend_layers(store: Store, findings: Iterable[Finding]) -> list[TakenOut]:
-    """Mend the layers; returns what they lost. Of kept signals that is lost for good, of reliability and features
-    it can be made again."""
-    damaged: dict[TakenOut, set[str]] = {}
+def repair_layers(store: Store, findings: Iterable[Finding]) -> list[TakenOut]:
+    """Repair the layers; returns what they lost."""
+    damaged: dict[tuple[str, str], set[str]] = {}
     for finding in findings:
-        if finding.shard and (finding.remedy == "layer record" or finding.remedy in _TAKE_OUT):
-            damaged.setdefault(TakenOut(finding.key.split("/")[1], finding.shard), set()).add(finding.remedy)
+        if finding.shard and finding.remedy in ("layer record", "take out"):
+            damaged.setdefault((finding.key.split("/")[1], finding.shard), set()).add(finding.remedy)
     out = []
-    for one, remedies in sorted(damaged.items()):
-        layer = find_layer(store.root, one.layer, store.fingerprint)
-        if layer is None or (remedies == {"layer record"} and _write_record(store, layer, one.shard)):
+    for (name, shard_id), remedies in sorted(damaged.items()):
+        layer = find_layer(store.root, name, store.fingerprint)
+        if layer is None or (remedies == {"layer record"} and _rewrite_record(store, layer, shard_id)):
             continue
-        store.root.remove(layer.commit_key(one.shard))
+        store.root.remove(layer.commit_key(shard_id))
         for group in store.root.names(layer.shards_key):
-            if group.startswith(f"{one.shard}-"):
+            if group.startswith(f"{shard_id}-"):
                 store.root.remove_folder(layer.group_key(group))
-        out.append(one)
+        out.append(TakenOut(name, shard_id, layer.add_again))
     return out
 
 
-def _write_record(store: Store, layer: Layer, shard_id: str) -> bool:
-    """Write the layer's record of a shard anew, from the one group that is whole and belongs to the labels."""
+def _rewrite_record(store: Store, layer: Layer, shard_id: str) -> bool:
+    """Rewrite the layer's record of a shard from the one group that is whole and belongs to the labels."""
     key = layer.commit_key(shard_id)
     found = whole_group(store.root, layer.shards_key, shard_id, store.root.read(key).decode(errors="replace"))
     if found is None:
