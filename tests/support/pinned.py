@@ -97,7 +97,7 @@ def add(
         removed_table([f"default/{name}" for name in removed]),
         {"default": "/photos"},
         NumericsProfile(2, 1, "cpu", "pinned", "none", {"torch": "0"}),
-        TeacherRequest("pinned", size=14),
+        TeacherRequest("pinned", size=14, dtype="float32"),
         {} if generation else {"default": NOTE},
     )
     spec = store.spec
