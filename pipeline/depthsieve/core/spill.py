@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from depthsieve.core.errors import RunError
+from depthsieve.core.parquet import open_parquet
 from depthsieve.core.processes import cores
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ _SQL_TYPES = {
 }
 
 
-def read_parquet(file: Path | pa.NativeFile) -> Iterator[pa.Table]:
+def read_parquet(file: Path) -> Iterator[pa.Table]:
     """The rows of a Parquet file, some at a time."""
-    with pq.ParquetFile(file) as opened:
+    with open_parquet(file) as opened:
         for batch in opened.iter_batches(BATCH_ROWS):
             yield pa.Table.from_batches([batch])
 

@@ -9,14 +9,13 @@ features of labelled images (:mod:`depthsieve.features.columns`) and ``phash``, 
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from io import BytesIO
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from depthsieve.core.errors import StoreDamaged, StoreError
+from depthsieve.core.parquet import native_file, open_parquet
 from depthsieve.core.records import unseal
 from depthsieve.core.spill import SpillDatabase
 from depthsieve.store import schema
@@ -53,11 +52,14 @@ def read_index(store: Catalog, snapshot: str, columns: Sequence[str], status: st
         record = unseal(root.read(schema.INDEX_RECORD), schema.INDEX_RECORD)
         if record["snapshot"] != snapshot:
             return None
-        with BytesIO(root.read(schema.INDEX)) if root.path is None else (root.path / schema.INDEX).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != record["sha256"]:
+        with native_file(root.read(schema.INDEX) if root.path is None else root.path / schema.INDEX) as file:
+            digest = hashlib.sha256()
+            while len(some := file.read_buffer(1 << 20)):
+                digest.update(some)
+            if digest.hexdigest() != record["sha256"]:
                 return None
             file.seek(0)
-            index = pq.ParquetFile(file, read_dictionary=["shard"])
+            index = open_parquet(file, read_dictionary=["shard"])
             wanted = [*columns, *({"status"} - set(columns))]
             groups = (index.read_row_group(number, wanted) for number in range(index.num_row_groups))
             if status is not None:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from depthsieve.core.parquet import open_parquet
 from depthsieve.core.records import DatasetNote, ImageRecord, NumericsProfile, RejectedImage, Shard, TeacherRequest
 from depthsieve.core.tables import PLAN_SCHEMA, REJECTED_SCHEMA, REMOVED_SCHEMA
 
@@ -183,9 +184,8 @@ def encode_table(table: pa.Table, schema: pa.Schema) -> bytes:
 
 
 def decode_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """What :func:`encode_table` made, or some of its columns. In this thread alone: one of Arrow's that lets go of
-    ``data`` a moment later would abort a process that is ending by then."""
-    return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+    """What :func:`encode_table` made, or some of its columns."""
+    return open_parquet(data).read(columns=columns, use_threads=False)  # forked processes read plans too
 
 
 def rejected_table(rejected: Sequence[RejectedImage]) -> pa.Table:

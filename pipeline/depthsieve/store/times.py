@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from depthsieve.core.parquet import open_parquet
 from depthsieve.core.spill import BATCH_ROWS, SpillDatabase
 from depthsieve.storage import Root
 from depthsieve.storage.local import sync
@@ -21,8 +22,7 @@ SCHEMA = pa.schema([("id", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.i
 def read_times(root: Root) -> Iterator[pa.Table]:
     """What is known of touched files; nothing where there is no such file, or it cannot be read: it is derived."""
     try:
-        place = pa.BufferReader(root.read(NAME)) if root.path is None else root.path / NAME
-        with pq.ParquetFile(place) as file:
+        with open_parquet(root.read(NAME) if root.path is None else root.path / NAME) as file:
             if file.schema_arrow.remove_metadata() == SCHEMA:
                 for batch in file.iter_batches(BATCH_ROWS):
                     yield pa.Table.from_batches([batch])
