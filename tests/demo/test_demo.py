@@ -22,7 +22,7 @@ from depthsieve.demo import run as demo
 from depthsieve.demo.page import DemoResult, label_rows, number, percent, student_rows
 from depthsieve.demo.settings import FIRST_SEED, HEIGHT, HELD_OUT_PART, TRAINING_SEEDS, WIDTH, DemoSettings
 from depthsieve.demo.student import Student, as_disparity, normalised, train_student
-from depthsieve.report import colours
+from depthsieve.images import colours
 from depthsieve.scenes import render_scene
 from depthsieve.store import open_store
 from depthsieve.training import PseudoLabelDataset

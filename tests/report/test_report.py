@@ -9,9 +9,10 @@ from labelled import small_teacher, write_photo
 from PIL import Image
 
 from depthsieve.core.errors import LoaderError, UsageError
+from depthsieve.images import colours
 from depthsieve.jobs.label import label
 from depthsieve.reliability.masking import threshold_code
-from depthsieve.report import colours, contact_sheet, label_panels, page, sheet
+from depthsieve.report import contact_sheet, label_panels, page, sheet
 from depthsieve.store import Store, open_store
 
 WIDE, TALL = "default/a wide one.png", "default/turned.jpg"

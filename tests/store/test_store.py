@@ -242,7 +242,7 @@ def test_a_missing_or_short_file_is_never_read_as_zeros(store: Store, damage: st
     else:
         data.write_bytes(data.read_bytes()[:-1])
     with pytest.raises(StoreDamaged, match="is missing" if damage == "missing" else "instead of"):
-        open_store(store.path).label("default/0.png")
+        _ = open_store(store.path).label("default/0.png").reliability
 
 
 def test_flipped_bits_in_a_map_are_noticed(store: Store) -> None:
@@ -253,7 +253,7 @@ def test_flipped_bits_in_a_map_are_noticed(store: Store) -> None:
     changed[100] ^= 4
     data.write_bytes(changed)
     with pytest.raises(StoreDamaged, match=r"depth.*checksum"):
-        open_store(store.path).label("default/0.png")
+        _ = open_store(store.path).label("default/0.png").depth
 
 
 def test_a_plan_that_does_not_fit_its_digest_is_refused(store: Store) -> None:

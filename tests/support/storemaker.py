@@ -6,6 +6,7 @@ a test can compute them again with :func:`made_label`.
 Axes: H row, W column, N image.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ def make_store(
     context = CommitContext(store.fingerprint, spec.quantity, spec.unit, "0" * 64)
     for one, numbers in zip(planned, numbers_of, strict=True):
         if not any(images[number].pending for number in numbers):
-            assert commit_shard(store.root, one.shard, _content(one.shard, numbers, images), context)
+            assert commit_shard(store.root, one.shard, _content(one.shard, numbers, images, root), context)
     return open_store(path)
 
 
@@ -153,7 +154,7 @@ def _record(root: Path, picture: Picture) -> ImageRecord:
     return ImageRecord(f"default/{picture.path}", status.st_size, status.st_mtime_ns, width, height)
 
 
-def _content(shard: Shard, numbers: Sequence[int], images: Sequence[Picture]) -> ShardArrays:
+def _content(shard: Shard, numbers: Sequence[int], images: Sequence[Picture], root: Path) -> ShardArrays:
     count = len(numbers)
     depth_NHW = np.zeros((count, *shard.shape), np.float16)
     reliability_NHW = np.zeros((count, *shard.shape), np.uint8)
@@ -173,9 +174,13 @@ def _content(shard: Shard, numbers: Sequence[int], images: Sequence[Picture]) ->
             "source_width": np.array([record.width for record in shard.images], np.int32),
             "orientation": np.ones(count, np.uint8),
             "focal_px": np.zeros(count, np.float32),
-            "content_sha256": np.array(["0" * 64] * count, object),
+            "content_sha256": np.array([_sha256(root / images[number].path) for number in numbers], object),
         }
     )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _histogram(codes_HW: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint32]]:

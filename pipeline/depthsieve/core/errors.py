@@ -11,6 +11,7 @@
     │   ├── StoreNotFound (LookupError)    no store at this path
     │   ├── StoreMismatch (ValueError)     the store was made under another label spec or format
     │   ├── StoreBusy (BlockingIOError)    another process labels into it
+    │   ├── NoLabel (KeyError)             the store has no label of this image
     │   └── StoreDamaged (ValueError)      a digest does not fit
     ├── GroundTruthError (ValueError)      ground truth that is missing, ambiguous, or cannot be read
     ├── RunError (RuntimeError)            a run that had to stop; what is committed stands
@@ -62,6 +63,12 @@ class StoreMismatch(StoreError, ValueError):
 
 class StoreBusy(StoreError, BlockingIOError):
     """Another process labels into this store."""
+
+
+class NoLabel(StoreError, KeyError):
+    """The store has no label of this image: it does not know it, or it failed, or it is not labelled yet."""
+
+    __str__ = Exception.__str__  # a KeyError would show the message in quotes
 
 
 class StoreDamaged(StoreError, ValueError):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from depthsieve.demo.settings import DemoSettings
 from depthsieve.evaluation.metrics import Floats, KeptError, Sparsification
-from depthsieve.report import colours
+from depthsieve.images import colours
 from depthsieve.report.page import Line, cards, image, page, panels, plot, table
 from depthsieve.report.sheet import Panels
 

@@ -1,1 +1,1 @@
-"""One image file: its header, and its pixels."""
+"""One image file: its header and its pixels; and the colours that maps are shown in."""

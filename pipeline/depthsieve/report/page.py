@@ -12,7 +12,7 @@ from html import escape
 from PIL import Image
 
 from depthsieve.evaluation.metrics import Floats
-from depthsieve.report.colours import Rgb
+from depthsieve.images.colours import Rgb
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fff; --text: #1c2024; --soft: #5b6470; --line: #d9dde2; --card: #f4f6f8;

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from depthsieve.core.records import Quantity
-from depthsieve.report import colours
-from depthsieve.report.colours import Rgb
+from depthsieve.images import colours
+from depthsieve.images.colours import Rgb
 from depthsieve.store import Store
 from depthsieve.training import PseudoLabelDataset
 

@@ -19,6 +19,9 @@ from depthsieve.store.cache import RemoteArray, ShardCache
 Listed = Mapping[str, tuple[int, bytes]]
 """Bytes and sha256 of each file of a group."""
 
+KEPT_READERS = 4096
+"""Shards that an open store keeps what it knows of: about 15 KB each."""
+
 FETCHES = 3
 """How often an array is fetched into a cache, where others evict it at once, until it is read where it is."""
 

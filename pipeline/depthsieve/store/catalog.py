@@ -19,6 +19,7 @@ from depthsieve.core.recent import Recent
 from depthsieve.core.records import MEND, DatasetNote, LabelSpec, Shard, digest_of, unseal
 from depthsieve.storage import Root
 from depthsieve.store import plan, schema
+from depthsieve.store.cache import ShardCache
 from depthsieve.store.pending import Pending
 
 FETCHES = 16
@@ -30,10 +31,14 @@ KEPT_PARTS = 4
 
 @dataclass(frozen=True)
 class Catalog:
-    """The records and plans of the store at ``root``, which holds labels of ``spec``."""
+    """The records and plans of the store at ``root``, which holds labels of ``spec``.
+
+    Where ``root`` lies in an object store, arrays are read through the ``cache``, if there is one.
+    """
 
     root: Root
     spec: LabelSpec
+    cache: ShardCache | None = None
     _shards: dict[int, plan.ShardTable] = field(default_factory=dict, repr=False, compare=False)
     _parts: Recent[pa.Table] = field(default_factory=lambda: Recent(KEPT_PARTS), repr=False, compare=False)
 

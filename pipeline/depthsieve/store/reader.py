@@ -2,60 +2,156 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import importlib
+import operator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from depthsieve.core.errors import StoreError, StoreNotFound
+from depthsieve.core.errors import (
+    DepthsieveError,
+    NoLabel,
+    SourceError,
+    StoreDamaged,
+    StoreError,
+    StoreNotFound,
+    UsageError,
+)
 from depthsieve.core.recent import Recent
-from depthsieve.core.records import Shape
+from depthsieve.core.records import Quantity, Shape
+from depthsieve.reliability.masking import threshold_code, train_mask
 from depthsieve.storage import Root, open_root
 from depthsieve.store import schema
-from depthsieve.store.arrays import ShardReader, check_files, listed_of
+from depthsieve.store.arrays import KEPT_READERS, ShardReader, check_files, listed_of
 from depthsieve.store.cache import ShardCache
 from depthsieve.store.catalog import Catalog
+from depthsieve.store.drawing import draw_label
 from depthsieve.store.history import Event, history
 from depthsieve.store.index import build_index
 from depthsieve.store.layer_kinds import RELIABILITY
 from depthsieve.store.layers import Layer, open_layer
+from depthsieve.store.lookup import full_id, why_no_label
+from depthsieve.store.photos import Photos
 from depthsieve.store.root_document import spec_in
+from depthsieve.store.standing import standing
 
-KEPT_READERS = 4096
-"""Shards that an open store keeps what it knows of: about 15 KB each."""
+COUNTED_SHARDS = 2000
+"""Shards whose records are read to show a store."""
 
 
 def _no_readers() -> Recent[ShardReader]:
     return Recent(KEPT_READERS)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Label:
-    """One image's label, upright, at label shape.
+    """One image's label, upright, at label shape. Get one with ``store[image_id]``.
 
-    ``depth_HW`` is float32 in the store's quantity; ``reliability_HW`` is uint8: 0 = never train on it, 1..255 = a
-    fixed code of expected error, larger is better. ``source_shape`` is the (height, width) of the upright source image.
+    Maps are read from the store when they are first asked for, which raises :class:`StoreDamaged` where a checksum does
+    not fit. In a notebook a label shows itself: photo, depth and reliability side by side.
+
+    ``shard`` and ``row`` say where it is stored, ``source_shape`` is the (height, width) of the upright source image.
+    The centre of pixel x of the label is at ``(x + 0.5) * source_width / width - 0.5`` of the source, y likewise.
     """
 
     id: str
-    depth_HW: np.ndarray[Any, np.dtype[np.float32]]
-    reliability_HW: np.ndarray[Any, np.dtype[np.uint8]]
+    store: "Store" = field(repr=False)
+    shard: str
+    row: int
     source_shape: Shape
+
+    @functools.cached_property
+    def shape(self) -> Shape:
+        """Height and width of the label."""
+        height, width = self.store.reader(self.shard).shape("depth")[1:]
+        return height, width
+
+    @functools.cached_property
+    def depth(self) -> NDArray[np.float32]:
+        """Float32 [H,W] in the store's :attr:`quantity`; without a meaning where :attr:`reliability` is 0."""
+        return self.store.reader(self.shard).depth(self.row)
+
+    @functools.cached_property
+    def reliability(self) -> NDArray[np.uint8]:
+        """Uint8 [H,W]: 0 = never train on it; 1..255 = a fixed code of expected error, larger is better."""
+        return self.store.reader(self.shard).reliability(self.row)
+
+    depth_HW = property(lambda self: self.depth)
+    reliability_HW = property(lambda self: self.reliability)
+
+    @property
+    def quantity(self) -> Quantity:
+        """What :attr:`depth` holds: "disparity" (inverse depth up to scale and shift, larger is nearer), or "depth" in
+        metres."""
+        return self.store.spec.quantity
+
+    def mask(self, drop: float = 0.10) -> NDArray[np.bool_]:
+        """Bool [H,W], True = train: all valid pixels but the least reliable.
+
+        Args:
+            drop: the largest fraction of the valid pixels that is masked, from 0 up to, but not including, 1. Codes
+                tie, so it can be less; pixels of reliability 0 are always masked, and not counted.
+
+        Raises:
+            UsageError: ``drop`` out of range.
+        """
+        histogram_256 = np.bincount(self.reliability.ravel(), minlength=256)
+        return train_mask(self.reliability, threshold_code(histogram_256, drop))
+
+    def image(self) -> NDArray[np.uint8]:
+        """The photo, upright, RGB uint8 [H,W,3], at label shape and on the label's pixels.
+
+        It is the stored image where the store has one (``label --store-images``), else the original from its source.
+
+        Raises:
+            SourceError: no stored image, and the original is not there any more, or has changed.
+            StoreDamaged: the stored image is damaged.
+        """
+        digest = str(self.store.reader(self.shard).column("content_sha256")[self.row])
+        return self.store._photos.read(self.id, self.shard, self.row, self.shape, digest)
+
+    def to_xarray(self) -> Any:
+        """An ``xarray.Dataset`` of ``depth`` and ``reliability`` with the dimensions y and x, and the attributes that
+        say what they hold.
+
+        Raises:
+            UsageError: xarray is not installed.
+        """
+        spec = self.store.spec
+        maps = {"depth": self.depth, "reliability": self.reliability}
+        attributes = {name: schema.array_attributes(name, spec.quantity, spec.unit) for name in maps}
+        height, width = self.source_shape
+        return _xarray().Dataset(
+            {name: (("y", "x"), values, attributes[name]) for name, values in maps.items()},
+            attrs={"id": self.id, "source_height": height, "source_width": width},
+        )
+
+    def _repr_png_(self) -> bytes:
+        try:
+            photo_HW3: NDArray[np.uint8] | None = self.image()
+        except (SourceError, StoreDamaged):  # the heading of its panel says so
+            photo_HW3 = None
+        return draw_label(photo_HW3, self.depth, self.reliability, self.quantity)
 
 
 @dataclass(frozen=True)
 class Store(Catalog):
-    """A label store, for reading. Make one with :func:`open_store`; it can be pickled (it is its location).
+    """A label store, for reading. Get one with :func:`open_store`; it can be pickled (it is its location).
+
+    It is a collection of the images that have a label: iterating gives their ids, sorted, ``len`` counts them,
+    ``store["default/a.jpg"]`` is the :class:`Label` of one. What it counts is what was committed when it was first
+    asked; open it again to see what was labelled since.
 
     With a ``layer``, reliability and histograms are read from that.
     """
 
     layer: Layer | None = None
-    cache: ShardCache | None = None
     _readers: Recent[ShardReader] = field(default_factory=_no_readers, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -77,6 +173,26 @@ class Store(Catalog):
         layer = None if name is None else open_layer(self.root, name, self.fingerprint)
         return dataclasses.replace(self, layer=layer, _readers=_no_readers())
 
+    def __repr__(self) -> str:
+        try:
+            return f"<Store {self.location}: {self._counts()}; {self.spec.quantity} {self._made_by()}>"
+        except (DepthsieveError, OSError) as error:
+            return f"<Store {self.location}: {error}>"
+
+    def _counts(self) -> str:
+        committed = self.committed()
+        if len(committed) > COUNTED_SHARDS:  # whose failures would take long to look up
+            done = sum(self.images_of(committed).values())
+            return f"{done:,} images labelled or failed, {self.pending().images:,} pending"
+        stands = standing(self)
+        failed = len(stands.failed) + len(stands.rejected)
+        return f"{stands.labelled:,} images labelled, {failed:,} failed, {stands.pending:,} pending"
+
+    def _made_by(self) -> str:
+        generations = self.generations()
+        teacher = generations[-1].teacher if generations else None
+        return f"by {teacher.name}" if teacher else f"({self.spec.kind})"
+
     def index(self, features: bool = True) -> pa.Table:
         """One row an image: where its label is, or why it has none. Columns in :mod:`depthsieve.store.index`; without
         ``features`` only those of the place, which is faster."""
@@ -94,16 +210,21 @@ class Store(Catalog):
         """
         return self._readers.get(shard_id) or self._readers.put(shard_id, self._open_shard(shard_id))
 
-    def _open_shard(self, shard_id: str) -> ShardReader:
+    def _groups(self, shard_id: str) -> dict[str, Mapping[str, Mapping[str, Any]]]:
+        """Where the group of a shard's labels is, and its files; last the group that has its reliability."""
         record = self.commit_record(shard_id)
-        folder = schema.group_key(record["group"])
-        files, instead = {folder: record["files"]}, {}
+        groups = {schema.group_key(record["group"]): record["files"]}
         if self.layer is not None:
             found = self.layer.group_of(shard_id, record["content_sha256"])
             if found is None:
                 raise StoreError(f"layer {self.layer.name!r} does not have shard {shard_id}; {self._recalibrate}")
-            files[found[0]] = found[1]
-            instead = {spec.name: found[0] for spec in RELIABILITY}
+            groups[found[0]] = found[1]
+        return groups
+
+    def _open_shard(self, shard_id: str) -> ShardReader:
+        files = self._groups(shard_id)
+        folder, *layered = files
+        instead = {spec.name: layered[0] for spec in RELIABILITY} if layered else {}
         cache = self.cache if self.root.path is None else None
         if self.root.path is None and cache is None:  # one listing costs less than a look at each file
             for where, listed in files.items():
@@ -130,23 +251,111 @@ class Store(Catalog):
 
     @functools.cached_property
     def _places(self) -> dict[str, tuple[str, int, Shape]]:
-        table = self.index(features=False).filter(pc.field("status") == "labelled")
+        """Shard, row and source shape of each labelled image, by id, in the order of ids."""
+        index = self.index(features=False)
+        table = index.filter(pc.equal(index["status"], "labelled"))
         columns = [table[name].to_pylist() for name in ("id", "shard", "row", "height", "width")]
         return {image: (shard, row, (height, width)) for image, shard, row, height, width in zip(*columns, strict=True)}
+
+    @functools.cached_property
+    def _ids(self) -> list[str]:
+        return list(self._places)
+
+    @functools.cached_property
+    def _photos(self) -> Photos:
+        return Photos(self)
 
     @property
     def images(self) -> list[str]:
         """Ids of all labelled images, sorted."""
-        return sorted(self._places)
+        return list(self._places)
 
-    def label(self, image_id: str) -> Label:
-        """The label of one image. Raises :class:`KeyError` for an id that is not labelled."""
-        shard_id, row, shape = self._places[image_id]
-        reader = self.reader(shard_id)
-        return Label(image_id, reader.depth(row), reader.reliability(row), shape)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._ids)
+
+    def __contains__(self, image_id: object) -> bool:
+        """Whether an image has a label; the id as :meth:`label` takes it."""
+        return isinstance(image_id, str) and self._find(image_id) is not None
+
+    @overload
+    def __getitem__(self, key: slice) -> list[Label]: ...
+    @overload
+    def __getitem__(self, key: str | SupportsIndex) -> Label: ...
+    def __getitem__(self, key: str | SupportsIndex | slice) -> Label | list[Label]:
+        """The label of an image by its id, as :meth:`label`; that of the n-th image in the order of ids; or a list of
+        those of a slice. Raises :class:`NoLabel`, a ``KeyError``, for an id, and :class:`IndexError` for a number."""
+        if isinstance(key, str):
+            return self.label(key)
+        if isinstance(key, slice):
+            return [self.label(image_id) for image_id in self._ids[key]]
+        try:
+            number = operator.index(key)
+        except TypeError:
+            raise UsageError(f"a label is found by the id of its image, a number or a slice, not {key!r}") from None
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"{self.location} has {len(self):,} labelled images, so there is no number {number}")
+        return self.label(self._ids[number])
+
+    def label(self, image_id: str) -> Label:
+        """The label of one image.
+
+        Args:
+            image_id: as the index has it, ``source/path``. Where the store has one source, its name may be left out.
+
+        Raises:
+            NoLabel: the store does not know the image (then the message names ids that are like it), or has no label of
+                it (then it says why). It is a ``KeyError``.
+        """
+        found = self._find(image_id)
+        if found is None:
+            raise NoLabel(why_no_label(self, image_id, self._ids))
+        shard, row, source_shape = self._places[found]
+        return Label(found, self, shard, row, source_shape)
+
+    def _find(self, image_id: str) -> str | None:
+        """The id of a labelled image as the index has it."""
+        full = image_id if image_id in self._places else full_id(image_id, self._sources)
+        return full if full in self._places else None
+
+    @functools.cached_property
+    def _sources(self) -> list[str]:
+        return list(self.sources())
+
+    def to_xarray(self, shard: str | None = None) -> Any:
+        """The arrays of one committed shard as an ``xarray.Dataset``, read when they are used, with ``id`` as a
+        coordinate. Rows of failed images are there too: ``status`` is 1, depth and reliability are 0.
+
+        Args:
+            shard: its id; None for the only one. Images of different label shapes are never in one shard.
+
+        Raises:
+            UsageError: no such shard, or several and none named; xarray is not installed.
+            StoreDamaged: files of it are missing.
+        """
+        shards = sorted(self.committed())
+        if shard is None and len(shards) == 1:
+            shard = shards[0]
+        if shard not in shards:
+            known = ", ".join(shards[:5]) + (", ..." if len(shards) > 5 else "") if shards else "none yet"
+            asked = "name one of its shards" if shard is None else f"it has no shard {shard!r}"
+            raise UsageError(f"{self.location}: {asked} ({known}); store[image_id].shard is that of an image")
+        xarray = _xarray()
+        datasets = []
+        for folder, files in self._groups(shard).items():
+            check_files(self.root, folder, files)  # Zarr would read a missing one as zeros
+            place = self.root.zarr(folder) if self.root.path is None else self.root.path / folder
+            datasets.append(xarray.open_zarr(place, consolidated=False, chunks=None))
+        return datasets[0].assign(datasets[-1][[spec.name for spec in RELIABILITY]]).set_coords("id")
+
+
+def _xarray() -> Any:
+    try:
+        return importlib.import_module("xarray")
+    except ImportError as error:
+        raise UsageError(f"to_xarray needs the package xarray ({error}): pip install xarray") from error
 
 
 def open_store(location: str | Path | Root, reliability: str | None = None) -> Store:

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from depthsieve.core.errors import DepthsieveError, StoreDamaged, StoreError
 from depthsieve.core.recent import Recent
 from depthsieve.core.records import MEND, Shape
-from depthsieve.store.arrays import ShardReader, check_files, listed_of
+from depthsieve.store.arrays import KEPT_READERS, ShardReader, check_files, listed_of
+from depthsieve.store.catalog import Catalog
 from depthsieve.store.lacking import read_lacking
 from depthsieve.store.layer_kinds import IMAGES, LayerSpec
 from depthsieve.store.layers import find_layer
-from depthsieve.store.reader import KEPT_READERS, Store
 
 QUALITY = 90
 """JPEG quality where nobody chose one: about 100 KB an image at 518; docs/encoding.md has what it costs."""
@@ -83,7 +83,7 @@ def empty_rows(offset: NDArray[np.uint64]) -> NDArray[np.intp]:
 class StoredImages:
     """Reads the stored images of a store. Threads may use one at once. Raises :class:`StoreError` where it has none."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Catalog) -> None:
         layer = find_layer(store.root, IMAGES, store.fingerprint)
         if layer is None:
             raise StoreError(f"{store.location} has no stored images; `depthsieve label --store-images` keeps them")

@@ -626,7 +626,7 @@ def test_damaged_reliability_is_taken_out_and_made_again(
     assert capsys.readouterr().out.startswith(line)
     with pytest.raises(StoreDamaged):
         for image in open_store(store, reliability=NAME).images:
-            open_store(store, reliability=NAME).label(image)
+            _ = open_store(store, reliability=NAME).label(image).reliability
     assert command(monkeypatch, "verify", store, "--repair") == 3  # an image stands failed
     out = capsys.readouterr().out
     again = f"depthsieve recalibrate {store} --name {NAME}"

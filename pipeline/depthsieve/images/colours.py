@@ -69,10 +69,22 @@ def depth_colours(
     return _mapped(disparity, known, span, SPECTRAL_256)
 
 
-def reliability_colours(reliability_HW: NDArray[np.uint8]) -> Rgb:
-    """Reliability codes in viridis, dark = unreliable, on one scale for all images; code 0 (no label) as checks."""
+def reliability_colours(reliability_HW: NDArray[np.uint8], span: tuple[float, float] = (1.0, 255.0)) -> Rgb:
+    """Reliability codes in viridis, dark = unreliable; code 0 (no label) as checks.
+
+    ``span`` is the (darkest, lightest) code: by default one scale for all images; see :func:`span_of` for another.
+    """
     codes = np.asarray(reliability_HW, dtype=np.float64)
-    return _mapped(codes, codes > 0, (1.0, 255.0), VIRIDIS_256)
+    return _mapped(codes, codes > 0, span, VIRIDIS_256)
+
+
+def span_of(reliability_HW: NDArray[np.uint8]) -> tuple[float, float]:
+    """The (darkest, lightest) code for a picture of this map alone: 1% of its valid pixels are below, 1% above."""
+    codes = reliability_HW[reliability_HW > 0]
+    if not codes.size:
+        return 1.0, 255.0
+    low, high = np.percentile(codes, (1, 99))
+    return float(low), float(high)
 
 
 def error_colours(error_HW: NDArray[Any]) -> Rgb:
