@@ -130,11 +130,11 @@ def run_side(arguments: argparse.Namespace) -> None:
             start, done, total = 0.0, 0, 0.0
             first = 0
             for batch in epochs_of(side, folder, reading, workers):
-                done += len(batch["depth_BHW"] if "depth_BHW" in batch else batch["depth_HW"])
+                done += len(batch["depth"])
                 if not start:
                     start, first = time.perf_counter(), done
                 if number == 0:
-                    mask = batch["mask_BHW"] if "mask_BHW" in batch else batch["mask_HW"]
+                    mask = batch["mask"]
                     total += float(mask.float().mean()) * len(mask)
             counts.append(done)
             if number == 0:

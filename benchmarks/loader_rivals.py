@@ -1,8 +1,8 @@
 """The ways to store and read labels that the loader is measured against. Axes: B images of a batch, H row, W column.
 
 Each rival is written once, from the labels of a store, and read as its own documentation advises. What all of them
-deliver is the same: batches of ``depth_BHW`` float32 and ``mask_BHW`` bool of random windows, and with images
-``image_BCHW`` float32, 0..1. All get the masks' thresholds for nothing, as plain numbers.
+deliver is the same: batches of ``depth`` float32 [B,H,W] and ``mask`` bool [B,H,W] of random windows, and with images
+``image`` float32 [B,3,H,W], 0..1. All get the masks' thresholds for nothing, as plain numbers.
 """
 
 import io
@@ -49,12 +49,12 @@ def finish(
     top, left = np.random.randint(height - crop + 1), np.random.randint(width - crop + 1)
     window = np.s_[top : top + crop, left : left + crop]
     sample = {
-        "depth_HW": torch.from_numpy(depth_HW[window].astype(np.float32)),
-        "mask_HW": torch.from_numpy(reliability_HW[window] >= threshold),
+        "depth": torch.from_numpy(depth_HW[window].astype(np.float32)),
+        "mask": torch.from_numpy(reliability_HW[window] >= threshold),
     }
     if jpeg is not None:
         rgb_HW3 = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)[window]
-        sample["image_CHW"] = torch.from_numpy(np.ascontiguousarray(rgb_HW3)).permute(2, 0, 1).float().div_(255)
+        sample["image"] = torch.from_numpy(np.ascontiguousarray(rgb_HW3)).permute(2, 0, 1).float().div_(255)
     return sample
 
 

@@ -102,7 +102,7 @@ def open_one(folder: Path, way: str) -> dict[str, Any]:
     found = {"images": len(dataset)}
     if what == "batch":
         batch = next(iter(dataset.loader(BATCH)))
-        assert batch["depth_BHW"].shape == (BATCH, 56, 56)
+        assert batch["depth"].shape == (BATCH, 56, 56)
     taken = {"seconds": time.perf_counter() - START, "cpu_s": time.process_time(), "imports_s": imported}
     return found | taken | {"peak_mib": peak_mib()}
 

@@ -124,9 +124,9 @@ def batches(
             chosen = torch.from_numpy(order[start : start + batch].astype(np.int64))
             flip = mirrored[chosen]
             yield {
-                "image_BCHW": _mirror(scenes.image_N3HW[chosen], flip).float() / 255,
-                "depth_BHW": _mirror(target_NHW[chosen], flip),
-                "mask_BHW": _mirror(mask_NHW[chosen], flip),
+                "image": _mirror(scenes.image_N3HW[chosen], flip).float() / 255,
+                "depth": _mirror(target_NHW[chosen], flip),
+                "mask": _mirror(mask_NHW[chosen], flip),
             }
 
 

@@ -130,8 +130,8 @@ class Scenes:
     def mask(self, drop: float) -> torch.Tensor:
         """[N,H,W] bool: where the loader would train, with that share of each image's pixels dropped."""
         dataset = depthsieve.PseudoLabelDataset(self.store, images=False, subset=self.ids, drop=drop, scope="image")
-        found = {sample["id"]: sample["mask_HW"] for sample in dataset}
-        return torch.stack([found[image_id] for image_id in self.ids])
+        assert dataset.ids == list(self.ids)
+        return torch.stack([sample["mask"] for sample in dataset])
 
     def label_error(self, image: int) -> NDArray[np.float64]:
         """[H,W] AbsRel of a label, aligned to the exact disparity within the depth range; sky counts as its end."""
@@ -153,14 +153,14 @@ def load_scenes(work: Path, setup: Setup, part: str) -> Scenes:
     ids = tuple(f"scenes/{part}/{number:05}.png" for number in range(setup.count(part)))
     store = work / "labels"
     dataset = depthsieve.PseudoLabelDataset(store, images=work / "images", subset=ids, drop=0.0)
-    found = {sample["id"]: sample for sample in dataset}
-    samples = [found[image_id] for image_id in ids]
+    assert dataset.ids == list(ids)
+    samples = list(dataset)
     exact_N = [np.load(work / "exact" / part / f"{number:05}.npy", allow_pickle=False) for number in range(len(ids))]
     return Scenes(
         setup,
         store,
         ids,
-        torch.stack([(sample["image_CHW"] * 255).round().to(torch.uint8) for sample in samples]),
-        torch.stack([sample["depth_HW"] for sample in samples]),
+        torch.stack([(sample["image"] * 255).round().to(torch.uint8) for sample in samples]),
+        torch.stack([sample["depth"] for sample in samples]),
         torch.from_numpy(np.stack(exact_N)),
     )

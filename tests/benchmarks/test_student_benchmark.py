@@ -159,19 +159,19 @@ def test_every_arm_of_a_seed_sees_the_same_images(scenes: Scenes) -> None:
 
     plain, masked, exact, other = first("none", 0), first("mask-20", 0), first("exact", 0), first("none", 1)
     for a, b, c in zip(plain, masked, exact, strict=True):
-        assert torch.equal(a["image_BCHW"], b["image_BCHW"]) and torch.equal(a["image_BCHW"], c["image_BCHW"])
-        assert torch.equal(a["depth_BHW"], b["depth_BHW"]) and not torch.equal(a["depth_BHW"], c["depth_BHW"])
-        assert b["mask_BHW"].sum() < a["mask_BHW"].sum()
-    assert not all(torch.equal(a["image_BCHW"], d["image_BCHW"]) for a, d in zip(plain, other, strict=True))
+        assert torch.equal(a["image"], b["image"]) and torch.equal(a["image"], c["image"])
+        assert torch.equal(a["depth"], b["depth"]) and not torch.equal(a["depth"], c["depth"])
+        assert b["mask"].sum() < a["mask"].sum()
+    assert not all(torch.equal(a["image"], d["image"]) for a, d in zip(plain, other, strict=True))
     # Two batches of two an epoch; each sample is an image with its own label, mirrored alike or not at all.
     known = {}
     for i, mirrored in itertools.product(range(5), (False, True)):
         image, label = scenes.image_N3HW[i], scenes.label_NHW[i]
         image, label = (image.flip(-1), label.flip(-1)) if mirrored else (image, label)
         known[(image.float() / 255).numpy().tobytes()] = (i, mirrored, label)
-    seen = [known[image.numpy().tobytes()] for batch in plain for image in batch["image_BCHW"]]
+    seen = [known[image.numpy().tobytes()] for batch in plain for image in batch["image"]]
     assert len({i for i, _, _ in seen[:4]}) == 4 and {m for _, m, _ in seen} == {False, True}
-    labels = [label for batch in plain for label in batch["depth_BHW"]]
+    labels = [label for batch in plain for label in batch["depth"]]
     assert all(torch.equal(label, expected) for label, (_, _, expected) in zip(labels, seen, strict=True))
     assert every.all()
 

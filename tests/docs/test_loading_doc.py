@@ -1,4 +1,4 @@
-"""What docs/loading.md shows works as it stands: one training loop, stopped and gone on with, in each framework."""
+"""What docs/loading.md shows works as printed: a training loop, stopped and resumed, in each framework."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from labelled import write_photos
 import depthsieve
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "loading.md").read_text()
-TRAIN, GO_ON, LIGHTNING, ACCELERATE = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+FIRST, TRAIN, RESUME, PLAIN, LIGHTNING, ACCELERATE = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,24 @@ def expected(place: Path) -> list[str]:
     return [" ".join(batch["id"]) for _ in range(3) for batch in loader]
 
 
-def test_plain_pytorch(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_look(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    assert printed_here(FIRST).splitlines() == [
+        f"PseudoLabelDataset({place / 'labels'}: 8 images, disparity, drop=0.1, scope='image', crop=112x112, seed=0, "
+        f"images from {place / 'photos'})",
+        "image (torch.float32, (3, 112, 112))",
+        "depth (torch.float32, (112, 112))",
+        "reliability (torch.uint8, (112, 112))",
+        "mask (torch.bool, (112, 112))",
+        f"id {depthsieve.open_store(place / 'labels').images[0]}",
+    ]
+
+
+def test_torchs_own_dataloader(place: Path) -> None:
+    assert printed_by(PLAIN, place) == [f"{n} (4, 3, 112, 112) (4, 112, 112)" for n in (0, 0, 1, 1)]
+
+
+def test_a_training_loop(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     lines = printed_here(TRAIN).splitlines()
     assert len(lines) == 2
@@ -58,11 +75,11 @@ def test_plain_pytorch(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found = re.fullmatch(rf"epoch {epoch}: (\d+\.\d)% of the valid pixels were masked", line)
         assert found is not None
         assert 2 < float(found[1]) < 18
-    assert printed_here(GO_ON) == "goes on in epoch 2 at batch 0\n"
+    assert printed_here(RESUME) == "resumes in epoch 2 at batch 0\n"
     stops = TRAIN.replace('"training.pt")\n', '"training.pt")\n        1 / (1 - loader.epoch)\n')
     with pytest.raises(ZeroDivisionError):
         printed_here(stops)
-    assert printed_here(GO_ON) == "goes on in epoch 1 at batch 1\n"
+    assert printed_here(RESUME) == "resumes in epoch 1 at batch 1\n"
 
 
 @pytest.mark.skipif(find_spec("lightning") is None, reason="lightning is not installed")

@@ -123,7 +123,7 @@ def test_a_changed_image_is_labelled_again_and_its_old_label_is_not_lost(grown: 
     assert np.array_equal(store.reader(events[0].shard).depth(events[0].row), old.depth_HW)
     dataset = PseudoLabelDataset(grown / "labels", subset=[FIRST])
     sample = dataset[0]
-    assert np.array_equal(sample["depth_HW"].numpy(), store.label(FIRST).depth_HW)
+    assert np.array_equal(sample["depth"].numpy(), store.label(FIRST).depth_HW)
     with pytest.raises(LoaderError, match="snapshot"):
         PseudoLabelDataset(grown / "labels").loader(2).load_state_dict(state)
     assert again(grown).planned_now == 0

@@ -213,14 +213,14 @@ def test_a_student_trains_from_a_bucket(s3: S3Server, photos: Photos, store: str
         assert len(found) == len(expected) > 4
         for one, other in zip(found, expected, strict=True):
             assert one["id"] == other["id"]
-            for name in ("image_BCHW", "depth_BHW", "reliability_BHW", "mask_BHW"):
+            for name in ("image", "depth", "reliability", "mask"):
                 assert one[name].shape == other[name].shape and bool((one[name] == other[name]).all())
 
 
 def test_images_that_moved_into_a_bucket_are_found_there(s3: S3Server, photos: Photos) -> None:
     dataset = PseudoLabelDataset(photos.from_folder, images=photos.url, seed=3)
     expected = PseudoLabelDataset(photos.from_folder, seed=3)
-    assert bool((dataset[0]["image_CHW"] == expected[0]["image_CHW"]).all())
+    assert bool((dataset[0]["image"] == expected[0]["image"]).all())
     with pytest.raises(LoaderError, match="are not at s3://"):
         PseudoLabelDataset(photos.from_folder, images=f"{photos.url}/nowhere")
 

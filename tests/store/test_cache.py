@@ -312,8 +312,8 @@ def test_training_reads_each_shard_of_a_bucket_once(s3: S3Server, bucket_store: 
     loader = PseudoLabelDataset(url, images=False, crop=20, seed=3).loader(3)
     for _ in range(2):
         for ours, theirs in zip(loader, expected, strict=True):
-            assert ours["id"] == theirs["id"] and (ours["depth_BHW"] == theirs["depth_BHW"]).all()
-            assert (ours["mask_BHW"] == theirs["mask_BHW"]).all()
+            assert ours["id"] == theirs["id"] and (ours["depth"] == theirs["depth"]).all()
+            assert (ours["mask"] == theirs["mask"]).all()
     assert len(fetched(s3)) == len(set(fetched(s3))) == 4
     del loader, expected
     gc.collect()
@@ -331,9 +331,9 @@ def test_a_cache_that_is_too_small_changes_no_sample(
     dataset = PseudoLabelDataset(open_store(url).with_cache(ShardCache(tmp_path / "small", most)), images=False)
     expected = PseudoLabelDataset(local, images=False)
     for ours, theirs in zip(dataset, expected, strict=True):
-        assert ours["id"] == theirs["id"] and (ours["depth_HW"] == theirs["depth_HW"]).all()
+        assert ours["id"] == theirs["id"] and (ours["depth"] == theirs["depth"]).all()
     for ours, theirs in zip(dataset.loader(2), expected.loader(2), strict=True):
-        assert (ours["reliability_BHW"] == theirs["reliability_BHW"]).all()
+        assert (ours["reliability"] == theirs["reliability"]).all()
 
 
 def test_a_store_that_does_not_fit_is_read_where_it_is(
@@ -345,7 +345,7 @@ def test_a_store_that_does_not_fit_is_read_where_it_is(
     for most, cached in ((needed - 1, False), (needed, True)):
         monkeypatch.setenv("DEPTHSIEVE_CACHE_BYTES", str(most))
         dataset = PseudoLabelDataset(url, images=False)
-        assert dataset[0]["depth_HW"].any()
+        assert dataset[0]["depth"].any()
         assert (tmp_path / "cache").exists() == cached
 
 
@@ -376,5 +376,5 @@ def test_workers_share_the_cache(s3: S3Server, bucket_store: tuple[Store, str]) 
     found = list(dataset.loader(3, num_workers=2))
     expected = list(PseudoLabelDataset(local, images=False, crop=20).loader(3))
     assert [batch["id"] for batch in found] == [batch["id"] for batch in expected]
-    assert all((a["depth_BHW"] == b["depth_BHW"]).all() for a, b in zip(found, expected, strict=True))
+    assert all((a["depth"] == b["depth"]).all() for a, b in zip(found, expected, strict=True))
     assert len(fetched(s3)) == 4

@@ -121,18 +121,26 @@ def test_seed_and_epoch_change_the_order_and_nothing_else_does():
     assert batches([0] * 30, 4, 1, 2) != batches([0] * 30, 4, 2, 2)
 
 
-def test_tails_are_cut_to_a_multiple_and_small_ones_emptied():
+def test_tails_are_emptied_where_they_are():
     plan = plan_epoch(np.array([0] * 11 + [1] * 3), 8, 0, 0)
     whole = [plan.batch(number).tolist() for number in range(3)]
-    for multiple, least, sizes in ((1, 1, [3, 3, 8]), (2, 1, [2, 2, 8]), (4, 1, [0, 0, 8]), (2, 8, [0, 0, 8])):
-        cut = plan.without_tails(multiple, least)
-        assert sorted(cut.sizes_M.tolist()) == sizes
-        assert all(cut.batch(n).tolist() == whole[n][: cut.sizes_M[n]] for n in range(3))
+    assert sorted(map(len, whole)) == [3, 3, 8]
+    cut = plan.without_tails(8)
+    assert [cut.batch(number).tolist() for number in range(3)] == [one if len(one) == 8 else [] for one in whole]
 
 
 def test_ranks_share_a_batch_in_its_order():
     batch = np.array([5, 3, 9, 1, 0, 2])
     assert [rank_share(batch, rank, 3).tolist() for rank in range(3)] == [[5, 3], [9, 1], [0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("size", "parts"),
+    [(5, [[5, 3], [9, 1], [0, 5]]), (4, [[5, 3], [9, 1], [5, 3]]), (2, [[5], [3], [5]]), (1, [[5], [5], [5]])],
+)
+def test_ranks_get_as_much_of_a_tail(size, parts):
+    batch = np.array([5, 3, 9, 1, 0, 2])[:size]
+    assert [rank_share(batch, rank, 3).tolist() for rank in range(3)] == parts
 
 
 def test_windows_reach_every_place_and_stay_inside():

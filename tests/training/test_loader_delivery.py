@@ -17,7 +17,7 @@ import torch
 from storemaker import Picture, made_label, make_store, pictures
 
 from depthsieve.core.errors import LoaderError, UsageError
-from depthsieve.training import Augment, BatchLoader, PseudoLabelDataset, collate
+from depthsieve.training import Augment, BatchLoader, PseudoLabelDataset
 from depthsieve.training.expand import expand
 from depthsieve.training.reader import Reader
 
@@ -53,8 +53,11 @@ def test_threads_and_how_far_they_are_ahead_change_nothing(home: Path, scope: An
     alone = list(dataset.loader(8, threads=1, prefetch=1))
     for threads, prefetch in ((1, 4), (2, 1), (5, 3), (None, None)):
         same(alone, list(dataset.loader(8, threads=threads, prefetch=prefetch)))
-    sampled = collate([dataset[n] for n in range(8)]) if scope != "batch" else alone[0]
-    same(alone[:1], [sampled])
+    if scope != "batch":
+        items = {item["id"]: item for item in dataset}
+        for batch in alone:
+            rows = [{name: batch[name][place] for name in batch} for place in range(len(batch["id"]))]
+            same(rows, [items[image_id] for image_id in batch["id"]])
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine has cores: that is the test
@@ -196,18 +199,18 @@ def test_on_a_device_samples_are_the_same_and_less_is_shipped(
     assert plain.delivered_share == on_device.delivered_share > 0
     types = {name: value.dtype for name, value in shipped[0].items() if name != "id"}
     assert types == {
-        "image_BCHW": torch.uint8,
-        "depth_BHW": torch.float16,
-        "reliability_BHW": torch.uint8,
-        "threshold_B": torch.uint8,
+        "image": torch.uint8,
+        "depth": torch.float16,
+        "reliability": torch.uint8,
+        "threshold": torch.uint8,
     }
     assert len(shipped) == len(plain)
 
 
 def test_pixels_that_are_invalid_are_not_trained_on_where_nothing_is_masked(home: Path) -> None:
     for batch in PseudoLabelDataset(home / "labels", images=False, drop=0).loader(4, device="cpu"):
-        assert torch.equal(batch["mask_BHW"], batch["reliability_BHW"] > 0)
-        assert not batch["mask_BHW"].all()
+        assert torch.equal(batch["mask"], batch["reliability"] > 0)
+        assert not batch["mask"].all()
 
 
 # --- the share that is masked
@@ -222,8 +225,8 @@ def test_the_delivered_share_is_that_of_the_crops(home: Path, workers: int) -> N
     for _ in range(2):
         valid = masked = 0
         for batch in loader:
-            valid += int((batch["reliability_BHW"] > 0).sum())
-            masked += int(((batch["reliability_BHW"] > 0) & ~batch["mask_BHW"]).sum())
+            valid += int((batch["reliability"] > 0).sum())
+            masked += int(((batch["reliability"] > 0) & ~batch["mask"]).sum())
             assert loader.delivered_share == pytest.approx(masked / valid, abs=1e-12)
         shares.append(loader.delivered_share)  # of the epoch that is over
     assert shares[0] != shares[1]
@@ -249,7 +252,9 @@ def lockstep(loaders: list[BatchLoader], steps: int) -> Iterator[list[Batch]]:
 @pytest.fixture(scope="module")
 def datasets(home: Path) -> dict[str, PseudoLabelDataset]:
     kinds = {"whole": Augment(), "crops": VARIED}
-    return {kind: PseudoLabelDataset(home / "labels", False, scope="batch", augment=kinds[kind]) for kind in kinds}
+    return {
+        kind: PseudoLabelDataset(home / "labels", images=False, scope="batch", augment=kinds[kind]) for kind in kinds
+    }
 
 
 @pytest.fixture(scope="module")
@@ -274,25 +279,20 @@ def test_stopped_anywhere_it_goes_on_with_other_threads_and_ranks(
         for loader in loaders:
             if state is not None:
                 loader.load_state_dict(state)
-        left = [n for n, batch in enumerate(reference[kind][epoch]) if n >= at and len(batch["id"]) >= ranks]
-        if not left:  # but for tails that so many ranks do not get
-            assert (loaders[0].epoch, loaders[0].state_dict()["batch"]) == (epoch + 1, 0)
-            epoch, at = epoch + 1, 0
-            continue
-        wanted = [reference[kind][epoch][number] for number in left[:steps]]
+        wanted = reference[kind][epoch][at:][:steps]
         found = list(lockstep(loaders, steps))
         assert len(found) == len(wanted)
         for parts, whole in zip(found, wanted, strict=True):
-            count = len(whole["id"]) // ranks * ranks
-            assert list(itertools.chain(*(part["id"] for part in parts))) == whole["id"][:count]
-            # A tail that was cut to a multiple of the ranks is another global batch, with another threshold.
-            for name in ("depth_BHW", "mask_BHW") if count == len(whole["id"]) else ("depth_BHW",):
-                assert torch.equal(torch.cat([part[name] for part in parts]), whole[name][:count])
+            count = len(whole["id"])
+            assert list(itertools.chain(*(part["id"] for part in parts)))[:count] == whole["id"]
+            for name in ("depth", "mask"):
+                assert torch.equal(torch.cat([part[name] for part in parts])[:count], whole[name])
         states = [json.loads(json.dumps(loader.state_dict())) for loader in loaders]
         assert all(one == states[0] for one in states)
         state = states[0]
-        at = left[steps - 1] + 1 if 0 < steps < len(left) else at if steps == 0 else 0
-        epoch += steps >= len(left)
+        at += len(wanted)
+        if at == len(reference[kind][epoch]):
+            epoch, at = epoch + 1, 0
         assert (state["epoch"], state["batch"]) == (epoch, at)
 
 
@@ -323,9 +323,14 @@ def test_options_that_cannot_be_meant(home: Path) -> None:
         ({"prefetch": 1.5}, "prefetch must be a whole number of at least 1, not 1.5"),
         ({"num_workers": -1}, "num_workers must be a whole number of at least 0, not -1"),
         ({"threads": 2, "num_workers": 1}, "threads is for num_workers=0"),
-        ({"persistent_workers": True}, "persistent_workers is no option, or one for worker processes"),
+        ({"persistent_workers": True}, "persistent_workers is for worker processes; add num_workers=1 or more"),
+        ({"prefetch_factor": 2}, "prefetch_factor is for worker processes"),
+        ({"prefetch_factor": 0, "num_workers": 1}, "prefetch_factor must be a whole number of at least 1, not 0"),
+        ({"persistent_workers": "no"}, "persistent_workers must be True or False, not 'no'"),
+        ({"pin_memory": 1}, "pin_memory must be True or False, not 1"),
+        ({"timeout": -1, "num_workers": 1}, "timeout must be a number of seconds, 0 for none, not -1"),
+        ({"multiprocessing_context": "thread", "num_workers": 1}, "multiprocessing_context must be .*, not 'thread'"),
         ({"device": "abacus"}, "device must be one that torch can use here"),
-        ({"shuffle": True}, "shuffle is the loader's own"),
     ):
         with pytest.raises(UsageError, match=told):
             dataset.loader(4, **wrong)
@@ -361,14 +366,14 @@ def test_image_depth_reliability_and_mask_stay_together(tmp_path: Path, monkeypa
     flips, spans, t = set(), set(), int(np.quantile(codes_HW, 0.25))
     for _ in range(6):
         for batch in loader:
-            y_BHW, x_BHW = (part.round() for part in (batch["depth_BHW"] // 64, batch["depth_BHW"] % 64))
-            assert torch.equal(batch["reliability_BHW"].float(), 1 + (5 * x_BHW + 3 * y_BHW) % 255)
-            assert (batch["image_BCHW"][:, 0] * 255 / 6 - x_BHW).abs().max() <= 1.0
-            assert (batch["image_BCHW"][:, 1] * 255 / 9 - y_BHW).abs().max() <= 1.0
+            y_BHW, x_BHW = (part.round() for part in (batch["depth"] // 64, batch["depth"] % 64))
+            assert torch.equal(batch["reliability"].float(), 1 + (5 * x_BHW + 3 * y_BHW) % 255)
+            assert (batch["image"][:, 0] * 255 / 6 - x_BHW).abs().max() <= 1.0
+            assert (batch["image"][:, 1] * 255 / 9 - y_BHW).abs().max() <= 1.0
             # On average they agree much better: the nearest pixel lies half a pixel off at most, to either side.
-            assert (batch["image_BCHW"][:, 0] * 255 / 6 - x_BHW).mean().abs() < 0.15
-            kept_BHW = batch["mask_BHW"]
-            assert batch["reliability_BHW"][kept_BHW].min() > batch["reliability_BHW"][~kept_BHW].max() > t
+            assert (batch["image"][:, 0] * 255 / 6 - x_BHW).mean().abs() < 0.15
+            kept_BHW = batch["mask"]
+            assert batch["reliability"][kept_BHW].min() > batch["reliability"][~kept_BHW].max() > t
             across_B = x_BHW[:, 0, -1] - x_BHW[:, 0, 0]
             flips |= set((across_B < 0).tolist())
             spans |= set(across_B.abs().tolist())
@@ -379,6 +384,6 @@ def test_image_depth_reliability_and_mask_stay_together(tmp_path: Path, monkeypa
 def test_made_labels_are_as_this_file_takes_them(home: Path) -> None:
     """Depth comes as the float32 of the stored float16, whichever way it was converted."""
     for batch in PseudoLabelDataset(home / "labels", images=False).loader(4):
-        for image_id, depth_HW in zip(batch["id"], batch["depth_BHW"], strict=True):
+        for image_id, depth_HW in zip(batch["id"], batch["depth"], strict=True):
             number = int(image_id.removeprefix("default/").removesuffix(".png"))
             assert (depth_HW.numpy() == made_label(number, tuple(depth_HW.shape))[0]).all()

@@ -261,7 +261,7 @@ def _measured(
     rows = []
     for sample in PseudoLabelDataset(store, subset=[score.id for score in held_out], drop=0.0):
         _, reliability_HW, truth_HW = _against_truth(store, out, sample["id"])
-        prediction_HW = at_shape(predict(sample["image_CHW"]), (truth_HW.shape[0], truth_HW.shape[1]))
+        prediction_HW = at_shape(predict(sample["image"]), (truth_HW.shape[0], truth_HW.shape[1]))
         metrics = depth_metrics(prediction_HW, truth_HW, reliability_HW > 0, "disparity", DEPTH_RANGE)
         rows.append((metrics["abs_rel"], metrics["delta1"]))
     return _summary(rows)

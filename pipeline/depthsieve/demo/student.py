@@ -95,8 +95,8 @@ def train_student(
     Raises:
         UsageError: no step. LoaderError: see :class:`PseudoLabelDataset`.
     """
-    samples = chain.from_iterable(repeat(dataset.loader(batch)))
-    batches = (sample | {"depth_BHW": as_disparity(sample["depth_BHW"], dataset.quantity)} for sample in samples)
+    passes = chain.from_iterable(repeat(dataset.loader(batch)))
+    batches = ({**one, "depth": as_disparity(one["depth"], dataset.quantity)} for one in passes)
     return train_on(batches, steps, seed=dataset.seed, drop=drop, advance=advance)
 
 
@@ -108,7 +108,7 @@ def train_on(
     drop: float = 0.10,
     advance: Callable[[float], Any] | None = None,
 ) -> Training:
-    """:func:`train_student` on batches from anywhere: ``image_BCHW``, ``depth_BHW`` (disparity) and ``mask_BHW``.
+    """:func:`train_student` on batches from anywhere, with the keys ``image``, ``depth`` (disparity) and ``mask``.
 
     The loss is L1 to the normalised label plus gradient matching. ``ScaleShiftInvariantLoss``, which normalises the
     prediction too, is for a student that begins from pretrained weights: this one, whose first predictions are flat,
@@ -131,9 +131,9 @@ def train_on(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps + 1, pct_start=0.1)
     edge_loss, trim = GradientMatchingLoss(reduction="none"), TrimmedLoss(drop)
     losses: list[float] = []
-    for _, sample in zip(range(steps), batches, strict=False):
-        label_BHW, mask_BHW = sample["depth_BHW"], sample["mask_BHW"]
-        prediction_BHW = student(sample["image_BCHW"])
+    for _, one in zip(range(steps), batches, strict=False):
+        label_BHW, mask_BHW = one["depth"], one["mask"]
+        prediction_BHW = student(one["image"])
         loss_BHW = (prediction_BHW - normalised(label_BHW, mask_BHW)).abs()
         loss_BHW = loss_BHW + EDGE_WEIGHT * edge_loss(prediction_BHW, label_BHW, mask_BHW)
         loss = trim(loss_BHW, mask_BHW)

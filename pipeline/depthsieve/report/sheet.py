@@ -47,16 +47,15 @@ def label_panels(store: Store | str | Path, image_ids: Sequence[str], drop: floa
     """
     dataset = PseudoLabelDataset(store, subset=image_ids, drop=drop)
     places = {image_id: place for place, image_id in enumerate(dataset.ids)}
-    wanted = np.array([places[image_id] for image_id in image_ids])
-    for key in dataset._samples.keys(0, wanted, wanted):
-        sample = dataset[key]
-        rgb_HW3 = (sample["image_CHW"].permute(1, 2, 0) * 255).round().byte().numpy()
-        reliability_HW, mask_HW = sample["reliability_HW"].numpy(), sample["mask_HW"].numpy()
+    for image_id in image_ids:
+        sample = dataset[places[image_id]]
+        rgb_HW3 = (sample["image"].permute(1, 2, 0) * 255).round().byte().numpy()
+        reliability_HW, mask_HW = sample["reliability"].numpy(), sample["mask"].numpy()
         valid_HW = reliability_HW > 0
         yield Panels(
             sample["id"],
             rgb_HW3,
-            colours.depth_colours(sample["depth_HW"].numpy(), cast(Quantity, dataset.quantity), valid_HW),
+            colours.depth_colours(sample["depth"].numpy(), cast(Quantity, dataset.quantity), valid_HW),
             colours.reliability_colours(reliability_HW),
             colours.mask_colours(rgb_HW3, reliability_HW, mask_HW),
             1 - float(mask_HW.sum()) / max(int(valid_HW.sum()), 1),

@@ -22,7 +22,7 @@ MOST_BLUR = 50.0
 """Pixels. A wider blur takes seconds an image, and leaves nothing of it to see."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Augment:
     """What is varied from epoch to epoch. As it stands nothing is.
 
@@ -55,13 +55,33 @@ class Augment:
     blur_sigma: tuple[float, float] = (0.1, 2.0)
 
     @classmethod
-    def strong(cls, **changes: Any) -> "Augment":
+    def strong(
+        cls,
+        *,
+        crop: int | tuple[int, int] | None = None,
+        scale: tuple[float, float] = (1.0, 1.0),
+        flip: bool = True,
+        jitter: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.25),
+        jitter_share: float = 0.8,
+        grey_share: float = 0.2,
+        blur_share: float = 0.5,
+        blur_sigma: tuple[float, float] = (0.1, 2.0),
+    ) -> "Augment":
         """The strong perturbations that Depth Anything's students learn from, but for CutMix, which mixes samples.
 
         The paper (Yang et al., CVPR 2024, section 3.2) names colour jitter and Gaussian blur and gives no values; these
         are those of its authors' UniMatch (``dataset/semi.py``), which perturbs in the same way.
         """
-        return cls(**{"flip": True, "jitter": (0.5, 0.5, 0.5, 0.25), **_STRONG_SHARES, **changes})
+        return cls(
+            crop=crop,
+            scale=scale,
+            flip=flip,
+            jitter=jitter,
+            jitter_share=jitter_share,
+            grey_share=grey_share,
+            blur_share=blur_share,
+            blur_sigma=blur_sigma,
+        )
 
     def __post_init__(self) -> None:
         fixed: dict[str, Any] = {
@@ -114,7 +134,6 @@ class Augment:
 
 
 _SHARES = ("jitter_share", "grey_share", "blur_share")
-_STRONG_SHARES = {"jitter_share": 0.8, "grey_share": 0.2, "blur_share": 0.5}
 
 
 def check_crop(crop: Any) -> Shape | None:

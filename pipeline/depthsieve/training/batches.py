@@ -1,7 +1,10 @@
-"""Batches of a dataset, made by threads or worker processes, with a position that can be saved. Axes as there."""
+"""Batches for training, made by threads or worker processes, with a position that can be saved.
+
+Axes: N images, M batches of an epoch, B images of a batch.
+"""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,40 +16,29 @@ from depthsieve.training.arguments import check_flag, whole_number
 from depthsieve.training.delivery import Delivery, Ranks
 from depthsieve.training.engine import Job, ahead
 from depthsieve.training.epoch import EpochPlan, plan_epoch, rank_share
-from depthsieve.training.expand import THRESHOLD, expand
+from depthsieve.training.expand import expand
 from depthsieve.training.sample_set import SampleSet
-from depthsieve.training.samples import Pixels, Sample, SampleKey, with_axes
+from depthsieve.training.samples import THRESHOLD, Batch, Pixels, Sample, SampleKey
 
 _Made = tuple[dict[str, Any], list[Pixels] | None]
 """A batch, and what the pixels of its samples are, where that was counted."""
 
 
 class BatchLoader:
-    """One rank's batches, epoch after epoch. Make it with :meth:`PseudoLabelDataset.loader`.
+    """One rank's batches, epoch after epoch. Make it with :meth:`depthsieve.PseudoLabelDataset.loader`.
 
     Each pass over it is one epoch, in an order and with windows of its own; the next pass is the next epoch. A pass
-    that was left before its last batch is gone on with by the next one. A batch is a dict: ``image_BCHW``,
-    ``depth_BHW``, ``reliability_BHW``, ``mask_BHW`` (see :class:`PseudoLabelDataset`), and ``id``, a list.
+    that was left before its last batch is resumed by the next one. Each batch is a dict, see
+    :class:`~depthsieve.training.samples.Batch`.
 
-    ``global_batch`` is the number of images that all ranks take together in a step; each takes
-    ``global_batch / world_size``. The global batches, in their order, do not depend on ranks or workers. In an epoch
-    every image comes once, but for the tails: without crops each label shape has one smaller batch, somewhere in the
-    epoch; with crops the epoch ends in one. It is cut to a multiple of ``world_size``, or left out where ``drop_last``
-    says so; :attr:`left_out` counts those images. Every rank gets as many batches, and of the same sizes, as others.
+    The global batches and their order do not depend on ranks, threads or workers. In an epoch every image comes once.
+    Without a crop each label shape has one smaller batch, its tail, somewhere in the epoch; with a crop the epoch ends
+    in one. ``drop_last`` leaves tails out; :attr:`left_out` counts their images. Every rank gets as many batches as the
+    others, of the same sizes: where a tail is no multiple of the ranks, some of its images come to two of them, as with
+    torch's ``DistributedSampler``; :attr:`repeated` counts these.
 
-    Batches are made ahead by ``threads`` of this process (None: as many as it has cores), ``prefetch`` of them (2) at
-    most. With ``num_workers`` of 1 or more that many worker processes of a torch ``DataLoader`` make them, and its
-    other options (``multiprocessing_context``, ``persistent_workers``, ...) are taken too. Random numbers are not taken
-    from torch's or numpy's global state. An error comes in the place of the batch it belongs to; the next pass tries
-    that batch again.
-
-    With ``device`` batches come on that device: images are shipped there as uint8 and depth as float16, and are made
-    what they are, and masked, there. The values are the same. ``pin_memory`` (by default where the device is a GPU)
-    makes them in memory that a GPU can fetch from while the program goes on.
-
-    Raises:
-        UsageError: a global batch that the ranks cannot share, or an option that is the loader's own.
-        LoaderError: the tails are all there is.
+    An error comes in the place of the batch it belongs to; the next pass tries that batch again. Random numbers are not
+    taken from torch's or numpy's global state.
     """
 
     def __init__(
@@ -55,8 +47,8 @@ class BatchLoader:
         samples: SampleSet,
         global_batch: int,
         ranks: Ranks,
-        drop_last: bool = False,
-        delivery: Delivery | None = None,
+        drop_last: bool,
+        delivery: Delivery,
     ) -> None:
         count = whole_number(global_batch)
         if count is None or count < 1 or count % ranks.world_size:
@@ -65,44 +57,54 @@ class BatchLoader:
                 f"size {ranks.world_size}, not {global_batch!r}"
             )
         self.dataset = dataset
-        self._samples = samples
         self.global_batch = count
         self.ranks = ranks
         self.drop_last = check_flag("drop_last", drop_last)
         self.epoch = 0
-        self._delivery = delivery or Delivery()
+        self._samples = samples
+        self._delivery = delivery
         self._next_batch = 0
         self._pass = 0
-        self._under_way: Generator[_Made, None, None] | None = None
+        self._in_flight: Generator[_Made, None, None] | None = None
         self._pixels = Pixels()
         self._buckets_N = samples.buckets()
         self._planned: tuple[int, EpochPlan] | None = None
         sizes_M = self._plan(0).sizes_M
         self._length = int(np.count_nonzero(sizes_M))
         self.left_out = len(samples) - int(sizes_M.sum())
+        self.repeated = int((-sizes_M % ranks.world_size).sum())
         if not self._length:
             raise LoaderError(
                 f"no batch is left: {len(samples)} images in {int(self._buckets_N.max()) + 1} label shapes do not fill "
-                f"one for {ranks.world_size} ranks (drop_last={self.drop_last}); use a crop, so that shapes mix"
+                f"a batch of {count}, and drop_last=True leaves out smaller ones; use a crop, so that shapes mix, or "
+                "drop_last=False"
             )
         self._asked = _KeysOfPass(self._length)
-        self._workers = self._worker_processes() if self._delivery.num_workers else None
+        self._workers = self._worker_processes() if delivery.num_workers else None
+
+    def __repr__(self) -> str:
+        rank = f", rank {self.ranks.rank} of {self.ranks.world_size}" if self.ranks.world_size > 1 else ""
+        epoch, batch = self._position()
+        return (
+            f"BatchLoader({self._length} batches of {self.global_batch} an epoch{rank}, next: epoch {epoch}, "
+            f"batch {batch}, of {self.dataset!r})"
+        )
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same in each."""
         return self._length
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Batch]:
         self._pass += 1
         self.epoch, self._next_batch = self._position()  # one that was left after its last batch is over
         return self._rest(self._pass)
 
-    def _rest(self, this_pass: int) -> Iterator[dict[str, Any]]:
+    def _rest(self, this_pass: int) -> Iterator[Batch]:
         """The batches of the current epoch that were not delivered yet. A batch counts when it is handed out."""
         self._check_newest(this_pass)
-        if self._under_way is not None:
-            self._under_way.close()  # the threads of a pass that nobody goes on with
-        self._under_way = made = self._by_threads() if self._workers is None else self._by(self._workers)
+        if self._in_flight is not None:
+            self._in_flight.close()  # the threads of a pass that was left early
+        self._in_flight = made = self._by_threads() if self._workers is None else self._by(self._workers)
         if self._next_batch == 0:
             self._pixels = Pixels()
         try:
@@ -113,63 +115,59 @@ class BatchLoader:
             made.close()
         self.epoch, self._next_batch = self._position()
 
-    def _hand_out(self, number: int, made: _Made) -> dict[str, Any]:
+    def _hand_out(self, number: int, made: _Made) -> Batch:
         """A batch on its device, and counted."""
         batch, pixels_B = made
-        if self._delivery.device is not None:
-            batch = expand(batch, self._delivery.device)
+        if self._delivery.torch_device is not None:
+            batch = expand(batch, self._delivery.torch_device)
         self._next_batch = number + 1
-        self._pixels += pixels_of(batch) if pixels_B is None else sum(pixels_B, Pixels())
-        return batch
+        self._pixels += _pixels_of(batch) if pixels_B is None else sum(pixels_B, Pixels())
+        return cast(Batch, batch)
 
     def _by_threads(self) -> Generator[_Made, None, None]:
         self._samples.reader()  # once, and not in each thread at once
-        return ahead(map(self._job, self.keys_left()), self._delivery.threads, self._delivery.prefetch)
+        return ahead(map(self._job, self._keys_left()), self._delivery.thread_count, self._delivery.batches_ahead)
 
-    def _by(self, workers: "DataLoader[Sample]") -> Generator[_Made, None, None]:
-        self._asked.keys = self.keys_left()
+    def _by(self, workers: "DataLoader[dict[str, Any]]") -> Generator[_Made, None, None]:
+        self._asked.keys = self._keys_left()
         for batch in workers:
             yield batch, None
 
     def _job(self, keys: list[SampleKey]) -> Job[_Made]:
         """One batch to be made."""
-        maps = self._samples.empty_maps(keys[0], len(keys), self._delivery.pin_memory)
+        maps = self._samples.empty_maps(keys[0], len(keys), self._delivery.pins)
         arrays = {name: value.numpy() for name, value in maps.items()}
-        batch: dict[str, Any] = {"id": [""] * len(keys)} | with_axes(maps, "B")
         if keys[0].compact:
-            batch[f"{THRESHOLD}B"] = torch.tensor([key.code for key in keys], dtype=torch.uint8)
+            maps[THRESHOLD] = torch.tensor([key.code for key in keys], dtype=torch.uint8)
+        ids = [""] * len(keys)
         pixels_B = [Pixels()] * len(keys)
 
         def fill(place: int) -> None:
             out = {name: array[place] for name, array in arrays.items()}
             entry, pixels_B[place] = self._samples.fill(keys[place], out)
-            batch["id"][place] = entry.id
+            ids[place] = entry.id
 
-        return Job(len(keys), fill, (batch, pixels_B))
+        return Job(len(keys), fill, ({**maps, "id": ids}, pixels_B))
 
-    def _worker_processes(self) -> "DataLoader[Sample]":
-        options = dict(self._delivery.options)
-        if (
-            self._samples.is_remote
-        ):  # which a forked process could not read; a fork server has an environment of its own
-            options.setdefault("multiprocessing_context", "spawn")
+    def _worker_processes(self) -> "DataLoader[dict[str, Any]]":
+        options = self._delivery.worker_options()
+        if self._samples.is_remote:  # a forked process could not read it; a fork server has an environment of its own
+            options["multiprocessing_context"] = options["multiprocessing_context"] or "spawn"
         return DataLoader(
             self._samples,
             batch_sampler=self._asked,
-            collate_fn=collate,
             generator=torch.Generator(),
-            num_workers=self._delivery.num_workers,
-            pin_memory=self._delivery.pin_memory,
+            pin_memory=self._delivery.pins,
             **options,
         )
 
     def _check_newest(self, this_pass: int) -> None:
         if this_pass != self._pass:
-            raise LoaderError("a newer pass over this loader began, or a state was loaded; go on with the newest pass")
+            raise LoaderError("a newer pass over this loader began, or a state was loaded; continue with that pass")
 
     def masked_share(self) -> float:
-        """The fraction of valid pixels that is really masked, before crops, over the batches of all ranks in the
-        current epoch (at scopes ``image`` and ``dataset``: over all images of the dataset)."""
+        """The fraction of valid pixels that is really masked, before crops, over the global batches of the current
+        epoch (at scopes ``image`` and ``dataset``: over all images of the dataset)."""
         if self._samples.thresholds.scope != "batch":
             return self._samples.thresholds.masked_share()
         plan = self._plan(self.epoch)
@@ -180,17 +178,17 @@ class BatchLoader:
     @property
     def delivered_share(self) -> float:
         """The fraction of valid pixels that is masked in the batches that this rank was given in the current epoch (or
-        since a state was loaded), after crops. A new epoch counts anew when its first batch is asked for."""
+        since a state was loaded), after crops. It is reset when the first batch of a new epoch is asked for."""
         return self._pixels.masked_share
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training stands, as plain values: batches that were delivered count, prefetched ones do not. Neither
-        the rank nor the number of ranks and workers is in it."""
+        """The settings and the position, as plain values: batches that were delivered count, those made ahead do not.
+        Neither the rank nor the number of ranks, threads or workers is in it."""
         epoch, batch = self._position()
         return self._settings() | {"epoch": epoch, "batch": batch}
 
     def _position(self) -> tuple[int, int]:
-        """The epoch and the number of the next batch: the next epoch's first one after the last that these ranks get.
+        """The epoch and the number of the next batch; behind the last one, the next epoch's first.
 
         Training loops ask for as many batches as the loader's length says, and not for the end behind them.
         """
@@ -198,7 +196,7 @@ class BatchLoader:
         return (self.epoch, self._next_batch) if self._next_batch <= last else (self.epoch + 1, 0)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state`` was taken. Raises :class:`LoaderError` that names what differs, and changes nothing,
+        """Resume where ``state`` was taken. Raises :class:`LoaderError` that names what differs, and changes nothing,
         unless store, snapshot, subset and settings are the same."""
         expected = self.state_dict()
         if not isinstance(state, Mapping) or set(state) != set(expected):
@@ -217,40 +215,36 @@ class BatchLoader:
             )
         self._pass += 1
         self.epoch, self._next_batch, self._pixels = epoch, batch, Pixels()
-        self.epoch, self._next_batch = self._position()  # for fewer ranks a tail may be left, for more of them not
+        self.epoch, self._next_batch = self._position()
 
     def _settings(self) -> dict[str, Any]:
         return self._samples.identity() | {"global_batch": self.global_batch, "drop_last": self.drop_last}
 
     def _plan(self, epoch: int) -> EpochPlan:
-        """The global batches of an epoch, without what these ranks leave out: some may be empty.
-
-        Positions count these batches, empty ones too, so that they mean the same for any number of ranks.
-        """
+        """The global batches of an epoch. Positions count them all, also those that ``drop_last`` empties."""
         if self._planned is None or self._planned[0] != epoch:
             plan = plan_epoch(self._buckets_N, self.global_batch, self._samples.seed, epoch)
-            plan = plan.without_tails(self.ranks.world_size, self.global_batch if self.drop_last else 1)
-            self._planned = (epoch, plan)
+            self._planned = (epoch, plan.without_tails(self.global_batch) if self.drop_last else plan)
         return self._planned[1]
 
     def _numbers_left(self) -> list[int]:
-        """Which of the current epoch's batches are still to come."""
+        """The numbers of the current epoch's batches that are still to come."""
         numbers_M = np.flatnonzero(self._plan(self.epoch).sizes_M)
         return [int(number) for number in numbers_M[numbers_M >= self._next_batch]]
 
-    def keys_left(self) -> Iterator[list[SampleKey]]:
+    def _keys_left(self) -> Iterator[list[SampleKey]]:
         """The keys of each batch of this rank that the current epoch still has."""
         plan = self._plan(self.epoch)
         batches = [plan.batch(number) for number in self._numbers_left()]
         shares = [rank_share(batch, self.ranks.rank, self.ranks.world_size) for batch in batches]
-        return _keys(self._samples, self.epoch, batches, shares, self._delivery.device is not None)
+        return _keys(self._samples, self.epoch, batches, shares, self._delivery.torch_device is not None)
 
 
 class _KeysOfPass:
     """What the ``DataLoader`` asks for keys: those of the pass that begins.
 
-    Neither this nor the keys know the loader. In a circle of references, worker processes that live on would outlive it
-    until garbage is collected.
+    Neither this nor the keys know the loader. In a circle of references, persistent workers would outlive it until
+    garbage is collected.
     """
 
     def __init__(self, length: int) -> None:
@@ -281,16 +275,6 @@ def _keys(
             yield samples.keys(epoch, share, batch, compact=compact)
 
 
-def collate(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Samples of one shape as a batch: ``image_CHW`` stacks to ``image_BCHW``, the maps likewise, ``id`` to a list."""
-    batch: dict[str, Any] = {"id": [sample["id"] for sample in samples]}
-    for name in samples[0]:
-        if name != "id":
-            stem, _, axes = name.rpartition("_")
-            batch[f"{stem}_B{axes}"] = torch.stack([sample[name] for sample in samples])
-    return batch
-
-
-def pixels_of(batch: Mapping[str, Any]) -> Pixels:
+def _pixels_of(batch: Mapping[str, Any]) -> Pixels:
     """How many pixels of a batch are valid and kept."""
-    return Pixels(*(int(torch.count_nonzero(batch[name])) for name in ("reliability_BHW", "mask_BHW")))
+    return Pixels(*(int(torch.count_nonzero(batch[name])) for name in ("reliability", "mask")))

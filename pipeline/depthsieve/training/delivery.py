@@ -1,25 +1,28 @@
-"""How batches get to the one who trains: which rank's, made by threads or by worker processes, on which device."""
+"""How batches are delivered: to which rank, made by threads or by worker processes, on which device."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import multiprocessing
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from numbers import Real
 from typing import Any
 
 import torch
 
 from depthsieve.core.errors import UsageError
 from depthsieve.core.processes import cores
-from depthsieve.training.arguments import whole_number
+from depthsieve.training.arguments import check_flag, whole_number
 from depthsieve.training.expand import check_device
-
-_LOADERS_OWN = ("batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "collate_fn", "generator", "in_order")
 
 PREFETCH = 2
 """Batches that threads make ahead."""
 
+_FOR_WORKERS = ("persistent_workers", "prefetch_factor", "multiprocessing_context", "timeout", "worker_init_fn")
+
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Which of how many processes that train together this is."""
+    """Which one of how many processes that train together this is."""
 
     rank: int
     world_size: int
@@ -28,8 +31,8 @@ class Ranks:
     def find(cls, rank: int | None, world_size: int | None) -> "Ranks":
         """As given; else as ``torch.distributed`` has it, where it is initialised; else the only one.
 
-        Raises :class:`UsageError` for one without the other, what is no whole number, or a rank that is not below the
-        world size.
+        Raises :class:`UsageError` for one without the other, what is not a whole number, or a rank that is not below
+        the world size.
         """
         if (rank is None) != (world_size is None):
             raise UsageError("give rank and world_size together, or neither (then torch.distributed is asked)")
@@ -44,40 +47,87 @@ class Ranks:
         return cls(number, count)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """By threads of this process (``num_workers`` 0), or by worker processes of a torch ``DataLoader``, which takes
-    ``options``. None of it changes a sample. ``device``: see :class:`BatchLoader`."""
+    """How a loader makes its batches; see :meth:`depthsieve.PseudoLabelDataset.loader`. None of it changes a sample.
+
+    Raises :class:`UsageError` for a value out of range, or an option that does not go with ``num_workers``.
+    """
 
     num_workers: int = 0
-    threads: int = field(default_factory=cores)
-    prefetch: int = PREFETCH
-    device: torch.device | None = None
-    pin_memory: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
+    threads: int | None = None
+    prefetch: int | None = None
+    device: torch.device | str | int | None = None
+    pin_memory: bool | None = None
+    persistent_workers: bool = False
+    prefetch_factor: int | None = None
+    multiprocessing_context: str | BaseContext | None = None
+    timeout: float = 0
+    worker_init_fn: Callable[[int], None] | None = None
 
-    @classmethod
-    def of(cls, num_workers: int, device: Any, options: Mapping[str, Any]) -> "Delivery":
-        """Raises :class:`UsageError` for an option that is the loader's own, or does not go with the others."""
-        options = {name: value for name, value in options.items() if value is not None}
-        for name in _LOADERS_OWN:
-            if name in options:
-                raise UsageError(f"{name} is the loader's own; say global_batch, drop_last, rank, world_size, seed")
-        workers = whole_number(num_workers)
+    def __post_init__(self) -> None:
+        workers = whole_number(self.num_workers)
         if workers is None or workers < 0:
-            raise UsageError(f"num_workers must be a whole number of at least 0, not {num_workers!r}")
-        found = None if device is None else check_device(device)
-        pin = bool(options.pop("pin_memory", found is not None and found.type == "cuda"))
-        pin = pin and torch.cuda.is_available()  # memory is pinned for a GPU, and by its driver
-        ours = {name: options.pop(name) for name in ("threads", "prefetch") if name in options}
-        for name, value in ours.items():
-            if workers:
-                raise UsageError(f"{name} is for num_workers=0; worker processes have one thread, and prefetch_factor")
-            ours[name] = whole_number(value)
-            if ours[name] is None or ours[name] < 1:
-                raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
-        if options and not workers:
+            raise UsageError(f"num_workers must be a whole number of at least 0, not {self.num_workers!r}")
+        self._set("num_workers", workers)
+        for name in ("threads", "prefetch", "prefetch_factor"):
+            self._set(name, _count(name, getattr(self, name)))
+        check_flag("persistent_workers", self.persistent_workers)
+        method, methods = self.multiprocessing_context, multiprocessing.get_all_start_methods()
+        if not isinstance(method, BaseContext | None) and method not in methods:
             raise UsageError(
-                f"{next(iter(options))} is no option, or one for worker processes: then give num_workers=1 or more"
+                f"multiprocessing_context must be one of {', '.join(methods)}, or such a context, not {method!r}"
             )
-        return cls(workers, device=found, pin_memory=pin, options=options, **ours)
+        if isinstance(self.timeout, bool) or not isinstance(self.timeout, Real) or not self.timeout >= 0:
+            raise UsageError(f"timeout must be a number of seconds, 0 for none, not {self.timeout!r}")
+        if workers:
+            for name in ("threads", "prefetch"):
+                if getattr(self, name) is not None:
+                    raise UsageError(
+                        f"{name} is for num_workers=0; worker processes have one thread, and prefetch_factor"
+                    )
+        else:
+            for name in _FOR_WORKERS:
+                if getattr(self, name):
+                    raise UsageError(f"{name} is for worker processes; add num_workers=1 or more")
+        if self.device is not None:
+            self._set("device", check_device(self.device))
+        if self.pin_memory is not None:
+            check_flag("pin_memory", self.pin_memory)
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    @property
+    def torch_device(self) -> torch.device | None:
+        """The device that batches are brought to; None: they stay where they are made."""
+        return self.device  # type: ignore[return-value]  # __post_init__ made one of it
+
+    @property
+    def pins(self) -> bool:
+        """Whether batches are made in pinned memory: only where there is a GPU, whose driver pins it."""
+        wanted = self.pin_memory
+        if wanted is None:
+            wanted = self.torch_device is not None and self.torch_device.type == "cuda"
+        return bool(wanted) and torch.cuda.is_available()
+
+    @property
+    def thread_count(self) -> int:
+        """Threads that make batches where no worker processes do."""
+        return self.threads or cores()
+
+    @property
+    def batches_ahead(self) -> int:
+        """Batches that those threads make ahead."""
+        return self.prefetch or PREFETCH
+
+    def worker_options(self) -> dict[str, Any]:
+        """What torch's ``DataLoader`` takes for its worker processes."""
+        return {"num_workers": self.num_workers, **{name: getattr(self, name) for name in _FOR_WORKERS}}
+
+
+def _count(name: str, value: int | None) -> int | None:
+    number = whole_number(value)
+    if value is not None and (number is None or number < 1):
+        raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
+    return number

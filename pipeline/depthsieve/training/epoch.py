@@ -88,9 +88,9 @@ class EpochPlan:
         """[M] images in each batch."""
         return self.ends_M - self.starts_M
 
-    def without_tails(self, multiple: int, least: int) -> "EpochPlan":
-        """The same batches, each cut to a multiple of ``multiple``, and those smaller than ``least`` emptied."""
-        sizes_M = np.where(self.sizes_M < least, 0, self.sizes_M - self.sizes_M % multiple)
+    def without_tails(self, global_batch: int) -> "EpochPlan":
+        """The same batches at the same places, those of fewer images than ``global_batch`` emptied."""
+        sizes_M = np.where(self.sizes_M < global_batch, 0, self.sizes_M)
         return EpochPlan(self.grouped_N, self.starts_M, self.starts_M + sizes_M)
 
 
@@ -122,6 +122,7 @@ def smallest_type(bucket_N: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def rank_share(batch: NDArray[Any], rank: int, world_size: int) -> NDArray[Any]:
-    """The part of one rank: equal for all, in the batch's order; the ranks' parts in a row are the batch."""
-    each = len(batch) // world_size
-    return batch[rank * each : (rank + 1) * each]
+    """One rank's part of a global batch: as many images for each rank, the ranks' parts in a row are the batch. A batch
+    that is no multiple of the ranks is filled up with its own images, from its first one on."""
+    each = -(-len(batch) // world_size)
+    return np.resize(batch, each * world_size)[rank * each : (rank + 1) * each]

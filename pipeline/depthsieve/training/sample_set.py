@@ -17,17 +17,16 @@ from depthsieve.sources import is_remote
 from depthsieve.store import Store
 from depthsieve.training.augment import Augment
 from depthsieve.training.epoch import smallest_type
-from depthsieve.training.expand import THRESHOLD
 from depthsieve.training.images import ImagePlaces
 from depthsieve.training.prefetch import Prefetch, prefetching
 from depthsieve.training.reader import Reader
-from depthsieve.training.samples import Pixels, Sample, SampleKey, empty_maps, with_axes
+from depthsieve.training.samples import THRESHOLD, Pixels, SampleKey, empty_maps
 from depthsieve.training.selection import Entry, Selection
 from depthsieve.training.thresholds import Thresholds
 
 
-class SampleSet(Dataset[Sample]):
-    """Makes the sample of any :class:`SampleKey`. Threads may share it; worker processes get it pickled or by fork."""
+class SampleSet(Dataset[dict[str, Any]]):
+    """Makes the sample of any :class:`SampleKey`. Threads may share it; it can be pickled, and used after a fork."""
 
     def __init__(
         self,
@@ -49,13 +48,13 @@ class SampleSet(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.selection)
 
-    def __getitem__(self, key: SampleKey) -> Sample:
+    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
+        """A :class:`Sample`, or a compact one, as the key says."""
         maps = self.empty_maps(key)
         entry = self.fill(key, {name: value.numpy() for name, value in maps.items()})[0]
-        sample: Sample = with_axes(maps)
         if key.compact:
-            sample[THRESHOLD] = torch.tensor(key.code, dtype=torch.uint8)
-        return sample | {"id": entry.id}
+            maps[THRESHOLD] = torch.tensor(key.code, dtype=torch.uint8)
+        return {**maps, "id": entry.id}
 
     @property
     def has_images(self) -> bool:
@@ -100,7 +99,7 @@ class SampleSet(Dataset[Sample]):
         return [SampleKey(index, epoch, code, compact) for index, code in zip(indices.tolist(), codes, strict=True)]
 
     def empty_maps(self, key: SampleKey, count: int | None = None, pinned: bool = False) -> dict[str, torch.Tensor]:
-        """Tensors for the sample of a key to be filled in, or for ``count`` samples of its shape."""
+        """Uninitialised tensors for the sample of a key, or for a batch of ``count`` samples of its shape."""
         shape = self.augment.shape or self.selection[key.index].label_shape
         return empty_maps(shape, self.has_images, key.compact, count, pinned)
 

@@ -1,21 +1,52 @@
-"""A sample: its key, and the tensors that it is read into. Axes: H row, W column, C channel."""
+"""Samples and batches: what they hold, the key of a sample, and the tensors that it is read into.
 
-from collections.abc import Mapping
+Axes: B image of a batch, C channel (red, green, blue), H row, W column.
+"""
+
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
 
 from depthsieve.core.records import Shape
 
-Sample = dict[str, Any]
+
+class Sample(TypedDict):
+    """One image with its label, as a dict. All maps are upright, at label shape, and cut by the same window.
+
+    ``image``: float32 [3,H,W], RGB, 0..1; not there where the dataset has no images. ``depth``: float32 [H,W] in the
+    dataset's ``quantity``: disparity up to scale and shift (larger is nearer), or metres. ``reliability``: uint8 [H,W];
+    0 = invalid, never train on it; 1..255 = larger is better. ``mask``: bool [H,W], True = train. ``id``: text.
+    """
+
+    image: NotRequired[torch.Tensor]
+    depth: torch.Tensor
+    reliability: torch.Tensor
+    mask: torch.Tensor
+    id: str
+
+
+class Batch(TypedDict):
+    """Samples of one shape, as a dict: the keys of :class:`Sample`, its tensors with a leading axis B. ``image`` is
+    [B,3,H,W], the maps are [B,H,W], and ``id`` is a list of B texts."""
+
+    image: NotRequired[torch.Tensor]
+    depth: torch.Tensor
+    reliability: torch.Tensor
+    mask: torch.Tensor
+    id: list[str]
+
+
+THRESHOLD = "threshold"
+"""What a compact sample has in place of ``mask``: the code that reliability must reach, as uint8."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
-    """One sample of one epoch: the image's number in id order, and the mask's threshold code (train where reliability
-    is at least that). ``compact``: wanted as it is stored, without the mask (see :mod:`depthsieve.training.expand`)."""
+    """One sample of one epoch: the image's number in the order of ids, and the mask's threshold code (train where
+    reliability is at least that). ``compact``: as it is stored, image uint8, depth float16, and no mask but its
+    threshold, for :func:`~depthsieve.training.expand.expand`."""
 
     index: int
     epoch: int
@@ -30,7 +61,7 @@ class SampleKey:
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """Pixels of a sample, or of several: those that are not invalid, and those of them that are trained on."""
+    """Pixel counts of one or several samples: those that are not invalid, and those of them that are trained on."""
 
     valid: int = 0
     kept: int = 0
@@ -44,7 +75,6 @@ class Pixels:
         return (self.valid - self.kept) / self.valid if self.valid else 0.0
 
 
-_AXES = {"image": "CHW", "depth": "HW", "reliability": "HW", "mask": "HW"}
 _READY = {"image": torch.float32, "depth": torch.float32, "reliability": torch.uint8, "mask": torch.bool}
 _COMPACT = {"image": torch.uint8, "depth": torch.float16, "reliability": torch.uint8}
 _NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.uint8: np.uint8, torch.bool: np.bool_}
@@ -53,7 +83,7 @@ _NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.uint8: np.
 def empty_maps(
     shape: Shape, with_image: bool, compact: bool, count: int | None = None, pinned: bool = False
 ) -> dict[str, torch.Tensor]:
-    """Tensors for the maps of one sample, or of ``count``, whose values are yet to be filled in; by their stems."""
+    """Uninitialised tensors for the maps of one sample, or of a batch of ``count``, by their keys."""
     lead = () if count is None else (count,)
     types = _COMPACT if compact else _READY
     shapes = {name: (*lead, 3, *shape) if name == "image" else (*lead, *shape) for name in types}
@@ -61,13 +91,8 @@ def empty_maps(
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, pinned: bool) -> torch.Tensor:
-    """Numpy's memory where it need not be pinned: numpy asks for huge pages and torch does not, and half of the time
-    that a large batch takes to fill would go into faults of small ones."""
+    """numpy's memory where it need not be pinned: numpy asks for huge pages and torch does not, and page faults would
+    take half of the time in which a large batch is filled."""
     if pinned:
         return torch.empty(shape, dtype=dtype, pin_memory=True)
     return torch.from_numpy(np.empty(shape, _NUMPY[dtype]))
-
-
-def with_axes(maps: Mapping[str, torch.Tensor], lead: str = "") -> dict[str, torch.Tensor]:
-    """Maps by their stems and axes: ``depth`` becomes ``depth_HW``, or ``depth_BHW`` where ``lead`` is B."""
-    return {f"{name}_{lead}{_AXES[name]}": value for name, value in maps.items()}

@@ -222,8 +222,8 @@ def test_a_fused_store_is_sound_and_trains(made: Path) -> None:
     assert (report.findings, report.images) == ((), 6)
     dataset = PseudoLabelDataset(made / "fused", drop=0.1)
     sample = dataset[0]
-    assert sample["image_CHW"].shape[1:] == sample["depth_HW"].shape
-    assert 0.85 < float(sample["mask_HW"].float().mean()) < 0.95
+    assert sample["image"].shape[1:] == sample["depth"].shape
+    assert 0.85 < float(sample["mask"].float().mean()) < 0.95
     assert depthsieve.status(made / "fused").labelled == 6
 
 

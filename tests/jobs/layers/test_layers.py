@@ -549,7 +549,10 @@ def test_a_store_opened_with_a_layer_serves_its_reliability_and_nothing_else_cha
 
 @pytest.mark.parametrize("name", ["nothing", SIGNALS, "../layers/" + NAME, ""])
 def test_an_unknown_layer_is_named_with_those_there_are(made: Path, name: str) -> None:
-    for attempt in (open_store, lambda path, reliability: PseudoLabelDataset(path, False, reliability=reliability)):
+    for attempt in (
+        open_store,
+        lambda path, reliability: PseudoLabelDataset(path, images=False, reliability=reliability),
+    ):
         with pytest.raises(StoreError, match=r"no layer of reliability called '.*'; there are: edges\+flip\+lowres-9"):
             attempt(made / "store", reliability=name)
 
@@ -564,8 +567,8 @@ def test_the_loader_masks_by_the_layer(made: Path, workers: int) -> None:
         for place, image in enumerate(batch["id"]):
             code_HW = served.label(image).reliability_HW
             t = threshold_code(np.bincount(code_HW.ravel(), minlength=256), 0.3)
-            assert (batch["reliability_BHW"][place].numpy() == code_HW).all()
-            assert (batch["mask_BHW"][place].numpy() == (code_HW >= t)).all()
+            assert (batch["reliability"][place].numpy() == code_HW).all()
+            assert (batch["mask"][place].numpy() == (code_HW >= t)).all()
             seen.append(image)
     assert sorted(seen) == dataset.ids == served.images
 

@@ -388,8 +388,8 @@ def test_training_reads_the_stored_image_to_the_pixel_of_its_label(made: Path, c
     source = PseudoLabelDataset(made / "stored", images="source", drop=0, crop=56, flip=True)
     assert source.identity()["images"] == "source"
     for stored, read in zip(dataset, source, strict=True):
-        assert stored["id"] == read["id"] and (stored["depth_HW"] == read["depth_HW"]).all()
-        first, second = (255 * one["image_CHW"].numpy() for one in (stored, read))
+        assert stored["id"] == read["id"] and (stored["depth"] == read["depth"]).all()
+        first, second = (255 * one["image"].numpy() for one in (stored, read))
         assert psnr(first, second) > 32
         assert psnr(np.roll(first, 1, axis=2), second) < psnr(first, second) - 1  # by a pixel, and it would show
     batches = list(dataset.loader(global_batch=2, num_workers=1))
@@ -424,4 +424,4 @@ def test_from_an_object_store_each_shard_comes_once(
     far = list(PseudoLabelDataset(url, drop=0)) + list(PseudoLabelDataset(url, drop=0))
     assert sum("layers/images" in str(call) and "/data/c/0" in str(call) for call in s3.calls) == 3
     near = {sample["id"]: sample for sample in PseudoLabelDataset(made / "stored", drop=0)}
-    assert len(far) == 8 and all((one["image_CHW"] == near[one["id"]]["image_CHW"]).all() for one in far)
+    assert len(far) == 8 and all((one["image"] == near[one["id"]]["image"]).all() for one in far)
