@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from depthsieve.evaluation.ground_truth.settings import GroundTruthQuantity
 from depthsieve.evaluation.settings import ALIGNMENTS, EvaluateSettings
 from depthsieve_cli.output import count, print_datasets, print_json, print_table
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from depthsieve.evaluation.result import Evaluation
 
 DEFAULTS = EvaluateSettings()
+QUANTITIES = get_args(GroundTruthQuantity)
 SHOWN = 5
 NAMES = {
     "abs_rel": "AbsRel",
@@ -24,6 +26,7 @@ NAMES = {
     "delta3": "delta3",
 }
 AREAS = {"abs_rel": "AbsRel", "rmse": "RMSE", "delta1": "1 - delta1"}
+TRUTH_NAMES = {"inverse": "inverse depth", "disparity": "disparity in pixels"}
 ALIGNED = {
     "none": "not aligned",
     "scale": "aligned by scale, image by image",
@@ -37,10 +40,10 @@ ALIGNED = {
     "--ground-truth",
     required=True,
     metavar="DIR",
-    help="Folder with a .npy, 16-bit .png, .pfm, .h5 or .hdf5 file for each image, or one HDF5 file (NYU's .mat) with "
-    "all maps.",
+    help="Folder with a .npy, 16-bit .png, .pfm, .h5 or .hdf5 file per image, or one HDF5 file (NYU's .mat) with all "
+    "maps.",
 )
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write JSON, a CSV of images and pictures.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write JSON, a CSV of images and plots.")
 @click.option(
     "--scale",
     type=float,
@@ -70,17 +73,68 @@ ALIGNED = {
     help="What is fitted to the ground truth. auto: scale and shift for disparity, nothing for metres.",
 )
 @click.option(
+    "--min-pixels",
+    default=DEFAULTS.min_pixels,
+    show_default=True,
+    metavar="N",
+    help="Do not compare images with fewer pixels of ground truth.",
+)
+@click.option(
+    "--ground-truth-quantity",
+    type=click.Choice(QUANTITIES),
+    default=DEFAULTS.ground_truth_quantity,
+    show_default=True,
+    help="Values of the files: metres, one over metres, or disparity in pixels.",
+)
+@click.option(
+    "--baseline-focal",
+    type=float,
+    metavar="B*F",
+    help="For disparity: baseline in metres times focal length in pixels.",
+)
+@click.option(
+    "--calib-pattern",
+    metavar="PATTERN",
+    help="For disparity: where in DIR an image's calib.txt is (Middlebury, ETH3D), such as '{dir}/calib.txt'.",
+)
+@click.option(
+    "--missing",
+    type=float,
+    multiple=True,
+    metavar="VALUE",
+    help="A value of the files that marks missing ground truth, besides 0, less, NaN, infinity and the largest of a "
+    "whole-number type; may be repeated.",
+)
+@click.option(
+    "--mask-pattern",
+    metavar="PATTERN",
+    help="Where in DIR an image's mask is, 0 where ground truth does not count, such as '{dir}/{stem}_depth_mask.npy'.",
+)
+@click.option(
     "--pattern",
     metavar="PATTERN",
-    help="Where in DIR an image's ground truth is, such as '{dir}/{stem}_depth.png'; also {name}, {source}.  "
-    "[default: {dir}/{stem} with any of the suffixes]",
+    help="Where in DIR an image's ground truth is, such as '{dir}/{stem}_depth.png'; also {name}, {source}, and * for "
+    "any folder.  [default: {dir}/{stem} with any of the suffixes]",
 )
 @click.option(
     "--replace",
     nargs=2,
     multiple=True,
     metavar="OLD NEW",
-    help="OLD in an image's path is NEW in that of its ground truth; may be repeated.",
+    help="Replace OLD in an image's path by NEW to find its ground truth; may be repeated.",
+)
+@click.option(
+    "--strip",
+    default=DEFAULTS.strip,
+    show_default=True,
+    metavar="N",
+    help="Leave out N folders at the start of an image's path to find its ground truth.",
+)
+@click.option(
+    "--associate",
+    type=float,
+    metavar="SECONDS",
+    help="Match names that are timestamps, at most so far apart, the closest pairs first (TUM: 0.02).",
 )
 @click.option("--dataset", metavar="NAME", help="Which dataset of HDF5 files.  [default: the only one; .mat: depths]")
 @click.option(
@@ -89,28 +143,26 @@ ALIGNED = {
     default=DEFAULTS.count_from,
     show_default=True,
     metavar="0|1",
-    help="Number of the first image, where one file holds all maps and images are named by numbers.",
+    help="Number of the first image, where one file holds all maps and images are named by number.",
 )
 @click.option(
     "--distance-to-depth",
     type=float,
     metavar="FOCAL",
-    help="The files hold distance to the camera's centre: make it depth, for this focal length in pixels (Hypersim: "
-    "886.81).",
+    help="The files hold distance to the camera's centre; convert it to depth for this focal length in pixels "
+    "(Hypersim: 886.81).",
 )
-@click.option(
-    "--reliability", metavar="NAME", help="Judge a layer that recalibrate made, not the labels' own reliability."
-)
+@click.option("--reliability", metavar="NAME", help="Evaluate a layer of recalibrate, not the labels' own reliability.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON; no progress bar.")
 def evaluate(
     store: str, ground_truth: str, out: Path | None, reliability: str | None, as_json: bool, **options: Any
 ) -> int:
     """Compare the labels of STORE with ground truth: accuracy, whether reliability finds errors, which drop to use.
 
-    Labels come to the resolution of the ground truth. Images are matched by name; a part of them is enough.
+    Labels are brought to the resolution of the ground truth. Images are matched by name; a part of them is enough.
 
-    Exit codes: 0 done; 1 nothing could be compared; 3 done, but some images that have ground truth could not be
-    compared (they are named).
+    Exit codes: 0 done; 1 nothing could be compared; 2 wrong options; 3 done, but some images that have ground truth
+    could not be compared (they are named).
     """
     from depthsieve.evaluation.comparing import evaluate_labels  # torch takes seconds
 
@@ -133,8 +185,11 @@ def _print(result: "Evaluation") -> None:
         f"{count(len(result.images), 'image')}, {count(result.pixels, 'pixel')} from {low:g} to {high:g} m; labels are "
         f"{'disparity' if result.quantity == 'disparity' else 'metres'}, {ALIGNED[result.align]}."
     )
+    if result.settings.ground_truth_quantity != "depth":
+        click.echo(f"Ground truth is read as {TRUTH_NAMES[result.settings.ground_truth_quantity]}.")
     for note in result.notes:
-        click.echo(f"Note: {note}.")
+        click.echo(f"Note: {note.text}{'' if note.text.endswith('?') else '.'}")
+        _print_images(note.images)
     click.echo("")
     rows = [[name, _number(result.mean[key]), _number(result.median[key])] for key, name in NAMES.items()]
     print_table(["over images", "mean", "median"], rows)
@@ -152,6 +207,17 @@ def _print(result: "Evaluation") -> None:
     click.echo(_knee(result))
     _print_unmatched(result)
     print_datasets(result.datasets)
+
+
+def _print_images(images: Sequence[str]) -> None:
+    """The first images that a note is about."""
+    if images:
+        click.echo(f"  {_first_of(images)}")
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = f", ... ({len(names) - 2:,} more; --json names all of them)" if len(names) > 2 else ""
+    return ", ".join(names[:2]) + more
 
 
 def _number(value: float) -> str:
@@ -190,5 +256,4 @@ def _print_unmatched(result: "Evaluation") -> None:
 
 def _print_names(names: Sequence[str], noun: str, what: str) -> None:
     if names:
-        more = f", ... ({len(names) - 2:,} more; --json names all of them)" if len(names) > 2 else ""
-        click.echo(f"{count(len(names), noun)} {what}: {', '.join(names[:2])}{more}.")
+        click.echo(f"{count(len(names), noun)} {what}: {_first_of(names)}.")

@@ -1,5 +1,6 @@
 """`depthsieve evaluate` as a user meets it."""
 
+import inspect
 import json
 import re
 import shlex
@@ -9,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commandline import command
+from PIL import Image
 from storemaker import Picture, learn, make_store
 from truths import LABEL, SOURCE, truth_of
 
+from depthsieve.evaluation import comparing, notes
 from depthsieve.evaluation.writing import FILES
 from depthsieve.sources.recipes import load_recipe
 from depthsieve.store import open_store
@@ -31,6 +34,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(COUNT - 1):
         np.save(folder / "depth" / f"{number}.npy", truth_of(number))
     np.save(folder / "depth" / "other.npy", truth_of(0))
+    (folder / "pictures").mkdir()
+    Image.fromarray(np.zeros((*SOURCE, 3), np.uint8)).save(folder / "pictures" / "0.png")
     return folder
 
 
@@ -52,8 +57,9 @@ def test_the_report_says_all_that_was_measured(
         "image by image."
     )
     rows = {line.split("  ")[0]: line.split() for line in lines}
+    start = next(number for number, line in enumerate(lines) if line.startswith("over images"))
     for name, key in (("AbsRel", "abs_rel"), ("RMSE", "rmse"), ("log10", "log10"), ("delta3", "delta3")):
-        (row,) = (line.split() for line in lines[3:10] if line.startswith(f"{name} "))
+        (row,) = (line.split() for line in lines[start : start + 7] if line.startswith(f"{name} "))
         assert row[1:] == [f"{mean[key]:.4f}", f"{body['median'][key]:.4f}"]
     assert rows["1 - delta1"][3:] == [f"{mean['ause_delta1']:.4f}", f"{mean['aurg_delta1']:.4f}"]
     kept = {row["dropped"]: row for row in body["kept"]}
@@ -117,20 +123,78 @@ def test_options_reach_the_evaluation(
 ) -> None:
     options = ["--scale", 2, "--min-depth", 0.5, "--max-depth", 3, "--align", "scale", "--count-from", 0]
     options += ["--dataset", "d", "--distance-to-depth", 60, "--replace", "a", "b", "--replace", "b", "a", "--json"]
+    options += ["--strip", 1, "--min-pixels", 50, "--missing", 7, "--missing", 0.5]
     evaluate(monkeypatch, made / "labels", "--ground-truth", made / "depth", *options)
     body = json.loads(capsys.readouterr().out)
     assert body["settings"] == {
         "min_depth": 0.5,
         "max_depth": 3.0,
         "align": "scale",
+        "min_pixels": 50,
         "pattern": None,
         "replace": [["a", "b"], ["b", "a"]],
+        "strip": 1,
+        "associate": None,
+        "mask_pattern": None,
         "scale": 2.0,
+        "ground_truth_quantity": "depth",
+        "baseline_focal": None,
+        "calib_pattern": None,
+        "missing": [7.0, 0.5],
         "dataset": "d",
         "count_from": 0,
         "distance_to_depth": 60.0,
     }
     assert body["align"] == "scale"
+
+
+def test_notes_stand_in_the_report_and_in_json_and_change_no_exit_code(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "depth").mkdir()
+    for number in (0, 1, 3):
+        values = np.round(truth_of(number) * 1000).astype(np.uint16)
+        values[values == 0] = 65535
+        Image.fromarray(values).save(tmp_path / "depth" / f"{number}.png")
+    arguments = [made / "labels", "--ground-truth", tmp_path / "depth", "--scale", 1000]
+    assert evaluate(monkeypatch, *arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("Note: "))
+    assert lines[place].endswith(
+        "pixels with the largest value of their file's type (65,535 in 16 bits) were taken for missing ground truth, "
+        "in 3 images."
+    )
+    assert lines[place + 1] == "  default/0.png, default/1.png, ... (1 more; --json names all of them)"
+    assert evaluate(monkeypatch, *arguments, "--json") == 0
+    note = json.loads(capsys.readouterr().out)["notes"][0]
+    assert note["kind"] == "largest-value"
+    assert note["images"] == ["default/0.png", "default/1.png", "default/3.png"]
+    assert f"Note: {note['text']}." == lines[place]
+
+
+def test_the_report_says_how_ground_truth_was_read(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--ground-truth-quantity", "disparity", "--baseline-focal", 12]
+    assert evaluate(monkeypatch, made / "labels", "--ground-truth", made / "depth", *options) == 3
+    assert "Ground truth is read as disparity in pixels." in capsys.readouterr().out.splitlines()
+
+
+def rows_of_the_page(head: str) -> set[str]:
+    """What stands as code in the first column of the table of the page that begins so."""
+    table = PAGE.partition(f"| {head} |")[2].partition("\n\n")[0]
+    return set(re.findall(r"`([^`]+)`", " ".join(line.split("|")[1] for line in table.splitlines()[2:])))
+
+
+def test_the_page_documents_every_field_of_the_json_and_every_note(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(monkeypatch, made / "labels", "--ground-truth", made / "depth", "--json")
+    body = json.loads(capsys.readouterr().out)
+    assert rows_of_the_page("field") == set(body)
+    assert rows_of_the_page("field of an image") == set(body["images"][0])
+    source = "".join(inspect.getsource(module) for module in (comparing, notes))
+    assert rows_of_the_page("note") == set(re.findall(r'Note\(\s*"([a-z-]+)"', source))
 
 
 @pytest.mark.parametrize(
@@ -139,11 +203,21 @@ def test_options_reach_the_evaluation(
         (["{made}/labels", "--ground-truth", "{made}/nowhere"], 1, "nowhere: no such folder or file of ground truth"),
         (["{made}/nowhere", "--ground-truth", "{made}/depth"], 1, "nowhere is not a label store"),
         (["{made}/labels", "--ground-truth", "{made}/labels/plan"], 1, "holds no ground truth"),
-        (["{made}/labels", "--ground-truth", "{made}/images"], 2, "PNG needs --scale"),
+        (["{made}/labels", "--ground-truth", "{made}/pictures"], 2, "PNG needs --scale"),
+        (
+            ["{made}/labels", "--ground-truth", "{made}/pictures", "--scale", "1"],
+            1,
+            "default/0.png: 0.png: a PNG in colour",
+        ),
         (
             ["{made}/labels", "--ground-truth", "{made}/images", "--scale", "1"],
             1,
-            "default/0.png: 0.png: a PNG in colour",
+            "9 of them have themselves as ground truth, the first default/0.png",
+        ),
+        (
+            ["{made}/labels", "--ground-truth", "{made}/depth", "--ground-truth-quantity", "disparity"],
+            2,
+            "needs either baseline_focal, the baseline in metres times the focal length in pixels, or calib_pattern",
         ),
         (["{made}/labels", "--ground-truth", "{made}/depth", "--scale", "0"], 2, "scale must be a number above 0"),
         (["{made}/labels", "--ground-truth", "{made}/depth", "--max-depth", "0"], 2, "0 < min_depth < max_depth"),

@@ -1,4 +1,4 @@
-"""What an evaluation found."""
+"""The result of an evaluation."""
 
 import dataclasses
 import math
@@ -9,17 +9,25 @@ import numpy as np
 
 from depthsieve.core.records import DatasetNote, ImageFailure, Quantity
 from depthsieve.evaluation.metrics import Calibration, ErrorMetric, KeptError, Knee, Sparsification
+from depthsieve.evaluation.notes import Note
 from depthsieve.evaluation.settings import EvaluateSettings
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """One image: how many pixels were compared, accuracy as :func:`depthsieve.evaluation.metrics.metrics_of`, areas as
-    :func:`depthsieve.evaluation.metrics.ause_aurg`, and the rank correlation of reliability and relative error (NaN:
-    none)."""
+    """The numbers of one image.
+
+    ``pixels`` were compared. ``scale`` and ``shift`` were fitted: ``scale * label + shift`` is closest to the ground
+    truth, in one over metres for labels in disparity, in metres for others; 1 and 0 where nothing is fitted.
+    Accuracy is as :func:`depthsieve.evaluation.metrics.metrics_of` has it, areas as
+    :func:`depthsieve.evaluation.metrics.ause_aurg`; ``spearman`` is the rank correlation of reliability and relative
+    error (NaN: none).
+    """
 
     id: str
     pixels: int
+    scale: float
+    shift: float
     abs_rel: float
     rmse: float
     log10: float
@@ -35,22 +43,34 @@ class ImageScore:
     spearman: float
 
 
-MEASURED = tuple(field.name for field in dataclasses.fields(ImageScore) if field.name not in ("id", "pixels"))
+MEASURED = tuple(
+    field.name for field in dataclasses.fields(ImageScore) if field.name not in ("id", "pixels", "scale", "shift")
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Labels of a store against ground truth.
 
-    ``align`` is what was fitted ("none", "scale", "scale-shift"). ``images`` are the scores, sorted by id. ``mean`` and
-    ``median`` are over images, by the names of :class:`ImageScore`, each over the images that have a value; so is the
-    mean of the ``curves``. ``kept`` is AbsRel after some drops, ``better_than_chance`` the share of images where
-    reliability lowers AbsRel (:func:`depthsieve.evaluation.metrics.beats_chance`), ``calibration`` over all pixels.
-
-    ``not_compared``: images that have ground truth, but could not be compared, with the reason. ``without_truth``: ids
-    of labels without ground truth; ``without_image``: ground truth without an image in the store. ``notes``: what a
-    person should know about the comparison. ``datasets``: where images come from and under which terms, by the names of
-    sources of which the store knows it.
+    Attributes:
+        store, ground_truth: where they are.
+        settings: the options of the evaluation.
+        quantity: of the labels, "disparity" or "depth".
+        align: what was fitted: "none", "scale" or "scale-shift".
+        images: the numbers of each image that was compared, sorted by id.
+        mean, median: over images, by the names of :class:`ImageScore` from ``abs_rel`` on; each over the images that
+            have a value.
+        curves: mean sparsification curves by metric ("abs_rel", "rmse", "delta1").
+        kept: AbsRel after some drops.
+        better_than_chance: the share of images where reliability lowers AbsRel
+            (:func:`depthsieve.evaluation.metrics.beats_chance`).
+        knee: the ``drop`` that the curve suggests, or why it suggests none.
+        calibration: expected against actual errors, over all pixels.
+        not_compared: images that have ground truth and could not be compared, with the reason. They are in no mean.
+        without_truth: ids of labels without ground truth.
+        without_image: ground truth without an image in the store.
+        notes: what a person should know about the comparison.
+        datasets: where images come from and under which terms, by the names of the sources of which the store knows it.
     """
 
     store: str
@@ -69,8 +89,21 @@ class Evaluation:
     not_compared: tuple[ImageFailure, ...]
     without_truth: tuple[str, ...]
     without_image: tuple[str, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     datasets: dict[str, DatasetNote] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        mean = ", ".join(f"{name} {self.mean[name]:.4f}" for name in ("abs_rel", "rmse", "delta1", "ause_abs_rel"))
+        drop = "no knee" if self.knee.drop is None else f"drop {self.knee.drop:.2f}"
+        more = "".join(
+            f", {len(found):,} {what}"
+            for found, what in (
+                (self.not_compared, "not compared"),
+                (self.notes, "note" + "s" * (len(self.notes) != 1)),
+            )
+            if found
+        )
+        return f"<Evaluation of {len(self.images):,} image{'s' * (len(self.images) != 1)}: {mean}, {drop}{more}>"
 
     @property
     def pixels(self) -> int:

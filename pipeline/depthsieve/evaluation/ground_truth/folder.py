@@ -1,7 +1,8 @@
-"""A folder of ground truth, one file an image. Input is hostile: names, links and what stands behind them."""
+"""A folder of ground truth, one file per image. Input is hostile: names, links and what stands behind them."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ from numpy.typing import NDArray
 
 from depthsieve.core.errors import GroundTruthError, ImageRejected, SourceError
 from depthsieve.evaluation.ground_truth.hdf5 import read_hdf5
-from depthsieve.evaluation.ground_truth.protocol import in_metres
-from depthsieve.evaluation.ground_truth.readers import USUAL_SCALES, read_npy, read_pfm, read_png
-from depthsieve.evaluation.ground_truth.settings import SUFFIXES, TruthSettings
+from depthsieve.evaluation.ground_truth.names import FileNames, file_key, name_fields, paths_of
+from depthsieve.evaluation.ground_truth.readers import USUAL_SCALES, read_mask, read_npy, read_pfm, read_png
+from depthsieve.evaluation.ground_truth.settings import ANY_FOLDER, SUFFIXES, TruthSettings, fill
+from depthsieve.evaluation.ground_truth.times import NANOSECONDS, associate, timestamp
+from depthsieve.evaluation.ground_truth.values import StereoCalibration, TruthMap, read_calibration, to_metres
 from depthsieve.sources.folder import FolderSource
 from depthsieve.sources.ids import decode_path, encode_path
 
 _SOURCE = "truth"
+_TIME = "\0"
+"""Stands for the time in a path."""
 
 
 class FolderTruth:
@@ -26,53 +31,118 @@ class FolderTruth:
         self.location = str(root)
         self._settings = settings
         self._reader = FolderSource(_SOURCE, os.path.realpath(root))
-        self._files = frozenset(_listed(self.location))
-        if not self._files:
+        self._files = FileNames(_listed(self.location))
+        self._calibrations: dict[str, StereoCalibration] = {}
+        if not len(self._files):
             raise GroundTruthError(f"{self.location} holds no ground truth: no {', '.join(SUFFIXES)} file in it")
 
     def place(self, image_id: str) -> str | None:
         """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
-        found = [encode_path(path) for path in self._candidates(image_id) if path in self._files]
+        found = [file for path in self._candidates(image_id) for file in self._files.find(path)]
         if len(found) > 1:
+            first, second = (encode_path(path) for path in found[:2])
             raise GroundTruthError(
-                f"{image_id} has two ground truths in {self.location}, {found[0]} and {found[1]}; say which with "
-                "--pattern, such as '{dir}/{stem}" + Path(found[0]).suffix + "'"
+                f"{image_id} has two ground truths in {self.location}, {first} and {second}; say which with "
+                "--pattern, such as '{dir}/{stem}" + Path(first).suffix + "'"
             )
-        return found[0] if found else None
+        return encode_path(found[0]) if found else None
 
     def looked_for(self, image_id: str) -> str:
         """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
-        paths = [encode_path(path) for path in self._candidates(image_id)]
+        paths = [_shown(path) for path in self._candidates(image_id)]
         suffixes = "".join(f"|{os.path.splitext(path)[1]}" for path in paths[1:])  # noqa: PTH122 (not a Path)
         return paths[0] + suffixes
 
+    def nearest(self, image_ids: Iterable[str]) -> dict[str, tuple[str, float]]:
+        """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`. A group of files is those whose paths
+        differ in the time alone."""
+        by_folder: dict[str, list[str]] = {}
+        for path in self._files.all():
+            by_folder.setdefault(file_key(path).rpartition("/")[0], []).append(path)
+        groups: dict[str, list[tuple[int, str]]] = {}
+        wanted = []
+        for image_id in image_ids:
+            for path, time in self._timed_candidates(image_id):
+                wanted.append((image_id, time, path))
+                if path not in groups:
+                    groups[path] = _files_of_group(path, by_folder.get(path.rpartition("/")[0], []))
+        chosen = associate(wanted, groups, round((self._settings.associate or 0) * NANOSECONDS))
+        return {image_id: (encode_path(path), apart / NANOSECONDS) for image_id, (path, apart) in chosen.items()}
+
     def places(self) -> Iterator[str]:
         """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
-        return iter(sorted(encode_path(path) for path in self._files))
+        return iter(sorted(encode_path(path) for path in self._files.all()))
 
-    def read(self, place: str) -> NDArray[np.float32]:
+    def mask_place(self, image_id: str) -> str | None:
+        """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
+        if self._settings.mask_pattern is None:
+            return None
+        (path,) = paths_of(image_id, self._settings, self._settings.mask_pattern, ())
+        found = self._files.find(path)
+        return encode_path(found[0]) if found else None
+
+    def file(self, place: str) -> Path | None:
+        """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
+        return Path(self.location, os.fsdecode(decode_path(place)))
+
+    def read(self, place: str, image_id: str) -> TruthMap:
         """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
         settings = self._settings
+        calibration = self._calibration(image_id) if settings.calib_pattern is not None else None
+        truth = to_metres(_values(self._bytes(place), place.lower(), settings), settings, calibration)
+        if settings.mask_pattern is None:
+            return truth
+        valid_HW = self._mask(image_id)
+        if valid_HW.shape != truth.metres_HW.shape:
+            sizes = " and its mask ".join(
+                f"{width}x{height}" for height, width in (truth.metres_HW.shape, valid_HW.shape)
+            )
+            raise GroundTruthError(f"it is {sizes}")
+        return TruthMap(np.where(valid_HW, truth.metres_HW, np.float32(np.nan)), truth.largest)
+
+    def _mask(self, image_id: str) -> NDArray[np.bool_]:
+        place = self.mask_place(image_id)
+        if place is None:
+            (path,) = paths_of(image_id, self._settings, self._settings.mask_pattern, ())
+            raise GroundTruthError(f"its mask {_shown(path)} is not there")
         try:
-            data = self._reader.read(f"{_SOURCE}/{place}")
+            return read_mask(self._bytes(place), place)
+        except GroundTruthError as error:
+            raise GroundTruthError(f"its mask {place}: {error}") from error
+
+    def _calibration(self, image_id: str) -> StereoCalibration:
+        (path,) = paths_of(image_id, self._settings, self._settings.calib_pattern, ())
+        place = encode_path(path)
+        if place not in self._calibrations:
+            try:
+                self._calibrations[place] = read_calibration(self._bytes(place))
+            except GroundTruthError as error:
+                raise GroundTruthError(f"{place}: {error}") from error
+        return self._calibrations[place]
+
+    def _bytes(self, place: str) -> bytes:
+        try:
+            return self._reader.read(f"{_SOURCE}/{place}")
         except SourceError:
             raise GroundTruthError("a symbolic link that leads out of the folder of the ground truth") from None
         except (ImageRejected, OSError) as error:
             raise GroundTruthError(str(getattr(error, "strerror", None) or error)) from error
-        return in_metres(_read(data, place.lower(), settings), settings.scale, settings.distance_to_depth)
 
     def _candidates(self, image_id: str) -> list[str]:
-        """Relative paths, as ``os.fsdecode`` gives them, where the map of an image may be."""
-        source, _, encoded = image_id.partition("/")
-        path = "/".join(os.fsdecode(decode_path(part)) for part in encoded.split("::") if part)
-        for old, new in self._settings.replace:
-            path = path.replace(old, new)
-        folder, _, name = path.rpartition("/")
-        stem = name.rpartition(".")[0] or name
-        if self._settings.pattern is not None:
-            return [self._settings.fill({"dir": folder, "stem": stem, "name": name, "source": source})]
-        start = f"{folder}/{stem}" if folder else stem
-        return [start + suffix for suffix in SUFFIXES]
+        return paths_of(image_id, self._settings, self._settings.pattern, SUFFIXES)
+
+    def _timed_candidates(self, image_id: str) -> Iterator[tuple[str, int]]:
+        """Keys of the paths at which the map of an image may be, with ``_TIME`` for its time; none for a name without
+        one."""
+        fields = name_fields(image_id, self._settings)
+        found = timestamp(fields["stem"])
+        if found is not None:
+            before, time = found
+            stem = {**fields, "stem": before + _TIME}
+            patterns = (
+                [self._settings.pattern] if self._settings.pattern else ["{dir}/{stem}" + end for end in SUFFIXES]
+            )
+            yield from ((file_key(fill(pattern, stem)), time) for pattern in patterns)
 
 
 def needs_scale(place: str) -> bool:
@@ -83,14 +153,24 @@ def needs_scale(place: str) -> bool:
 NEEDS_SCALE = f"ground truth in PNG needs --scale, how many units are a metre: {USUAL_SCALES}"
 
 
-def _read(data: bytes, name: str, settings: TruthSettings) -> NDArray[Any]:
-    if name.endswith(".npy"):
-        return read_npy(data, settings.scale)
-    if name.endswith(".png"):
-        return read_png(data, settings.scale)
-    if name.endswith(".pfm"):
-        return read_pfm(data, settings.scale)
-    return read_hdf5(data, settings.scale, settings.dataset)
+def _shown(path: str) -> str:
+    return encode_path(path.replace(ANY_FOLDER, "*"))
+
+
+def _values(data: bytes, name: str, settings: TruthSettings) -> NDArray[Any]:
+    readers: dict[str, Callable[[bytes, float | None], NDArray[Any]]]
+    readers = {".npy": read_npy, ".png": read_png, ".pfm": read_pfm}
+    read = readers.get(name[name.rfind(".") :])
+    return read_hdf5(data, settings.scale, settings.dataset) if read is None else read(data, settings.scale)
+
+
+def _files_of_group(path: str, files: list[str]) -> list[tuple[int, str]]:
+    """Time and path of the ``files`` of one folder whose paths are ``path`` with a time in it, sorted."""
+    before, after = (re.escape(part) for part in path.split(_TIME))
+    form = re.compile(rf"{before}(\d+(?:\.\d+)?){after}")
+    found = ((form.fullmatch(file_key(file)), file) for file in files)
+    timed = ((timestamp(match[1]), file) for match, file in found if match is not None)
+    return sorted((time[1], file) for time, file in timed if time is not None)
 
 
 def _listed(root: str) -> Iterator[str]:

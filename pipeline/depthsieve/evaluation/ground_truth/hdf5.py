@@ -6,7 +6,7 @@ Axes: N map, H row, W column.
 import contextlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.core.errors import GroundTruthError
-from depthsieve.evaluation.ground_truth.protocol import in_metres
+from depthsieve.core.errors import GroundTruthError, UsageError
 from depthsieve.evaluation.ground_truth.readers import one_map
 from depthsieve.evaluation.ground_truth.settings import TruthSettings
+from depthsieve.evaluation.ground_truth.values import TruthMap, to_metres
 from depthsieve.sources.ids import encode_path
+
+FOR_FOLDERS = ("pattern", "replace", "strip", "associate", "mask_pattern", "calib_pattern")
+"""Settings that say which files of a folder are an image's."""
 
 STACK_SUFFIXES = (".mat", ".h5", ".hdf5")
 MATLAB_DATASET = "depths"
@@ -42,6 +45,9 @@ class Hdf5Stack:
 
     def __init__(self, path: Path, settings: TruthSettings) -> None:
         self.location = str(path)
+        for option in FOR_FOLDERS:
+            if getattr(settings, option):
+                raise UsageError(f"{option} is for a folder of ground truth, and {path} is one file with all maps")
         self._path = path
         self._settings = settings
         self._matlab = path.suffix.lower() == ".mat"
@@ -70,16 +76,27 @@ class Hdf5Stack:
             return "a number at the end of its name"
         return f"{self._place(number)}, of 0 to {self._count - 1}"
 
+    def nearest(self, image_ids: Iterable[str]) -> dict[str, tuple[str, float]]:
+        """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
+        raise UsageError(f"the maps of {self.location} have no times")
+
     def places(self) -> Iterator[str]:
         """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
         return map(self._place, range(self._count))
 
-    def read(self, place: str) -> NDArray[np.float32]:
+    def mask_place(self, image_id: str) -> str | None:
+        """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
+        return None
+
+    def file(self, place: str) -> Path | None:
+        """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
+        return None
+
+    def read(self, place: str, image_id: str) -> TruthMap:
         """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
         with _opened(self._path) as file:
             values = np.asarray(_dataset(file, self._name)[int(place.rpartition("::")[2])])
-        values_HW = values.T if self._matlab else values
-        return in_metres(values_HW, self._settings.scale, self._settings.distance_to_depth)
+        return to_metres(values.T if self._matlab else values, self._settings)
 
     def _place(self, number: int) -> str:
         return f"{encode_path(self._name or '')}::{number}"
@@ -110,7 +127,7 @@ def _opened(source: Path | io.BytesIO) -> Iterator[h5py.File]:
         raise
     except Exception as error:  # whatever HDF5 makes of bad bytes
         missing = isinstance(source, Path) and isinstance(error, FileNotFoundError | PermissionError)
-        what = "it cannot be opened" if missing else "it is damaged or no HDF5 file (MATLAB: save with -v7.3)"
+        what = "it cannot be opened" if missing else "it is damaged or not an HDF5 file (MATLAB: save with -v7.3)"
         raise GroundTruthError(what) from error
 
 

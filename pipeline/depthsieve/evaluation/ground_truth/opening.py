@@ -1,4 +1,4 @@
-"""Open ground truth, whatever it is."""
+"""Opens ground truth, whatever it is."""
 
 import os
 from pathlib import Path
@@ -12,14 +12,15 @@ from depthsieve.storage import is_url
 
 
 def open_ground_truth(location: str | Path, settings: TruthSettings) -> GroundTruth:
-    """A folder with a file an image, or one HDF5 file with all maps.
+    """A folder with a file per image, or one HDF5 file with all maps. ``~`` is the home folder.
 
     Raises:
-        GroundTruthError: nothing there, nothing in it, or nothing that is known.
+        GroundTruthError: nothing there, nothing in it, or nothing of a known kind.
+        UsageError: a setting for folders, and one file with all maps.
     """
     if is_url(location):
         raise GroundTruthError(f"{location}: ground truth is read from this machine's disks; copy it to a folder")
-    path = Path(os.path.abspath(location))  # noqa: PTH100 (links stay as they are named)
+    path = Path(os.path.abspath(os.path.expanduser(location)))  # noqa: PTH100, PTH111 (links stay as they are named)
     if path.is_dir():
         return FolderTruth(path, settings)
     if not path.exists():
@@ -27,6 +28,6 @@ def open_ground_truth(location: str | Path, settings: TruthSettings) -> GroundTr
     if path.is_file() and path.suffix.lower() in STACK_SUFFIXES:
         return Hdf5Stack(path, settings)
     raise GroundTruthError(
-        f"{path} is no ground truth: name a folder with a file an image ({', '.join(SUFFIXES)}), or one HDF5 file with "
-        f"all maps ({', '.join(STACK_SUFFIXES)})"
+        f"{path} is not ground truth: name a folder with a file per image ({', '.join(SUFFIXES)}), or one HDF5 file "
+        f"with all maps ({', '.join(STACK_SUFFIXES)})"
     )

@@ -1,7 +1,7 @@
-"""Depth maps in the bytes of a file: ``.npy``, 16-bit PNG, ``.pfm``. Input is hostile.
+"""Depth maps, and masks, in the bytes of a file: ``.npy``, PNG, ``.pfm``. Input is hostile.
 
-Each reader gives the values as they are stored, [H,W], and refuses what is not one map of numbers. The size that a file
-declares is checked before anything is allocated. Axes: H row, W column.
+Each reader returns the values as they are stored, [H,W], and refuses what is not one map of numbers. The size that a
+file declares is checked before anything is allocated. Axes: H row, W column.
 """
 
 import io
@@ -32,22 +32,34 @@ def one_map(shape: tuple[int, ...], dtype: "np.dtype[Any]", scale: float | None)
     Raises :class:`GroundTruthError` for other shapes, too many pixels, what are no real numbers, and whole numbers
     without a ``scale``: they are metres in no format.
     """
-    sides = shape
-    if len(sides) == 3 and 1 in (sides[0], sides[-1]):
-        sides = sides[1:] if sides[0] == 1 else sides[:-1]
-    if len(sides) != 2 or min(sides) < 1:
-        raise GroundTruthError(f"it holds an array of shape {list(shape)}, and a depth map is [height, width]")
-    if math.prod(sides) > MAX_PIXELS:
-        raise GroundTruthError(f"it declares {math.prod(sides):,} pixels, more than the {MAX_PIXELS:,} allowed")
+    size = _size_of(shape, "a depth map")
     if dtype.kind not in "fiu":
         raise GroundTruthError(f"it holds values of type {dtype}, and depth is numbers")
     if dtype.kind != "f" and scale is None:
         raise GroundTruthError(f"it holds whole numbers: say how many are a metre with --scale ({USUAL_SCALES})")
+    return size
+
+
+def _size_of(shape: tuple[int, ...], what: str) -> tuple[int, int]:
+    sides = shape
+    if len(sides) == 3 and 1 in (sides[0], sides[-1]):
+        sides = sides[1:] if sides[0] == 1 else sides[:-1]
+    if len(sides) != 2 or min(sides) < 1:
+        raise GroundTruthError(f"it holds an array of shape {list(shape)}, and {what} is [height, width]")
+    if math.prod(sides) > MAX_PIXELS:
+        raise GroundTruthError(f"it declares {math.prod(sides):,} pixels, more than the {MAX_PIXELS:,} allowed")
     return sides[0], sides[1]
 
 
 def read_npy(data: bytes, scale: float | None) -> NDArray[Any]:
     """An array as ``numpy.save`` writes it; never a pickled one."""
+    shape, fortran, dtype, body = _npy_parts(data)
+    size = one_map(shape, dtype, scale)
+    return _npy_values(shape, fortran, dtype, body).reshape(size)
+
+
+def _npy_parts(data: bytes) -> "tuple[tuple[int, ...], bool, np.dtype[Any], memoryview]":
+    """Shape, whether columns lie together, type, and the bytes of the values."""
     file = io.BytesIO(data)
     try:
         version = npy_format.read_magic(file)
@@ -56,38 +68,64 @@ def read_npy(data: bytes, scale: float | None) -> NDArray[Any]:
             warnings.simplefilter("ignore")  # about Python 2's files
             shape, fortran, dtype = read_header(file)
     except Exception as error:  # numpy has Python parse it: of its errors there are many
-        raise GroundTruthError("it is no whole .npy file") from error
-    size = one_map(shape, dtype, scale)
-    body = memoryview(data)[file.tell() :]
+        raise GroundTruthError("it is not a whole .npy file") from error
+    return shape, fortran, dtype, memoryview(data)[file.tell() :]
+
+
+def _npy_values(shape: tuple[int, ...], fortran: bool, dtype: "np.dtype[Any]", body: memoryview) -> NDArray[Any]:
     if len(body) != dtype.itemsize * math.prod(shape):
         raise GroundTruthError(
             f"truncated or damaged .npy: {len(body):,} bytes of values instead of {dtype.itemsize * math.prod(shape):,}"
         )
-    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C").reshape(size)
+    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def read_png(data: bytes, scale: float | None) -> NDArray[Any]:
     """A PNG of one grey channel of 16 bits."""
-    if not data.startswith(_PNG) or len(data) < 26:
-        raise GroundTruthError("it is no PNG file")
-    width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
+    width, height, bits, colour = _png_head(data)
     if colour != _PNG_GREY:
         raise GroundTruthError("a PNG in colour: depth is one grey channel of 16 bits (is this a picture of depth?)")
     if bits != 16:
         raise GroundTruthError(f"a PNG of {bits} bits: depth needs 16 (is this a picture of depth?)")
-    size = one_map((height, width), np.dtype(np.uint16), scale)
+    one_map((height, width), np.dtype(np.uint16), scale)
+    return _png_values(data, (height, width))
+
+
+def _png_head(data: bytes) -> tuple[int, int, int, int]:
+    """Width, height, bits, and the type of colour."""
+    if not data.startswith(_PNG) or len(data) < 26:
+        raise GroundTruthError("it is not a PNG file")
+    width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
+    return width, height, bits, colour
+
+
+def _png_values(data: bytes, size: tuple[int, int], mode: str | None = None) -> NDArray[Any]:
     try:
         with own_pillow_settings(MAX_PIXELS):
             image = PngImageFile(io.BytesIO(data))
-            image.load()
-            values_HW = np.asarray(image)
+            values = np.asarray(image.convert(mode) if mode is not None else image)
     except MemoryError:
         raise
     except Exception as error:  # whatever a codec makes of bad bytes
         raise GroundTruthError("truncated or damaged PNG") from error
-    if values_HW.shape != size:
+    if values.shape[:2] != size:
         raise GroundTruthError("damaged PNG: it does not hold the pixels that it declares")
-    return values_HW
+    return values
+
+
+def read_mask(data: bytes, name: str) -> NDArray[np.bool_]:
+    """A mask of valid ground truth, bool [H,W]: a ``.npy`` array or a PNG, of which every value but 0 and NaN is valid
+    (in a PNG with colours, every pixel that is not black)."""
+    if name.lower().endswith(".npy"):
+        shape, fortran, dtype, body = _npy_parts(data)
+        if dtype.kind not in "bfiu":
+            raise GroundTruthError(f"it holds values of type {dtype}, and a mask is numbers")
+        values_HW = _npy_values(shape, fortran, dtype, body).reshape(_size_of(shape, "a mask"))
+        return np.asarray((values_HW != 0) & (values_HW == values_HW))  # NaN is not equal to itself
+    width, height, _, colour = _png_head(data)
+    size = _size_of((height, width), "a mask")
+    values = _png_values(data, size, None if colour == _PNG_GREY else "RGB")
+    return np.asarray(values.reshape(*size, -1).any(axis=2))
 
 
 def read_pfm(data: bytes, scale: float | None) -> NDArray[Any]:
@@ -102,11 +140,13 @@ def read_pfm(data: bytes, scale: float | None) -> NDArray[Any]:
     except ValueError:
         factor = math.nan
     if header is None or not math.isfinite(factor) or factor == 0:
-        raise GroundTruthError("it is no .pfm file")
+        raise GroundTruthError("it is not a .pfm file")
     if header[1] != b"Pf":
         raise GroundTruthError("a .pfm in colour: depth is one channel")
     if abs(factor) != 1 and scale is None:
-        raise GroundTruthError(f"its header has the factor {factor:g}: say how many units are a metre with --scale")
+        raise GroundTruthError(
+            f"its header has the factor {factor:g}: say how many units are a metre with --scale (1: as they are)"
+        )
     dtype = np.dtype("<f4" if factor < 0 else ">f4")
     height, width = one_map((int(header[3]), int(header[2])), dtype, scale)
     body = memoryview(data)[header.end() :]

@@ -18,6 +18,9 @@ ErrorMetric = Literal["abs_rel", "rmse", "delta1"]
 
 DELTA_RATIO = 1.25
 
+CONSTANT = 1e-3
+"""Depths that differ by less, relatively, are one: a step of a 16-bit file, or noise."""
+
 
 def truth_mask(truth_HW: NDArray[Any], valid_HW: NDArray[Any] | None, depth_range: DepthRange) -> Bools:
     """Where there is ground truth within ``depth_range`` (both ends included) and ``valid_HW``, if given, is True.
@@ -68,6 +71,17 @@ def fit(source: Floats, target: Floats, align: Align) -> tuple[float, float]:
     return scale, float(target.mean() - scale * source.mean())
 
 
+def fitted_alignment(
+    prediction_HW: NDArray[Any], truth_HW: NDArray[Any], mask_HW: Bools, quantity: Quantity, align: Align = "auto"
+) -> tuple[float, float]:
+    """The scale and shift that bring a prediction to the truth over ``mask_HW``, in the prediction's quantity: to
+    ``1 / truth`` for ``disparity``, to the truth for ``depth``. 1 and 0 where nothing is fitted."""
+    how = chosen_alignment(quantity, align)
+    source, target = np.asarray(prediction_HW, dtype=np.float64), np.asarray(truth_HW, dtype=np.float64)
+    used = mask_HW & np.isfinite(source)
+    return fit(source[used], 1.0 / target[used] if quantity == "disparity" else target[used], how)
+
+
 def predicted_depth(
     prediction_HW: NDArray[Any],
     truth_HW: NDArray[Any],
@@ -86,17 +100,31 @@ def predicted_depth(
     Returns:
         float64 [H,W] in metres; NaN where the prediction is not finite.
     """
-    how = chosen_alignment(quantity, align)
+    scale, shift = fitted_alignment(prediction_HW, truth_HW, mask_HW, quantity, align)
+    return aligned_depth(prediction_HW, scale, shift, quantity, depth_range)
+
+
+def aligned_depth(
+    prediction_HW: NDArray[Any], scale: float, shift: float, quantity: Quantity, depth_range: DepthRange
+) -> Floats:
+    """What :func:`predicted_depth` returns, for the scale and shift of :func:`fitted_alignment`."""
     prediction = np.asarray(prediction_HW, dtype=np.float64)
-    prediction = np.where(np.isfinite(prediction), prediction, np.nan)
+    aligned = scale * np.where(np.isfinite(prediction), prediction, np.nan) + shift
     nearest, farthest = depth_range
-    source, target = prediction[mask_HW], np.asarray(truth_HW, dtype=np.float64)[mask_HW]
-    used = np.isfinite(source)
     if quantity == "depth":
-        scale, shift = fit(source[used], target[used], how)
-        return np.asarray(np.clip(scale * prediction + shift, nearest, farthest))
-    scale, shift = fit(source[used], 1.0 / target[used], how)
-    return np.asarray(1.0 / np.maximum(scale * prediction + shift, 1.0 / farthest))
+        return np.asarray(np.clip(aligned, nearest, farthest))
+    return np.asarray(1.0 / np.maximum(aligned, 1.0 / farthest))
+
+
+def degenerate(truth: NDArray[Any], align: Align) -> str | None:
+    """Why scale and shift (``align``: "none", "scale", "scale-shift") fit these true depths exactly, whatever the label
+    is; None where they do not. Any one shape."""
+    unknowns = {"none": 0, "scale": 1, "scale-shift": 2}[align]
+    if truth.size <= unknowns:
+        return f"{truth.size} pixel{'s' * (truth.size != 1)}, which alignment by {align} fits exactly"
+    if align == "scale-shift" and float(truth.max()) <= (1 + CONSTANT) * float(truth.min()):
+        return f"the same depth everywhere ({float(truth.min()):.3g} m), which alignment by scale-shift fits exactly"
+    return None
 
 
 def depth_metrics(
@@ -119,7 +147,7 @@ def depth_metrics(
         align: see :func:`predicted_depth`.
 
     Raises:
-        UsageError: no pixel to compare, shapes that differ, an unknown quantity, a range that cannot be meant.
+        UsageError: no pixel to compare, shapes that differ, an unknown quantity, an invalid range.
     """
     of_shape("truth", truth_HW, np.shape(prediction_HW))
     mask = truth_mask(truth_HW, valid_HW, depth_range)

@@ -15,9 +15,10 @@ from depthsieve.evaluation.metrics.accuracy import (
     DepthRange,
     ErrorMetric,
     Floats,
+    aligned_depth,
+    fitted_alignment,
     metrics_of,
     pixel_errors,
-    predicted_depth,
     truth_mask,
 )
 from depthsieve.evaluation.metrics.correlation import spearman
@@ -30,13 +31,16 @@ METRICS: tuple[ErrorMetric, ...] = get_args(ErrorMetric)
 class Comparison:
     """What came out of comparing one label.
 
-    ``mask_HW`` where pixels were compared, ``predicted_HW`` the label in metres, ``metrics`` as
+    ``mask_HW`` where pixels were compared, ``predicted_HW`` the label in metres, ``scale`` and ``shift`` as
+    :func:`~depthsieve.evaluation.metrics.accuracy.fitted_alignment`, ``metrics`` as
     :func:`~depthsieve.evaluation.metrics.accuracy.metrics_of`, ``curves`` by metric, ``spearman`` of reliability and
     the error ``abs_rel`` (below 0: the reliable pixels err less; NaN where either is constant).
     """
 
     mask_HW: Bools
     predicted_HW: Floats
+    scale: float
+    shift: float
     metrics: dict[str, float]
     curves: dict[ErrorMetric, Sparsification]
     spearman: float
@@ -45,6 +49,13 @@ class Comparison:
     def pixels(self) -> int:
         """How many pixels were compared."""
         return int(self.mask_HW.sum())
+
+
+def compared_mask(
+    depth_HW: NDArray[Any], reliability_HW: NDArray[np.uint8], truth_HW: NDArray[Any], depth_range: DepthRange
+) -> Bools:
+    """Where there is truth within ``depth_range``, a finite depth and a reliability above 0."""
+    return truth_mask(truth_HW, (np.asarray(reliability_HW) > 0) & np.isfinite(depth_HW), depth_range)
 
 
 def compare(
@@ -59,21 +70,23 @@ def compare(
 ) -> Comparison | None:
     """Compare a label with its ground truth, both at the truth's resolution; None where no pixel can be compared.
 
-    Pixels count that have truth within ``depth_range``, a finite depth and a reliability above 0. ``metrics`` says of
-    which errors there shall be a curve.
+    The pixels of :func:`compared_mask` count. ``metrics`` are the errors to have a curve of.
 
     Raises:
         UsageError: see :func:`~depthsieve.evaluation.metrics.accuracy.depth_metrics`.
     """
-    mask_HW = truth_mask(truth_HW, (np.asarray(reliability_HW) > 0) & np.isfinite(depth_HW), depth_range)
+    mask_HW = compared_mask(depth_HW, reliability_HW, truth_HW, depth_range)
     if not mask_HW.any():
         return None
-    predicted_HW = predicted_depth(depth_HW, truth_HW, mask_HW, quantity, depth_range, align)
+    scale, shift = fitted_alignment(depth_HW, truth_HW, mask_HW, quantity, align)
+    predicted_HW = aligned_depth(depth_HW, scale, shift, quantity, depth_range)
     predicted, truth, codes = predicted_HW[mask_HW], np.asarray(truth_HW)[mask_HW], reliability_HW[mask_HW]
     errors = {metric: pixel_errors(predicted, truth, metric) for metric in {"abs_rel", *metrics}}
     return Comparison(
         mask_HW,
         predicted_HW,
+        scale,
+        shift,
         metrics_of(predicted, truth),
         {metric: sparsification(errors[metric], codes, metric=metric) for metric in metrics},
         spearman(codes, errors["abs_rel"]),
