@@ -4,7 +4,6 @@ One image is in memory at a time; what grows with their number is a row of score
 """
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,7 @@ from depthsieve.evaluation.notes import Note, TruthObserver
 from depthsieve.evaluation.result import MEASURED, Evaluation, ImageScore
 from depthsieve.evaluation.settings import Alignment, EvaluateSettings
 from depthsieve.evaluation.writing import prepare_folder, write_evaluation
+from depthsieve.storage import expand
 from depthsieve.store import Store, open_store
 
 _DROPS = (0.0, 0.05, 0.10, 0.20, 0.30)
@@ -151,7 +151,7 @@ def evaluate_labels(
     matches = match(opened, truth, by_time=associate is not None)
     if scale is None and any(needs_scale(pair.place) for pair in matches.pairs):
         raise UsageError(NEEDS_SCALE)
-    folder = None if out is None else prepare_folder(Path(os.path.expanduser(out)))  # noqa: PTH111 (never raises)
+    folder = None if out is None else prepare_folder(Path(expand(out)))
     gathered = _Gathered(opened, truth, settings)
     for pair in with_progress(matches.pairs, "evaluate", unit="labels", shown=progress):
         gathered.add(pair)

@@ -9,7 +9,7 @@ from depthsieve.sources.file_list import LIST_SUFFIXES, STDIN, open_list
 from depthsieve.sources.folder import FolderSource, open_folder
 from depthsieve.sources.ids import decode_path, encode_path
 from depthsieve.sources.protocol import UNKNOWN_SIZE, Listed, Passed, Source
-from depthsieve.storage import is_url
+from depthsieve.storage import expand, is_url
 
 __all__ = [
     "UNKNOWN_SIZE",
@@ -34,11 +34,12 @@ def open_source(path: str | Path, name: str = "default", root: str | None = None
     Raises :class:`SourceError` in one line if there is nothing, nothing readable, or neither folder nor file;
     :class:`UsageError` if ``name`` cannot stand in an image id, a URL cannot be meant, or ``root`` is none of a list.
     """
-    if str(path) == STDIN or (not is_url(path) and str(path).lower().endswith(LIST_SUFFIXES)):
-        return open_list(str(path), name, root)
+    path, root = expand(path), None if root is None else expand(root)
+    if path == STDIN or (not is_url(path) and path.lower().endswith(LIST_SUFFIXES)):
+        return open_list(path, name, root)
     if root is not None:
         raise UsageError(f"a root is for lists of files, and {path} is none: a list ends in .txt, or is - for stdin")
-    return open_bucket(str(path), name) if is_url(path) else open_folder(path, name)
+    return open_bucket(path, name) if is_url(path) else open_folder(path, name)
 
 
 def reopen_source(name: str, root: str) -> Source:
@@ -48,7 +49,7 @@ def reopen_source(name: str, root: str) -> Source:
 
 def root_of(location: str | Path) -> str:
     """A location as a source's root has it: absolute and resolved, or a URL as it stands."""
-    return str(location) if is_url(location) else os.path.realpath(location)
+    return str(location) if is_url(location) else os.path.realpath(expand(location))
 
 
 def is_remote(root: str) -> bool:

@@ -22,6 +22,7 @@ from depthsieve.core.spill import SpillDatabase, read_parquet, spill_database
 from depthsieve.core.tables import CHANGED, IMAGES_SCHEMA, REJECTED_SCHEMA
 from depthsieve.sources import Listed, Source, reopen_source
 from depthsieve.sources.scan import CONTENT, Scan, Tally
+from depthsieve.storage import expand
 
 KEY = b"depthsieve_manifest"
 FORMAT = 1
@@ -48,12 +49,14 @@ class Manifest:
 def is_manifest(path: str | Path) -> bool:
     """Whether a file is a manifest, and not a Parquet file of images, say."""
     with contextlib.suppress(OSError, pa.ArrowException, ValueError):
+        path = expand(path)
         return Path(path).is_file() and KEY in (pq.read_schema(path).metadata or {})
     return False
 
 
 def open_manifest(path: str | Path) -> Manifest:
     """The manifest at ``path``. Raises :class:`SourceError` in one line if there is none, or one of a later format."""
+    path = expand(path)
     try:
         schema = pq.read_schema(path)
         body = json.loads((schema.metadata or {})[KEY])

@@ -27,6 +27,7 @@ from depthsieve.sources import Source, open_source
 from depthsieve.sources.manifest import FORMAT, KEY, MANIFEST_SCHEMA, open_manifest, rejected_path
 from depthsieve.sources.recipes import Recipe, load_recipe
 from depthsieve.sources.scan import ScanBatch, ScanSettings, Tally, scan_batches
+from depthsieve.storage import expand
 from depthsieve.storage.local import sync
 
 PART_SECONDS = 20.0
@@ -97,7 +98,7 @@ def scan(
     if recipe is not None:
         sources, counts = _of_dataset(recipe, sources), _counted_by(recipe)
     opened = _open_all(sources, root)
-    path = Path(os.path.abspath(out))  # noqa: PTH100 (a link to a manifest stays one)
+    path = Path(os.path.abspath(expand(out)))  # noqa: PTH100 (a link to a manifest stays one)
     if path.suffix != ".parquet":
         raise UsageError(f"a manifest's name ends in .parquet, not {path.name!r}")
     if path.exists():

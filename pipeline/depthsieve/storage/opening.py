@@ -1,5 +1,6 @@
 """From what a user names to a root."""
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,20 +19,28 @@ def is_url(location: str | Path) -> bool:
     return isinstance(location, str) and _URL.match(location) is not None
 
 
-def open_root(location: str | Path) -> Root:
-    """The root at a path or URL; nothing is looked at or made yet.
+def expand(location: str | Path) -> str:
+    """A user's path with ``~`` and ``~name`` as a shell has them, or a URL as it is: the one place where that is done.
 
-    Raises :class:`UsageError` for a URL that cannot be meant.
+    ``./~`` is a file of that name, as is ``~name`` where there is no such user.
+    """
+    return str(location) if is_url(location) else os.path.expanduser(location)  # noqa: PTH111 - pathlib takes ./~ for ~
+
+
+def open_root(location: str | Path) -> Root:
+    """The root at a path, which may begin with ``~``, or URL; nothing is looked at or made yet.
+
+    Raises :class:`UsageError` for an invalid URL.
     """
     if is_url(location):
-        from depthsieve.storage.bucket import BucketRoot  # a library that a folder needs not
+        from depthsieve.storage.bucket import BucketRoot  # a heavy library that a folder does not need
 
         return BucketRoot(str(location))
-    return LocalRoot(Path(location).absolute())
+    return LocalRoot(Path(expand(location)).absolute())
 
 
 def open_objects(url: str) -> "Objects":
-    """The objects below a URL; nothing is looked at yet. Raises :class:`UsageError` for one that cannot be meant."""
+    """The objects below a URL; nothing is looked at yet. Raises :class:`UsageError` for an invalid one."""
     from depthsieve.storage.objects import Objects, parse_url
 
     return Objects(parse_url(url))

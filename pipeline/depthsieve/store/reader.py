@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 import pyarrow as pa
@@ -31,15 +31,16 @@ from depthsieve.store import schema
 from depthsieve.store.arrays import KEPT_READERS, ShardReader, check_files, listed_of
 from depthsieve.store.cache import ShardCache
 from depthsieve.store.catalog import Catalog
-from depthsieve.store.drawing import draw_label
 from depthsieve.store.history import Event, history
 from depthsieve.store.index import build_index
 from depthsieve.store.layer_kinds import RELIABILITY
 from depthsieve.store.layers import Layer, open_layer
 from depthsieve.store.lookup import full_id, why_no_label
-from depthsieve.store.photos import Photos
 from depthsieve.store.root_document import spec_in
 from depthsieve.store.standing import standing
+
+if TYPE_CHECKING:
+    from depthsieve.store.photos import Photos
 
 COUNTED_SHARDS = 2000
 """Shards whose records are read to show a store."""
@@ -133,6 +134,8 @@ class Label:
         )
 
     def _repr_png_(self) -> bytes:
+        from depthsieve.store.drawing import draw_label  # Pillow, which few readers of a store need
+
         try:
             photo_HW3: NDArray[np.uint8] | None = self.image()
         except (SourceError, StoreDamaged):  # the heading of its panel says so
@@ -262,7 +265,9 @@ class Store(Catalog):
         return list(self._places)
 
     @functools.cached_property
-    def _photos(self) -> Photos:
+    def _photos(self) -> "Photos":
+        from depthsieve.store.photos import Photos  # decoders, which few readers of a store need
+
         return Photos(self)
 
     @property

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from depthsieve.core.errors import LoaderError, UsageError
 from depthsieve.core.records import Shape
+from depthsieve.storage import expand
 from depthsieve.store import Store
 from depthsieve.store.index import settled_index
 from depthsieve.store.schema import encoding_of
@@ -137,7 +138,9 @@ def select(store: Store, subset: Collection[str] | str | Path | None) -> Selecti
         raise LoaderError(f"{store.location} has no labelled image ({listed}); label into it first")
     if subset is None:
         return Selection(labelled, snapshot)
-    wanted = _kept_ids(Path(subset), store, snapshot) if isinstance(subset, str | Path) else _checked_ids(subset)
+    wanted = (
+        _kept_ids(Path(expand(subset)), store, snapshot) if isinstance(subset, str | Path) else _checked_ids(subset)
+    )
     ids = pa.array(wanted, pa.string())
     unknown = ids.filter(pc.invert(pc.is_in(ids, value_set=labelled["id"])))
     if len(unknown):

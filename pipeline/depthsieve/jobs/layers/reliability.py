@@ -18,7 +18,7 @@ from depthsieve.core.records import LabelSpec
 from depthsieve.jobs.layers.backfill import Backfill, CommittedShard, Computed, lacking_shards
 from depthsieve.reliability.code import encode_error, histogram
 from depthsieve.reliability.fusion import Calibration, fuse, shipped_calibration
-from depthsieve.storage import open_root
+from depthsieve.storage import expand, open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.arrays import ShardReader
 from depthsieve.store.layer_kinds import SIGNALS, LayerSpec, check_name
@@ -119,7 +119,7 @@ def _choose(store: Store, file: str | Path | None, name: str | None) -> Calibrat
     """The calibration in the file, else that of the layer of that name, else the one of this release."""
     if file is not None:
         try:
-            body = json.loads(Path(file).read_bytes())
+            body = json.loads(Path(expand(file)).read_bytes())
         except OSError as error:
             raise UsageError(f"calibration {file} cannot be read: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
