@@ -1,6 +1,7 @@
-"""The shape of the code: which module may import which, what an import loads, what the package exports.
+"""The shape of the code: which package may import which, what an import loads, what the package exports.
 
-Imports are read from the sources, those within functions too; only those under ``if TYPE_CHECKING:`` do not count.
+Imports are read from the sources, those within functions too. Under ``if TYPE_CHECKING:`` our own count as well, since
+they tie files together for the reader; those of other packages do not, since nothing is loaded.
 """
 
 import ast
@@ -27,6 +28,17 @@ SOURCES = {
     for path in sorted((ROOT / root).rglob("*.py"))
 }
 
+FLOORS = (
+    # The packages of depthsieve from the ground up: each imports only from floors below its own.
+    "core scenes",
+    "features images reliability storage teachers",
+    "sources store",
+    "curation evaluation labelling training",
+    "planning report runners",
+    "jobs",
+    "demo",
+)
+
 ONLY_IN = {
     # Third-party packages that few places may import.
     "ray": "depthsieve.runners.ray depthsieve.runners.ray_session depthsieve.runners.ray_worker",
@@ -47,12 +59,15 @@ HEAVY = (
 )
 
 
-def imports_in(source: str) -> Iterator[str]:
-    """Dotted names that a source imports: ``a.b`` for ``import a.b``, ``a.b.c`` for ``from a.b import c``."""
+def imports_in(source: str, typed: bool = True) -> Iterator[str]:
+    """Dotted names that a source imports: ``a.b`` for ``import a.b``, ``a.b.c`` for ``from a.b import c``.
+
+    Without ``typed`` those that only type checkers see are left out.
+    """
     skipped: set[ast.AST] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            skipped.update(inner for child in node.body for inner in ast.walk(child))
+            skipped.update(inner for child in node.body for inner in ast.walk(child) if not typed)
         if node in skipped:
             continue
         if isinstance(node, ast.Import):
@@ -66,16 +81,37 @@ def within(name: str, place: str) -> bool:
     return f"{name}.".startswith(f"{place}.")
 
 
+def floor_of(name: str) -> int:
+    """The floor of a module or name of ours, by its package; what lies outside of all packages is at the top."""
+    package = name.removeprefix("depthsieve.").partition(".")[0]
+    return next((floor for floor, packages in enumerate(FLOORS) if package in packages.split()), len(FLOORS))
+
+
 def faults(module: str, source: str) -> list[str]:
     """What is wrong with the imports of one module, one line each."""
     found = []
+    package = module.removeprefix("depthsieve.").partition(".")[0]
     for name in imports_in(source):
         if name.startswith("."):
             found.append(f"{module} imports {name}: write the whole name")
+        elif (
+            within(name, "depthsieve")
+            and within(module, "depthsieve")
+            and not within(name, f"depthsieve.{package}")
+            and floor_of(name) >= floor_of(module)
+            and module not in ("depthsieve", "depthsieve.__main__")
+        ):
+            found.append(f"{module} imports {name}, which is not below it")
+    for name in imports_in(source, typed=False):
         for package, places in ONLY_IN.items():
             if within(name, package) and not any(within(module, place) for place in places.split()):
                 found.append(f"{module} imports {name}, which only {places} may")
     return found
+
+
+def test_every_package_has_a_floor() -> None:
+    packages = {path.parent.name for path in (ROOT / "pipeline" / "depthsieve").glob("*/__init__.py")}
+    assert packages == set(" ".join(FLOORS).split())
 
 
 def home_of(name: str) -> str | None:
@@ -114,6 +150,21 @@ def test_there_are_no_circles_between_files() -> None:
 def test_a_forbidden_import_is_found(module: str, source: str, fault: str) -> None:
     (line,) = faults(module, source)
     assert line.startswith(f"{module} imports {fault}")
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("depthsieve.jobs.label", "if TYPE_CHECKING:\n    import ray"),
+        ("depthsieve.runners.ray", "import ray"),
+        ("depthsieve.planning.sharding", "from depthsieve.store.schema import shard_name"),
+        ("depthsieve.planning.sharding", "from depthsieve.planning import draft"),
+        ("depthsieve_cli.label", "import click\nfrom depthsieve.jobs.label import label"),
+        ("depthsieve.jobs.label", "import rays"),
+    ],
+)
+def test_a_permitted_import_passes(module: str, source: str) -> None:
+    assert faults(module, source) == []
 
 
 def test_what_is_imported_is_declared() -> None:
