@@ -156,7 +156,7 @@ def main() -> None:
         store, subset = work / "labels", work / "subset.parquet"
         cuts_table(store, subset, planted)
         duplicates_table(store, subset, planted)
-        done: CurateSummary = depthsieve.curate(store, subset, progress=False, faulty=True, near_duplicates=0.85)
+        done: CurateSummary = depthsieve.curate(store, subset, progress=False, faulty=True, near_duplicates=0.9)
         print(f"\n{done.kept} of {done.images} images kept in {done.seconds:.1f} s, {os.cpu_count()} cores")
         picture(work / "images", subset, work / "curation.png")
         where_table(int(options.rows))

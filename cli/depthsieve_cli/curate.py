@@ -57,6 +57,19 @@ def cut_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="[SIMILARITY]",
     help=f"Keep the best of images that are as alike as this, 0..1.  [without a number: {NEAR_DUPLICATES:g}]",
 )
+@click.option(
+    "--keep",
+    default=DEFAULTS.keep,
+    show_default=True,
+    metavar="LIST",
+    help="What decides which near-duplicate stays, in order.",
+)
+@click.option(
+    "--crops/--no-crops",
+    default=DEFAULTS.crops,
+    show_default=True,
+    help="Find near-duplicates that show a part of one another; reads images that are somewhat alike again.",
+)
 @click.option("--balance", metavar="CLUSTERS|sources", help="At most --cap images of each cluster, or of each source.")
 @click.option("--cap", type=int, metavar="N", help="For --balance.")
 @click.option("--max", "max_images", type=int, metavar="N", help="Keep the N most diverse.")
@@ -75,7 +88,9 @@ def curate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Choose the images of STORE that are worth training on; every other one gets the reason why it is left out.
+    """Choose the images of STORE that are worth training on.
+
+    Every other image gets the reason why it is left out.
 
     Steps come in this order: images without a label; --where; the cuts, as they are listed here; --near-duplicates;
     --balance; --max. Train on the result with PseudoLabelDataset(STORE, subset=SUBSET).

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from depthsieve.core.errors import StoreError, UsageError
 from depthsieve.core.processes import cores
 from depthsieve.curation.funnel import LABELLED, Funnel, NoneLeft, Step, unlabelled
-from depthsieve.curation.settings import CurateSettings
+from depthsieve.curation.pixels import Pixels
+from depthsieve.curation.settings import KEEP, CurateSettings
 from depthsieve.curation.subset import check_target, subset_table, write_subset
-from depthsieve.curation.table import image_table
+from depthsieve.curation.table import empty_table, image_table
 from depthsieve.curation.vectors import Vectors
+from depthsieve.curation.where import where as select
 from depthsieve.store import Store, open_store
 from depthsieve.store.features import FeatureReader
 from depthsieve.store.index import settled_index
@@ -58,10 +60,30 @@ def curate(
     store: str | Path | Store,
     subset: str | Path | None = None,
     *,
+    where: str | None = None,
+    faulty: bool = False,
+    min_size: float | None = None,
+    max_dark: float | None = None,
+    max_bright: float | None = None,
+    min_detail: float | None = None,
+    min_sharpness: float | None = None,
+    max_text: float | None = None,
+    min_colourfulness: float | None = None,
+    min_depth_range: float | None = None,
+    max_flatness: float | None = None,
+    max_sky: float | None = None,
+    min_reliability: float | None = None,
+    max_unreliable: float | None = None,
+    near_duplicates: float | None = None,
+    keep: str = ",".join(KEEP),
+    crops: bool = True,
+    balance: str | None = None,
+    cap: int | None = None,
+    max_images: int | None = None,
+    drop: float = 0.10,
     reliability: str | None = None,
     explain: str | None = None,
     progress: bool = True,
-    **options: Any,
 ) -> CurateSummary:
     """Choose the images of a store that are worth training on; every other one gets the reason why it is left out.
 
@@ -73,31 +95,77 @@ def curate(
         subset: the Parquet file to write: ``id``, ``keep``, ``step`` and ``reason`` of every image, for
             ``PseudoLabelDataset(store, subset=...)``. One that is there is replaced, if it is a subset file. None
             writes nothing.
+        where: one SQL expression over the columns of the index, true for images that stay.
+        faulty: drop images that are dark, bright, blurred, without detail, or pages of text; sets the cuts that
+            docs/curation.md lists, where they are not set themselves.
+        min_size: least pixels of the shorter side.
+        max_dark: most of the pixels that may be nearly black, 0..1.
+        max_bright: most of the pixels that may be blown out, 0..1.
+        min_detail: least local contrast, of 255 levels.
+        min_sharpness: least sharpness, 0..1.
+        max_text: largest ratio of finest detail to coarser detail; pages of text are high.
+        min_colourfulness: least colourfulness; 0 is grey, 45 quite colourful.
+        min_depth_range: least depth range of the label, 0..1.
+        max_flatness: largest flatness of the label, 0..1; 1 is one plane.
+        max_sky: most of the label that may be sky, or as far, 0..1.
+        min_reliability: least mean reliability code, 1..255.
+        max_unreliable: most of the pixels that may be under the dataset's threshold for ``drop``, 0..1.
+        near_duplicates: cosine similarity, over 0 and up to 1, from which images are near-duplicates, of which the
+            best stays. None: all stay.
+        keep: what decides which near-duplicate stays, in this order: some of
+            :data:`depthsieve.curation.settings.KEEP`, separated by commas.
+        crops: find near-duplicates too that show a part of one another, by their pixels; images that are somewhat alike
+            are read again.
+        balance: ``"sources"``, or a number of clusters of like images; of each at most ``cap`` stay.
+        cap: for ``balance``.
+        max_images: keep the most diverse so many.
+        drop: share of the pixels that training will mask over the dataset, for ``max_unreliable``.
         reliability: the name of a layer that :func:`depthsieve.recalibrate` made, whose reliability counts.
         explain: the id of an image; the summary then says why it is in or out, also where no image is left.
         progress: bars on stderr while it takes long.
-        **options: the fields of :class:`CurateSettings`.
 
     Raises:
-        UsageError: an option that cannot be meant, or a file that is no subset file.
+        UsageError: an invalid option, or a file that is no subset file.
         StoreError: no store, no labels, no image left, or columns that an option needs are not known.
     """
     start = time.perf_counter()
-    try:
-        settings = CurateSettings(**options)
-    except TypeError as error:
-        raise UsageError(f"{str(error).split('.__init__() ')[-1]}; the options are those of CurateSettings") from error
+    settings = CurateSettings(
+        where=where,
+        faulty=faulty,
+        min_size=min_size,
+        max_dark=max_dark,
+        max_bright=max_bright,
+        min_detail=min_detail,
+        min_sharpness=min_sharpness,
+        max_text=max_text,
+        min_colourfulness=min_colourfulness,
+        min_depth_range=min_depth_range,
+        max_flatness=max_flatness,
+        max_sky=max_sky,
+        min_reliability=min_reliability,
+        max_unreliable=max_unreliable,
+        near_duplicates=near_duplicates,
+        keep=keep,
+        crops=crops,
+        balance=balance,
+        cap=cap,
+        max_images=max_images,
+        drop=drop,
+    )
     if subset is not None:
         check_target(Path(subset))
     opened = store if isinstance(store, Store) else open_store(store, reliability)
     index, snapshot = settled_index(opened)
     if explain is not None and explain not in index["id"].to_pylist():
         raise UsageError(f"{opened.location} knows no image {explain!r}; ids look like {_example(index)}")
+    if where is not None:
+        select(empty_table(index), where)  # what is wrong with it is told before anything takes long
     table = image_table(opened, index, settings.drop, progress)
     if not len(table):
         raise StoreError(f"{opened.location} has no labelled image; label into it first")
     without, states = unlabelled(index)
-    funnel = Funnel(table, settings, _Vectors(opened, table, progress).of, cores(), _remedy(opened), progress)
+    pixels = Pixels(opened, table["id"].to_pylist(), cores(), progress)
+    funnel = Funnel(table, settings, _Vectors(opened, table, progress).of, pixels, cores(), _remedy(opened), progress)
     funnel.steps.append(Step(LABELLED, len(index), len(without)))
     try:
         funnel.run()

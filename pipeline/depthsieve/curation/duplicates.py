@@ -26,14 +26,28 @@ MARGIN = 0.004
 """By how much similarity may be off that is found with half floats; the exact one decides."""
 
 
+SOMEWHAT = 0.6
+"""Similarity from which two images are compared by their pixels, where somebody can: they may be crops."""
+
+SOMEWHAT_BITS = 8
+"""Likewise, of 64 bits of their hashes: grey copies have the same hash, and another embedding."""
+
+CANDIDATES = 6
+"""Most images that each is compared with by pixels, the most similar ones."""
+
+Overlap = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
+"""Tells of pairs of images (better, worse), by their numbers, whether they show a part of one another."""
+
+
 @dataclass(frozen=True)
 class Duplicates:
     """``of_N`` is the number of the image that stays for one that goes, -1 for those that stay; ``similarity_N`` is
-    that of the two, ``bits_N`` in how many of 64 bits their hashes differ."""
+    that of the two, ``bits_N`` in how many of 64 bits their hashes differ. ``alike_N``: there is an image like it."""
 
     of_N: NDArray[np.int64]
     similarity_N: NDArray[np.float32]
     bits_N: NDArray[np.int64]
+    alike_N: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -60,32 +74,43 @@ class _Pairs:
 
 
 def find_duplicates(
-    vectors: Vectors, phash_N: NDArray[np.uint64], threshold: float, threads: int = 2, progress: bool = False
+    vectors: Vectors,
+    phash_N: NDArray[np.uint64],
+    threshold: float,
+    threads: int = 2,
+    progress: bool = False,
+    overlap: Overlap | None = None,
 ) -> Duplicates:
     """Drop every image that is like a better one that stays. Images come in the order of their quality, the best first.
 
     A greedy cover, not connected components: each image that goes is itself like the one that stays for it, so a film
     in which every frame is like the next keeps a frame of each view; and no two that stay are alike, as far as
     neighbours were found. Two are alike if the product of their vectors is at least ``threshold`` and their hashes
-    differ in at most :data:`MOST_BITS` bits.
+    differ in at most :data:`MOST_BITS` bits; or, with ``overlap``, if that says so of images that are somewhat alike.
 
     An image in a crowd has more neighbours than are looked at first. Those that stay with such a list are looked up
     again, for all images with one, and the cover is made anew of all pairs that are known, until no list is full.
     """
     found = Duplicates(
-        np.full(len(vectors), -1, np.int64), np.ones(len(vectors), np.float32), np.zeros(len(vectors), np.int64)
+        np.full(len(vectors), -1, np.int64),
+        np.ones(len(vectors), np.float32),
+        np.zeros(len(vectors), np.int64),
+        np.zeros(len(vectors), np.bool_),
     )
     crowd = rows = np.arange(len(vectors))
     known: list[_Pairs] = []
     count = NEIGHBOURS
+    least = threshold if overlap is None else min(threshold, SOMEWHAT)
     while len(rows) > 1:
         total = len(rows) + len(crowd)  # each is put in, and each is looked up
         with progress_bar("near-duplicates", total=total, shown=progress) as bar:
             first_E, second_E, full_N = _near(
-                vectors, crowd, rows, threshold, min(count, len(rows)), threads, bar.update
+                vectors, crowd, rows, (least, threshold), min(count, len(rows)), threads, bar.update
             )
         similar_E, bits_E = vectors.products(first_E, second_E), hamming(phash_N[first_E], phash_N[second_E])
         alike_E = (similar_E >= threshold) & (bits_E <= MOST_BITS)
+        if overlap is not None and count == NEIGHBOURS:
+            known += _by_pixels(vectors, phash_N, (first_E, second_E, alike_E), overlap, threads)
         new = _Pairs(
             first_E[alike_E].astype(np.int32),
             second_E[alike_E].astype(np.int32),
@@ -94,6 +119,7 @@ def find_duplicates(
         )
         known = [_Pairs.joined([*known, new])]
         _cover(known[0], found)
+        found.alike_N[known[0].first_E] = found.alike_N[known[0].second_E] = True
         if len(rows) == len(vectors):
             crowd = np.flatnonzero(full_N)
         before, rows = rows, crowd[found.of_N[crowd] < 0]
@@ -107,26 +133,69 @@ def _near(
     vectors: Vectors,
     crowd: NDArray[np.int64],
     rows: NDArray[np.int64],
-    threshold: float,
+    thresholds: tuple[float, float],
     count: int,
     threads: int,
     told: Callable[[int], object],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Pairs (better, worse) of images that may be alike, one of ``crowd`` and one of ``rows``, each once, in order; and
-    which images [N] may have more neighbours as near among the ``rows`` than were looked at."""
+    which images [N] may have more neighbours as near among the ``rows`` than were looked at. ``thresholds`` are those
+    of the two: the least similarity of a pair, and that of neighbours of which there may be more."""
     whole = len(rows) == len(vectors)
     among, asking = (vectors, vectors) if whole else (vectors.take(rows), vectors.take(crowd))
     keys: list[NDArray[np.int64]] = []
     full_N = np.zeros(len(vectors), np.bool_)
     for part, similar, numbers in nearest(among, asking, count, threads, told):
-        near = (similar >= threshold - MARGIN) & (numbers >= 0)
-        full_N[crowd[part]] = near[:, -1] & (count < len(rows))
+        near, nearer = ((similar >= least - MARGIN) & (numbers >= 0) for least in thresholds)
+        full_N[crowd[part]] = nearer[:, -1] & (count < len(rows))
         row, column = np.nonzero(near)
         own, other = crowd[part][row], rows[numbers[row, column]]
         different = own != other
         keys.append(np.minimum(own, other)[different] * len(vectors) + np.maximum(own, other)[different])
     pairs_E = np.unique(np.concatenate(keys))
     return pairs_E // len(vectors), pairs_E % len(vectors), full_N
+
+
+def _by_pixels(
+    vectors: Vectors,
+    phash_N: NDArray[np.uint64],
+    seen: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]],
+    overlap: Overlap,
+    threads: int,
+) -> list[_Pairs]:
+    """The pairs that are alike by ``overlap``, of those that are somewhat alike by their vectors or their hashes and
+    not alike by both: ``seen`` has pairs (better, worse) that are near by vectors, and which of those are."""
+    first_E, second_E, alike_E = seen
+    everything = np.arange(len(vectors))
+    hashes = Vectors.of_hashes(phash_N)
+    same = 1 - SOMEWHAT_BITS / 32
+    count = min(NEIGHBOURS, len(vectors))
+    near = _near(hashes, everything, everything, (same, same), count, threads, lambda done: None)
+    firsts, seconds = np.concatenate([first_E[~alike_E], near[0]]), np.concatenate([second_E[~alike_E], near[1]])
+    done = first_E[alike_E] * len(vectors) + second_E[alike_E]
+    keys = np.setdiff1d(np.unique(firsts * len(vectors) + seconds), done)
+    first_E, second_E = keys // len(vectors), keys % len(vectors)
+    similar_E, bits_E = vectors.products(first_E, second_E), hamming(phash_N[first_E], phash_N[second_E])
+    chosen = _most_similar(first_E, second_E, np.maximum(similar_E, 1 - bits_E / 32), len(vectors))
+    chosen = chosen[overlap(first_E[chosen], second_E[chosen])]
+    if not len(chosen):
+        return []
+    pairs = (first_E[chosen].astype(np.int32), second_E[chosen].astype(np.int32))
+    return [_Pairs(*pairs, similar_E[chosen], bits_E[chosen].astype(np.uint8))]
+
+
+def _most_similar(
+    first_E: NDArray[np.int64], second_E: NDArray[np.int64], similar_E: NDArray[np.floating], images: int
+) -> NDArray[np.int64]:
+    """Which pairs are among the :data:`CANDIDATES` most similar of one of their images."""
+    chosen = []
+    taken_N = np.zeros(images, np.int64)
+    for pair in np.argsort(-similar_E, kind="stable").tolist():
+        both = [first_E[pair], second_E[pair]]
+        if (taken_N[both] < CANDIDATES).any():
+            chosen.append(pair)
+            taken_N[both] += 1
+    return np.array(sorted(chosen), np.int64)
 
 
 def _cover(pairs: _Pairs, found: Duplicates) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from depthsieve.core.errors import UsageError
 
-NEAR_DUPLICATES = 0.85
+NEAR_DUPLICATES = 0.9
 """Cosine similarity from which two images are near-duplicates, where no other is asked for."""
 
 
@@ -42,17 +42,23 @@ CUTS = (
 """In this order: an image that several would drop is dropped by the first."""
 
 
+KEEP = ("resolution", "colour", "sharpness", "compression", "reliability")
+"""What decides which of near-duplicates stays, in this order: the most pixels; colour before grey; not clearly blurrier
+than another of as many pixels; the largest file; the most reliable label. After that, the first by id."""
+
+
 @dataclass(frozen=True)
 class CurateSettings:
     """The options of :func:`depthsieve.curate`; the command line has the same. Steps come in the order of these fields.
 
     ``where`` is one SQL expression over the columns of the index, true for images that stay. ``faulty`` sets the cuts
     of images that are dark, bright, blurred, without detail, or pages of text to what docs/curation.md found, where
-    they are not set themselves. ``near_duplicates`` is a cosine similarity, 0..1. ``balance`` is "sources", or a number
-    of clusters of like images; of each at most ``cap`` images stay. ``max_images`` keeps the most diverse so many.
-    ``drop`` is what of the pixels training will mask over the dataset, which "unreliable" goes by.
-    Raises :class:`UsageError` for a value that cannot be meant.
-    """
+    they are not set themselves. ``near_duplicates`` is a cosine similarity, 0..1; ``keep`` lists, separated by commas,
+    what decides which of them stays (:data:`KEEP`); ``crops`` also finds near-duplicates that show a part of one
+    another, for which images that are somewhat alike are read again. ``balance`` is "sources", or a number of clusters
+    of like images; of each at most ``cap`` images stay. ``max_images`` keeps the most diverse so many. ``drop`` is what
+    of the pixels training will mask over the dataset, which "unreliable" goes by. Raises :class:`UsageError` for a
+    value that cannot be meant."""
 
     where: str | None = None
     faulty: bool = False
@@ -69,6 +75,8 @@ class CurateSettings:
     min_reliability: float | None = None
     max_unreliable: float | None = None
     near_duplicates: float | None = None
+    keep: str = ",".join(KEEP)
+    crops: bool = True
     balance: str | None = None
     cap: int | None = None
     max_images: int | None = None
@@ -85,6 +93,9 @@ class CurateSettings:
             raise UsageError(
                 f"{_both('near_duplicates')} must be a similarity over 0 and up to 1, not {self.near_duplicates!r}"
             )
+        unknown = [name for name in self.keep_names if name not in KEEP]
+        if unknown or not self.keep_names:
+            raise UsageError(f"keep lists some of {', '.join(KEEP)}, separated by commas, not {self.keep!r}")
         if self.balance is not None and self.balance != "sources" and self.clusters is None:
             raise UsageError(f"balance must be 'sources' or a number of clusters of at least 2, not {self.balance!r}")
         if (self.balance is None) != (self.cap is None):
@@ -95,6 +106,11 @@ class CurateSettings:
                 raise UsageError(f"{_both(option)} must be a whole number of at least 1, not {value!r}")
         if not 0 <= self.drop < 1:
             raise UsageError(f"drop must be a share from 0 to under 1, not {self.drop!r}")
+
+    @property
+    def keep_names(self) -> tuple[str, ...]:
+        """What decides which near-duplicate stays, in order."""
+        return tuple(name.strip() for name in self.keep.split(",")) if isinstance(self.keep, str) else ()
 
     @property
     def clusters(self) -> int | None:
@@ -113,7 +129,12 @@ class CurateSettings:
     def to_json(self) -> dict[str, Any]:
         """What is set, by name."""
         set_now = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {name: value for name, value in set_now.items() if value is not None and value is not False}
+        asked = self.near_duplicates is not None
+        return {
+            name: value
+            for name, value in set_now.items()
+            if (asked if name in ("keep", "crops") else value is not None and value is not False)
+        }
 
 
 def _both(option: str) -> str:

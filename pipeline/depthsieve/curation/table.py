@@ -41,6 +41,13 @@ def image_table(store: Store, index: pa.Table, drop: float, progress: bool = Fal
     return table.append_column("unreliable", pa.array(unreliable_N))
 
 
+def empty_table(index: pa.Table) -> pa.Table:
+    """No images, with the columns of :func:`image_table`."""
+    types = {"source": pa.string(), "short_side": index.schema.field("height").type, "unreliable": pa.float32()}
+    columns = [pa.field(name, types[name]) for name in DERIVED]
+    return pa.schema([*index.schema, *columns]).empty_table()
+
+
 def _histograms(
     store: Store, table: pa.Table, progress: bool
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint32]]]:

@@ -21,6 +21,7 @@ REBLUR = 9
 """Pixels of the box that blurs the image again (Crete et al. 2007)."""
 
 _HASH_SIDE = 32
+_MIDDLE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,16 @@ def image_signals(rgb_HW3: NDArray[np.uint8]) -> ImageSignals:
         "colourfulness": colourfulness(part_HW3[::2, ::2]),
     }
     return ImageSignals(np.array([values[name] for name in IMAGE_COLUMNS], np.float32), perceptual_hash(grey_HW))
+
+
+def native_sharpness(rgb_HW3: NDArray[np.uint8]) -> float:
+    """Sharpness as in the column of that name, but at the image's own resolution, in its middle: it tells a blurred or
+    enlarged copy from its original, where the column, measured at a small size, does not."""
+    height, width = rgb_HW3.shape[:2]
+    top, left = (max(0, side - _MIDDLE) // 2 for side in (height, width))
+    middle_HW3 = np.ascontiguousarray(rgb_HW3[top : top + _MIDDLE, left : left + _MIDDLE])
+    luma_HW = cv2.cvtColor(middle_HW3, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return min(_kept_by_blur(luma_HW, 0), _kept_by_blur(luma_HW, 1))
 
 
 def _measured(grey_HW: NDArray[Any]) -> NDArray[Any]:
