@@ -32,7 +32,8 @@ FLOORS = (
     # The packages of depthsieve from the ground up: each imports only from floors below its own.
     "core scenes",
     "features images reliability storage teachers",
-    "sources store",
+    "sources",
+    "store",
     "curation evaluation labelling training",
     "planning report runners",
     "jobs",
