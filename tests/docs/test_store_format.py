@@ -1,10 +1,12 @@
 """docs/store_format.md: its snippets run as they stand, with none of our code, and what it lists is what is written."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -90,6 +92,28 @@ def test_the_table_of_arrays_is_what_is_written(store: Store) -> None:
     }
     assert documented == found
     assert set(found) == {spec.name for spec in (*schema.MAPS, *schema.ROWS)}
+
+
+def codecs_in(codecs: list[dict[str, Any]]) -> set[str]:
+    """Names of an array's codecs, those within a shard too."""
+    inner = [one.get("configuration", {}).get(key, []) for one in codecs for key in ("codecs", "index_codecs")]
+    return {one["name"] for one in codecs}.union(*map(codecs_in, inner))
+
+
+def test_numbers_have_core_codecs_and_strings_an_extension(store: Store) -> None:
+    group = store.path / "labels.zarr" / "shards" / store.commit_record("0000-000000")["group"]
+    documents = {path.parent.name: json.loads(path.read_text()) for path in group.glob("*/zarr.json")}
+    strings = {name for name, document in documents.items() if document["data_type"] == "string"}
+    of_numbers, of_strings = (
+        set().union(
+            *(codecs_in(document["codecs"]) for name, document in documents.items() if (name in strings) == is_string)
+        )
+        for is_string in (False, True)
+    )
+    numbers, _, rest = TEXT.partition("**Codecs.**")[2].partition("\n\n")[0].partition("Arrays of strings")
+    assert set(re.findall(r"`([\w-]+)`", numbers)) == of_numbers
+    assert set(re.findall(r"`(\w+)`", rest.partition(")")[0])) == strings
+    assert of_strings == {"vlen-utf8", "crc32c"} and "`vlen-utf8`" in rest
 
 
 @pytest.mark.parametrize(("start", "columns"), [("plan/generation-NNNN", PLAN_SCHEMA), ("index.parquet", SCHEMA)])
