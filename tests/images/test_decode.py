@@ -179,5 +179,5 @@ def test_decoding_does_not_open_files(tmp_path: Path, monkeypatch: pytest.Monkey
     """Formats in which an image can name another file, or run a program, are none of those that are read."""
     monkeypatch.chdir(tmp_path)
     for data in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run", b"!<arch>\n", b"gimp xcf file"):
-        assert "not an image of a known format" in rejection(data)
+        assert rejection(data).startswith("not an image")
     assert os.listdir(tmp_path) == []  # noqa: PTH208

@@ -173,7 +173,9 @@ def _broken(root: Path) -> dict[str, str | None]:
     files: dict[str, tuple[bytes, str]] = {
         "empty.jpg": (b"", "empty file"),
         "zeros.jpg": (b"\0" * 4096, "begins with zeros"),
-        "text.jpg": (b"I am no image at all.\n" * 9, "not an image of a known format"),
+        "text.jpg": (b"I am no image at all.\n" * 9, "not an image but text"),
+        "pointer.jpg": (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12345\n", "git lfs pull"),
+        "noise.jpg": (bytes(range(200, 256)) * 9, "not an image of a known format"),
         "page.jpg": (b"\n<!DOCTYPE html><html>404</html>", "web page"),
         "drawing.png": (b"<?xml version='1.0'?>\n<svg xmlns='x'/>", "SVG is not read"),
         "truncated.jpg": (jpeg[: len(jpeg) // 2], "truncated JPEG"),
@@ -191,7 +193,7 @@ def _broken(root: Path) -> dict[str, str | None]:
         "phone renamed.jpg": (b"\0\0\0\x18ftypheic" + b"\0" * 40, "HEIC is not read"),
         "new.avif": (b"\0\0\0\x18ftypavif" + b"\0" * 40, "convert to PNG or JPEG"),
         "camera.NEF": (b"MM\0*" + b"\0" * 40, ".nef files are not read"),
-        "archive.png": (b"PK\3\4" + b"\0" * 40, "not an image of a known format"),
+        "archive.png": (b"PK\3\4" + b"\0" * 40, "not an image but a zip archive"),
     }
     for name, (data, _) in files.items():
         _write(root, "broken/" + name, data)

@@ -40,6 +40,18 @@ def pack_parquet(path: Path, files: Files, rows: int = 2) -> Path:
     return path
 
 
+def pack_arrow(path: Path, files: Files, rows: int = 2, stream: bool = True) -> Path:
+    """As ``Dataset.save_to_disk`` of Hugging Face writes it, or in Arrow's file format; ``rows`` in a record batch."""
+    images = [{"bytes": data, "path": name} for name, data in files.items()]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"label": list(range(len(files))), "image": pa.array(images, kind)})
+    with pa.OSFile(str(path), "wb") as file:
+        write = pa.ipc.new_stream if stream else pa.ipc.new_file
+        with write(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=rows)
+    return path
+
+
 def pack_hdf5(path: Path, files: Files) -> Path:
     """One file a row, as bytes of varying length."""
     with h5py.File(path, "w") as file:

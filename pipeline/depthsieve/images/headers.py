@@ -4,6 +4,7 @@ Input is hostile. The format is told from the first bytes, never from the name, 
 ``MAX_HEADER_BYTES`` of the file.
 """
 
+import contextlib
 import re
 import struct
 from dataclasses import dataclass
@@ -31,7 +32,13 @@ _SUPPORTED: tuple[tuple[bytes, str], ...] = (
     (rb"II[*+]\0|MM\0[*+]", "TIFF"),
     (rb"P[1-6][\s#]", "PNM"),
 )
+_STAND_INS: tuple[tuple[bytes, str], ...] = (
+    (rb"version https://git-lfs", "a Git LFS pointer and not the file itself: run `git lfs pull`"),
+    (rb"(?i)\s*<(!doctype html|html)", "a web page and not the file itself: download it again"),
+    (rb"\s*<\?xml[^>]*>\s*<Error>", "an error message of a server and not the file itself: download it again"),
+)
 _KNOWN_OTHERS: tuple[tuple[bytes, str], ...] = (
+    *_STAND_INS,
     (rb"....ftypavi[fs]", "AVIF is not read: convert to PNG or JPEG"),
     (rb"....ftyp(he[iv]|mif1|msf1)", "HEIC is not read: convert to PNG or JPEG"),
     (rb"....ftypcrx|FUJIFILMCCD-RAW|IIR[OS]|IIU\0", "camera raw is not read: convert to PNG or JPEG"),
@@ -39,11 +46,24 @@ _KNOWN_OTHERS: tuple[tuple[bytes, str], ...] = (
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL is not read: convert to PNG or JPEG"),
     (rb"8BPS", "Photoshop files are not read: convert to PNG or JPEG"),
     (rb"v/1\x01|P[Ff]\s|#\?RADIANCE", "floating-point images are not read: convert to 8 or 16 bits"),
-    (rb"(?i)\s*<(!doctype html|html)", "not an image but a web page"),
     (rb"\s*(<\?xml.*)?<svg", "SVG is not read: convert to PNG or JPEG"),
     (rb"%PDF", "not an image but a PDF"),
+    (
+        rb"....ftyp|....moov|\x1aE\xdf\xa3|RIFF....AVI |\0\0\x01[\xb3\xba]|FLV\x01|OggS|0&\xb2u",
+        "not an image but a film: extract frames first, for example with ffmpeg",
+    ),
+    (rb"PK[\x03\x05]", "not an image but a zip archive, which is read if its name ends in .zip"),
+    (rb"PAR1", "not an image but a Parquet file, which is read if its name ends in .parquet"),
+    (rb"ARROW1", "not an image but an Arrow file, which is read if its name ends in .arrow"),
+    (rb"\x89HDF", "not an image but an HDF5 file, which is read if its name ends in .h5"),
+    (rb"\x93NUMPY", "not an image but a NumPy array: save it as PNG"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|Rar!|7z\xbc\xaf", "not an image but a compressed file: unpack it first"),
     (rb"\0{32}", "not an image: it begins with zeros"),
+    (rb"\s*[{\[][\s\"{\[\]}]", "not an image but JSON"),
 )
+_TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+")
+_A_TABLE = re.compile(rb"[^\n]*[^\s,;\t][,;\t][^\s,;\t]")
+_NO_LIST = "a list of images is a text file, .txt, with a path or URL a line"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +93,17 @@ def kind_of(start: bytes) -> str:
     for pattern, reason in _KNOWN_OTHERS:
         if re.match(pattern, start, re.DOTALL):
             raise ImageRejected(reason)
+    if _TEXT.fullmatch(start):
+        with contextlib.suppress(UnicodeDecodeError):
+            start[: len(start) - 3].decode()  # the last character may be cut
+            kind = "a text table" if _A_TABLE.match(start) else "text"
+            raise ImageRejected(f"not an image but {kind}: {_NO_LIST}")
     raise ImageRejected("not an image of a known format")
+
+
+def stand_in(start: bytes) -> str | None:
+    """What lies in a file's place, by its first bytes: a pointer to it, or what a failed download left; else None."""
+    return next((words for pattern, words in _STAND_INS if re.match(pattern, start, re.DOTALL)), None)
 
 
 def make_header(width: int, height: int, exif: bytes = b"") -> ImageHeader:

@@ -7,6 +7,7 @@ one that has such a key is rejected by name.
 """
 
 import errno
+import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from depthsieve.storage.objects import Objects
 
 IN_FOLDER = "holds a key with an empty part, '.', '..' or a control character, and cannot be listed: rename that"
+IN_ROOT = (
+    "a key directly in it has an empty part, '.', '..' or a control character, and so the keys beside it cannot be "
+    "listed: rename that key, or name a list of URLs as the source"
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 FIRST_BYTES = 64 * 1024
 """What is fetched of an image at first; enough for nearly all headers. Each further fetch is twice as large."""
 
@@ -57,6 +63,8 @@ class BucketSource:
                 passed.hidden, passed.other = before
                 yield from self._list(self._by_folder(), passed)
         except OSError as error:
+            if error.errno == IN_KEY:
+                raise SourceError(f"{self.root}: {IN_ROOT}") from error
             raise SourceError(f"{error.filename or self.root}: {error.strerror or error}") from error
 
     def named(self, key: str) -> Listed | RejectedImage:
@@ -115,8 +123,10 @@ class BucketSource:
             key = path.decode()
         except UnicodeDecodeError as error:
             raise SourceError(f"{image_id!r} is no key of an object: it is not UTF-8") from error
-        if any(part in ("", ".", "..") or not part.isprintable() for part in key.split("/")):
+        if any(part in ("", ".", "..") for part in key.split("/")):
             raise SourceError(f"{image_id!r} would leave the root of the source {self.name!r}")
+        if _CONTROL.search(key):
+            raise SourceError(f"{image_id!r}: the object store's library takes no keys with control characters")
         return key
 
     def _list(self, pages: Iterator[list[Entry] | str], passed: Passed) -> Iterator[Listed | RejectedImage]:

@@ -4,8 +4,8 @@
 * A link to a file inside the root is that file under another id. A link to a folder inside is skipped: its images come
   under their own ids, and loops end there. A link that leads out of the root is rejected by name and never followed:
   a downloaded folder must not be able to pull in other files of the machine. Name the target as a source of its own.
-* Tar and zip archives, Parquet files and LMDB databases (`.mdb`) are looked into: what is in them is listed under their
-  name. HDF5 files are where they are named themselves, since in a folder of images they mostly hold depth.
+* Tar and zip archives, Parquet and Arrow files and LMDB databases (`.mdb`) are looked into: what is in them is listed
+  under their name. HDF5 files are where they are named themselves, since in a folder of images they mostly hold depth.
 * Names that begin with a dot are hidden, and skipped like files that do not look like images; both are counted.
 """
 # Names are bytes here, which pathlib cannot hold.
@@ -40,6 +40,10 @@ from depthsieve.sources.protocol import Listed, Passed
 _OF_USE = IMAGE_SUFFIXES | CONVERT_SUFFIXES | CONTAINER_SUFFIXES
 _NAMED = CONTAINER_SUFFIXES | NAMED_SUFFIXES
 _PACKED = "such archives cannot be read in place: unpack it, or pack it as tar or zip"
+_LEADS_OUT = (
+    "symbolic link that leads out of the source folder: name a folder that holds its target too, or a list of the "
+    "files, with the --root that holds them"
+)
 
 
 class FolderSource:
@@ -167,7 +171,7 @@ class FolderSource:
         try:
             return self._containers.get(target), status.st_mtime_ns
         except NoImages as error:
-            raise ImageRejected("its container holds no images") from error
+            raise ImageRejected(str(error)) from error
 
     def _members(self, path: bytes, passed: Passed, named: bool = False) -> Iterator[Listed | RejectedImage]:
         """What is in a container; a broken one is rejected itself, behind those that were found before."""
@@ -199,7 +203,7 @@ class FolderSource:
             target = os.path.realpath(os.path.join(self._root, path))
             to_folder = os.path.isdir(target)
             if (is_of_use or to_folder) and not _inside(target, self._root):
-                yield self._reject(path + b"/" * to_folder, "symbolic link that leads out of the source folder")
+                yield self._reject(path + b"/" * to_folder, _LEADS_OUT)
                 return
             is_of_use = is_of_use and not to_folder
         if not is_of_use:

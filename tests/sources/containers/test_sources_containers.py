@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hostile import encoded, exif, photo
-from packing import pack_hdf5, pack_parquet, pack_tar, pack_zip
+from packing import pack_arrow, pack_hdf5, pack_parquet, pack_tar, pack_zip
 from PIL import Image
 from scanned import Scanned, scanned
 
@@ -26,8 +26,8 @@ from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.records import ImageRecord
 from depthsieve.images.decode import decode
 from depthsieve.sources import Listed, Passed, Source, open_source, reopen_source
+from depthsieve.sources import folder as folder_source
 from depthsieve.sources.containers import opening as open_containers
-from depthsieve.sources.containers import parquet
 
 PHOTOS = Path(__file__).parents[3].parent / "shared" / "photos"
 
@@ -198,6 +198,18 @@ class TestParquet(ContainerContract):
         return pack_parquet(path, files)
 
 
+class TestArrow(TestParquet):
+    name = "all.arrow"
+
+    def pack(self, path: Path, files: Mapping[str, bytes]) -> Path:
+        return pack_arrow(path, files)
+
+
+class TestArrowFile(TestArrow):
+    def pack(self, path: Path, files: Mapping[str, bytes]) -> Path:
+        return pack_arrow(path, files, stream=False)
+
+
 class TestHdf5(ContainerContract):
     name, places = "all.h5", [f"/images::{row:08d}" for row in range(5)]
 
@@ -233,7 +245,7 @@ def test_a_container_that_is_a_link_out_of_the_root_is_not_opened(tmp_path: Path
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "all.tar").symlink_to(outside)
     source = open_source(tmp_path / "root")
-    assert reasons(scanned(source)) == {"all.tar": "symbolic link that leads out of the source folder"}
+    assert reasons(scanned(source)) == {"all.tar": folder_source._LEADS_OUT}
     with pytest.raises(SourceError, match="leads out of the root"):
         source.read("default/all.tar::a.jpg")
 
@@ -350,73 +362,6 @@ def test_what_is_not_in_the_hdf5_file_itself_or_has_no_white_is_refused(tmp_path
     for name in ("linked", "soft", "raw", "virtual", "hdr"):
         with pytest.raises(SourceError):
             source.read(f"default/all.h5::/{name}::00000000")
-
-
-def test_a_parquet_file_tells_which_column_or_is_asked(tmp_path: Path) -> None:
-    data = FILES["a.jpg"]
-    cases = {
-        "plain": ({"jpg": [data]}, None),
-        "only": ({"whatever": [data]}, None),
-        "named": ({"mask": [b"m"], "image": [data]}, None),
-        "unclear": ({"left": [data], "right": [data]}, "which column holds the images"),
-        "none": ({"text": ["words"]}, "no images"),
-    }
-    for name, (columns, reason) in cases.items():
-        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
-        source = open_source(tmp_path / f"{name}.parquet")
-        scan = scanned(source)
-        if reason is None:
-            assert source.read(f"default/{name}.parquet::00000000") == data and len(scan.images) == 1
-        else:
-            assert scan.images == () and reason in reasons(scan)[f"{name}.parquet"]
-    note = {"huggingface": '{"info": {"features": {"right": {"_type": "Image"}, "left": {"_type": "Value"}}}}'}
-    told = pa.table({"left": [b"no"], "right": [data]}).replace_schema_metadata(note)
-    pq.write_table(told, tmp_path / "told.parquet")
-    assert open_source(tmp_path / "told.parquet").read("default/told.parquet::00000000") == data
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [pa.dictionary(pa.int32(), pa.binary()), pa.large_binary(), pa.binary_view()],
-    ids=["dictionary", "large", "view"],
-)
-@pytest.mark.parametrize("in_struct", [False, True])
-def test_bytes_in_a_parquet_file_may_be_stored_in_any_way(tmp_path: Path, kind: pa.DataType, in_struct: bool) -> None:
-    held = [FILES["a.jpg"], FILES["b/c.png"], None, FILES["a.jpg"]]
-    column = pa.array(held, pa.binary()).cast(kind)
-    pq.write_table(
-        pa.table({"image": pa.StructArray.from_arrays([column], ["bytes"]) if in_struct else column}),
-        tmp_path / "a.parquet",
-    )
-    source = open_source(tmp_path / "a.parquet")
-    scan = scanned(source)
-    assert [source.read(image.id) for image in scan.images] == [data for data in held if data is not None]
-    assert "no image bytes" in reasons(scan)["a.parquet::00000002"]
-
-
-def test_a_row_without_bytes_is_rejected_and_row_groups_are_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    rows = [{"bytes": None, "path": "elsewhere.jpg"}, None, {"bytes": FILES["a.jpg"], "path": None}]
-    pq.write_table(pa.table({"image": pa.array(rows, kind)}), tmp_path / "a.parquet")
-    source = open_source(tmp_path / "a.parquet")
-    scan = scanned(source)
-    assert ids(scan) == ["default/a.parquet::00000002"]
-    assert all("no image bytes" in reason for reason in reasons(scan).values()) and len(scan.rejected) == 2
-    monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 100)
-    with pytest.raises(ImageRejected, match="smaller row groups"):
-        open_source(tmp_path / "a.parquet").read("default/a.parquet::00000002")
-
-
-def test_few_row_groups_are_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    many = {f"{number}": os.urandom(10_000) for number in range(40)}
-    path = os.fsencode(pack_parquet(tmp_path / "a.parquet", many, rows=5))
-    monkeypatch.setattr(parquet, "KEPT_BYTES", 120_000)
-    container = parquet.ParquetContainer(path)
-    read = [container.read(f"{row:08d}") for row in range(40)]
-    assert read == list(many.values())
-    assert list(container._groups) == [6, 7]
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip", "parquet", "h5"])

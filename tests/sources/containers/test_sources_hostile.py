@@ -1,6 +1,7 @@
 """Archives that mean harm: names, links, lies about sizes, bombs, and no end of members."""
 
 import io
+import os
 import struct
 import tarfile
 import tracemalloc
@@ -305,3 +306,36 @@ def test_an_archive_swapped_while_it_is_open_gives_no_bytes_of_the_wrong_place(t
     path.unlink()
     with pytest.raises(FileNotFoundError):
         source.read("default/a.tar::b.jpg")
+
+
+def test_archives_that_were_joined_are_read_to_their_end(tmp_path: Path) -> None:
+    """`cat a.tar b.tar`, which `tar -i` reads."""
+    one, two = (tar_member(name, JPEG) + END for name in (b"a.jpg", b"b.jpg"))
+    for between in (b"", b"\0" * 10_240, b"\0" * (3 << 20)):
+        places, rejected, _ = scan_of(tmp_path, "a.tar", one + between + two + b"\0" * 2048)
+        assert (places, rejected) == (["a.jpg", "b.jpg"], {})
+    places, rejected, _ = scan_of(tmp_path, "a.tar", one + b"what some tapes have behind it".ljust(512, b"!"))
+    assert (places, rejected) == (["a.jpg"], {})
+    places, rejected, _ = scan_of(tmp_path, "a.tar", one + two[:700])
+    assert places == ["a.jpg"] and "ends within it" in rejected["b.jpg"]
+
+
+def test_a_hole_behind_an_archive_costs_no_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar_member(b"a.jpg", JPEG) + END)
+    os.truncate(path, 1 << 42)
+    assert [image.id for image in scanned(open_source(path)).images] == ["default/a.tar::a.jpg"]
+
+
+def test_the_rest_of_a_member_from_another_volume_is_named(tmp_path: Path) -> None:
+    data = tar_member(b"a.jpg", JPEG, b"M") + tar_member(b"b.jpg", JPEG) + END
+    places, rejected, _ = scan_of(tmp_path, "a.tar", data)
+    assert places == ["b.jpg"] and "begins in another volume" in rejected["a.jpg"]
+
+
+def test_a_zip_behind_another_one_is_not_all(tmp_path: Path) -> None:
+    one, two = (pack_zip(tmp_path / "x.zip", {name: JPEG}).read_bytes() for name in ("a.jpg", "b.jpg"))
+    places, rejected, _ = scan_of(tmp_path, "a.zip", one + two)
+    assert places == ["b.jpg"] and "another zip archive stands before" in rejected[""]
+    places, rejected, _ = scan_of(tmp_path, "a.zip", b"#!/bin/sh\nexit\n" + two)  # one that unpacks itself
+    assert (places, rejected) == (["b.jpg"], {})

@@ -49,7 +49,7 @@ class LmdbContainer:
         self._file = Descriptor(path)
         metas = [meta for meta in (self._meta(0, None), *(self._meta(size, size) for size in _PAGE_SIZES)) if meta]
         if not metas:
-            raise NoImages
+            raise NoImages("no LMDB database")
         self._page_size = metas[0][1]
         _, _, self._root, flags = max(meta for meta in metas if meta[1] == self._page_size)
         if flags & _OTHER_ORDER:

@@ -7,8 +7,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from depthsieve.core.errors import SourceError
-from depthsieve.sources.containers.protocol import NAMED_SUFFIXES, Container, damage_named, suffix_of
+from depthsieve.core.errors import ImageRejected, SourceError
+from depthsieve.images.headers import stand_in
+from depthsieve.sources.containers.protocol import (
+    NAMED_SUFFIXES,
+    Container,
+    Descriptor,
+    damage_named,
+    suffix_of,
+)
 
 OPEN_AT_ONCE = 16
 
@@ -16,6 +23,8 @@ OPEN_AT_ONCE = 16
 def open_container(path: bytes) -> Container:
     """The container at a resolved path, by its suffix. Raises :class:`NoImages`, :class:`ImageRejected`, OSError."""
     with damage_named():
+        if (words := stand_in(Descriptor(path).at(0, 64))) is not None:
+            raise ImageRejected(words)
         return _opener(suffix_of(path))(path)
 
 
@@ -32,6 +41,10 @@ def _opener(suffix: str) -> Callable[[bytes], Container]:
         from depthsieve.sources.containers.parquet import ParquetContainer
 
         return ParquetContainer
+    if suffix == ".arrow":
+        from depthsieve.sources.containers.arrow import ArrowContainer
+
+        return ArrowContainer
     if suffix == ".mdb":
         from depthsieve.sources.containers.lmdb import LmdbContainer
 

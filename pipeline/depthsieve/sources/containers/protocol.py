@@ -27,7 +27,7 @@ CONVERT_SUFFIXES = frozenset({
     ".jpx", ".jxl", ".jxr", ".nef", ".orf", ".pef", ".psd", ".raf", ".raw", ".rw2", ".srw", ".svg", ".tga",
 })
 # fmt: on
-CONTAINER_SUFFIXES = frozenset({".mdb", ".parquet", ".tar", ".zip"})
+CONTAINER_SUFFIXES = frozenset({".arrow", ".mdb", ".parquet", ".tar", ".zip"})
 """Opened wherever they lie in a folder."""
 NAMED_SUFFIXES = frozenset({".h5", ".hdf5", ".mat"})
 """Opened only where a user names the file: in a folder of images they mostly hold depth."""
@@ -39,7 +39,7 @@ PACKED_ENDINGS = tuple(
 
 
 class NoImages(Exception):
-    """A sound file of its kind that is not about images, such as a Parquet table of captions."""
+    """A sound file of its kind that is not about images, such as a Parquet table of captions; it says what it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,10 @@ class ZipContainer:
                 passed.other += 1
             elif entry.name:
                 yield from listed_member(entry.name, entry.size, entry.reason, passed)
+        if self._before and self._file.at(0, 4) == _LOCAL:
+            raise ImageRejected(
+                "another zip archive stands before the last one, whose members alone are read: take the two apart"
+            )
 
     def open(self, place: str) -> tuple[BinaryIO, int]:
         """See :class:`~depthsieve.sources.containers.protocol.Container`."""
