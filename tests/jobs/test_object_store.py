@@ -97,7 +97,7 @@ def test_from_a_bucket_into_a_bucket_gives_a_folders_bytes(photos: Photos, store
     summary = label(photos.url, store, photos)
     assert (summary.store, summary.labelled, summary.pending) == (store, IMAGES, 0)
     reasons = {failure.id: failure.reason for failure in summary.failed}
-    assert reasons["default/words.jpg"] == "not an image of a known format"
+    assert reasons["default/words.jpg"] == "not an image but text"
     assert "truncated PNG" in reasons["default/torn.png"]
     assert decided_objects(store) == decided_bytes(photos.from_url)
     assert open_store(store).sources() == {"default": photos.url}

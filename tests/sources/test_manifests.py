@@ -433,7 +433,7 @@ def test_the_command_says_what_it_found_and_exits_with_3_for_rejects(tmp_path: P
     (photos / "copy.png").write_bytes((photos / "photo 0.png").read_bytes())
     ran = run.invoke(cli, ["scan", str(photos), "--out", out, "--duplicates"], standalone_mode=False)
     assert ran.return_value == 3
-    assert "failed: default/bad.jpg: not an image of a known format" in ran.output
+    assert "failed: default/bad.jpg: not an image but text" in ran.output
     assert "1 file cannot be labelled" in ran.output and "1 image equal to another" in ran.output
     ran = run.invoke(cli, ["scan", f"x={photos}", "-o", str(tmp_path / "n.parquet"), "--json"], standalone_mode=False)
     body = json.loads(ran.output)

@@ -147,7 +147,7 @@ def test_what_is_known_with_another_size_or_time_is_looked_at_again(tmp_path: Pa
     write_photo(tmp_path / "new.jpg")
     scan = scanned(source, first.images + first.rejected)
     assert paths(scan) == ["a.jpg", "b.jpg", "bad.jpg", "new.jpg"]
-    assert reasons(scan) == {"c.jpg": "not an image of a known format"}
+    assert reasons(scan) == {"c.jpg": "not an image but text"}
     assert scan.changed == ("default/a.jpg", "default/b.jpg", "default/bad.jpg", "default/c.jpg")
     assert scan.known == 1
     assert [(image.width, image.mtime_ns == 5) for image in scan.images[:3]] == [(20, False), (16, True), (30, False)]
@@ -202,7 +202,34 @@ def test_a_single_file_needs_no_suffix_but_must_be_an_image(tmp_path: Path) -> N
     write_photo(tmp_path / "upload")
     (tmp_path / "bad").write_bytes(b"words")
     assert paths(scanned(open_source(tmp_path / "upload"))) == ["upload"]
-    assert reasons(scanned(open_source(tmp_path / "bad"))) == {"bad": "not an image of a known format"}
+    assert reasons(scanned(open_source(tmp_path / "bad"))) == {"bad": "not an image but text" + folder._A_LIST}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"filename,width\nph/a.jpg,3\n", "not an image but text, a table of it: a list of images is"),
+        (b"ph/a.jpg\n", "not an image but text: a list of images is"),
+        ("übrigens\n".encode(), "not an image but text"),
+        (b'{"images": []}', "not an image but JSON"),
+        (b"%PDF-1.7", "a PDF"),
+        (b"\0\0\0\x18ftypisom\0\0\2\0", "a film: extract frames first"),
+        (b"\x1aE\xdf\xa3\x01\0\0\0", "a film: extract frames first"),
+        (b"PK\3\4\0\0", "a zip archive, which is read if its name ends in .zip"),
+        (b"PAR1\x15\0", "a Parquet file, which is read if its name ends in .parquet"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file, which is read if its name ends in .h5"),
+        (b"\x93NUMPY\1\0", "a NumPy array"),
+        (b"\x1f\x8b\x08\0", "a compressed file: unpack it first"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "run `git lfs pull`"),
+        (b"<!DOCTYPE html>", "a web page and not the file itself"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied', "an error message of a server"),
+        (bytes(range(200, 256)), "not an image of a known format"),
+    ],
+)
+def test_a_source_that_is_no_image_is_named_for_what_it_is(tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "named by mistake").write_bytes(data)
+    ((_, reason),) = reasons(scanned(open_source(tmp_path / "named by mistake"))).items()
+    assert words in reason and "\n" not in reason
 
 
 def test_a_link_as_the_source_itself_is_followed(tmp_path: Path) -> None:

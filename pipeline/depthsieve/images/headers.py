@@ -61,9 +61,9 @@ _KNOWN_OTHERS: tuple[tuple[bytes, str], ...] = (
     (rb"\0{32}", "not an image: it begins with zeros"),
     (rb"\s*[{\[][\s\"{\[\]}]", "not an image but JSON"),
 )
+NOT_BUT_TEXT = "not an image but text"
 _TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+")
 _A_TABLE = re.compile(rb"[^\n]*[^\s,;\t][,;\t][^\s,;\t]")
-_NO_LIST = "a list of images is a text file, .txt, with a path or URL a line"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,7 @@ def kind_of(start: bytes) -> str:
     if _TEXT.fullmatch(start):
         with contextlib.suppress(UnicodeDecodeError):
             start[: len(start) - 3].decode()  # the last character may be cut
-            kind = "a text table" if _A_TABLE.match(start) else "text"
-            raise ImageRejected(f"not an image but {kind}: {_NO_LIST}")
+            raise ImageRejected(NOT_BUT_TEXT if not _A_TABLE.match(start) else f"{NOT_BUT_TEXT}, a table of it")
     raise ImageRejected("not an image of a known format")
 
 

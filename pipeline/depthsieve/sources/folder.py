@@ -20,6 +20,7 @@ from typing import BinaryIO
 from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.images.decode import read_header
+from depthsieve.images.headers import NOT_BUT_TEXT
 from depthsieve.sources.containers.opening import OpenContainers
 from depthsieve.sources.containers.protocol import (
     CONTAINER_SUFFIXES,
@@ -40,6 +41,7 @@ from depthsieve.sources.protocol import Listed, Passed
 _OF_USE = IMAGE_SUFFIXES | CONVERT_SUFFIXES | CONTAINER_SUFFIXES
 _NAMED = CONTAINER_SUFFIXES | NAMED_SUFFIXES
 _PACKED = "such archives cannot be read in place: unpack it, or pack it as tar or zip"
+_A_LIST = ": a list of images is a text file whose name ends in .txt, with a path or URL a line"
 _LEADS_OUT = (
     "symbolic link that leads out of the source folder: name a folder that holds its target too, or a list of the "
     "files, with the --root that holds them"
@@ -128,7 +130,8 @@ class FolderSource:
                     check_file(status)
                     header = read_header(file)
         except (ImageRejected, SourceError) as error:
-            return RejectedImage(listed.id, size, mtime_ns, str(error))
+            named_as_source = self._only is not None and str(error).startswith(NOT_BUT_TEXT)
+            return RejectedImage(listed.id, size, mtime_ns, f"{error}{_A_LIST}" if named_as_source else str(error))
         except OSError as error:
             return RejectedImage(listed.id, size, mtime_ns, _words(error))
         return ImageRecord(listed.id, size, mtime_ns, header.width, header.height, header.orientation)

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from depthsieve.core.errors import ImageRejected
+from depthsieve.core.parquet import native_file
 from depthsieve.sources.containers.protocol import Descriptor
 from depthsieve.sources.containers.rows import RowContainer, check_group
 
@@ -39,7 +40,7 @@ class ArrowContainer(RowContainer):
             at += length
             first_length = first_length or length
         try:
-            message = pa.ipc.read_message(pa.py_buffer(self._file.at(first, first_length)))
+            message = pa.ipc.read_message(native_file(self._file.at(first, first_length)))
             self._schema = pa.ipc.read_schema(message)
         except (pa.ArrowException, OSError, EOFError) as error:
             raise ImageRejected("damaged or no Arrow file") from error
@@ -49,7 +50,7 @@ class ArrowContainer(RowContainer):
         at, length = self._places[group]
         check_group(length, "record batch")
         try:
-            message = pa.ipc.read_message(pa.py_buffer(self._file.at(at, length)))
+            message = pa.ipc.read_message(native_file(self._file.at(at, length)))
             batch = pa.ipc.read_record_batch(message, self._schema)
             column = batch.column(batch.schema.get_field_index(self._column.name))
             column.validate(full=True)  # offsets that lead out of the file are read as they are otherwise
