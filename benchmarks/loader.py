@@ -63,8 +63,8 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> None:
         images = StoredImages(store)
         for number, (image_id, place) in enumerate(zip(store.images, places, strict=True)):
             label = store.label(image_id)
-            depth_HW = label.depth_HW.astype(np.float16)
-            yield Stored(number, depth_HW, label.reliability_HW, thresholds[number], images.jpeg(*place))
+            depth_HW = label.depth.astype(np.float16)
+            yield Stored(number, depth_HW, label.reliability, thresholds[number], images.jpeg(*place))
 
     for name, write in WRITERS.items():
         write(folder / name, stored())
@@ -76,7 +76,7 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> None:
 
 def codes_of(store: Any) -> Iterator[np.ndarray]:
     """The reliability of each image, by id."""
-    return (store.label(image_id).reliability_HW for image_id in store.images)
+    return (store.label(image_id).reliability for image_id in store.images)
 
 
 def below(codes_HW: np.ndarray) -> np.ndarray:

@@ -115,7 +115,7 @@ def test_images_labels_and_exact_depth_are_those_of_the_scene(work: Path, scenes
     assert torch.equal(scenes.image_N3HW[3].permute(1, 2, 0), torch.from_numpy(scene.rgb_HW3))
     assert scenes.exact_NHW[3].numpy().tobytes() == scene.disparity_HW.tobytes()
     label = open_store(work / "labels").label(scenes.ids[3])
-    assert torch.equal(scenes.label_NHW[3], torch.from_numpy(label.depth_HW.astype(np.float32)))
+    assert torch.equal(scenes.label_NHW[3], torch.from_numpy(label.depth.astype(np.float32)))
     held_out = load_scenes(work, SETUP, "held-out")
     assert not {e.numpy().tobytes() for e in scenes.exact_NHW} & {e.numpy().tobytes() for e in held_out.exact_NHW}
 

@@ -142,7 +142,7 @@ def test_every_image_is_in_the_subset_and_every_drop_has_its_reason(store: Store
 
 
 def reliability(store: Store, number: int) -> float:
-    codes = store.label(name(number)).reliability_HW
+    codes = store.label(name(number)).reliability
     return float(codes[codes > 0].mean())
 
 
@@ -190,7 +190,7 @@ def test_unreliable_is_the_share_under_the_datasets_threshold(store: Store) -> N
 
     table = image_table(store, settled_index(store)[0], 0.3)
     ids = table["id"].to_pylist()
-    codes = {one: store.label(one).reliability_HW for one in ids}
+    codes = {one: store.label(one).reliability for one in ids}
     histograms = {one: np.bincount(codes[one].ravel(), minlength=256) for one in ids}
     threshold = threshold_code(sum(histograms.values()), 0.3)  # type: ignore[arg-type]
     for one, share in zip(ids, table["unreliable"].to_pylist(), strict=True):

@@ -114,7 +114,7 @@ def test_label_numbers_are_right(ran: Ran) -> None:
     store = open_store(ran.out / "labels")
     errors = {
         image_id: independent_errors(
-            store.label(image_id).depth_HW, np.load(ran.out / f"{image_id.replace('scenes', 'depth', 1)[:-4]}.npy")
+            store.label(image_id).depth, np.load(ran.out / f"{image_id.replace('scenes', 'depth', 1)[:-4]}.npy")
         )
         for image_id in store.images
     }
@@ -155,7 +155,7 @@ def test_reliability_comes_to_the_pixels_of_the_exact_depth_by_the_nearest(ran: 
     depth_HW, reliability_HW, truth_HW = demo._against_truth(store, ran.out, store.images[0])
     assert depth_HW.shape == reliability_HW.shape == truth_HW.shape == (HEIGHT, WIDTH)
     rows, columns = (np.arange(side) for side in truth_HW.shape)
-    small_HW = store.label(store.images[0]).reliability_HW
+    small_HW = store.label(store.images[0]).reliability
     at = [
         ((place + 0.5) * small / large).astype(int)
         for place, small, large in zip((rows, columns), small_HW.shape, truth_HW.shape, strict=True)

@@ -47,7 +47,7 @@ def test_the_snippets_run_without_our_code(store: Store) -> None:
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0] == "disparity"
-    valid = [f"{(store.label(image).reliability_HW > 0).mean():.0%} valid" for image in store.images]
+    valid = [f"{(store.label(image).reliability > 0).mean():.0%} valid" for image in store.images]
     assert store.images == ["default/near.png", "default/tall.png"]
     assert lines[1:3] == [f"default/near.png (14, 21) {valid[0]}", f"default/tall.png (20, 15) {valid[1]}"]
     assert lines[3] == "default/near.png float16 (14, 21) of a photo of (28, 42)"

@@ -50,7 +50,5 @@ def _check(world: World, store: Path, culprits: list[int], ended: "subprocess.Co
         raise NotSurvived(f"{len(found)} of {IMAGES} images are labelled")
     for image in found.images:
         one, other = found.label(image), expected.label(image)
-        if not (
-            np.array_equal(one.depth_HW, other.depth_HW) and np.array_equal(one.reliability_HW, other.reliability_HW)
-        ):
+        if not (np.array_equal(one.depth, other.depth) and np.array_equal(one.reliability, other.reliability)):
             raise NotSurvived(f"the label of {image} differs")

@@ -108,7 +108,7 @@ def test_a_changed_image_is_labelled_again_and_its_old_label_is_not_lost(grown: 
     done = again(grown)
     assert (done.planned_now, done.changed, done.labelled_now, done.labelled) == (1, 1, 1, 5)
     store = open_store(grown / "labels")
-    assert not np.array_equal(store.label(FIRST).depth_HW, old.depth_HW)
+    assert not np.array_equal(store.label(FIRST).depth, old.depth)
     assert contents(store) == files(grown / "photos")
     now = decided_bytes(grown / "labels")
     assert {name: now.get(name) for name in kept} == kept
@@ -120,10 +120,10 @@ def test_a_changed_image_is_labelled_again_and_its_old_label_is_not_lost(grown: 
         ("replace", "labelled", True),
     ]
     assert events[0].shard is not None and events[0].row is not None
-    assert np.array_equal(store.reader(events[0].shard).depth(events[0].row), old.depth_HW)
+    assert np.array_equal(store.reader(events[0].shard).depth(events[0].row), old.depth)
     dataset = PseudoLabelDataset(grown / "labels", subset=[FIRST])
     sample = dataset[0]
-    assert np.array_equal(sample["depth"].numpy(), store.label(FIRST).depth_HW)
+    assert np.array_equal(sample["depth"].numpy(), store.label(FIRST).depth)
     with pytest.raises(LoaderError, match="snapshot"):
         PseudoLabelDataset(grown / "labels").loader(2).load_state_dict(state)
     assert again(grown).planned_now == 0
@@ -138,7 +138,7 @@ def test_until_it_is_labelled_again_a_changed_image_is_refused_and_its_old_label
     )
     assert (summary.images, summary.changed, summary.removed) == (1, 1, 0)
     store = open_store(grown / "labels")
-    assert np.array_equal(store.label(FIRST).depth_HW, old.depth_HW)
+    assert np.array_equal(store.label(FIRST).depth, old.depth)
     assert [(one.status, one.counts) for one in store.history(FIRST)] == [("labelled", True), ("pending", False)]
     dataset = PseudoLabelDataset(grown / "labels", subset=[FIRST])
     with pytest.raises(LoaderError, match="so the label may be another image's"):

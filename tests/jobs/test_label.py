@@ -80,11 +80,11 @@ def test_labels_are_the_teachers_own_and_rows_say_which_image(tmp_path: Path, te
         image_1CHW = torch.from_numpy(model.prepare(rgb_HW3, shape))[None]
         depth_1HW = model.predict(Batch(image_1CHW)).depth
         found = store.label(f"default/photo {number}.png")
-        assert found.depth_HW.shape == shape == ((98, 70) if number % 3 == 2 else (70, 98))
-        np.testing.assert_allclose(found.depth_HW, depth_1HW[0], rtol=5e-4, atol=2e-6 * float(depth_1HW.max()))
+        assert found.depth.shape == shape == ((98, 70) if number % 3 == 2 else (70, 98))
+        np.testing.assert_allclose(found.depth, depth_1HW[0], rtol=5e-4, atol=2e-6 * float(depth_1HW.max()))
         delta = flip_disagreement(depth_1HW, model.predict(Batch(image_1CHW.flip(-1))).depth, "disparity")
         codes = codes_of(depth_1HW, {"flip": delta})
-        assert np.mean(np.abs(codes.astype(int) - found.reliability_HW) <= 1) > 0.99
+        assert np.mean(np.abs(codes.astype(int) - found.reliability) <= 1) > 0.99
         assert len(np.unique(codes)) > 8
         assert found.source_shape == rgb_HW3.shape[:2]
 
@@ -116,7 +116,7 @@ def test_reliability_follows_from_the_signals(tmp_path: Path, teacher: str, sign
             "photometric": photometric_disagreement(depth_1HW, model.predict(Batch(warmer_1CHW)).depth, "disparity"),
         }
         codes = codes_of(depth_1HW, {name: deltas[name] for name in signals.split(",")})
-        found = store.label(f"default/photo {number}.png").reliability_HW
+        found = store.label(f"default/photo {number}.png").reliability
         assert np.mean(np.abs(codes.astype(int) - found) <= 1) > 0.99
         assert len(np.unique(codes)) > 8
 
@@ -150,7 +150,7 @@ def test_a_second_teacher_judges_the_first(tmp_path: Path, teacher: str, metric:
         second_1Chw = torch.from_numpy(other.prepare(small_HW3, other.label_shape(*shape)))[None]
         delta = teachers_disagreement(depth_1HW, other.predict(Batch(second_1Chw)).depth, "disparity", other.quantity)
         codes = codes_of(depth_1HW, {"edges": edges_disagreement(depth_1HW), "teachers": delta})
-        found = opened.label(f"default/photo {number}.png").reliability_HW
+        found = opened.label(f"default/photo {number}.png").reliability
         assert np.mean(np.abs(codes.astype(int) - found) <= 1) > 0.99
         assert len(np.unique(codes)) > 8
     assert label(photos, store, teacher, second_teacher=second, signals="edges").labelled_now == 0
@@ -197,7 +197,7 @@ def test_without_signals_every_pixel_counts_as_reliable(tmp_path: Path, teacher:
     label(write_photos(tmp_path / "photos", 1), tmp_path / "store", teacher, signals="none")
     store = open_store(tmp_path / "store")
     assert store.spec.signals == ()
-    assert set(np.unique(store.label("default/photo 0.png").reliability_HW)) == {255}
+    assert set(np.unique(store.label("default/photo 0.png").reliability)) == {255}
 
 
 def test_a_second_run_does_nothing_and_new_photos_make_a_new_generation(tmp_path: Path, teacher: str) -> None:
@@ -254,8 +254,8 @@ def test_orientation_is_undone_before_labelling(tmp_path: Path, teacher: str) ->
     label(tmp_path / "photos", tmp_path / "store", teacher)
     store = open_store(tmp_path / "store")
     expected, found = store.label("default/upright.png"), store.label("default/turned.png")
-    np.testing.assert_array_equal(found.depth_HW, expected.depth_HW)
-    np.testing.assert_array_equal(found.reliability_HW, expected.reliability_HW)
+    np.testing.assert_array_equal(found.depth, expected.depth)
+    np.testing.assert_array_equal(found.reliability, expected.reliability)
     assert found.source_shape == (120, 90)
     index = {row["id"]: row for row in store.index().to_pylist()}
     assert index["default/turned.png"]["orientation"] == 6
@@ -268,7 +268,7 @@ def test_transparent_pixels_are_never_trained_on(tmp_path: Path, teacher: str) -
     image.putalpha(Image.fromarray(alpha))
     image.save(tmp_path / "photos" / "a.png")
     label(tmp_path / "photos", tmp_path / "store", teacher)
-    code_HW = open_store(tmp_path / "store").label("default/a.png").reliability_HW
+    code_HW = open_store(tmp_path / "store").label("default/a.png").reliability
     assert code_HW.shape == (70, 140)
     assert not code_HW[:, :35].any() and code_HW[:, 35:].all()
 
@@ -306,7 +306,7 @@ def test_an_image_that_fails_costs_no_other_its_label_and_can_be_retried(tmp_pat
     label(photos, clean, teacher)
     failing, undisturbed = open_store(store), open_store(clean)
     for image in failing.images:
-        np.testing.assert_array_equal(failing.label(image).depth_HW, undisturbed.label(image).depth_HW)
+        np.testing.assert_array_equal(failing.label(image).depth, undisturbed.label(image).depth)
     before = decided_bytes(store)
     bad.write_bytes(whole[: len(whole) // 2])
     os.utime(bad, ns=(planned_ns := failing.index()["mtime_ns"][1].as_py(), planned_ns))
@@ -626,7 +626,7 @@ def test_images_that_kill_the_command_are_named_and_cost_the_others_nothing(tmp_
     found, expected = open_store(store), open_store(tmp_path / "undisturbed")
     assert found.images == [image for image in expected.images if "photo 1" not in image and "photo 4" not in image]
     for image in found.images:
-        np.testing.assert_array_equal(found.label(image).depth_HW, expected.label(image).depth_HW)
+        np.testing.assert_array_equal(found.label(image).depth, expected.label(image).depth)
     assert label(photos, store, teacher, retry_failed=True).labelled == 9
 
 

@@ -98,11 +98,11 @@ def test_a_batch_that_does_not_fit_goes_in_parts_and_the_next_is_tried_whole(
     found, expected = open_store(tmp_path / "store"), open_store(whole)
     for number in range(11):
         ours, theirs = (store.label(f"default/{number:02d}.png") for store in (found, expected))
-        within_profiles(ours.depth_HW, theirs.depth_HW)
-        steps = np.abs(ours.reliability_HW.astype(int) - theirs.reliability_HW)
+        within_profiles(ours.depth, theirs.depth)
+        steps = np.abs(ours.reliability.astype(int) - theirs.reliability)
         assert (steps <= 1).mean() > 0.99
         if number >= 4:
-            np.testing.assert_array_equal(ours.depth_HW, theirs.depth_HW)
+            np.testing.assert_array_equal(ours.depth, theirs.depth)
 
 
 def within_profiles(ours_HW: np.ndarray, theirs_HW: np.ndarray) -> None:

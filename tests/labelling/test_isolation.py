@@ -78,8 +78,8 @@ def check_labels(store: Path, undisturbed: Path, reasons: dict[int, str]) -> Non
     assert failed == {f"default/{number}.png": reason for number, reason in reasons.items()}
     for number in set(range(7)) - set(reasons):
         ours, theirs = (each.label(f"default/{number}.png") for each in (found, expected))
-        np.testing.assert_array_equal(ours.depth_HW, theirs.depth_HW)
-        np.testing.assert_array_equal(ours.reliability_HW, theirs.reliability_HW)
+        np.testing.assert_array_equal(ours.depth, theirs.depth)
+        np.testing.assert_array_equal(ours.reliability, theirs.reliability)
 
 
 def test_without_poison_the_bytes_are_those_of_an_undisturbed_run(

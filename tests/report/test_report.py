@@ -148,18 +148,18 @@ def enlarged(rgb_HW3: colours.Rgb, size: tuple[int, int]) -> np.ndarray:
 def test_the_sheet_shows_the_label_and_tints_what_is_masked(store: Store, tmp_path: Path, drop: float) -> None:
     path = contact_sheet(store, [WIDE], tmp_path / "sheet.png", drop)
     held = store.label(WIDE)
-    height, width = held.depth_HW.shape
+    height, width = held.depth.shape
     scale = min(sheet.BOX[0] / width, sheet.BOX[1] / height)
     size, top = (round(width * scale), round(height * scale)), sheet.MARGIN + 2 * sheet.CAPTION
-    codes = enlarged(held.reliability_HW, size)
-    t = threshold_code(np.bincount(held.reliability_HW.ravel(), minlength=256), drop)
+    codes = enlarged(held.reliability, size)
+    t = threshold_code(np.bincount(held.reliability.ravel(), minlength=256), drop)
     mask = panel(path, top, 3, size)
     tinted = (mask == colours.TINT).all(axis=-1)
     np.testing.assert_array_equal(tinted, codes < t)
     assert drop / 3 < tinted.mean() <= drop * 1.05
     picture = panel(path, top, 0, size)
     np.testing.assert_array_equal(mask[~tinted], picture[~tinted])
-    np.testing.assert_array_equal(panel(path, top, 1, size), enlarged(colours.depth_colours(held.depth_HW), size))
+    np.testing.assert_array_equal(panel(path, top, 1, size), enlarged(colours.depth_colours(held.depth), size))
     np.testing.assert_array_equal(panel(path, top, 2, size), colours.reliability_colours(codes))
 
 

@@ -248,7 +248,7 @@ def labels(store: Path) -> list[tuple[bytes, bytes]]:
     """Depth and reliability of each image, in the order of ids."""
     opened = open_store(store)
     found = [opened.label(image) for image in sorted(opened.images)]
-    return [(one.depth_HW.tobytes(), one.reliability_HW.tobytes()) for one in found]
+    return [(one.depth.tobytes(), one.reliability.tobytes()) for one in found]
 
 
 def test_all_kinds_of_sources_give_the_same_labels_to_the_byte(tmp_path: Path, teacher: str) -> None:

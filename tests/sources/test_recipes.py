@@ -272,7 +272,7 @@ def test_a_store_keeps_the_newest_note_of_each_source_and_its_fingerprint(tmp_pa
     assert store.datasets() == {"default": irs, "other": hypersim}
     assert [generation.datasets for generation in store.generations()][2:] == [{"other": hypersim}, {}]
     assert store.fingerprint == make_store(tmp_path / "again", pictures({(14, 28): 2})).fingerprint
-    assert len(store.index()) == 2 and store.label("default/0.png").depth_HW.shape == (14, 28)
+    assert len(store.index()) == 2 and store.label("default/0.png").depth.shape == (14, 28)
 
 
 def test_status_shows_the_licence(tmp_path: Path) -> None:

@@ -43,5 +43,5 @@ def test_labels_fused_with_one_that_is_nowhere_valid_are_the_other(tmp_path: Pat
     assert len(fused.images) == 7
     for image in fused.images:
         label, own = fused.label(image), first.label(image)
-        np.testing.assert_array_equal(label.reliability_HW, own.reliability_HW)
-        np.testing.assert_array_equal(label.depth_HW, own.depth_HW * (own.reliability_HW > 0))
+        np.testing.assert_array_equal(label.reliability, own.reliability)
+        np.testing.assert_array_equal(label.depth, own.depth * (own.reliability > 0))

@@ -107,8 +107,8 @@ def test_a_late_duplicate_with_other_bits_changes_nothing(store: Store) -> None:
     assert tree(store.path) == before
     expected = content(shard, seed=1).arrays
     found = open_store(store.path).label("default/1.png")
-    np.testing.assert_array_equal(found.depth_HW, expected["depth"][1].astype(np.float32))
-    np.testing.assert_array_equal(found.reliability_HW, expected["reliability"][1])
+    np.testing.assert_array_equal(found.depth, expected["depth"][1].astype(np.float32))
+    np.testing.assert_array_equal(found.reliability, expected["reliability"][1])
 
 
 def test_two_attempts_that_race_never_share_a_path_and_one_wins(store: Store) -> None:
@@ -123,7 +123,7 @@ def test_two_attempts_that_race_never_share_a_path_and_one_wins(store: Store) ->
     winner = json.loads(record.read_bytes())["group"]
     assert winner in groups and winner != json.loads(first)["group"]
     expected = content(shard, seed=2).arrays["depth"][0].astype(np.float32)
-    np.testing.assert_array_equal(open_store(store.path).label("default/0.png").depth_HW, expected)
+    np.testing.assert_array_equal(open_store(store.path).label("default/0.png").depth, expected)
 
 
 def test_who_is_overtaken_at_the_last_moment_takes_its_group_away(store: Store) -> None:
@@ -181,11 +181,11 @@ def test_the_newest_committed_generation_wins(store: Store) -> None:
     (new,) = plan(store, range(1))
     opened = open_store(store.path)
     assert list(opened.pending()) == [new.id]
-    np.testing.assert_array_equal(opened.label("default/0.png").depth_HW, content(old, 1).arrays["depth"][0])
+    np.testing.assert_array_equal(opened.label("default/0.png").depth, content(old, 1).arrays["depth"][0])
     commit(store, new, seed=5)
     opened = open_store(store.path)
-    np.testing.assert_array_equal(opened.label("default/0.png").depth_HW, content(new, 5).arrays["depth"][0])
-    np.testing.assert_array_equal(opened.label("default/1.png").depth_HW, content(old, 1).arrays["depth"][1])
+    np.testing.assert_array_equal(opened.label("default/0.png").depth, content(new, 5).arrays["depth"][0])
+    np.testing.assert_array_equal(opened.label("default/1.png").depth, content(old, 1).arrays["depth"][1])
     assert len(opened) == 2
 
 

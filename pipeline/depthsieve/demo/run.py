@@ -213,7 +213,7 @@ def _against_truth(
     """Depth and reliability of a label at the resolution of the exact depth, and that."""
     held, truth_HW = store.label(image_id), _truth(out, image_id)
     height, width = truth_HW.shape
-    return *label_at_shape(held.depth_HW, held.reliability_HW, (height, width)), truth_HW
+    return *label_at_shape(held.depth, held.reliability, (height, width)), truth_HW
 
 
 def _truth(out: Path, image_id: str) -> NDArray[np.float32]:

@@ -194,12 +194,12 @@ def test_the_fused_store_holds_the_merged_labels(made: Path) -> None:
     assert fused.images == [f"default/photo {number}.png" for number in range(6)]
     for image in fused.images:
         labels = [store.label(image) for store in stores]
-        assert labels[0].depth_HW.shape != labels[1].depth_HW.shape
-        parts = [one(torch.from_numpy(part.depth_HW), torch.from_numpy(part.reliability_HW)) for part in labels]
+        assert labels[0].depth.shape != labels[1].depth.shape
+        parts = [one(torch.from_numpy(part.depth), torch.from_numpy(part.reliability)) for part in labels]
         depth, e = merge_labels(parts, CALIBRATION)
         found = fused.label(image)
-        assert np.array_equal(found.depth_HW, depth.half().float().numpy())
-        assert np.array_equal(found.reliability_HW, encode_error(e).numpy())
+        assert np.array_equal(found.depth, depth.half().float().numpy())
+        assert np.array_equal(found.reliability, encode_error(e).numpy())
         assert found.source_shape == labels[0].source_shape
     spec = fused.spec
     assert (spec.kind, spec.parents) == ("fused", tuple(store.fingerprint for store in stores))
@@ -282,7 +282,7 @@ def test_the_order_of_stores_decides(made: Path, tmp_path: Path) -> None:
     here, there = open_store(made / "fused"), open_store(tmp_path / "other")
     assert here.fingerprint != there.fingerprint
     image = here.images[0]
-    assert there.label(image).depth_HW.shape == open_store(made / "b").label(image).depth_HW.shape
+    assert there.label(image).depth.shape == open_store(made / "b").label(image).depth.shape
     order = rf"was fused of these stores in another order \({made}/a, {made}/b\), and the order counts"
     with pytest.raises(StoreMismatch, match=order):
         depthsieve.fuse([made / "b", made / "a"], made / "fused", progress=False)
@@ -304,7 +304,7 @@ def test_what_is_labelled_since_is_added_and_what_is_labelled_anew_replaced(
     rows = {row["id"]: row for row in fused.index().to_pylist()}
     assert rows["default/photo 0.png"]["generation"] == 2
     for image, label in before.items():
-        assert np.array_equal(fused.label(image).depth_HW, label.depth_HW)
+        assert np.array_equal(fused.label(image).depth, label.depth)
     done = depthsieve.fuse([copy / "a", copy / "b"], copy / "fused", progress=False)
     assert (done.planned_now, done.labelled, verify(copy / "fused", progress=False).sound) == (0, 7, True)
 
@@ -376,7 +376,7 @@ def test_a_fused_store_is_mended_from_its_parents(copy: Path, capsys: pytest.Cap
     assert code == 0, out
     assert file.read_bytes() == whole
     for image, label in want.items():
-        assert np.array_equal(open_store(fused).label(image).depth_HW, label.depth_HW)
+        assert np.array_equal(open_store(fused).label(image).depth, label.depth)
     (fused / "commits" / "0000-000000.json").write_text("{}")
     shutil.rmtree(next((fused / "labels.zarr" / "shards").glob("0000-000000-*")))
     report = verify(fused, repair=True, progress=False)

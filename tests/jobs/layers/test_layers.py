@@ -199,7 +199,7 @@ def test_reliability_of_a_layer_follows_from_stored_labels_signals_and_weights(m
 def test_evaluate_judges_a_layer_by_its_codes(made: Path, store: Path, tmp_path: Path) -> None:
     opened = open_store(store)
     for image_id in opened.images:  # ground truth that the labels know well, but for a corner
-        disparity_HW = opened.label(image_id).depth_HW + 1
+        disparity_HW = opened.label(image_id).depth + 1
         disparity_HW[:8, :8] += 0.5
         np.save(tmp_path / f"{image_id.removeprefix('default/').removesuffix('.png')}.npy", 1 / disparity_HW)
     write_calibration(tmp_path / "half.json", "half", constant=WEIGHTS["constant"] - math.log(2))
@@ -540,9 +540,9 @@ def test_a_store_opened_with_a_layer_serves_its_reliability_and_nothing_else_cha
             if image in plain.images:
                 label = plain.label(image)
                 for store in copies:
-                    assert (store.label(image).reliability_HW == codes["reliability"][row]).all()
-                    assert (store.label(image).depth_HW == label.depth_HW).all()
-                differ += int((label.reliability_HW != codes["reliability"][row]).sum())
+                    assert (store.label(image).reliability == codes["reliability"][row]).all()
+                    assert (store.label(image).depth == label.depth).all()
+                differ += int((label.reliability != codes["reliability"][row]).sum())
     assert differ > 1000
     assert pickle.loads(pickle.dumps(plain)).layer is None
 
@@ -565,7 +565,7 @@ def test_the_loader_masks_by_the_layer(made: Path, workers: int) -> None:
     seen = []
     for batch in loader:
         for place, image in enumerate(batch["id"]):
-            code_HW = served.label(image).reliability_HW
+            code_HW = served.label(image).reliability
             t = threshold_code(np.bincount(code_HW.ravel(), minlength=256), 0.3)
             assert (batch["reliability"][place].numpy() == code_HW).all()
             assert (batch["mask"][place].numpy() == (code_HW >= t)).all()
@@ -826,7 +826,7 @@ def test_in_an_object_store_the_bytes_are_a_folders(s3: Any, made: Path) -> None
     assert {key: hashlib.sha256(root.read(key)).hexdigest() for key in keys} == expected
     here, there = open_store(made / "store", reliability=NAME), open_store(url, reliability=NAME)
     for image in here.images:
-        assert (there.label(image).reliability_HW == here.label(image).reliability_HW).all()
+        assert (there.label(image).reliability == here.label(image).reliability).all()
     (key,) = (key for key in keys if key.startswith(f"layers/{NAME}/shards/0000-000000-") and "/reliability/c" in key)
     root.write(key, bytes([root.read(key)[0] ^ 1]) + root.read(key)[1:])
     report = verify(url, progress=False)

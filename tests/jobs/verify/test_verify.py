@@ -242,7 +242,7 @@ def test_a_label_that_comes_out_otherwise_is_planned_anew_and_the_rest_of_its_sh
     after = open_store(store)
     assert after.images == sorted(before)
     for image, label in before.items():
-        same = np.array_equal(after.label(image).depth_HW, label.depth_HW)
+        same = np.array_equal(after.label(image).depth, label.depth)
         assert same == (image != rows[0])
 
 
