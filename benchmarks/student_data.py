@@ -15,7 +15,7 @@ from tqdm import tqdm
 import depthsieve
 from depthsieve.core.errors import RunError, UsageError
 from depthsieve.evaluation.metrics import depth_metrics, pixel_errors, predicted_depth, truth_mask
-from depthsieve.planning.options import LabelOptions
+from depthsieve.planning.options import DEFAULT_SIGNALS
 from depthsieve.scenes import Scene, render_scene
 
 HEIGHT, WIDTH = 126, 168
@@ -41,9 +41,7 @@ class Setup:
 
     @classmethod
     def make(cls, scenes: int, held_out: int, signals: str | None) -> "Setup":
-        return cls(
-            scenes, held_out, LabelOptions().signals if signals is None else LabelOptions(signals=signals).signals
-        )
+        return cls(scenes, held_out, signals or DEFAULT_SIGNALS)
 
     @property
     def depth_range(self) -> tuple[float, float]:

@@ -1,133 +1,90 @@
-"""What `label` and `plan` have in common: the arguments SOURCE and STORE, and an option for every setting."""
+"""Options of several commands, each declared once, and how a command shows its options in groups.
 
-from collections.abc import Callable
-from typing import Any, get_args
+What `label` and `plan` share is made of :class:`~depthsieve.planning.options.LabelOptions`, which declares each option.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any
 
 import click
 
-from depthsieve.core.encodings import ENCODINGS
-from depthsieve.core.records import Dtype, Oversize, Quantity
-from depthsieve.planning.options import LabelOptions
-from depthsieve.reliability.kinds import signals_help
+from depthsieve.core.settings import Declared, declared
+from depthsieve.planning.options import GROUPS
+from depthsieve.runners.choose import AUTO, RUNNERS
 
-DEFAULTS = LabelOptions()
+OUTPUT = "Output"
 
-PLANNING = (
-    click.argument("source"),
-    click.argument("store"),
-    click.option(
-        "--teacher",
-        default=DEFAULTS.teacher,
-        show_default=True,
-        metavar="NAME",
-        help="Preset (see `depthsieve teachers`), hub id, or local folder.",
-    ),
-    click.option("--revision", metavar="REV", help="Commit, tag or branch of a hub checkpoint."),
-    click.option(
-        "--size", type=int, metavar="PIXELS", help="Short side the teacher works at.  [default: the teacher's own]"
-    ),
-    click.option("--device", default=DEFAULTS.device, show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
-    click.option(
-        "--dtype",
-        type=click.Choice(get_args(Dtype)),
-        default=DEFAULTS.dtype,
-        show_default=True,
-        help="What the teacher computes in; decides the labels. auto: the store's, else float16 on CUDA, or float32.",
-    ),
-    click.option(
-        "--quantity",
-        type=click.Choice(get_args(Quantity)),
-        help="What the teacher predicts, for a checkpoint that does not say so itself; depth is in metres.",
-    ),
-    click.option(
-        "--batch-size", type=int, metavar="N", help="Images a forward pass.  [default: found by a short trial]"
-    ),
-    click.option(
-        "--threads", type=int, metavar="N", help="Threads of one worker.  [default: all cores, shared by workers]"
-    ),
-    click.option(
-        "--shard-size",
-        type=int,
-        default=DEFAULTS.shard_size,
-        show_default=True,
-        metavar="N",
-        help="Most images in a shard, for images added now.",
-    ),
-    click.option(
-        "--signals",
-        default=DEFAULTS.signals,
-        show_default=True,
-        metavar="LIST",
-        help=f"What labels are compared with, to tell how reliable they are. {signals_help()}.",
-    ),
-    click.option(
-        "--second-teacher", metavar="NAME", help="Another teacher to compare labels with; adds teachers to --signals."
-    ),
-    click.option(
-        "--keep-signals", is_flag=True, help="Keep the signals beside the labels, for `depthsieve recalibrate`."
-    ),
-    click.option(
-        "--encoding",
-        type=click.Choice(tuple(ENCODINGS)),
-        help="How labels are packed. small: a fifth fewer bytes, far longer to write, longer to read.  [default: the "
-        "store's, else fast]",
-    ),
-    click.option(
-        "--store-images",
-        is_flag=True,
-        help="Keep the images beside the labels, at their shape, as JPEG, which training reads far faster. Adds those "
-        "of what is labelled already.",
-    ),
-    click.option(
-        "--image-quality", type=int, metavar="N", help="JPEG quality of those images.  [default: the store's, else 90]"
-    ),
-    click.option(
-        "--max-tokens",
-        type=int,
-        default=DEFAULTS.max_tokens,
-        show_default=True,
-        metavar="N",
-        help="Most patches an image may take.",
-    ),
-    click.option(
-        "--oversize",
-        type=click.Choice(get_args(Oversize)),
-        default=DEFAULTS.oversize,
-        show_default=True,
-        help="What to do with images above --max-tokens.",
-    ),
-    click.option(
-        "--runner",
-        type=click.Choice(["auto", "local", "ray"]),
-        default=DEFAULTS.runner,
-        show_default=True,
-        help="local: this process. ray: worker processes. auto: ray for an address, several workers or GPUs.",
-    ),
-    click.option(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="Ray workers.  [default: one a GPU; on a cluster as many as it has room for]",
-    ),
-    click.option("--address", metavar="ADDR", help="A running Ray cluster.  [default: a private one on this machine]"),
-    click.option("--name", default=DEFAULTS.name, show_default=True, help="Name of this source within the store."),
-    click.option(
-        "--root", metavar="DIR", help="What ids are relative to where SOURCE is a list.  [default: the list's folder]"
-    ),
-    click.option("--moved", is_flag=True, help="The images of this source have moved to SOURCE."),
-    click.option("--retry-failed", is_flag=True, help="Try the images again that stand failed."),
-    click.option("--prune", is_flag=True, help="Let images leave the store that are no longer in SOURCE."),
-    click.option("--prune-most", is_flag=True, help="The same, even where they are more than half of what it knows."),
-    click.option(
-        "--check-content",
-        is_flag=True,
-        help="Read every labelled image to see whether it has changed, not only those with another size or time.",
-    ),
-)
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def planning_choices(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command all of them."""
-    for choice in reversed(PLANNING):
-        command = choice(command)
-    return command
+class GroupedOption(click.Option):
+    """An option that stands in a ``group`` of its command's help."""
+
+    def __init__(self, *names: Any, group: str, **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options in groups; those without one come last, with :data:`OUTPUT`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See :meth:`click.Command.format_options`."""
+        groups: dict[str, list[tuple[str, str]]] = {group: [] for group in (*GROUPS, OUTPUT)}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                groups[getattr(parameter, "group", OUTPUT)].append(record)
+        for group, records in groups.items():
+            if records:
+                with formatter.section(group):
+                    formatter.write_dl(records)
+
+
+def option(group: str, *names: str, **settings: Any) -> Decorator:
+    """An option of a :class:`GroupedCommand`, as :func:`click.option` makes one."""
+    return click.option(*names, cls=GroupedOption, group=group, **settings)
+
+
+def as_json_option(what: str = "the summary", also: str = "no progress bar") -> Decorator:
+    """The option ``--json`` of every command: prints ``what``, and what it means ``also``."""
+    return option(OUTPUT, "--json", "as_json", is_flag=True, help=f"Print {what} as JSON{also and '; '}{also}.")
+
+
+def from_settings(settings: type[Any], *, only: Collection[str] = (), without: Collection[str] = ()) -> Decorator:
+    """Options for what a dataclass of settings declares: for all of it, ``only`` some, or all ``without`` some."""
+    made = [_option(one) for one in declared(settings) if one.name not in without and (one.name in only or not only)]
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for one in reversed(made):
+            command = one(command)
+        return command
+
+    return decorate
+
+
+def _option(one: Declared) -> Decorator:
+    told: dict[str, Any] = {"help": one.about.help, "default": one.default, "metavar": one.about.metavar}
+    if one.kind is bool:
+        told["is_flag"] = True
+    else:
+        told |= {"type": click.Choice(one.choices) if one.choices else one.kind, "show_default": True}
+        if one.about.unset:
+            told["help"] += f"  [default: {one.about.unset}]"
+    return option(one.about.group, f"--{one.name.replace('_', '-')}", **told | TOLD_OTHERWISE.get(one.name, {}))
+
+
+_KINDS = ". ".join(f"{name}: {kind.summary}" for name, kind in RUNNERS.items())
+
+TOLD_OTHERWISE: dict[str, dict[str, Any]] = {
+    "runner": {
+        "type": click.Choice((AUTO, *RUNNERS)),
+        "help": f"{_KINDS}. {AUTO}: as the workers, GPUs and --address need.",
+    }
+}
+"""What click is told of an option that its declaration, on a lower floor, cannot know."""
+
+
+def source_and_store(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The arguments SOURCE and STORE."""
+    return click.argument("source")(click.argument("store")(command))

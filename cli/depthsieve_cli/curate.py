@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from depthsieve.curation.settings import CUTS, NEAR_DUPLICATES, CurateSettings
+from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def cut_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command(epilog="Example: depthsieve curate labels/ -o subset.parquet --faulty --near-duplicates --max 100000")
+@click.command(
+    short_help="Choose the images worth training on; each drop has a reason.",
+    epilog="Example: depthsieve curate labels/ -o subset.parquet --faulty --near-duplicates --max 100000",
+)
 @click.argument("store")
 @click.option(
     "-o", "--out", "subset", type=click.Path(path_type=Path), metavar="SUBSET", help="File to write (.parquet)."
@@ -78,7 +82,7 @@ def cut_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--reliability", metavar="NAME", help="Go by a layer that recalibrate made.")
 @click.option("--explain", metavar="ID", help="Say why this image is in or out, with these options; writes nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the funnel as JSON; no progress bars.")
+@as_json_option("the funnel")
 def curate(
     store: str,
     subset: Path | None,

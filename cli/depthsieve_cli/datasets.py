@@ -5,12 +5,15 @@ from pathlib import Path
 
 import click
 
+from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.output import print_json, print_table
 
 
-@click.command(epilog="Example: depthsieve datasets sa-1b")
+@click.command(
+    short_help="List the datasets that have a recipe, or print one.", epilog="Example: depthsieve datasets sa-1b"
+)
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@as_json_option("all of it", also="")
 def datasets(name: str | None, as_json: bool) -> None:
     """List the datasets that have a recipe, or print the recipe called NAME.
 

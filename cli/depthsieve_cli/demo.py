@@ -6,12 +6,15 @@ from pathlib import Path
 import click
 
 from depthsieve.demo.settings import DemoSettings
+from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.output import print_json, print_table
 
 DEFAULTS = DemoSettings()
 
 
-@click.command(epilog="Example: depthsieve demo --out demo")
+@click.command(
+    short_help="Label, judge, curate and train on rendered scenes.", epilog="Example: depthsieve demo --out demo"
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -27,7 +30,7 @@ DEFAULTS = DemoSettings()
 @click.option(
     "--teacher", default=DEFAULTS.teacher, show_default=True, metavar="NAME", help="Preset, hub id, or local folder."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON; no progress.")
+@as_json_option("the numbers")
 def demo(out: Path, scenes: int, seed: int, steps: int, teacher: str, as_json: bool) -> None:
     """Show the whole way on rendered scenes: label them, judge the labels, train a student on them, write a page."""
     settings = DemoSettings(scenes, seed, steps, teacher)

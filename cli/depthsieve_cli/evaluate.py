@@ -9,6 +9,7 @@ import click
 
 from depthsieve.evaluation.ground_truth.settings import GroundTruthQuantity
 from depthsieve.evaluation.settings import ALIGNMENTS, EvaluateSettings
+from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.output import count, print_datasets, print_json, print_table
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ ALIGNED = {
 }
 
 
-@click.command(epilog="Example: depthsieve evaluate labels/ --ground-truth depth/ --scale 1000 --out evaluation/")
+@click.command(
+    short_help="Compare labels with ground truth: accuracy, AUSE, AURG.",
+    epilog="Example: depthsieve evaluate labels/ --ground-truth depth/ --scale 1000 --out evaluation/",
+)
 @click.argument("store")
 @click.option(
     "--ground-truth",
@@ -153,7 +157,7 @@ ALIGNED = {
     "(Hypersim: 886.81).",
 )
 @click.option("--reliability", metavar="NAME", help="Evaluate a layer of recalibrate, not the labels' own reliability.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON; no progress bar.")
+@as_json_option("everything")
 def evaluate(
     store: str, ground_truth: str, out: Path | None, reliability: str | None, as_json: bool, **options: Any
 ) -> int:

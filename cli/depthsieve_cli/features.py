@@ -4,15 +4,17 @@ import dataclasses
 
 import click
 
+from depthsieve.core.records import TeacherSettings
+from depthsieve_cli.choices import as_json_option, from_settings
 from depthsieve_cli.output import count, print_failures, print_json
 
 
-@click.command(epilog="Example: depthsieve features labels/")
-@click.argument("store")
-@click.option(
-    "--device", default="auto", show_default=True, help="Where the teacher works: auto, cpu, cuda, cuda:1, mps."
+@click.command(
+    short_help="Compute the features that curate needs, where missing.", epilog="Example: depthsieve features labels/"
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; no progress bar.")
+@click.argument("store")
+@from_settings(TeacherSettings, only=["device"])
+@as_json_option()
 def features(store: str, device: str, as_json: bool) -> int:
     """Add to STORE the features that `curate` goes by, where they lack: image signals, hashes, embeddings.
 

@@ -5,25 +5,23 @@ from typing import TYPE_CHECKING
 
 import click
 
+from depthsieve.planning.options import LabelOptions
+from depthsieve_cli.choices import as_json_option, from_settings
 from depthsieve_cli.output import count, print_failures, print_json
 
 if TYPE_CHECKING:
     from depthsieve.jobs.fuse.run import FuseSummary
 
 
-@click.command(epilog="Example: depthsieve fuse labels-large/ labels-other/ -o fused/")
+@click.command(
+    short_help="Merge the labels of several stores into one.",
+    epilog="Example: depthsieve fuse labels-large/ labels-other/ -o fused/",
+)
 @click.argument("stores", nargs=-1, required=True, metavar="STORE STORE...")
 @click.option("-o", "--output", required=True, metavar="FUSED", help="The store of the fused labels.")
-@click.option(
-    "--shard-size",
-    type=int,
-    default=256,
-    show_default=True,
-    metavar="N",
-    help="Most images in a shard, for images added now.",
-)
+@from_settings(LabelOptions, only=["shard_size"])
 @click.option("--threads", type=int, metavar="N", help="Images fused at a time.  [default: all cores]")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; no progress bar.")
+@as_json_option()
 def fuse(stores: tuple[str, ...], output: str, shard_size: int, threads: int | None, as_json: bool) -> int:
     """Merge the labels of two or more STORES, of different teachers over the same images, into the store FUSED.
 

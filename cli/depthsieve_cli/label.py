@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from depthsieve.core.stopping import Stop
-from depthsieve_cli.choices import planning_choices
+from depthsieve.planning.options import PLACE, LabelOptions
+from depthsieve_cli.choices import GroupedCommand, as_json_option, from_settings, option, source_and_store
 from depthsieve_cli.interrupt import graceful
 from depthsieve_cli.output import count, print_failures, print_growth, print_json
 from depthsieve_cli.stdin import keep_stdin
@@ -16,18 +17,23 @@ if TYPE_CHECKING:
     from depthsieve.planning.summary import LabelSummary
 
 
-@click.command(epilog="Example: depthsieve label photos/ labels/ --teacher tiny")
-@planning_choices
-@click.option("--part", metavar="I/N", help="Take the I-th of N parts of a plan that `depthsieve plan --write` wrote.")
-@click.option(
+@click.command(
+    cls=GroupedCommand,
+    short_help="Label images into a store; resumes, and adds what is new.",
+    epilog="Example: depthsieve label photos/ labels/ --teacher tiny",
+)
+@source_and_store
+@from_settings(LabelOptions)
+@option(
+    PLACE,
     "--grace",
     type=click.FloatRange(min=0),
     default=20,
     show_default=True,
     metavar="SECONDS",
-    help="When interrupted, how long shards may go on that can be finished.",
+    help="When interrupted, how long to go on with shards that can be finished.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; no progress bar.")
+@as_json_option()
 def label(source: str, store: str, grace: float, as_json: bool, **options: Any) -> int:
     """Label the images of SOURCE into STORE, a folder or s3://bucket/prefix.
 

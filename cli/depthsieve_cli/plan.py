@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from depthsieve_cli.choices import planning_choices
+from depthsieve.planning.options import LabelOptions
+from depthsieve_cli.choices import OUTPUT, GroupedCommand, as_json_option, from_settings, option, source_and_store
 from depthsieve_cli.output import count, print_failures, print_growth, print_json, size
 from depthsieve_cli.stdin import keep_stdin
 
@@ -13,13 +14,22 @@ if TYPE_CHECKING:
     from depthsieve.planning.summary import PlanSummary
 
 
-@click.command(epilog="Example: depthsieve plan photos/ labels/ --teacher tiny --write")
-@planning_choices
-@click.option("--write", is_flag=True, help="Fix the plan in STORE, for `depthsieve label --part` to share.")
-@click.option(
-    "--trial/--no-trial", default=True, show_default=True, help="Label some images to learn how long it takes."
+@click.command(
+    cls=GroupedCommand,
+    short_help="Say what labelling takes: images, shards, bytes, hours.",
+    epilog="Example: depthsieve plan photos/ labels/ --teacher tiny --write",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON; no progress bar.")
+@source_and_store
+@from_settings(LabelOptions, without=["part"])
+@option(OUTPUT, "--write", is_flag=True, help="Fix the plan in STORE, for `depthsieve label --part` to share.")
+@option(
+    OUTPUT,
+    "--trial/--no-trial",
+    default=True,
+    show_default=True,
+    help="Label some images to learn how long it takes.",
+)
+@as_json_option("the plan")
 def plan(source: str, store: str, write: bool, trial: bool, as_json: bool, **options: Any) -> int:
     """Say what it takes to label the images of SOURCE into STORE: images, shards, bytes, hours.
 

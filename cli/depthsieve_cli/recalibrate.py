@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.output import SHOWN_FAILURES, count, print_json
 
 if TYPE_CHECKING:
     from depthsieve.jobs.layers.reliability import RecalibrateSummary
 
 
-@click.command(epilog="Example: depthsieve recalibrate labels/ --calibration mine.json")
+@click.command(
+    short_help="Recompute reliability with another calibration.",
+    epilog="Example: depthsieve recalibrate labels/ --calibration mine.json",
+)
 @click.argument("store")
 @click.option(
     "--calibration",
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     help="As tools/calibration.py makes them.  [default: that of the layer --name, else this release's own]",
 )
 @click.option("--name", metavar="NAME", help="Of the layer.  [default: the calibration's own, such as flip-2]")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; no progress bar.")
+@as_json_option()
 def recalibrate(store: str, calibration: str | None, name: str | None, as_json: bool) -> int:
     """Make the reliability of STORE anew by another calibration, from the signals that `label --keep-signals` kept.
 

@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING
 import click
 
 from depthsieve.core.errors import UsageError
+from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.output import count, print_failures, print_json, terms
 
 if TYPE_CHECKING:
     from depthsieve.sources.manifest_scan import ScanSummary
 
 
-@click.command(epilog="Example: depthsieve scan photos/ street=more/ -o photos.parquet")
+@click.command(
+    short_help="List the images of sources in a manifest.",
+    epilog="Example: depthsieve scan photos/ street=more/ -o photos.parquet",
+)
 @click.argument("sources", nargs=-1, metavar="SOURCES...")
 @click.option("-o", "--out", required=True, metavar="M.parquet", help="The manifest to write, or to bring up to date.")
 @click.option(
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     "--dataset", metavar="NAME", help="Apply the recipe of that name (see `depthsieve datasets`), or in a FILE.toml."
 )
 @click.option("--duplicates", is_flag=True, help="Read every file whole, and mark images whose bytes are equal.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; no progress bar.")
+@as_json_option()
 def scan(
     sources: tuple[str, ...], out: str, root: str | None, dataset: str | None, duplicates: bool, as_json: bool
 ) -> int:

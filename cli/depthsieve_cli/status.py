@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from depthsieve.core.errors import UsageError
+from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.output import count, print_datasets, print_failures, print_json, print_table
 
 if TYPE_CHECKING:
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
 EVERY_S = 2.0
 
 
-@click.command(epilog="Example: depthsieve status labels/ --watch")
+@click.command(
+    short_help="Show what is done, failed and left, and how fast.", epilog="Example: depthsieve status labels/ --watch"
+)
 @click.argument("store")
 @click.option("--watch", is_flag=True, help="Look again every two seconds, until nobody is at work or Ctrl-C.")
 @click.option("--history", metavar="ID", help="Say instead what became of one image, generation by generation.")
-@click.option("--json", "as_json", is_flag=True, help="Print the state as JSON; with --watch, a line each time.")
+@as_json_option("the state", also="with --watch, a line each time")
 def status(store: str, watch: bool, history: str | None, as_json: bool) -> int:
     """Say how STORE stands: done, failed, left, how fast, and who is at work. Reads only; a run may go on meanwhile.
 

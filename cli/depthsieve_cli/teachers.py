@@ -4,11 +4,14 @@ import dataclasses
 
 import click
 
+from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.output import print_json, print_table
 
 
-@click.command(epilog="Example: depthsieve teachers --json")
-@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+@click.command(
+    short_help="List the teachers with their licence, quantity and size.", epilog="Example: depthsieve teachers --json"
+)
+@as_json_option("the list", also="")
 def teachers(as_json: bool) -> None:
     """List the teachers with a name of their own: what they predict, licence of the weights, what is on this machine.
 

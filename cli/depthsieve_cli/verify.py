@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.output import count, print_failures, print_json
 
 if TYPE_CHECKING:
@@ -24,10 +25,12 @@ REMEDIES = {
 LOST = "it cannot be computed again without new labels; the labels are kept"
 
 
-@click.command(epilog="Example: depthsieve verify labels/ --repair")
+@click.command(
+    short_help="Check every byte of a store; --repair fixes it.", epilog="Example: depthsieve verify labels/ --repair"
+)
 @click.argument("store")
 @click.option("--repair", is_flag=True, help="Repair what is damaged; label only those shards again that need it.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; no progress bar.")
+@as_json_option("the report")
 def verify(store: str, repair: bool, as_json: bool) -> int:
     """Read every byte of a store, and repair what is damaged.
 

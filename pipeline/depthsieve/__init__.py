@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from depthsieve.jobs.layers.features import FeaturesSummary, add_features
     from depthsieve.jobs.layers.reliability import RecalibrateSummary, recalibrate
     from depthsieve.jobs.verify.repair import VerifyReport, verify
-    from depthsieve.planning.options import LabelOptions
     from depthsieve.planning.summary import LabelSummary, PlanSummary
     from depthsieve.sources.manifest_scan import ScanSummary, scan
     from depthsieve.sources.recipes import Recipe, load_recipe, recipe_names
@@ -42,7 +41,6 @@ __all__ = [
     "FuseSummary",
     "GradientMatchingLoss",
     "Label",
-    "LabelOptions",
     "LabelSummary",
     "PlanSummary",
     "PseudoLabelDataset",
@@ -82,7 +80,6 @@ _HOMES = {
     "training": ("PseudoLabelDataset",),
     "training.losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
     "sources.manifest_scan": ("ScanSummary", "scan"),
-    "planning.options": ("LabelOptions",),
     "planning.summary": ("LabelSummary", "PlanSummary"),
     "jobs.layers.reliability": ("RecalibrateSummary", "recalibrate"),
     "jobs.layers.features": ("FeaturesSummary", "add_features"),

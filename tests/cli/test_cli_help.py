@@ -9,9 +9,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from depthsieve.core.settings import Declared, declared
 from depthsieve.demo.settings import DemoSettings
 from depthsieve.evaluation.settings import EvaluateSettings
-from depthsieve.planning.options import LabelOptions
+from depthsieve.planning.options import GROUPS, LabelOptions
+from depthsieve.runners.choose import AUTO, RUNNERS
+from depthsieve_cli.choices import OUTPUT
 from depthsieve_cli.main import cli
 
 assert isinstance(cli, click.Group)
@@ -49,9 +52,26 @@ def help_of(name: str) -> str:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_says_what_the_command_does(name: str) -> None:
-    purpose = COMMANDS[name].get_short_help_str(limit=200)
+    purpose = " ".join((COMMANDS[name].help or "").split("\n\n")[0].split())
     assert len(purpose) > 20
-    assert purpose.removesuffix(".") in help_of(name)
+    assert purpose in " ".join(help_of(name).split())
+
+
+@pytest.mark.parametrize("name", cli.commands)
+def test_the_list_of_commands_shows_each_summary_whole(name: str) -> None:
+    summary = cli.commands[name].short_help or ""
+    assert 20 < len(summary) <= 60
+    shown = CliRunner().invoke(cli, ["--help"], terminal_width=80).stdout.splitlines()
+    assert any(line.split() == [name, *summary.split()] for line in shown)
+
+
+def test_options_of_label_are_shown_in_groups() -> None:
+    shown = help_of("label")
+    places = [shown.index(f"\n{group}:\n") for group in (*GROUPS, OUTPUT)]
+    assert places == sorted(places)
+    some = {"--size": 0, "--signals": 1, "--prune": 2, "--device": 3, "--grace": 3, "--json": 4}
+    for option, group in some.items():
+        assert places[group] < shown.index(f"\n  {option} ") < [*places, len(shown)][group + 1]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -104,9 +124,11 @@ def test_defaults_are_those_of_the_library(verb: str, field: "dataclasses.Field[
         assert f"[default: {field.default}]" in " ".join(option.split())
 
 
-@pytest.mark.parametrize("name", ["oversize", "runner"])
-def test_label_offers_only_choices_that_the_library_takes(name: str) -> None:
-    choices = LABEL[name].type
-    assert isinstance(choices, click.Choice)
-    for choice in choices.choices:
-        assert getattr(LabelOptions(**{name: choice}), name) == choice
+@pytest.mark.parametrize("one", [*declared(LabelOptions)], ids=lambda one: one.name)
+def test_label_has_the_type_and_the_choices_of_the_library(one: Declared) -> None:
+    option = LABEL[one.name]
+    choices = (AUTO, *RUNNERS) if one.name == "runner" else one.choices
+    if choices:
+        assert isinstance(option.type, click.Choice) and tuple(option.type.choices) == choices
+    else:
+        assert type(option.type) is type(click.types.convert_type(one.kind))

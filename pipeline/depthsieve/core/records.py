@@ -5,9 +5,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from depthsieve.core.errors import StoreDamaged, UsageError
+from depthsieve.core.settings import About
 
 Quantity = Literal["disparity", "depth"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -107,33 +108,60 @@ class DatasetNote:
         return cls(**{known.name: str(body.get(known.name, "")) for known in dataclasses.fields(cls)})
 
 
+MAX_TOKENS = 16384
+"""The most patches of an image where nobody says; about 1,790 x 1,790 pixels for a patch of 14."""
+
+OVERSIZE: Oversize = "reject"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TeacherSettings:
     """How a teacher works. Every setting and its default is declared here; options and requests inherit them.
 
-    ``revision`` is a branch, tag or commit of a hub checkpoint. ``size`` is the short side that the teacher works at,
-    in pixels (None: the teacher's own). ``device`` is ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. ``dtype`` is
-    what the teacher computes in and decides the labels; ``auto`` is float16 on CUDA, else float32. An image of more
-    than ``max_tokens`` patches is rejected or, with ``oversize="shrink"``, scaled down. ``quantity`` declares what the
-    checkpoint predicts where it does not say so itself (None: what the checkpoint says).
-
-    Raises :class:`UsageError` for a value that is invalid.
+    None, and a ``dtype`` or ``device`` "auto", leave a setting open: as a store has it that was labelled with the
+    teacher, else the default that its help names. Raises :class:`UsageError` for a value that is invalid.
     """
 
-    revision: str | None = None
-    size: int | None = None
-    device: str = "auto"
-    dtype: Dtype = "auto"
-    max_tokens: int = 16384
-    oversize: Oversize = "reject"
-    quantity: Quantity | None = None
+    revision: Annotated[
+        str | None, About("Commit, tag or branch of a hub checkpoint.", "Teacher", "REV", unset="the store's")
+    ] = None
+    size: Annotated[
+        int | None,
+        About("Short side the teacher works at.", "Teacher", "PIXELS", unset="the store's, else the teacher's own"),
+    ] = None
+    device: Annotated[str, About("Where the teacher works: auto, cpu, cuda, cuda:1, mps.", "Where it runs", "NAME")] = (
+        "auto"
+    )
+    dtype: Annotated[
+        Dtype,
+        About(
+            "What the teacher computes in; decides the labels. auto: the store's, else float16 on CUDA, or float32.",
+            "Teacher",
+        ),
+    ] = "auto"
+    max_tokens: Annotated[
+        int | None, About("Most patches an image may take.", "Teacher", "N", unset=f"the store's, else {MAX_TOKENS}")
+    ] = None
+    oversize: Annotated[
+        Oversize | None,
+        About("What to do with images above --max-tokens.", "Teacher", unset=f"the store's, else {OVERSIZE}"),
+    ] = None
+    quantity: Annotated[
+        Quantity | None,
+        About(
+            "What the teacher predicts, for a checkpoint that does not say so itself; depth is in metres.",
+            "Teacher",
+            unset="the store's, else the checkpoint's",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         for option in ("size", "max_tokens"):
             value = getattr(self, option)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UsageError(f"{option} must be a whole number of at least 1, not {value!r}")
-        choices = {"dtype": get_args(Dtype), "oversize": get_args(Oversize), "quantity": (None, *get_args(Quantity))}
+        choices: dict[str, tuple[str | None, ...]] = {"dtype": get_args(Dtype)}
+        choices |= {"oversize": (None, *get_args(Oversize)), "quantity": (None, *get_args(Quantity))}
         for option, known in choices.items():
             if getattr(self, option) not in known:
                 listed = ", ".join(one for one in known if one)
@@ -141,7 +169,7 @@ class TeacherSettings:
 
     def settings(self) -> dict[str, Any]:
         """The settings by name, as keywords for another class that has them."""
-        return {setting.name: getattr(self, setting.name) for setting in dataclasses.fields(TeacherSettings)}
+        return {one.name: getattr(self, one.name) for one in dataclasses.fields(TeacherSettings)}
 
 
 def default_dtype(device_kind: str) -> Dtype:
@@ -167,6 +195,7 @@ class TeacherRequest(TeacherSettings):
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values. Settings that the first release did not have are left out at their default."""
         body = dataclasses.asdict(self) | {"second": self.second.to_json() if self.second else None}
+        body |= {"max_tokens": self.max_tokens or MAX_TOKENS, "oversize": self.oversize or OVERSIZE}
         if self.quantity is None:
             del body["quantity"]
         return body

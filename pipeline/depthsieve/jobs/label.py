@@ -4,9 +4,10 @@ import contextlib
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from depthsieve.core.errors import RunError, UsageError
+from depthsieve.core.encodings import EncodingName
+from depthsieve.core.errors import RunError
+from depthsieve.core.records import Dtype, Oversize, Quantity
 from depthsieve.core.stopping import Stop
 from depthsieve.jobs.layers.images import Stored, store_images, without_images
 from depthsieve.planning.checks import IMAGE_BYTES_PER_PIXEL, check_space, pixel_bytes
@@ -28,22 +29,91 @@ from depthsieve.store.standing import standing
 
 
 def label(
-    source: str | Path, store: str | Path, *, progress: bool = True, stop: Stop | None = None, **options: Any
+    source: str | Path,
+    store: str | Path,
+    *,
+    teacher: str | None = None,
+    second_teacher: str | None = None,
+    revision: str | None = None,
+    size: int | None = None,
+    dtype: Dtype = "auto",
+    max_tokens: int | None = None,
+    oversize: Oversize | None = None,
+    quantity: Quantity | None = None,
+    signals: str | None = None,
+    keep_signals: bool = False,
+    encoding: EncodingName | None = None,
+    store_images: bool = False,
+    image_quality: int | None = None,
+    name: str = "default",
+    root: str | None = None,
+    moved: bool = False,
+    retry_failed: bool = False,
+    prune: bool = False,
+    prune_most: bool = False,
+    check_content: bool = False,
+    device: str = "auto",
+    batch_size: int | None = None,
+    threads: int | None = None,
+    shard_size: int = 256,
+    runner: str = "auto",
+    workers: int | None = None,
+    address: str | None = None,
+    part: str | None = None,
+    progress: bool = True,
+    stop: Stop | None = None,
 ) -> LabelSummary:
-    """Label the images of a source, or of a manifest, into a store; go on with what an earlier run left.
+    """Label the images of a source into a store, and resume what an earlier run left.
 
-    ``options`` are the fields of :class:`depthsieve.planning.options.LabelOptions`. Images that the store does not
-    know are added, those whose file has changed are labelled again, and what is gone stays unless ``prune`` is said;
-    those that stand failed are tried again with ``retry_failed=True``. With ``part`` nothing is added: the run takes
-    its share of a plan that :func:`plan` wrote, beside other runs on the same store. ``progress`` shows a bar on
-    stderr, or in the notebook. Once ``stop`` is requested, the shards that fit into its grace period are finished;
-    without one, a :class:`KeyboardInterrupt` abandons the shard under way.
+    Images that the store does not know are added, and those whose file has changed are labelled again. What decides
+    labels and is left at None is as the store was labelled before; see `depthsieve label --help` for the same options.
 
-    Raises :class:`UsageError`, :class:`SourceError`, :class:`TeacherError`, :class:`StoreError` before anything is
-    written, and :class:`RunError` when the run had to stop: what is committed stands, and the same call goes on.
-    Images that fail raise nothing: they stand in the summary with their reasons.
+    Args:
+        source: a folder, image, archive, list of files or URL, or a manifest that :func:`depthsieve.scan` wrote.
+        store: the folder or URL of the labels, which is made if it is not there.
+        teacher: a preset, hub id or local folder (None: the store's, else ``depth-anything-v2-small``).
+        second_teacher: another teacher to compare labels with; adds "teachers" to ``signals``.
+        revision: commit, tag or branch of a hub checkpoint.
+        size: short side that the teacher works at, in pixels (None: the teacher's own).
+        dtype: what the teacher computes in; decides the labels. "auto": float16 on CUDA, else float32.
+        max_tokens: most patches that an image may take (None: 16,384).
+        oversize: "reject" (None) or "shrink" images above ``max_tokens``.
+        quantity: "disparity" or "depth" (metres), for a checkpoint that does not say what it predicts.
+        signals: comma-separated, what reliability is made of (None: "flip"); "none" takes every pixel for reliable.
+        keep_signals: keep the signals beside the labels, for :func:`depthsieve.recalibrate`.
+        encoding: "fast" (None) or "small": fewer bytes, far longer to write.
+        store_images: keep the images beside the labels, as JPEG at label shape, also of what is labelled already.
+        image_quality: JPEG quality of those images, 1 to 100 (None: 90).
+        name: name of the source within the store, the first part of its ids.
+        root: folder that ids are relative to, where ``source`` is a list (None: the list's folder).
+        moved: the images of this source have moved to ``source``.
+        retry_failed: try failed images again.
+        prune: remove images from the store that are no longer in the source.
+        prune_most: the same, even where they are more than half of what the store knows.
+        check_content: read every labelled image to see whether it has changed, not only those whose size or time has.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        batch_size: images a forward pass (None: found by a short trial).
+        threads: threads of one worker (None: all cores, shared by the workers).
+        shard_size: most images in a shard, for images added now.
+        runner: a name of :data:`depthsieve.runners.choose.RUNNERS`, or "auto".
+        workers: worker processes (None: one a GPU; on a cluster as many as it has room for).
+        address: a running cluster (None: this machine).
+        part: "i/n" labels the i-th of n parts of a plan that :func:`plan` wrote, beside other runs, and adds nothing.
+        progress: show bars on stderr, or in the notebook.
+        stop: once it is requested, shards that fit into its grace period are finished. Without one a
+            :class:`KeyboardInterrupt` abandons the shards in flight.
+
+    Returns:
+        What the run did and how the store stands. Images that fail raise nothing: they are in ``failed``, with reasons.
+
+    Raises:
+        UsageError: an invalid option, or one that does not suit the teacher, the source or the store.
+        SourceError: the source cannot be read, or holds no images.
+        TeacherError: the teacher cannot be loaded.
+        StoreError: the store is another than expected, or is in use. Nothing was written in these four cases.
+        RunError: the run had to stop. What is committed stays, and the same call resumes.
     """
-    chosen = _options(options, "label")
+    chosen = LabelOptions.among(locals())
     stop = stop or Stop()
     request = LabelRequest.checked(source, store, chosen, find_nodes)
     scan, planned = None, PlannedNow()
@@ -86,18 +156,46 @@ def plan(
     source: str | Path,
     store: str | Path,
     *,
+    teacher: str | None = None,
+    second_teacher: str | None = None,
+    revision: str | None = None,
+    size: int | None = None,
+    dtype: Dtype = "auto",
+    max_tokens: int | None = None,
+    oversize: Oversize | None = None,
+    quantity: Quantity | None = None,
+    signals: str | None = None,
+    keep_signals: bool = False,
+    encoding: EncodingName | None = None,
+    store_images: bool = False,
+    image_quality: int | None = None,
+    name: str = "default",
+    root: str | None = None,
+    moved: bool = False,
+    retry_failed: bool = False,
+    prune: bool = False,
+    prune_most: bool = False,
+    check_content: bool = False,
+    device: str = "auto",
+    batch_size: int | None = None,
+    threads: int | None = None,
+    shard_size: int = 256,
+    runner: str = "auto",
+    workers: int | None = None,
+    address: str | None = None,
     write: bool = False,
     trial: bool = True,
     progress: bool = True,
-    **options: Any,
 ) -> PlanSummary:
     """What labelling would take: shards, images, bytes and hours that are left.
 
-    Hours, and the range of bytes, come of a ``trial``: some images are labelled and thrown away. With ``write`` the
-    plan is fixed in the store, for runs with ``part`` to share; without, nothing is written there. ``options`` and
-    errors as for :func:`label`.
+    Args:
+        source, store, and all options that are not named here: as for :func:`label`, which raises the same errors.
+        write: fix the plan in the store, for runs with ``part`` to share. Without it nothing is written there.
+        trial: label some images and throw them away, for the hours and the range of bytes.
+        progress: show bars on stderr, or in the notebook.
     """
-    chosen = _options(options, "plan")
+    chosen = LabelOptions.among(locals())
     request = LabelRequest.checked(source, store, chosen, find_nodes)
     with temporary_folder() as folder:
         scan = take_inventory(request, folder, progress)
@@ -129,13 +227,6 @@ def _store_images(request: LabelRequest, store: Store, leases: Leases, stop: Sto
     todo = without_images(store)
     check_space(request.root, todo.pixels, todo.images, IMAGE_BYTES_PER_PIXEL)
     return store_images(store, request.image_quality, leases, stop, progress, again=request.options.retry_failed)
-
-
-def _options(options: dict[str, Any], what: str) -> LabelOptions:
-    try:
-        return LabelOptions(**options)
-    except TypeError as error:
-        raise UsageError(str(error).replace("LabelOptions.__init__()", f"{what}()")) from None
 
 
 def _summary(

@@ -1,64 +1,131 @@
-"""Everything that can be set about a labelling run."""
+"""What can be set about a labelling run. An option is declared once: here, or in :class:`TeacherSettings`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
 
 from depthsieve.core.encodings import ENCODINGS, EncodingName
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import TeacherSettings
-from depthsieve.reliability.kinds import parse_signals
+from depthsieve.core.settings import About
+from depthsieve.reliability.kinds import parse_signals, signals_help
+
+DEFAULT_TEACHER, DEFAULT_SIGNALS = "depth-anything-v2-small", "flip"
+
+GROUPS = TEACHER, LABELS, IMAGES, PLACE = "Teacher", "Labels", "What is labelled", "Where it runs"
+"""Groups of the help, in their order there."""
 
 
 @dataclass(frozen=True)
 class LabelOptions(TeacherSettings):
-    """The options of :func:`depthsieve.label`; the command line has the same names and defaults. Those of the teacher
-    are inherited; ``dtype`` "auto" is the store's where there is one.
+    """The options of :func:`depthsieve.label` and of `depthsieve label`, which have the same names and defaults.
 
-    ``batch_size`` None is found by a trial; ``threads`` None is all cores (Ray: the cores divided by the workers).
-    ``signals`` is a comma-separated list; a ``second_teacher`` adds "teachers" to it. ``keep_signals`` keeps them
-    beside the labels, for another calibration without the teacher. ``encoding`` None is the store's, and for a new
-    store "fast"; "small" takes fewer bytes, and longer to write and to read (docs/encoding.md). ``moved`` says that
-    the images of a known source now lie under a new root. ``prune`` lets images leave the store that are no longer in
-    the source, ``prune_most`` even where those are more than half of them. ``check_content`` compares the content of
-    every labelled image, and not only of those whose size or time has changed. ``store_images`` keeps the images too,
-    at label shape, as JPEG of ``image_quality`` (1 to 100; None is the store's, or 90), and adds those of what was
-    labelled without. ``part`` "i/n" labels the i-th of n parts of a plan that is written, and adds nothing to it.
-    Raises :class:`UsageError` for a value that cannot be meant.
+    What is None and decides labels is as the store has it, see :func:`depthsieve.planning.request.recall`. Raises
+    :class:`UsageError` for a value that is invalid.
     """
 
-    teacher: str = "depth-anything-v2-small"
-    batch_size: int | None = None
-    threads: int | None = None
-    shard_size: int = 256
-    signals: str = "flip"
-    second_teacher: str | None = None
-    keep_signals: bool = False
-    encoding: EncodingName | None = None
-    store_images: bool = False
-    image_quality: int | None = None
-    runner: str = "auto"
-    workers: int | None = None
-    address: str | None = None
-    name: str = "default"
-    root: str | None = None
-    moved: bool = False
-    retry_failed: bool = False
-    prune: bool = False
-    prune_most: bool = False
-    check_content: bool = False
-    part: str | None = None
+    teacher: Annotated[
+        str | None,
+        About(
+            "Preset (see `depthsieve teachers`), hub id, or local folder.",
+            TEACHER,
+            "NAME",
+            unset=f"the store's, else {DEFAULT_TEACHER}",
+        ),
+    ] = None
+    second_teacher: Annotated[
+        str | None,
+        About(
+            "Another teacher to compare labels with; adds teachers to --signals.",
+            TEACHER,
+            "NAME",
+            unset="the store's, if it has one",
+        ),
+    ] = None
+    signals: Annotated[
+        str | None,
+        About(
+            f"What labels are compared with, to tell how reliable they are. {signals_help()}.",
+            LABELS,
+            "LIST",
+            unset=f"the store's, else {DEFAULT_SIGNALS}",
+        ),
+    ] = None
+    keep_signals: Annotated[
+        bool, About("Keep the signals beside the labels, for `depthsieve recalibrate`.", LABELS)
+    ] = False
+    encoding: Annotated[
+        EncodingName | None,
+        About(
+            "How labels are packed. small: a fifth fewer bytes, far longer to write, longer to read.",
+            LABELS,
+            unset="the store's, else fast",
+        ),
+    ] = None
+    store_images: Annotated[
+        bool,
+        About(
+            "Keep the images beside the labels, at their shape, as JPEG, which training reads far faster. Adds "
+            "those of what is labelled already.",
+            LABELS,
+        ),
+    ] = False
+    image_quality: Annotated[
+        int | None, About("JPEG quality of those images, 1 to 100.", LABELS, "N", unset="the store's, else 90")
+    ] = None
+    name: Annotated[str, About("Name of this source within the store.", IMAGES, "NAME")] = "default"
+    root: Annotated[
+        str | None, About("What ids are relative to where SOURCE is a list.", IMAGES, "DIR", unset="the list's folder")
+    ] = None
+    moved: Annotated[bool, About("The images of this source have moved to SOURCE.", IMAGES)] = False
+    retry_failed: Annotated[bool, About("Try failed images again.", IMAGES)] = False
+    prune: Annotated[bool, About("Remove images from the store that are no longer in SOURCE.", IMAGES)] = False
+    prune_most: Annotated[
+        bool, About("The same, even where they are more than half of what the store knows.", IMAGES)
+    ] = False
+    check_content: Annotated[
+        bool,
+        About(
+            "Read every labelled image to see whether it has changed, not only those with another size or time.", IMAGES
+        ),
+    ] = False
+    batch_size: Annotated[int | None, About("Images a forward pass.", PLACE, "N", unset="found by a short trial")] = (
+        None
+    )
+    threads: Annotated[
+        int | None, About("Threads of one worker.", PLACE, "N", unset="all cores, shared by workers")
+    ] = None
+    shard_size: Annotated[int, About("Most images in a shard, for images added now.", PLACE, "N")] = 256
+    runner: Annotated[str, About("auto: as the workers, GPUs and --address need.", PLACE)] = "auto"
+    workers: Annotated[
+        int | None, About("Worker processes.", PLACE, "N", unset="one a GPU; on a cluster as many as it has room for")
+    ] = None
+    address: Annotated[
+        str | None, About("A running Ray cluster.", PLACE, "ADDR", unset="a private one on this machine")
+    ] = None
+    part: Annotated[
+        str | None,
+        About(
+            "Take the I-th of N parts of a plan that `depthsieve plan --write` wrote.",
+            PLACE,
+            "I/N",
+        ),
+    ] = None
+
+    @classmethod
+    def among(cls, values: Mapping[str, Any]) -> "LabelOptions":
+        """The options among some values by name."""
+        return cls(**{one.name: values[one.name] for one in fields(cls) if one.name in values})
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _ = self.signal_names  # raises for those that do not exist
         for option in ("batch_size", "threads", "workers", "shard_size"):
             value = getattr(self, option)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UsageError(f"{option} must be a whole number of at least 1, not {value!r}")
         if self.encoding not in (None, *ENCODINGS):
             raise UsageError(f"encoding must be one of {', '.join(ENCODINGS)}, not {self.encoding!r}")
-        if "teachers" in self.signal_names and self.second_teacher is None:
-            raise UsageError("signal 'teachers' compares two teachers; name the other one: --second-teacher NAME")
-        if self.keep_signals and not self.signal_names:
-            raise UsageError("there are no signals to keep with --signals none")
         if self.image_quality is not None and not self.store_images:
             raise UsageError("image_quality is that of stored images; say store_images (--store-images) with it")
         quality = self.image_quality
@@ -69,6 +136,8 @@ class LabelOptions(TeacherSettings):
         planned = ("retry_failed", "moved", "prune", "prune_most", "check_content")
         if self.part is not None and (said := [option for option in planned if getattr(self, option)]):
             raise UsageError(f"a part adds nothing to the plan: say {said[0]} to plan() or label() without part")
+        if self.signals is not None and self.keep_signals and not self.signal_names:
+            raise UsageError("there are no signals to keep with --signals none")
 
     @property
     def share(self) -> tuple[int, int] | None:
@@ -82,4 +151,4 @@ class LabelOptions(TeacherSettings):
     def signal_names(self) -> tuple[str, ...]:
         """The chosen signals, sorted, without "none"."""
         second = {"teachers"} if self.second_teacher is not None else set()
-        return tuple(sorted({*parse_signals(self.signals), *second}))
+        return tuple(sorted({*parse_signals(DEFAULT_SIGNALS if self.signals is None else self.signals), *second}))

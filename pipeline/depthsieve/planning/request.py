@@ -1,12 +1,14 @@
 """A request to label, once all that is cheap to check was checked: options, sources, store, teacher and workforce."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from depthsieve.core.encodings import ENCODINGS
-from depthsieve.core.errors import UsageError
-from depthsieve.core.records import LabelJob, LabelSpec, TeacherRequest, default_dtype
+from depthsieve.core.errors import TeacherNotFound, UsageError
+from depthsieve.core.records import MAX_TOKENS, OVERSIZE, LabelJob, LabelSpec, TeacherRequest, default_dtype
 from depthsieve.labelling.batch import LabelWork
 from depthsieve.labelling.shard import label_spec
 from depthsieve.planning.checks import (
@@ -16,7 +18,7 @@ from depthsieve.planning.checks import (
     images_notes,
     signals_notes,
 )
-from depthsieve.planning.options import LabelOptions
+from depthsieve.planning.options import DEFAULT_SIGNALS, DEFAULT_TEACHER, LabelOptions
 from depthsieve.planning.workforce import Workforce, device_kind, differences_from
 from depthsieve.sources import Source, open_source
 from depthsieve.sources.manifest import Manifest
@@ -36,7 +38,8 @@ Nodes = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class LabelRequest:
-    """What a run is asked to do, and with what. ``existing`` is the store as it was found; None where it is new."""
+    """What a run is asked to do, and with what. ``existing`` is the store as it was found, None where it is new;
+    ``recalled`` are the options that were taken from it."""
 
     options: LabelOptions
     sources: tuple[Source, ...]
@@ -48,6 +51,7 @@ class LabelRequest:
     existing: Store | None
     workforce: Workforce
     image_quality: int | None
+    recalled: str
 
     @classmethod
     def checked(
@@ -69,10 +73,15 @@ class LabelRequest:
         check_root(root)
         nodes = find_nodes(options.runner, options.address, options.workers)
         existing = find_store(root)
-        asked = teacher_request(options, existing, nodes)
+        if existing is not None:
+            check_spec(existing, replace(existing.spec, kind="teacher"))  # before another teacher is looked for
+        was_open = options.teacher is None
+        options, taken = recall(options, existing, device_kind(options, nodes))
+        asked = teacher_request(options)
         # On a cluster the workers have the device that is asked for, and this process need not have it.
         loaded = asked if nodes is None else asked.on("auto")
-        work = LabelWork.load(loaded, options.signal_names, options.keep_signals)
+        with _named_by(existing, was_open):
+            work = LabelWork.load(loaded, options.signal_names, options.keep_signals)
         work.check()
         spec = label_spec(work, chosen_encoding(existing, options))
         if existing is not None:
@@ -81,7 +90,7 @@ class LabelRequest:
             check_source(images, root, existing, options.moved)
         workforce = Workforce.choose(work.teacher, options, nodes)
         quality = chosen_quality(existing, options)
-        return cls(options, sources, manifest, root, asked, work, spec, existing, workforce, quality)
+        return cls(options, sources, manifest, root, asked, work, spec, existing, workforce, quality, taken)
 
     @property
     def teacher(self) -> Teacher:
@@ -103,7 +112,10 @@ class LabelRequest:
         )
 
     def notes(self, store: Store, todo: Pending) -> Iterator[str]:
-        """How this machine and these options differ from what the pending generations were planned with."""
+        """What was taken from the store, and how this machine and these options differ from what the pending
+        generations were planned with."""
+        if self.recalled:
+            yield f"as {self.root.location} was labelled before: {self.recalled}"
         for generation in store.generations():
             if len(todo.numbers.get(generation.number, ())):
                 for difference in differences_from(generation.profile, self.teacher, self.options, self.workforce):
@@ -112,21 +124,73 @@ class LabelRequest:
         yield from images_notes(store, self.options, len(todo))
 
 
-def teacher_request(options: LabelOptions, existing: Store | None, nodes: Nodes | None) -> TeacherRequest:
-    """The teacher that the options ask for; what they leave open is as the store has it, else as suits the device. A
-    folder is named by its whole path, since a worker has another working folder."""
-    settings = options.settings()
-    if options.dtype == "auto":
-        settings["dtype"] = existing.spec.dtype if existing is not None else default_dtype(device_kind(options, nodes))
-    name = _found(options.teacher)
-    made_by = [generation.teacher for generation in existing.generations()] if existing is not None else []
-    if options.quantity is None and made_by and made_by[-1] is not None and made_by[-1].name == name:
-        settings["quantity"] = made_by[-1].quantity
-    teacher = TeacherRequest(name, **settings)
+@contextlib.contextmanager
+def _named_by(store: Store | None, was_open: bool) -> Iterator[None]:
+    """Say of a teacher that is not there that it is the store that names it, where that is so."""
+    try:
+        yield
+    except TeacherNotFound as error:
+        if store is None or not was_open or not store.generations():
+            raise
+        raise TeacherNotFound(
+            f"{error}; {store.location} was labelled before by it: name where it is now, --teacher NAME"
+        ) from error
+
+
+def recall(options: LabelOptions, store: Store | None, device_kind: str) -> tuple[LabelOptions, str]:
+    """The options with what they leave open filled in, as the store was labelled before, else by default; and those
+    that are the store's and not the default, as a user would write them.
+
+    What is known of the store's teacher does not count where another one is named.
+    """
+    defaults = {
+        "teacher": DEFAULT_TEACHER,
+        "signals": DEFAULT_SIGNALS,
+        "dtype": default_dtype(device_kind),
+        "max_tokens": MAX_TOKENS,
+        "oversize": OVERSIZE,
+    }
+    known = _known_of(store, options) if store is not None else {}
+    values: dict[str, Any] = {}
+    taken = []
+    for name in {**defaults, **known}:
+        if getattr(options, name) not in (None, "auto"):
+            continue
+        value = known.get(name)
+        if value is None:
+            value = defaults.get(name)
+        elif value != defaults.get(name):
+            taken.append(f"--{name.replace('_', '-')} {value}")
+        values[name] = value
+    if store is not None and options.encoding is None and store.spec.encoding == ENCODINGS["small"].text:
+        taken.append("--encoding small")  # see chosen_encoding
+    return replace(options, **values), " ".join(taken)
+
+
+def _known_of(store: Store, options: LabelOptions) -> dict[str, Any]:
+    """How a store was labelled, by the names of the options; nothing where it never was."""
+    made_by = store.generations()[-1].teacher if store.generations() else None
+    if made_by is None:
+        return {}
+    known = {
+        "signals": ",".join(store.spec.signals) or "none",
+        "dtype": store.spec.dtype,
+        "second_teacher": made_by.second.name if made_by.second else None,
+    }
+    if options.teacher is not None and _found(options.teacher) != made_by.name:
+        return known
+    own = ("revision", "size", "max_tokens", "oversize", "quantity")
+    return known | {"teacher": made_by.name} | {name: getattr(made_by, name) for name in own}
+
+
+def teacher_request(options: LabelOptions) -> TeacherRequest:
+    """The teacher that the options ask for. A folder is named by its whole path, since a worker has another working
+    folder."""
+    teacher = TeacherRequest(_found(options.teacher or DEFAULT_TEACHER), **options.settings())
     if options.second_teacher is None:
         return teacher
-    own = {"revision": None, "size": None, "quantity": None}
-    return replace(teacher, second=TeacherRequest(_found(options.second_teacher), **settings | own))
+    second = replace(teacher, name=_found(options.second_teacher), revision=None, size=None, quantity=None)
+    return replace(teacher, second=second)
 
 
 def _found(name: str) -> str:

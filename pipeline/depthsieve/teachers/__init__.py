@@ -33,8 +33,8 @@ def load_teacher(
     size: int | None = None,
     device: str = "auto",
     dtype: Dtype = "auto",
-    max_tokens: int = 16384,
-    oversize: Oversize = "reject",
+    max_tokens: int | None = None,
+    oversize: Oversize | None = None,
     quantity: Quantity | None = None,
 ) -> Teacher:
     """Load a teacher, ready to predict on its device.
@@ -49,8 +49,8 @@ def load_teacher(
             follow their own processor and take none.
         device: ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or ``auto`` (CUDA where there is one).
         dtype: ``float32``, ``bfloat16`` or ``float16``; it decides the labels. ``auto``: float16 on CUDA, else float32.
-        max_tokens: the most patches of an image; larger images are rejected or scaled down.
-        oversize: ``reject`` or ``shrink``, what to do with images above ``max_tokens``.
+        max_tokens: the most patches of an image, 16,384 for None; larger images are rejected or scaled down.
+        oversize: ``reject`` (None) or ``shrink``, what to do with images above ``max_tokens``.
         quantity: ``disparity`` or ``depth`` (metres), for checkpoints that do not say what they predict.
 
     Raises:

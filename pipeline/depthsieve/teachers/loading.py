@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from depthsieve.core.errors import TeacherError, TeacherUnsupported, UsageError
-from depthsieve.core.records import TeacherRequest, TeacherSettings, default_dtype
+from depthsieve.core.records import MAX_TOKENS, OVERSIZE, TeacherRequest, TeacherSettings, default_dtype
 from depthsieve.teachers import depth_anything
 from depthsieve.teachers.checkpoints import PROCESSOR, Checkpoint, find_checkpoint, reason
 from depthsieve.teachers.huggingface import DTYPES, HuggingFaceTeacher, quantity_of
@@ -104,7 +104,11 @@ def _load_preprocessing(checkpoint: Checkpoint, config: Any, request: TeacherSet
     if plain_dpt and getattr(processor, "keep_aspect_ratio", False):
         raise TeacherUnsupported("its model takes square images only, but its processor keeps their aspect")
     patch = config.patch_size if isinstance(getattr(config, "patch_size", None), int) else DEFAULT_PATCH
-    return ProcessorPreprocessing(processor, TokenLimit(patch, request.max_tokens, request.oversize))
+    return ProcessorPreprocessing(processor, _token_limit(patch, request))
+
+
+def _token_limit(patch: int, request: TeacherSettings) -> TokenLimit:
+    return TokenLimit(patch, request.max_tokens or MAX_TOKENS, request.oversize or OVERSIZE)
 
 
 def _official_preprocessing(checkpoint: Checkpoint, config: Any, request: TeacherSettings) -> Preprocessing:
@@ -119,7 +123,7 @@ def _official_preprocessing(checkpoint: Checkpoint, config: Any, request: Teache
     official = config.backbone_config.model_type == "dinov2"
     return depth_anything.OfficialPreprocessing(
         size=(int(height), int(width)),
-        limit=TokenLimit(patch, request.max_tokens, request.oversize),
+        limit=_token_limit(patch, request),
         mean=tuple(float(value) for value in settings.get("image_mean", depth_anything.IMAGENET_MEAN)),
         std=tuple(float(value) for value in settings.get("image_std", depth_anything.IMAGENET_STD)),
         positions="official, offset 0.1" if official else "transformers",
