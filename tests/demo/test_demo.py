@@ -223,8 +223,8 @@ def test_a_second_run_keeps_scenes_and_labels_and_says_the_same(ran: Ran, capsys
     assert kept == {name: held for name, held in before.items() if name not in drawn}
     told = capsys.readouterr()
     assert told.out == ""
-    for step in ("1/5  Rendering 7 scenes", "2/5", "3/5", "4/5", "5/5", "render:", "evaluate:", "train:"):
-        assert step in told.err
+    for step in ("1/5  Rendering 7 scenes", "2/5", "3/5", "4/5", "5/5"):
+        assert any(line.startswith(step) for line in told.err.splitlines())
 
 
 def test_a_demo_goes_on_after_a_stop_and_after_a_move(ran: Ran, tmp_path: Path) -> None:

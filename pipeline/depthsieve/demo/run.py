@@ -7,7 +7,6 @@ Everything it makes lies in one folder: ``scenes/`` and ``depth/`` (PNG, and met
 import dataclasses
 import io
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from depthsieve.core.errors import RunError, UsageError
-from depthsieve.core.progress import progress_bar, with_progress
+from depthsieve.core.progress import progress_bar, say, with_progress
 from depthsieve.core.threads import torch_threads
 from depthsieve.demo.page import Accuracy, DemoResult, SceneMaps, StudentScore, write_page
 from depthsieve.demo.settings import HEIGHT, WIDTH, DemoSettings
@@ -76,20 +75,17 @@ def run_demo(out: Path, *, progress: bool = True, settings: DemoSettings | None 
     settings = settings or DemoSettings()
     start = time.perf_counter()
     _prepare(out, settings)
-
-    def say(step: str) -> None:
-        if progress:
-            print(step, file=sys.stderr, flush=True)
-
-    say(f"1/5  Rendering {settings.scenes} scenes, whose exact depth is known")
+    say(f"1/5  Rendering {settings.scenes} scenes, whose exact depth is known", shown=progress)
     _render(out, settings, progress)
-    say(f"2/5  Labelling them with the teacher {settings.teacher!r}")
+    say(f"2/5  Labelling them with the teacher {settings.teacher!r}", shown=progress)
     store = _label(out, settings, progress)
-    say("3/5  Comparing the labels with the exact depth")
+    say("3/5  Comparing the labels with the exact depth", shown=progress)
     scores = _evaluate(store, out, progress)
-    say(f"4/5  Training a student on the labels, the least reliable {DROP:.0%} of their pixels left out")
+    say(
+        f"4/5  Training a student on the labels, the least reliable {DROP:.0%} of their pixels left out", shown=progress
+    )
     masked, student = _train(store, out, settings, scores, progress)
-    say("5/5  Drawing")
+    say("5/5  Drawing", shown=progress)
     curve = _mean_curve(scores)
     ause, aurg = ause_aurg(curve)
     samples = _samples(scores)
