@@ -90,7 +90,9 @@ def test_a_store_without_a_label_says_how_its_images_stand(tmp_path: Path, writt
     store = make_store(tmp_path, [Picture("a.png", (56, 56), (28, 28), pending=True)], rejected=["b.png"])
     if written:
         write_index(store)
-    with pytest.raises(LoaderError, match=r"no labelled image \(1 pending, 1 rejected\); label into it first"):
+    with pytest.raises(
+        LoaderError, match=r"no labelled image \(1 pending, 1 rejected\); label images first: `depthsieve label`"
+    ):
         select(store, None)
 
 

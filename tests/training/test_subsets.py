@@ -7,6 +7,7 @@ from served import IDS
 from storemaker import Picture, make_store
 
 from depthsieve.core.errors import LoaderError, UsageError
+from depthsieve.core.nearest import near_ids
 from depthsieve.training import PseudoLabelDataset
 
 
@@ -53,7 +54,9 @@ def test_subsets_that_do_not_fit(tmp_path, labels):
     refused(
         [IDS[0], "x/1", "x/2", "x/3", "x/4"], r"4 of the subset's 5 ids .*: x/1 \(not in the store\), .* and 1 more"
     )
-    refused(tmp_path / "none.parquet", "cannot be read")
+    refused(tmp_path / "none.parquet", r"there is no subset file .*none.parquet; for single images pass a list of")
+    (tmp_path / "text.parquet").write_text("default/1.png")
+    refused(tmp_path / "text.parquet", "cannot be read as Parquet")
     refused(write_subset(tmp_path / "a.parquet", [(IDS[0], False)]), "keeps none of its 1 images")
     refused(write_subset(tmp_path / "b.parquet", [(IDS[0], True), (IDS[0], False)]), f"more than once: {IDS[0]}")
     refused(write_subset(tmp_path / "c.parquet", [(IDS[0], None)]), "needs the columns id")
@@ -65,7 +68,38 @@ def test_subsets_that_do_not_fit(tmp_path, labels):
     odd = pa.StringArray.from_buffers(1, *pa.array([b"default/\xff.jpg"]).buffers()[1:])
     pq.write_table(pa.table({"id": odd, "keep": [True]}), tmp_path / "h.parquet")
     refused(tmp_path / "h.parquet", "has ids that cannot be read as text")
-    refused(["default/\udcff.jpg"], r"'default/\\udcff.jpg', which is no image id: .* as %FF", UsageError)
+    refused(["default/\udcff.jpg"], r"'default/\\udcff.jpg', which is not an image id: .* written %FF", UsageError)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [
+        ("3.png", "default/3.png"),
+        ("photos/3.png", "default/3.png"),
+        ("default/train/11.png", "default/11.png"),
+        ("default/3.jpg", "default/3.png"),
+        ("Default/3.JPG", None),
+        ("default/none/at/all.tif", None),
+        ("3", None),
+        ("", None),
+    ],
+)
+def test_an_unknown_id_says_which_is_near(labels, wrong, near):
+    hint = f"; did you mean {near}?" if near else ""
+    with pytest.raises(LoaderError) as caught:
+        PseudoLabelDataset(labels, images=False, subset=[wrong, IDS[0]])
+    told = f"1 of the subset's 2 ids have no label in {labels}: {wrong} (not in the store{hint})"
+    assert str(caught.value) == told
+
+
+def test_near_ids_are_those_of_the_same_name_then_those_spelled_alike():
+    ids = pa.chunked_array([[f"a/{n:05}.png" for n in range(9000)], ["b/x/00007.png", "b/y/00007.png", "c/last.png"]])
+    found = near_ids(ids, "y/00007.png", 3)
+    assert found[0] == "b/y/00007.png" and set(found) == {"a/00007.png", "b/x/00007.png", "b/y/00007.png"}
+    assert near_ids(ids, "a/00007.png") == ["a/00007.png"]
+    assert near_ids(ids, "a/04321.pmg") == ["a/04321.png"]
+    assert near_ids(ids, "c/lest.png") == ["c/last.png"]
+    assert near_ids(ids, "z/zz.tiff") == near_ids(pa.chunked_array([[]], pa.string()), "a/00007.png") == []
 
 
 def test_only_labelled_images_are_served(tmp_path):

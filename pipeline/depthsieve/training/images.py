@@ -60,7 +60,7 @@ def _lacks(store: Store, selection: Selection) -> str | None:
             f"{store.location} has no stored images of {len(missing)} shards in use (the first is {missing[0]}); "
             "`depthsieve label --store-images` adds them, images='source' reads the sources"
         )
-    lacking = selection.said_of(stored.lacking())
+    lacking = selection.reasons(stored.lacking())
     if not lacking:
         return None
     number, reason = lacking[0]

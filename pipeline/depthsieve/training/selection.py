@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from depthsieve.core.errors import LoaderError, UsageError
+from depthsieve.core.nearest import near_ids
 from depthsieve.core.records import Shape
 from depthsieve.storage import expand
 from depthsieve.store import Store
@@ -35,7 +36,7 @@ _NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where one image's label lies, and what its source was when it was labelled (shapes in pixels, size in bytes)."""
+    """Where one image's label is, and what its source was when it was labelled (shapes in pixels, size in bytes)."""
 
     id: str
     shard: str
@@ -48,7 +49,7 @@ class Entry:
 class Selection:
     """The images of a dataset, sorted by id. Can be pickled; a store that grows later does not change it.
 
-    ``shards`` are ids of shards; ``shard_N`` tells which of them has an image's label, and ``row_N`` in which row.
+    ``shards`` are ids of shards; ``shard_N`` is the number of the one that has an image's label, ``row_N`` its row.
     """
 
     def __init__(self, table: pa.Table, snapshot: str) -> None:
@@ -107,8 +108,8 @@ class Selection:
         ends = np.cumsum(np.bincount(self.shard_N, minlength=len(self.shards)))[:-1]
         yield from enumerate(np.split(self.row_N[order_N], ends))
 
-    def said_of(self, rows: Mapping[str, Mapping[int, str]]) -> list[tuple[int, str]]:
-        """Which of these rows of shards are served: the images' numbers, in order, and what is said of them."""
+    def reasons(self, rows: Mapping[str, Mapping[int, str]]) -> list[tuple[int, str]]:
+        """Which of these rows of shards are served: the images' numbers, in order, each with the row's reason."""
         found = []
         for shard in set(rows) & set(self.shards):
             for number in np.flatnonzero(self.shard_N == self.shards.index(shard)).tolist():
@@ -122,20 +123,21 @@ class Selection:
         return np.stack([self._sides[name] for name in _SIDES[2:]], axis=1).astype(np.int64)
 
     def label_bytes(self, store: Store) -> int:
-        """About how much room the labels of these images take, on the large side."""
+        """About how many bytes the labels of these images take, rather too many than too few."""
         return int(self.label_shapes().prod(axis=1).sum() * encoding_of(store.spec.encoding).pixel_bytes)
 
 
 def select(store: Store, subset: Collection[str] | str | Path | None) -> Selection:
-    """The labelled images of the store as it stands now, or those that ``subset`` keeps.
+    """The labelled images of the store as it is now, or those that ``subset`` keeps.
 
-    Raises :class:`LoaderError` where nothing is left, or the subset does not fit the store.
+    Raises :class:`LoaderError` where nothing is left, or the subset does not fit the store, and :class:`UsageError` for
+    a subset that is neither ids nor a path.
     """
     labelled, snapshot = settled_index(store, _COLUMNS, "labelled")
     if not len(labelled):
         states = sorted(Counter(store.index()["status"].to_pylist()).items())
         listed = ", ".join(f"{count} {state}" for state, count in states) or "it is empty"
-        raise LoaderError(f"{store.location} has no labelled image ({listed}); label into it first")
+        raise LoaderError(f"{store.location} has no labelled image ({listed}); label images first: `depthsieve label`")
     if subset is None:
         return Selection(labelled, snapshot)
     wanted = (
@@ -162,16 +164,18 @@ def _checked_ids(subset: Any) -> list[str]:
             image_id.encode()
         except UnicodeEncodeError as error:
             raise UsageError(
-                f"subset holds {image_id!r}, which is no image id: a byte of a file name that is no text stands in it "
-                "as %FF, and not as a lone surrogate"
+                f"subset holds {image_id!r}, which is not an image id: a byte of a file name that is not UTF-8 is "
+                "written %FF in it, and not as a lone surrogate"
             ) from error
     return ids
 
 
 def _kept_ids(path: Path, store: Store, snapshot: str) -> list[str]:
-    """The ids that a subset file keeps, after its fingerprint and snapshot, where it carries them, were compared."""
+    """The ids that a subset file keeps, once its fingerprint and snapshot, where it has them, are the store's."""
     try:
         table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise LoaderError(f"there is no subset file {path}; for single images pass a list of their ids") from error
     except (OSError, pa.ArrowException) as error:
         raise LoaderError(f"subset {path} cannot be read as Parquet: {error}") from error
     types = {name: table[name].type for name in ("id", "keep") if table.column_names.count(name) == 1}
@@ -200,20 +204,25 @@ def _kept_ids(path: Path, store: Store, snapshot: str) -> list[str]:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds text, however it is stored: pandas, polars and others each have a way."""
+    """Whether a column of this type holds text, however it is stored: pandas, polars and others differ."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _unknown(unknown: list[str], count: int, store: Store) -> str:
-    index = store.index()
-    stands = index.filter(pc.is_in(index["id"], value_set=pa.array(unknown, pa.string())))
-    states = dict(zip(stands["id"].to_pylist(), stands["status"].to_pylist(), strict=True))
-    named = [f"{image_id} ({states.get(image_id, 'not in the store')})" for image_id in unknown[:_NAMED]]
+    index = store.index(features=False)
+    known = index.filter(pc.is_in(index["id"], value_set=pa.array(unknown, pa.string())))
+    states = dict(zip(known["id"].to_pylist(), known["status"].to_pylist(), strict=True))
+    named = [f"{one} ({states.get(one) or _not_in(index['id'], one)})" for one in unknown[:_NAMED]]
     return (
         f"{len(unknown)} of the subset's {count} ids have no label in {store.location}: {_listed(named, len(unknown))}"
     )
+
+
+def _not_in(ids: pa.ChunkedArray, unknown: str) -> str:
+    near = near_ids(ids, unknown)
+    return f"not in the store; did you mean {near[0]}?" if near else "not in the store"
 
 
 def _listed(names: list[str], count: int | None = None) -> str:
