@@ -150,7 +150,7 @@ def test_an_error_comes_in_place_of_its_batch_and_the_next_pass_tries_again(tmp_
     broken.unlink()
     loader.load_state_dict(loader.state_dict() | {"epoch": 0})
     found = []
-    with pytest.raises(LoaderError, match=rf"{expected[3][1]}: the source image cannot be read"):
+    with pytest.raises(LoaderError, match=rf"{expected[3][1]}: its photo is gone"):
         for batch in loader:
             found.append(batch["id"])
     assert (found, loader.state_dict()["batch"]) == (expected[:3], 3)

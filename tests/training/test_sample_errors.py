@@ -1,6 +1,7 @@
 """Images that moved, are gone or have changed, and damaged labels: each is named."""
 
 import shutil
+import zipfile
 
 import pytest
 from PIL import Image
@@ -17,7 +18,7 @@ def test_images_that_moved(tmp_path, home, labels):
     shutil.copytree(home, moved)
     (moved / "images" / "0.png").unlink()
     by_path = PseudoLabelDataset(labels, images=moved / "images")
-    with pytest.raises(LoaderError, match=r"default/0.png: .*cannot be read \(No such file"):
+    with pytest.raises(LoaderError, match=r"default/0.png: its photo is gone \(No such file"):
         list(by_path)
     kept = PseudoLabelDataset(labels, images={"default": moved / "images"}, subset=IDS[1:])
     same(list(kept.loader(4)), list(PseudoLabelDataset(labels, subset=IDS[1:]).loader(4)))
@@ -49,10 +50,31 @@ def test_an_image_of_another_shape_is_refused_by_name(tmp_path):
         PseudoLabelDataset(store)[0]
 
 
+def test_a_photo_that_is_gone_is_named_with_the_ways_out(tmp_path):
+    store = make_store(tmp_path, [Picture("a.png", (56, 56), (28, 28)), Picture("b.zip::x.png", (56, 56), (28, 28))])
+    images = tmp_path / "images"
+    (images / "a.png").unlink()
+    with zipfile.ZipFile(images / "b.zip", "w") as archive:
+        archive.writestr("other.png", b"")
+    dataset = PseudoLabelDataset(store)
+    for place, told in (
+        (0, f"default/a.png: its photo is gone (No such file or directory, below {images}); "),
+        (1, "default/b.zip::x.png: its photo is gone (the archive has no member 'x.png', or none that can be read); "),
+    ):
+        with pytest.raises(LoaderError) as caught:
+            dataset[place]
+        assert str(caught.value).startswith(told)
+        for remedy in ("restore it", "`depthsieve label SOURCE STORE --prune`", "subset=...", "`label --store-images`"):
+            assert remedy in str(caught.value)
+    (images / "a.png").mkdir()
+    with pytest.raises(LoaderError, match=r"default/a.png: the source image cannot be read \(.*\); restore it"):
+        dataset[0]
+
+
 def test_a_worker_names_the_image_too(tmp_path):
     store = make_store(tmp_path, [Picture("a.png", (56, 56), (28, 28))])
     (tmp_path / "images" / "a.png").unlink()
-    with pytest.raises(LoaderError, match=r"default/a.png: the source image cannot be read"):
+    with pytest.raises(LoaderError, match=r"default/a.png: its photo is gone"):
         list(PseudoLabelDataset(store).loader(1, num_workers=1))
 
 

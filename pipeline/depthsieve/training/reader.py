@@ -22,6 +22,16 @@ from depthsieve.training.images import ImagePlaces
 from depthsieve.training.samples import Pixels
 from depthsieve.training.selection import Entry
 
+_UNREADABLE = "restore it, pass images=... if the images moved, or leave it out with subset=..."
+_CHANGED = (
+    "restore it, label the new one (`depthsieve label SOURCE STORE` notices that it changed), or leave it out with "
+    "subset=..."
+)
+_GONE = (
+    "restore it, pass images=... if the images moved, remove it from the store (`depthsieve label SOURCE STORE "
+    "--prune`), or leave it out with subset=...; a store made with `label --store-images` needs no photos"
+)
+
 _STORED: dict[str, np.dtype[Any]] = {"depth": np.dtype(np.float16), "reliability": np.dtype(np.uint8)}
 
 
@@ -95,24 +105,31 @@ class Reader:
         if self._stored is not None:
             return _stored_image(self._stored, entry)
         source = self._sources[entry.id.partition("/")[0]]
-        remedy = "restore it, name the place of the images with images=..., or train on a subset without it"
         try:
             data = source.read(entry.id)
             if len(data) != entry.source_size:
                 raise LoaderError(
                     f"{entry.id}: the source image has {len(data)} bytes and had {entry.source_size} when it was "
-                    f"labelled, so the label may be another image's; {remedy}"
+                    f"labelled, so the label may be another image's; {_CHANGED}"
                 )
             rgb_HW3 = decode(data).rgb_HW3
-        except (OSError, SourceError, ImageRejected) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise LoaderError(f"{entry.id}: the source image cannot be read ({reason}); {remedy}") from error
+        except (FileNotFoundError, NotADirectoryError, SourceError) as error:  # SourceError: no such member of a file
+            raise LoaderError(f"{entry.id}: its photo is gone ({_reason(error, source)}); {_GONE}") from error
+        except (OSError, ImageRejected) as error:
+            raise LoaderError(
+                f"{entry.id}: the source image cannot be read ({_reason(error, source)}); {_UNREADABLE}"
+            ) from error
         if rgb_HW3.shape[:2] != entry.source_shape:
             raise LoaderError(
                 f"{entry.id}: the source image is {rgb_HW3.shape[0]}x{rgb_HW3.shape[1]} (height x width) and was "
-                f"{entry.source_shape[0]}x{entry.source_shape[1]} when it was labelled; {remedy}"
+                f"{entry.source_shape[0]}x{entry.source_shape[1]} when it was labelled; {_CHANGED}"
             )
         return to_label_shape(rgb_HW3, entry.label_shape)
+
+
+def _reason(error: Exception, source: Source) -> str:
+    reason = getattr(error, "strerror", None)
+    return f"{reason}, below {source.root}" if reason else str(error)
 
 
 def _stored_image(stored: StoredImages, entry: Entry) -> NDArray[np.uint8]:
