@@ -16,12 +16,13 @@ from depthsieve_cli.output import count, print_failures, print_json
 @from_settings(TeacherSettings, only=["device"])
 @as_json_option()
 def features(store: str, device: str, as_json: bool) -> int:
-    """Add to STORE the features that `curate` goes by, where they lack: image signals, hashes, embeddings.
+    """Add the features that curate needs where they are missing.
 
-    Labelling keeps them anyway; this is for stores of an earlier release, and for what a repair took out. Images are
-    read again and go through the teacher once. Run it again to go on.
+    Labelling computes them already: image statistics, hashes and embeddings. This is for shards of STORE that an
+    earlier release labelled, and for those that a repair took out. Images are read again and go through the teacher
+    once. Run it again to resume.
 
-    Exit codes: 0 all done; 1 some shards cannot be read; 3 done, but some images could not be looked at.
+    Exit codes: 0 all done; 1 some shards cannot be read; 3 done, but some images could not be read.
     """
     from depthsieve.jobs.layers.features import add_features  # torch takes seconds
 

@@ -1,4 +1,4 @@
-"""``depthsieve fuse``: one store of labels made of several."""
+"""``depthsieve fuse``: merge the labels of several stores into one."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -18,22 +18,23 @@ if TYPE_CHECKING:
     epilog="Example: depthsieve fuse labels-large/ labels-other/ -o fused/",
 )
 @click.argument("stores", nargs=-1, required=True, metavar="STORE STORE...")
-@click.option("-o", "--output", required=True, metavar="FUSED", help="The store of the fused labels.")
+@click.option("-o", "--out", required=True, metavar="FUSED", help="The store of the fused labels.")
 @from_settings(LabelOptions, only=["shard_size"])
 @click.option("--threads", type=int, metavar="N", help="Images fused at a time.  [default: all cores]")
 @as_json_option()
-def fuse(stores: tuple[str, ...], output: str, shard_size: int, threads: int | None, as_json: bool) -> int:
-    """Merge the labels of two or more STORES, of different teachers over the same images, into the store FUSED.
+def fuse(stores: tuple[str, ...], out: str, shard_size: int, threads: int | None, as_json: bool) -> int:
+    """Merge the labels of several teachers into one store.
 
-    The order counts: labels are aligned to those of the first, so name the best teacher first. Reliability comes of
-    their disagreement and of what each said of itself. Run it again to go on, or to add what was labelled since.
-    Neither images nor teachers are needed.
+    The STORES hold labels of different teachers for the same images; FUSED is created, or extended. The order counts:
+    labels are aligned to those of the first store, so name the best teacher first. Reliability is computed from the
+    disagreement of the labels and from their own reliability. Run it again to resume, or to add what was labelled
+    since. Neither images nor teachers are needed.
 
     Exit codes: 0 all done; 1 some labels cannot be read; 3 done, but some images failed.
     """
     from depthsieve.jobs.fuse.run import fuse as run_fuse  # torch takes seconds
 
-    summary = run_fuse(stores, output, shard_size=shard_size, threads=threads, progress=not as_json)
+    summary = run_fuse(stores, out, shard_size=shard_size, threads=threads, progress=not as_json)
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:
@@ -53,15 +54,15 @@ def _print_summary(summary: "FuseSummary") -> None:
         if left_out.images:
             named = ", ".join(left_out.first[:3]) + (", ..." if left_out.images > 3 else "")
             click.echo(
-                f"{count(left_out.images, 'image')} of {left_out.store} left out, without a label in another store: "
+                f"{count(left_out.images, 'image')} of {left_out.store} skipped, without a label in another store: "
                 f"{named}"
             )
     print_failures(summary.failed)
     if summary.failed:
         click.echo(
-            f"{count(len(summary.failed), 'image')} failed. The same command tries those that are labelled anew."
+            f"{count(len(summary.failed), 'image')} failed. The same command retries those that were relabelled since."
         )
     for error in summary.errors:
         click.echo(f"Error: {error}", err=True)
     if summary.errors:
-        click.echo(f"Error: {count(summary.pending, 'image')} left; the same command goes on.", err=True)
+        click.echo(f"Error: {count(summary.pending, 'image')} left; the same command resumes.", err=True)

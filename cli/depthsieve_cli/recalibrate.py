@@ -1,4 +1,4 @@
-"""``depthsieve recalibrate``: reliability by another calibration, as a layer, without the teacher."""
+"""``depthsieve recalibrate``: reliability with another calibration, as a layer, without the teacher."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -20,20 +20,21 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration",
     metavar="FILE",
-    help="As tools/calibration.py makes them.  [default: that of the layer --name, else this release's own]",
+    help="A calibration that tools/calibration.py wrote.  [default: that of the layer --name, else this release's]",
 )
-@click.option("--name", metavar="NAME", help="Of the layer.  [default: the calibration's own, such as flip-2]")
+@click.option("--name", metavar="NAME", help="Name of the layer.  [default: the calibration's, such as flip-2]")
 @as_json_option()
 def recalibrate(store: str, calibration: str | None, name: str | None, as_json: bool) -> int:
-    """Make the reliability of STORE anew by another calibration, from the signals that `label --keep-signals` kept.
+    """Recompute reliability with another calibration.
 
-    It becomes a layer of the store; labels stay as they are. Run it again to go on, or after labelling more images.
+    It is computed from the signals that `label --keep-signals` kept in STORE, and written as a layer; labels do not
+    change. Run it again to resume, or after labelling more images.
 
     Exit codes: 0 all done; 1 some shards cannot be read; 3 done, but some shards have no signals.
     """
     from depthsieve.jobs.layers.reliability import recalibrate as run_recalibrate  # torch takes seconds
 
-    summary = run_recalibrate(store, calibration, name, progress=not as_json)
+    summary = run_recalibrate(store, calibration=calibration, name=name, progress=not as_json)
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:
@@ -44,8 +45,8 @@ def recalibrate(store: str, calibration: str | None, name: str | None, as_json: 
 def _print_summary(summary: "RecalibrateSummary") -> None:
     if summary.layer is None:
         click.echo(
-            f"Nothing to do: the labels of {summary.store} were made with calibration {summary.calibration}. (A --name "
-            "makes a layer of it all the same.)"
+            f"Nothing to do: the labels of {summary.store} were made with calibration {summary.calibration}. (Give a "
+            "--name to write it as a layer all the same.)"
         )
         return
     if summary.shards_now:
@@ -56,7 +57,7 @@ def _print_summary(summary: "RecalibrateSummary") -> None:
         click.echo("0 images to do.")
     note = ", which was not fitted on this teacher" if summary.transferred else ""
     click.echo(
-        f"{summary.store}: layer {summary.layer} has {count(summary.shards, 'shard')}, by calibration "
+        f"{summary.store}: layer {summary.layer} has {count(summary.shards, 'shard')}, with calibration "
         f"{summary.calibration}{note}."
     )
     for shard_id in summary.without_signals[:SHOWN_FAILURES]:
@@ -66,7 +67,7 @@ def _print_summary(summary: "RecalibrateSummary") -> None:
     if summary.without_signals:
         shards = count(len(summary.without_signals), "shard")
         click.echo(
-            f"{shards} with {count(summary.images_without_signals, 'image')} kept no signals and are left out; label "
+            f"{shards} with {count(summary.images_without_signals, 'image')} kept no signals and were skipped; label "
             "those images into a new store with --keep-signals."
         )
     for error in summary.errors:

@@ -167,7 +167,7 @@ def layered(folder: Path) -> Store:
     calibration = folder.parent / f"{folder.name}.json"
     weights = {"disparity": {"flip": {"constant": -0.5, "level": -0.7, "flip": 0.4}}}
     calibration.write_text(json.dumps({"version": "9", "fitted_on": [], "weights": weights}))
-    assert depthsieve.recalibrate(folder, calibration, progress=False).shards_now == 3
+    assert depthsieve.recalibrate(folder, calibration=calibration, progress=False).shards_now == 3
     return store
 
 

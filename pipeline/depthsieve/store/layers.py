@@ -178,7 +178,7 @@ def commit_to_layer(
 
     False where the layer has the shard already, for these labels: then nothing was changed, unless it is to be written
     ``again``. One for other labels, which were never committed or are no more, is replaced. Raises :class:`OSError`
-    when the disk is full or cannot be written, and :class:`StoreDamaged` where the record that stands cannot be read.
+    when the disk is full or cannot be written, and :class:`StoreDamaged` where the record that is there cannot be read.
     """
     before = layer.record(shard_id)
     if before is not None and before["labels"] == labels and not again:

@@ -10,12 +10,13 @@ from pathlib import Path
 from depthsieve.core.errors import DepthsieveError, RunError, StoreError, StoreNotFound, UsageError
 from depthsieve.core.processes import cores
 from depthsieve.core.progress import progress_bar
-from depthsieve.core.records import GO_ON, DatasetNote, ImageFailure
+from depthsieve.core.records import DatasetNote, ImageFailure
 from depthsieve.jobs.fuse.draft import FusionDraft, LeftOut, draft_fusion
 from depthsieve.jobs.fuse.shards import ShardFuser, fused_spec, fusing_profile
 from depthsieve.planning.checks import check_space
 from depthsieve.reliability.fusion import shipped_calibration
 from depthsieve.reliability.merging import check_quantities
+from depthsieve.runners.dispatch import disk_errors_named
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store
 from depthsieve.store.create import add_generation, check_root, check_spec, open_or_create, prepare_root, write_index
@@ -28,7 +29,7 @@ from depthsieve.store.writer import commit_shard
 
 @dataclass(frozen=True)
 class FuseSummary:
-    """What :func:`fuse` did, and how the fused store stands after it.
+    """What :func:`fuse` did, and the state of the fused store after it.
 
     ``fused_now`` and ``seconds`` are this call's, ``planned_now`` the images it added to the plan; ``labelled``,
     ``failed`` (each with its reason) and ``pending`` are the whole store's. ``left_out`` has for each parent the images
@@ -50,7 +51,7 @@ class FuseSummary:
 
 def fuse(
     stores: Sequence[str | Path],
-    store: str | Path,
+    out: str | Path,
     *,
     shard_size: int = 256,
     threads: int | None = None,
@@ -59,33 +60,30 @@ def fuse(
     """Merge the labels of several stores into one store: see :func:`depthsieve.reliability.merge_labels`.
 
     The order of ``stores`` counts: labels of the others are brought to the shape, quantity and scale of the first, so
-    name the best teacher first. Images that all of them have labelled are fused; how many have a label in some alone
-    is said in the summary. Goes on with what an earlier call left; images that the stores have labelled since, or
-    labelled anew, are added. It needs neither images nor teachers.
+    name the best teacher first. Images that all of them have labelled are fused; the summary counts those that have a
+    label in some stores only. It resumes what an earlier call left, and adds images that the stores have labelled or
+    relabelled since. It needs neither images nor teachers.
 
     Args:
         stores: paths or URLs of two stores or more, of different label specs.
-        store: of the fused labels; made if it is not there.
+        out: path or URL of the store of the fused labels; created if it is not there.
         shard_size: most images in a shard, for images added now.
         threads: images fused at a time. None: the cores of this process.
         progress: show a bar on stderr, or in the notebook.
 
     Raises:
-        UsageError: fewer than two stores, the same labels twice, disparity beside a first store in metres, or a fused
-            store that is one of them.
-        StoreError: a store that is not there or damaged, no image in all of them, or a ``store`` of other labels.
-        RunError: the fused store cannot be written; what is committed stands.
+        UsageError: fewer than two stores, the same labels twice, disparity beside a first store in metres, or an
+            ``out`` that is one of them.
+        StoreError: a store that is not there or damaged, no image in all of them, or an ``out`` with other labels.
+        StoreBusy: another process is fusing into ``out``.
+        RunError: the fused store cannot be written; what is committed is kept.
     """
     for name, value in (("shard_size", shard_size), ("threads", threads)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
-    run = _Fusion.begin(stores, store, shard_size, threads or cores())
-    try:
+    run = _Fusion.begin(stores, out, shard_size, threads or cores())
+    with disk_errors_named(run.root):
         return run.run(progress)
-    except DepthsieveError:
-        raise
-    except OSError as error:
-        raise RunError(f"{run.root.location}: {error.strerror or error}; {GO_ON}") from error
 
 
 @dataclass
@@ -97,13 +95,13 @@ class _Fusion:
     errors: list[str] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, stores: Sequence[str | Path], store: str | Path, shard_size: int, threads: int) -> "_Fusion":
+    def begin(cls, stores: Sequence[str | Path], out: str | Path, shard_size: int, threads: int) -> "_Fusion":
         """Check all that is cheap to check; nothing is written."""
         if isinstance(stores, str | Path):
             raise UsageError(f"name two stores or more to fuse, not {str(stores)!r} alone")
         parents = tuple(open_store(one) for one in stores)
         check_quantities([parent.spec.quantity for parent in parents])
-        root = open_root(store)
+        root = open_root(out)
         for number, parent in enumerate(parents):
             if root.location == parent.location:
                 raise UsageError(f"{root.location} is one of the stores to fuse; name another one for the fused labels")

@@ -118,7 +118,7 @@ class Backfill(ABC):
         Raises:
             StoreBusy: another process is adding to this layer.
             StoreMismatch: there is a layer of this name with another spec.
-            RunError: the store cannot be written; what is committed stands.
+            RunError: the store cannot be written; what is committed is kept.
         """
         start, stop = time.perf_counter(), stop or Stop()
         images = shards = 0

@@ -61,7 +61,7 @@ def add_features(store: str | Path, *, device: str = "auto", progress: bool = Tr
         StoreError: no store there, or one that was labelled with other weights than its teacher has now.
         StoreBusy: another process is adding features.
         TeacherError: the teacher can no longer be loaded.
-        RunError: the store cannot be written, or a source is not there; what is committed stands.
+        RunError: the store cannot be written, or a source is not there; what is committed is kept.
     """
     opened = open_store(open_root(store))
     filled = _Features(opened, _load_teacher(opened, device)).run(progress=progress)

@@ -1,6 +1,6 @@
 """Add images to a store that was labelled without: read from their sources, as a layer, without the teacher.
 
-A shard at a time, its images side by side. What is committed stands, and the same call resumes.
+A shard at a time, its images side by side. What is committed is kept, and the same call resumes.
 """
 
 import functools
@@ -141,7 +141,8 @@ class _Images(Backfill):
         try:
             data = self._read(image)
             if hashlib.sha256(data).hexdigest() != digest:
-                return ImageRejected("changed since it was labelled; `label --check-content` finds it and relabels it")
+                reason = "changed since it was labelled; `label --check-content` finds that, and labels it anew"
+                return ImageRejected(reason)
             return encode_image(decode(data).rgb_HW3, shape, self._quality)
         except (SourceError, ImageRejected) as error:
             return error

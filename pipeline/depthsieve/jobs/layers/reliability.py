@@ -1,4 +1,4 @@
-"""Make reliability anew by another calibration, from stored labels and kept signals, into a layer of the store.
+"""Recompute reliability with another calibration, from stored labels and kept signals, into a layer of the store.
 
 Axes: N images of a shard, H and W the label shape, K the 256 reliability codes.
 """
@@ -27,12 +27,12 @@ from depthsieve.store.layers import Layer, document_key, find_layer
 
 @dataclass(frozen=True)
 class RecalibrateSummary:
-    """What :func:`recalibrate` did, and how the layer stands after it.
+    """What :func:`recalibrate` did, and the state of the layer after it.
 
-    ``layer`` is None where nothing was to be done, as the labels themselves were made with this ``calibration``.
+    ``layer`` is None where there was nothing to do, since the labels themselves were made with this ``calibration``.
     ``transferred``: it was not fitted on the store's teacher. ``images_now`` and ``shards_now`` were added by this call
     in ``seconds``; the layer has ``shards`` in all. ``without_signals`` are committed shards that have no signals, with
-    ``images_without_signals`` in them. ``errors`` say which shards cannot be read, and why.
+    ``images_without_signals`` in them. ``errors`` say which shards could not be read, and why.
     """
 
     store: str
@@ -49,13 +49,14 @@ class RecalibrateSummary:
 
 
 def recalibrate(
-    store: str | Path, calibration: str | Path | None = None, name: str | None = None, progress: bool = True
+    store: str | Path, *, calibration: str | Path | None = None, name: str | None = None, progress: bool = True
 ) -> RecalibrateSummary:
-    """Write the reliability that another calibration makes of a store's labels and kept signals, as a layer.
+    """Recompute the reliability of a store's labels with another calibration, from their kept signals, as a layer.
 
-    No teacher is needed, and no image. Pixels whose stored code is 0, and failed images, stay 0. Shards that the layer
-    has are passed by: the same call goes on after a crash, and adds what was labelled since. Labels do not change; read
-    the layer with ``open_store(store, reliability=name)`` or ``PseudoLabelDataset(store, reliability=name)``.
+    It needs neither the teacher nor the images. Pixels whose stored code is 0, and failed images, stay 0. Shards that
+    the layer has are skipped: the same call resumes after a crash, and adds what was labelled since. Labels do not
+    change; read the layer with ``open_store(store, reliability=name)`` or
+    ``PseudoLabelDataset(store, reliability=name)``.
 
     Args:
         store: path or URL of a store that was labelled with ``keep_signals``.
@@ -66,9 +67,10 @@ def recalibrate(
         progress: show a bar on stderr, or in the notebook.
 
     Raises:
-        UsageError: a file that is no calibration or has no weights for these signals, or a name that cannot be meant.
+        UsageError: a file that is no calibration or has no weights for these signals, or an invalid name.
         StoreError: no store there, one that kept no signals, or a layer of that name by another calibration.
-        RunError: the store cannot be written; what is committed stands.
+        StoreBusy: another process is writing this layer.
+        RunError: the store cannot be written; what is committed is kept.
     """
     opened = open_store(open_root(store))
     spec = opened.spec
@@ -109,7 +111,7 @@ def _kept_signals(store: Store) -> Layer:
     kept = find_layer(store.root, SIGNALS, store.fingerprint)
     if kept is None or not kept.shards():
         raise StoreError(
-            f"{store.location} kept no signals, so its reliability cannot be made again; label into a new store with "
+            f"{store.location} kept no signals, so its reliability cannot be recomputed; label into a new store with "
             "--keep-signals"
         )
     return kept
