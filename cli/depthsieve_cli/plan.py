@@ -43,6 +43,8 @@ def plan(source: str, store: str, write: bool, trial: bool, as_json: bool, **opt
     if as_json:
         print_json(dataclasses.asdict(summary))
         return 3 if summary.rejected else 0
+    for note in summary.notes:
+        click.echo(f"Note: {note}", err=True)
     _print_summary(summary)
     print_failures(summary.rejected)
     if summary.written:

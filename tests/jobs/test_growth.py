@@ -199,9 +199,17 @@ def test_what_is_gone_leaves_only_where_that_is_asked_for_and_may_come_back(grow
     assert len(again(grown).failed) == 1
     (photos / "broken.png").unlink()
     shutil.move(photos / "photo 0.png", aside)
-    assert (again(grown).labelled, again(grown).removed) == (5, 0)
+    for _ in range(2):
+        done = again(grown)
+        assert (done.labelled, done.removed, done.gone) == (5, 0, 2)
+        assert done.notes == (
+            f"1 image is no longer in {photos}; their labels stay (--prune removes them)",
+            f"1 failed image is no longer in {photos} (--prune or --retry-failed removes them)",
+        )
+    planned = depthsieve.plan(photos, grown / "labels", trial=False, **SETTINGS)
+    assert (planned.removed, planned.gone) == (0, 2) and planned.notes[-2:] == done.notes
     done = again(grown, prune=True)
-    assert (done.removed, done.labelled, done.failed) == (2, 4, ())
+    assert (done.removed, done.labelled, done.failed, done.gone, done.notes) == (2, 4, (), 0, ())
     store = open_store(grown / "labels")
     assert FIRST not in store.images
     assert [(one.action, one.counts) for one in store.history(FIRST)] == [("add", False), ("remove", True)]

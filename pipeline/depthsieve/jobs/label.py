@@ -14,7 +14,7 @@ from depthsieve.planning.checks import IMAGE_BYTES_PER_PIXEL, check_space, pixel
 from depthsieve.planning.draft import PlannedNow
 from depthsieve.planning.forecast import estimate, estimate_left
 from depthsieve.planning.generation import add_new, written_plan
-from depthsieve.planning.inventory import take_inventory
+from depthsieve.planning.inventory import Gone, gone_from, take_inventory
 from depthsieve.planning.options import LabelOptions
 from depthsieve.planning.request import LabelRequest
 from depthsieve.planning.summary import LabelSummary, PlanSummary
@@ -116,10 +116,11 @@ def label(
     chosen = LabelOptions.among(locals())
     stop = stop or Stop()
     request = LabelRequest.checked(source, store, chosen, find_nodes)
-    scan, planned = None, PlannedNow()
+    scan, planned, gone = None, PlannedNow(), Gone()
     with contextlib.ExitStack() as stack:
         if chosen.part is None:
             scan = take_inventory(request, stack.enter_context(temporary_folder()), progress)
+            gone = gone_from(request, scan)
         else:
             opened = written_plan(request)
         prepare_root(request.root)
@@ -132,7 +133,7 @@ def label(
             opened, planned = add_new(request, scan, progress)
         leases.forget(opened.is_committed)
         todo = opened.pending(chosen.share)
-        notes = tuple(request.notes(opened, todo))
+        notes = (*request.recalled_notes, *gone.notes, *request.notes(opened, todo))
         check_space(request.root, todo.pixels, todo.images, pixel_bytes(chosen, request.spec.encoding))
         start = time.perf_counter()
         stop.armed = True
@@ -149,7 +150,7 @@ def label(
     interrupted = stop.requested and (stored.stopped or len(opened.pending(chosen.share)) > 0)
     summary = _summary(opened, scan, outcome, (planned, seconds, interrupted), notes)
     errors = (*summary.errors, *stored.errors)
-    return replace(summary, errors=errors, stored_now=stored.images, not_stored=stored.refused)
+    return replace(summary, errors=errors, stored_now=stored.images, not_stored=stored.refused, gone=gone.images)
 
 
 def plan(
@@ -199,8 +200,10 @@ def plan(
     request = LabelRequest.checked(source, store, chosen, find_nodes)
     with temporary_folder() as folder:
         scan = take_inventory(request, folder, progress)
+        gone = gone_from(request, scan)
+        notes = (*request.recalled_notes, *gone.notes)
         if not write:
-            return estimate(request, scan, trial, progress)
+            return replace(estimate(request, scan, trial, progress), gone=gone.images, notes=notes)
         prepare_root(request.root)
         with disk_errors_named(request.root), Leases(request.root) as leases:
             lease = leases.take_or_raise(PLAN)
@@ -211,7 +214,7 @@ def plan(
             finally:
                 leases.give_back(lease, settled=True)
     summary = estimate_left(request, opened, trial, progress)
-    return replace(summary, changed=planned.changed, removed=planned.removed)
+    return replace(summary, changed=planned.changed, removed=planned.removed, gone=gone.images, notes=notes)
 
 
 def _runner(request: LabelRequest) -> MakeRunner:

@@ -1,9 +1,14 @@
 """What is checked before anything is written: source, store, signals and room; and what a user should be told."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from depthsieve.core.errors import RunError, SourceError, StoreNotFound, UsageError
+from depthsieve.core.tables import IMAGES_SCHEMA
 from depthsieve.planning.options import LabelOptions
 from depthsieve.reliability.fusion import UNCALIBRATED
 from depthsieve.reliability.kinds import KEPT_BYTES_PER_PIXEL
@@ -15,6 +20,10 @@ from depthsieve.store import Store, open_store
 from depthsieve.store.layer_kinds import IMAGES, SIGNALS
 from depthsieve.store.layers import find_layer
 from depthsieve.store.schema import encoding_of
+
+TABLES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xls", ".xlsx", ".yaml", ".yml", ".arrow", ".feather"}
+VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts"}
+"""Suffixes of files that people name as a source by mistake."""
 
 IMAGE_BYTES_PER_PIXEL = 0.6
 """What a pixel of a stored image takes, on the large side: 0.26 on 16 photos at the quality that nobody chose."""
@@ -30,6 +39,26 @@ def find_manifest(path: str | Path, options: LabelOptions) -> Manifest | None:
     if options.name != LabelOptions.name or options.root is not None:
         raise UsageError(f"{path} is a manifest, and says itself what its sources are called and where they are")
     return open_manifest(path)
+
+
+def what_it_is(path: str) -> str | None:
+    """What a file is that was named as a source by mistake, and what to do; None where nobody knows."""
+    suffix = PurePath(path).suffix.lower()
+    if suffix in TABLES:
+        return "is a table, not an image; a list of images is a text file with a path on each line, called .txt"
+    if suffix in VIDEOS:
+        return (
+            "is a video, and frames are not read out of it; extract them into a folder first: ffmpeg -i VIDEO "
+            "FOLDER/%06d.jpg"
+        )
+    if suffix == ".parquet" and not is_url(path):
+        with contextlib.suppress(OSError, pa.ArrowException):
+            if set(IMAGES_SCHEMA.names) <= set(pq.read_schema(path).names):
+                return (
+                    "looks like a manifest of `depthsieve scan` that has lost its metadata, as when another program "
+                    "wrote it again; keep the schema's metadata when you write it, or scan again"
+                )
+    return None
 
 
 def find_store(root: Root) -> Store | None:

@@ -55,7 +55,7 @@ def draft_generation(request: LabelRequest, store: Store | None, scan: Scan, fol
     """What the scan found and the store, if there is one yet, does not know. ``folder`` is made and used until the end.
 
     With the option ``retry_failed`` images that failed are tried again as "replace" rows, and those whose file is gone
-    leave the store; and so do all that the scan found to be gone.
+    leave the store. With ``prune`` all that are gone leave it.
     """
     whole = {source.name for source in request.sources if not source.is_one_file}
 
@@ -64,7 +64,8 @@ def draft_generation(request: LabelRequest, store: Store | None, scan: Scan, fol
 
     again = Again.of(store, request.options.retry_failed) if store is not None else Again()
     found = (scan.images(), scan.rejected())
-    with draft_batches(*found, request.teacher.label_shape, folder, store, again, leaves, scan.gone()) as draft:
+    gone = scan.gone() if request.options.prunes else ()
+    with draft_batches(*found, request.teacher.label_shape, folder, store, again, leaves, gone) as draft:
         yield draft
 
 

@@ -140,6 +140,11 @@ class LabelOptions(TeacherSettings):
             raise UsageError("there are no signals to keep with --signals none")
 
     @property
+    def prunes(self) -> bool:
+        """Whether images leave the store that are no longer in the source."""
+        return self.prune or self.prune_most
+
+    @property
     def share(self) -> tuple[int, int] | None:
         """``part`` as numbers (i, n) with 1 <= i <= n; None without one, or where it is none."""
         first, slash, count = (self.part or "").partition("/")

@@ -97,6 +97,11 @@ class LabelRequest:
         """The teacher that labels."""
         return self.work.teacher
 
+    @property
+    def recalled_notes(self) -> tuple[str, ...]:
+        """What was taken from the store, in a line."""
+        return (f"as {self.root.location} was labelled before: {self.recalled}",) if self.recalled else ()
+
     def job(self, store: Store) -> LabelJob:
         """What a worker has to know to label shards of the store."""
         device = self.workforce.device or (self.teacher.device.type if self.workforce.apart else self.asked.device)
@@ -112,10 +117,7 @@ class LabelRequest:
         )
 
     def notes(self, store: Store, todo: Pending) -> Iterator[str]:
-        """What was taken from the store, and how this machine and these options differ from what the pending
-        generations were planned with."""
-        if self.recalled:
-            yield f"as {self.root.location} was labelled before: {self.recalled}"
+        """How this machine and these options differ from what the pending generations were planned with."""
         for generation in store.generations():
             if len(todo.numbers.get(generation.number, ())):
                 for difference in differences_from(generation.profile, self.teacher, self.options, self.workforce):

@@ -12,7 +12,7 @@ class LabelSummary:
     ``stored_now`` counts the images that this run added to what was labelled before, and ``not_stored`` are those of
     them that could not be, each with its reason. ``labelled_now`` and ``seconds`` are this run's, ``planned_now``
     counts the images it added to the plan, ``changed`` those among them whose file has changed on the disk, ``removed``
-    the images that left the store;
+    the images that left the store, ``gone`` those that are no longer in the source and stay in the store.
     ``labelled``, ``failed`` (each with its reason) and ``pending`` are the whole store's. ``skipped_hidden`` and
     ``skipped_other`` count files of the source that are hidden or do not look like images. ``errors`` says why shards
     are still pending, ``notes`` are lines that a person should see. ``interrupted``: the run was asked to
@@ -35,6 +35,7 @@ class LabelSummary:
     not_stored: tuple[ImageFailure, ...] = ()
     changed: int = 0
     removed: int = 0
+    gone: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class PlanSummary:
     """What labelling would take: images, shards, and about how many bytes and hours are left to be written and spent.
 
     ``changed`` counts those among the images whose file has changed since it was labelled, ``removed`` images that
-    leave the store. ``free_bytes`` is the room there is (None: no limit to be seen), ``rejected`` are the files that
+    leave the store, ``gone`` images that are no longer in the source and stay. ``notes`` are lines that a person should
+    see. ``free_bytes`` is the room there is (None: no limit to be seen), ``rejected`` are the files that
     were refused, each with its reason, ``written`` says whether the plan is fixed in the store. Hours and
     ``bytes_range`` come of a trial on ``tried`` of the images, and are (least, likely, most): ``worker_hours`` are
     those of all workers together, ``hours`` what the clock will show with ``workers`` of them, ``gpu_hours`` what they
@@ -65,3 +67,5 @@ class PlanSummary:
     gpu_hours: tuple[float, float, float] | None = None
     changed: int = 0
     removed: int = 0
+    gone: int = 0
+    notes: tuple[str, ...] = ()
