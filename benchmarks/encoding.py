@@ -130,7 +130,7 @@ def label(photos: Path, size: int | None) -> tuple[list[Array], list[Array]]:
         rgb_HW3 = decode(path.read_bytes()).rgb_HW3
         image_1CHW = torch.from_numpy(teacher.prepare(rgb_HW3, teacher.label_shape(*rgb_HW3.shape[:2])))[None]
         with torch.inference_mode():
-            prediction, relative = predict_labels(Batch(image_1CHW), LabelWork(teacher, ("flip",)))
+            prediction, relative = predict_labels(Batch.of(image_1CHW), LabelWork(teacher, ("flip",)))
             depth_1HW = prediction.depth
             valid_1HW = torch.ones_like(depth_1HW, dtype=torch.bool)
             codes.append(reliability_codes(depth_1HW, relative, valid_1HW, teacher.quantity)[0].numpy())

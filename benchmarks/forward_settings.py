@@ -57,7 +57,7 @@ def main() -> None:
     first._model.to(memory_format=torch.contiguous_format)  # type: ignore[attr-defined]
 
     def labelling(teacher: Any) -> Predict:
-        return lambda image_BCHW: teacher.predict(Batch(image_BCHW))
+        return lambda image_BCHW: teacher.predict(Batch.of(image_BCHW))
 
     def plain(image_BCHW: torch.Tensor) -> Any:
         return first._model(pixel_values=image_BCHW).predicted_depth  # type: ignore[attr-defined]

@@ -79,7 +79,7 @@ def label(teacher: Teacher, scene: Scene, shape: Shape) -> OneLabel:
     rgb_HW3 = scene.rgb_HW3
     if rgb_HW3.shape[:2] != shape:
         rgb_HW3 = np.asarray(cv2.resize(rgb_HW3, shape[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
-    image = Batch(torch.from_numpy(teacher.prepare(rgb_HW3, shape))[None])
+    image = Batch.of(torch.from_numpy(teacher.prepare(rgb_HW3, shape))[None])
     prediction, relative = predict_labels(image, LabelWork(teacher, SIGNALS))
     depth_1hw = prediction.depth
     code_1hw = reliability_codes(depth_1hw, relative, torch.ones_like(depth_1hw, dtype=torch.bool), teacher.quantity)

@@ -28,7 +28,7 @@ def predict(teacher: object, inputs: list[np.ndarray], batch_size: int, threads:
     maps = []
     for image_CHW in inputs:
         image_BCHW = torch.from_numpy(image_CHW)[None].repeat(batch_size, 1, 1, 1)
-        maps.append(teacher.predict(Batch(image_BCHW)).depth[0].double().numpy())  # type: ignore[attr-defined]
+        maps.append(teacher.predict(Batch.of(image_BCHW)).depth[0].double().numpy())  # type: ignore[attr-defined]
     return maps
 
 

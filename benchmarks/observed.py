@@ -72,8 +72,8 @@ def observe(work: LabelWork, rgb_HW3: NDArray[np.uint8], truth_HW: NDArray[np.fl
         work = replace(work, teacher=Metric(work.teacher, *known), second=second)
     second_1Chw = None
     if work.second is not None:
-        second_1Chw = Batch(torch.from_numpy(work.second.prepare(rgb_HW3, work.second.label_shape(*shape)))[None])
-    prediction, relative = predict_labels(Batch(image_1CHW), work, second_1Chw)
+        second_1Chw = Batch.of(torch.from_numpy(work.second.prepare(rgb_HW3, work.second.label_shape(*shape)))[None])
+    prediction, relative = predict_labels(Batch.of(image_1CHW), work, second_1Chw)
     depth_1HW = prediction.depth
     depth_HW = depth_1HW[0]
     predicted_HW = predicted_depth(depth_HW.numpy(), truth_HW, mask_HW, quantity, RANGE)
@@ -102,7 +102,7 @@ class Metric:
     ) -> None:
         self.inner, self.quantity = inner, "depth"
         wanted_1HW, counted_1HW = 1 / torch.from_numpy(truth_HW)[None], torch.from_numpy(mask_HW)[None]
-        self._fit = align_scale_shift(inner.predict(Batch(image_1CHW)).depth, wanted_1HW, counted_1HW)
+        self._fit = align_scale_shift(inner.predict(Batch.of(image_1CHW)).depth, wanted_1HW, counted_1HW)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.inner, name)

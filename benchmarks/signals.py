@@ -103,7 +103,7 @@ def costs(work: LabelWork, options: argparse.Namespace) -> dict[str, Sequence[fl
     shares: dict[str, list[float]] = {name: [] for name in chosen}
     for seed in tqdm(range(TIMED), desc="costs"):
         rgb_HW3 = render_scene(seed, *shape, family=options.family).rgb_HW3
-        image = Batch(torch.from_numpy(teacher.prepare(rgb_HW3, shape))[None])
+        image = Batch.of(torch.from_numpy(teacher.prepare(rgb_HW3, shape))[None])
 
         def plain(image: Batch = image) -> None:
             teacher.predict(image)

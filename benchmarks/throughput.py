@@ -105,7 +105,7 @@ def time_loop(photos: Path, teacher: str, scratch: Path, options: argparse.Names
 def predict_depth(model: Any, image_BCHW: torch.Tensor) -> torch.Tensor:
     from depthsieve.teachers import Batch
 
-    depth_BHW: torch.Tensor = model.predict(Batch(image_BCHW.to(model.device))).depth
+    depth_BHW: torch.Tensor = model.predict(Batch.of(image_BCHW.to(model.device))).depth
     return depth_BHW
 
 

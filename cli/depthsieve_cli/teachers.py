@@ -15,21 +15,27 @@ from depthsieve_cli.output import print_json, print_table
 def teachers(as_json: bool) -> None:
     """List the teachers with a name of their own: what they predict, licence of the weights, what is on this machine.
 
-    Any other depth model works too, by its hub id or local folder.
+    Other depth models work too, by their hub id or local folder. Installed packages can offer teachers of their own.
     """
-    from depthsieve.teachers import EMBEDDED, PRESETS, cached
+    from depthsieve.teachers import EMBEDDED, PRESETS, cached, plug_ins
 
-    listed = [(preset, cached(preset)) for preset in (EMBEDDED, *PRESETS)]
+    listed, offered = [(preset, cached(preset)) for preset in (EMBEDDED, *PRESETS)], plug_ins()
     if as_json:
-        print_json([dataclasses.asdict(preset) | {"cached": here} for preset, here in listed])
+        known = [dataclasses.asdict(preset) | {"cached": here, "package": None} for preset, here in listed]
+        unknown = dict.fromkeys(known[0]) | {"cached": True}
+        print_json(
+            [*known, *(unknown | {"name": one.name, "package": one.package, "note": one.clash} for one in offered)]
+        )
         return
     rows = []
     for preset, here in listed:
         predicts = f"{preset.quantity} ({preset.unit})" if preset.unit else preset.quantity
         words = [preset.name, preset.parameters, predicts, preset.licence, "yes" if here else "no"]
         rows.append([*words, preset.hub_id or preset.note])
-    print_table(["teacher", "size", "predicts", "licence", "cached", "hub id"], rows)
+    rows += [[one.name, "", "", "", "yes", f"package {one.package}"] for one in offered]
+    print_table(["teacher", "size", "predicts", "licence", "cached", "from"], rows)
     notes = [(preset.name, preset.note) for preset in PRESETS if preset.note]
+    notes += [(one.name, f"ambiguous: {one.clash}") for one in offered if one.clash]
     click.echo("\nLicences are those of the weights. Before you label with one of these:")
     for name, note in notes:
         click.echo(f"  {name}: {note}")

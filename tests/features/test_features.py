@@ -172,13 +172,13 @@ def test_each_thread_gets_the_embedding_of_its_own_images(teacher: str) -> None:
     images = [torch.randn(1, 3, 70, 70, generator=torch.Generator().manual_seed(seed)) for seed in range(6)]
     alone = []
     for image in images:
-        alone.append(model.predict(Batch(image)).embedding)
+        alone.append(model.predict(Batch.of(image)).embedding)
     assert model.embedding_size == alone[0].shape[1] and alone[0].norm() == pytest.approx(1)
     found: dict[int, torch.Tensor] = {}
 
     def work(number: int) -> None:
         for _ in range(5):
-            found[number] = model.predict(Batch(images[number])).embedding
+            found[number] = model.predict(Batch.of(images[number])).embedding
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
     for thread in threads:
@@ -226,7 +226,7 @@ def test_labelling_keeps_the_features_of_each_image_and_the_index_has_them(made:
         image = torch.from_numpy(model.prepare(rgb_HW3, model.label_shape(*rgb_HW3.shape[:2])))[None]
         table = opened.index().filter(opened.index()["id"].to_numpy(zero_copy_only=False) == name)
         found = FeatureReader(opened).embeddings(*(table[one].combine_chunks() for one in ("shard", "row")))
-        np.testing.assert_allclose(found[0], model.predict(Batch(image)).embedding[0].numpy(), atol=2e-3)
+        np.testing.assert_allclose(found[0], model.predict(Batch.of(image)).embedding[0].numpy(), atol=2e-3)
     assert set(opened.index(features=False).column_names) == set(opened.index().column_names) - {*COLUMNS, "phash"}
 
 

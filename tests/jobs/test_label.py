@@ -79,11 +79,11 @@ def test_labels_are_the_teachers_own_and_rows_say_which_image(tmp_path: Path, te
         rgb_HW3 = np.asarray(Image.open(photos / f"photo {number}.png").convert("RGB"))
         shape = model.label_shape(*rgb_HW3.shape[:2])
         image_1CHW = torch.from_numpy(model.prepare(rgb_HW3, shape))[None]
-        depth_1HW = model.predict(Batch(image_1CHW)).depth
+        depth_1HW = model.predict(Batch.of(image_1CHW)).depth
         found = store.label(f"default/photo {number}.png")
         assert found.depth.shape == shape == ((98, 70) if number % 3 == 2 else (70, 98))
         np.testing.assert_allclose(found.depth, depth_1HW[0], rtol=5e-4, atol=2e-6 * float(depth_1HW.max()))
-        delta = flip_disagreement(depth_1HW, model.predict(Batch(image_1CHW.flip(-1))).depth, "disparity")
+        delta = flip_disagreement(depth_1HW, model.predict(Batch.of(image_1CHW.flip(-1))).depth, "disparity")
         codes = codes_of(depth_1HW, {"flip": delta})
         assert np.mean(np.abs(codes.astype(int) - found.reliability) <= 1) > 0.99
         assert len(np.unique(codes)) > 8
@@ -107,14 +107,14 @@ def test_reliability_follows_from_the_signals(tmp_path: Path, teacher: str, sign
         rgb_HW3 = np.asarray(Image.open(photos / f"photo {number}.png").convert("RGB"))
         shape = model.label_shape(*rgb_HW3.shape[:2])
         image_1CHW = torch.from_numpy(model.prepare(rgb_HW3, shape))[None]
-        depth_1HW, half = model.predict(Batch(image_1CHW)).depth, model.half_shape(shape)
+        depth_1HW, half = model.predict(Batch.of(image_1CHW)).depth, model.half_shape(shape)
         assert half == ((56, 42) if number == 2 else (42, 56))
         lowres_1Chw, warmer_1CHW = lowres_view(image_1CHW, half), photometric_view(image_1CHW)
         deltas = {
             "edges": edges_disagreement(depth_1HW),
-            "flip": flip_disagreement(depth_1HW, model.predict(Batch(image_1CHW.flip(-1))).depth, "disparity"),
-            "lowres": lowres_disagreement(depth_1HW, model.predict(Batch(lowres_1Chw)).depth, "disparity"),
-            "photometric": photometric_disagreement(depth_1HW, model.predict(Batch(warmer_1CHW)).depth, "disparity"),
+            "flip": flip_disagreement(depth_1HW, model.predict(Batch.of(image_1CHW.flip(-1))).depth, "disparity"),
+            "lowres": lowres_disagreement(depth_1HW, model.predict(Batch.of(lowres_1Chw)).depth, "disparity"),
+            "photometric": photometric_disagreement(depth_1HW, model.predict(Batch.of(warmer_1CHW)).depth, "disparity"),
         }
         codes = codes_of(depth_1HW, {name: deltas[name] for name in signals.split(",")})
         found = store.label(f"default/photo {number}.png").reliability
@@ -145,11 +145,13 @@ def test_a_second_teacher_judges_the_first(tmp_path: Path, teacher: str, metric:
     for number in range(3):
         rgb_HW3 = np.asarray(Image.open(photos / f"photo {number}.png").convert("RGB"))
         shape = first.label_shape(*rgb_HW3.shape[:2])
-        depth_1HW = first.predict(Batch(torch.from_numpy(first.prepare(rgb_HW3, shape))[None])).depth
+        depth_1HW = first.predict(Batch.of(torch.from_numpy(first.prepare(rgb_HW3, shape))[None])).depth
         smaller = shape[0] * shape[1] < rgb_HW3.shape[0] * rgb_HW3.shape[1]
         small_HW3 = cv2.resize(rgb_HW3, shape[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
         second_1Chw = torch.from_numpy(other.prepare(small_HW3, other.label_shape(*shape)))[None]
-        delta = teachers_disagreement(depth_1HW, other.predict(Batch(second_1Chw)).depth, "disparity", other.quantity)
+        delta = teachers_disagreement(
+            depth_1HW, other.predict(Batch.of(second_1Chw)).depth, "disparity", other.quantity
+        )
         codes = codes_of(depth_1HW, {"edges": edges_disagreement(depth_1HW), "teachers": delta})
         found = opened.label(f"default/photo {number}.png").reliability
         assert np.mean(np.abs(codes.astype(int) - found) <= 1) > 0.99

@@ -125,7 +125,7 @@ def save(folder: Path, config: Any, processor: dict[str, Any] | None, seed: int 
 
 def depth_of(teacher: Any, image_BCHW: torch.Tensor) -> torch.Tensor:
     """What a teacher predicts for images, and nothing else that it says of them."""
-    depth_BHW: torch.Tensor = teacher.predict(Batch(image_BCHW)).depth
+    depth_BHW: torch.Tensor = teacher.predict(Batch.of(image_BCHW)).depth
     return depth_BHW
 
 

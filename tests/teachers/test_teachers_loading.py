@@ -270,9 +270,12 @@ def test_weights_that_no_forward_pass_reads_may_be_missing(folder: Path) -> None
     assert "1 weights that config.json asks for are missing" in refusal(folder, TeacherUnsupported)
 
 
-def test_depth_pro_without_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["depth_pro", "tipsv2_dpt"])
+def test_processors_that_need_torchvision_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    if kind not in transformers.CONFIG_MAPPING:
+        pytest.skip(f"this transformers has no {kind}")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    transformers.DepthProConfig(use_fov_model=True).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "use_fov_model": True}))
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     message = refusal(tmp_path, TeacherUnsupported)
     assert "it needs torchvision, which is not installed: pip install torchvision" in message
@@ -282,7 +285,7 @@ def test_depth_pro_without_torchvision(tmp_path: Path, monkeypatch: pytest.Monke
     ("settings", "reason"),
     [
         ({"model_type": "prompt_depth_anything"}, "needs a measured depth map"),
-        ({"model_type": "chmv2"}, "whether chmv2 models predict depth or disparity is not known"),
+        ({"model_type": "chmv2"}, "what chmv2 models predict is not known here; declare it: --quantity disparity"),
     ],
 )
 def test_depth_models_of_unknown_output_are_refused(tmp_path: Path, settings: dict[str, Any], reason: str) -> None:
@@ -296,7 +299,7 @@ def test_depth_models_of_unknown_output_are_refused(tmp_path: Path, settings: di
 
 def test_names_that_mean_nothing(tmp_path: Path) -> None:
     assert "did you mean 'depth-anything-v2-small'?" in refusal("depth-anything-v2-smal", TeacherNotFound)
-    assert "`depthsieve teachers` lists the presets" in refusal("xyz", TeacherNotFound)
+    assert "`depthsieve teachers` lists what there is" in refusal("xyz", TeacherNotFound)
     assert "there is no such folder" in refusal(tmp_path / "nothing", TeacherNotFound)
     assert "there is no such folder" in refusal("./nothing", TeacherNotFound)
     (tmp_path / "file").write_text("")
@@ -309,7 +312,7 @@ def test_paths_that_cannot_be_paths(tmp_path: Path) -> None:
     assert refusal(tmp_path / long, TeacherNotFound).endswith(f"{long}': it cannot be reached (File name too long)")
     assert "cannot be reached (File name too long)" in refusal("~/" + "x/" * 3000, TeacherNotFound)
     assert "cannot be reached (Too many levels of symbolic links)" in refusal(looping(tmp_path), TeacherNotFound)
-    assert "not a preset, a local folder or a hub id" in refusal(long, TeacherNotFound)
+    assert "a plug-in's, a local folder or a hub id" in refusal(long, TeacherNotFound)
     assert "is no hub id" in refusal(f"owner/{long}", UsageError)
     assert "there is no such folder" in refusal("./a\0b", TeacherNotFound)
     (tmp_path / "file").write_text("")
@@ -467,6 +470,7 @@ def test_presets_say_what_people_must_know() -> None:
     assert len(set(names)) == len(names)
     assert "tiny" not in names
     families = ("depth-anything-v2-", "depth-anything-v1-", "distill-any-depth-", "dpt-", "zoedepth", "depth-pro")
+    families += ("glpn-", "tipsv2-")
     assert all(any(name.startswith(family) for name in names) for family in families)
     for preset in PRESETS:
         assert preset.hub_id.count("/") == 1

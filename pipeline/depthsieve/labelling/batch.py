@@ -263,12 +263,10 @@ def predict_labels(
 
 def _view(kind: Signal, images: Batch, teacher: Teacher) -> Batch:
     """The images as a signal wants to see them predicted."""
-    shape, focal_B = (images.image.shape[2], images.image.shape[3]), images.focal_px
+    shape = (images.image.shape[2], images.image.shape[3])
     seen = teacher.half_shape(shape) if kind.needs == "half" else shape
     assert kind.view is not None and seen is not None  # checked before the run
-    if focal_B is not None and seen != shape:
-        focal_B = focal_B * (seen[1] / shape[1])
-    return Batch(kind.view(images.image, seen), focal_B)
+    return Batch(kind.view(images.image, seen), images.focal_px * (seen[1] / shape[1]))
 
 
 def reliability_codes(
@@ -355,8 +353,7 @@ def _predict(teacher: Teacher, views: list[Batch]) -> list[Prediction]:
     A CPU gains nothing by larger batches, and they would move the last bits.
     """
     if teacher.device.type == "cuda" and len(views) > 1:
-        focals = [view.focal_px for view in views if view.focal_px is not None]
-        together = Batch(torch.cat([view.image for view in views]), torch.cat(focals) if focals else None)
+        together = Batch(torch.cat([view.image for view in views]), torch.cat([view.focal_px for view in views]))
         whole = predict(teacher, together)
         return [_each(whole, partial(_of_view, number, len(views))) for number in range(len(views))]
     found = [predict(teacher, view) for view in views]

@@ -104,7 +104,7 @@ def find_batch_size(teacher: Teacher, settings: TrialSettings, progress: bool) -
 
 
 def _images_per_second(teacher: Teacher, settings: TrialSettings, size: int, pool: ThreadPoolExecutor) -> float:
-    images = Batch(torch.zeros((settings.views * size, 3, *settings.shape), device=teacher.device))
+    images = Batch.of(torch.zeros((settings.views * size, 3, *settings.shape), device=teacher.device))
 
     def try_once(_: int) -> None:
         with torch_threads(settings.threads):

@@ -30,7 +30,7 @@ from depthsieve.store.layers import find_layer
 from depthsieve.store.pending import Pending
 from depthsieve.store.schema import ENCODING, encoding_of
 from depthsieve.store.stored_images import QUALITY, quality_of
-from depthsieve.teachers import EMBEDDED, Teacher, find_preset
+from depthsieve.teachers import Teacher, full_name
 
 Nodes = Sequence[tuple[int, int]]
 """The (CPUs, GPUs) of each node of a cluster."""
@@ -179,7 +179,7 @@ def _known_of(store: Store, options: LabelOptions) -> dict[str, Any]:
         "dtype": store.spec.dtype,
         "second_teacher": made_by.second.name if made_by.second else None,
     }
-    if options.teacher is not None and _found(options.teacher) != made_by.name:
+    if options.teacher is not None and full_name(options.teacher) != made_by.name:
         return known
     own = ("revision", "size", "max_tokens", "oversize", "quantity")
     return known | {"teacher": made_by.name} | {name: getattr(made_by, name) for name in own}
@@ -188,16 +188,11 @@ def _known_of(store: Store, options: LabelOptions) -> dict[str, Any]:
 def teacher_request(options: LabelOptions) -> TeacherRequest:
     """The teacher that the options ask for. A folder is named by its whole path, since a worker has another working
     folder."""
-    teacher = TeacherRequest(_found(options.teacher or DEFAULT_TEACHER), **options.settings())
+    teacher = TeacherRequest(full_name(options.teacher or DEFAULT_TEACHER), **options.settings())
     if options.second_teacher is None:
         return teacher
-    second = replace(teacher, name=_found(options.second_teacher), revision=None, size=None, quantity=None)
+    second = replace(teacher, name=full_name(options.second_teacher), revision=None, size=None, quantity=None)
     return replace(teacher, second=second)
-
-
-def _found(name: str) -> str:
-    is_folder = name != EMBEDDED.name and find_preset(name) is None and Path(name).is_dir()
-    return str(Path(name).absolute()) if is_folder else name
 
 
 def chosen_encoding(store: Store | None, options: LabelOptions) -> str:

@@ -6,6 +6,7 @@ from depthsieve.core.records import Dtype, Oversize, Quantity, TeacherRequest
 from depthsieve.teachers.checkpoints import cached
 from depthsieve.teachers.presets import EMBEDDED, PRESETS, Preset, find_preset
 from depthsieve.teachers.protocol import Batch, Better, Prediction, Teacher
+from depthsieve.teachers.registry import full_name, plug_ins
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +21,10 @@ __all__ = [
     "Teacher",
     "cached",
     "find_preset",
+    "full_name",
     "load_requested",
     "load_teacher",
+    "plug_ins",
     "resolve_device",
 ]
 
@@ -42,8 +45,9 @@ def load_teacher(
     Weights load from safetensors only and without remote code.
 
     Args:
-        name: ``tiny`` (embedded), a preset (:data:`PRESETS`), a local folder, or a hub id ``owner/model``, tried in
-            that order; a folder with a preset's name is reached as ``./name``.
+        name: ``tiny`` (embedded), a preset (:data:`PRESETS`), the name that a plug-in gives to its teacher
+            (:mod:`depthsieve.teachers.registry`), a local folder, or a hub id ``owner/model``, tried in that order; a
+            folder with a preset's name is reached as ``./name``.
         revision: a branch, tag or commit of the hub.
         size: the short side of Depth Anything models, in pixels, a positive multiple of their patch (14). Other models
             follow their own processor and take none.
@@ -74,7 +78,7 @@ def load_teacher(
 
 def load_requested(request: TeacherRequest) -> Teacher:
     """As :func:`load_teacher`, for a request; its second teacher is not loaded."""
-    from depthsieve.teachers.loading import load
+    from depthsieve.teachers.registry import load
 
     return load(request)
 

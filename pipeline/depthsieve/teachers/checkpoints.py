@@ -1,6 +1,5 @@
 """Finding a checkpoint's files: the embedded folder, a local one, or a snapshot of the hub. Imports no torch."""
 
-import difflib
 import hashlib
 import json
 import stat
@@ -9,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from depthsieve.core.errors import TeacherNotFound, TeacherUnsupported, UsageError, one_line
-from depthsieve.teachers.presets import EMBEDDED, PRESETS, Preset, find_preset
+from depthsieve.teachers.presets import EMBEDDED, Preset
 
-TINY = "tiny"
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
 WEIGHTS = "model.safetensors"
@@ -42,46 +40,6 @@ class Checkpoint:
     def processor_settings(self) -> dict[str, Any]:
         """preprocessor_config.json, empty where there is none. Raises :class:`TeacherUnsupported` if it is damaged."""
         return _read_json(self.name, self.folder, PROCESSOR) if (self.folder / PROCESSOR).exists() else {}
-
-
-def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
-    """The checkpoint that ``name`` means: ``tiny``, a preset, a local folder, or a hub id ``owner/model``.
-
-    They are tried in that order: a folder that is called like a preset is reached as ``./name``. Hub snapshots are
-    taken from the cache where it has them, so that a run means the same tomorrow; ``revision`` (a branch, tag or
-    commit) asks for another one.
-
-    Raises :class:`UsageError`, :class:`TeacherNotFound` or :class:`TeacherUnsupported`, one line each.
-    """
-    preset = find_preset(name)
-    path = _expand_home(name)
-    if name == TINY or (preset is None and (_exists(path) or _looks_like_path(name))):
-        if revision is not None:
-            raise UsageError(f"--revision {revision} is for models of the hub; {name!r} is a folder")
-        return read_checkpoint(name, Path(__file__).parent / TINY if name == TINY else path)
-    if preset is None and name.count("/") != 1:
-        close = difflib.get_close_matches(name, [TINY, *(known.name for known in PRESETS)], n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "`depthsieve teachers` lists the presets"
-        raise TeacherNotFound(f"no teacher {name!r}: not a preset, a local folder or a hub id owner/model; {hint}")
-    return _hub_checkpoint(name, preset.hub_id if preset else name, revision)
-
-
-def _expand_home(name: str) -> Path:
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:  # no such user
-        return Path(name)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # too long to be a path, for instance: a name of another kind
-        return False
-
-
-def _looks_like_path(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1
 
 
 def read_checkpoint(name: str, folder: Path) -> Checkpoint:
@@ -168,7 +126,9 @@ def cached_checkpoint(hub_id: str, revision: str | None = None) -> Path | None:
     return folder
 
 
-def _hub_checkpoint(name: str, hub_id: str, revision: str | None) -> Checkpoint:
+def hub_checkpoint(name: str, hub_id: str, revision: str | None) -> Checkpoint:
+    """The checkpoint of a hub model, from the cache where it has one. Raises as :func:`read_checkpoint`, and
+    :class:`UsageError` for what is no hub id."""
     folder = cached_checkpoint(hub_id, revision)
     if folder is None or not (folder / PROCESSOR).is_file():
         folder = _download(name, hub_id, revision, folder)

@@ -59,7 +59,7 @@ class HuggingFaceTeacher(Teacher):
         """See :meth:`depthsieve.teachers.protocol.Teacher.predict`."""
         image_BCHW = batch.image
         if self._one_by_one and len(image_BCHW) > 1:
-            alone = [self.predict(Batch(image_CHW[None])) for image_CHW in image_BCHW]
+            alone = [self.predict(Batch.of(image_CHW[None])) for image_CHW in image_BCHW]
             embeddings = [one.embedding for one in alone if one.embedding is not None]
             embedding_BD = torch.cat(embeddings) if embeddings else None
             return Prediction(torch.cat([one.depth for one in alone]), embedding=embedding_BD)

@@ -5,6 +5,7 @@ import importlib.util
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,11 +14,14 @@ import transformers
 from depthsieve.core.errors import TeacherError, TeacherUnsupported, UsageError
 from depthsieve.core.records import MAX_TOKENS, OVERSIZE, TeacherRequest, TeacherSettings, default_dtype
 from depthsieve.teachers import depth_anything
-from depthsieve.teachers.checkpoints import PROCESSOR, Checkpoint, find_checkpoint, reason
+from depthsieve.teachers.checkpoints import PROCESSOR, Checkpoint, reason
 from depthsieve.teachers.huggingface import DTYPES, HuggingFaceTeacher, quantity_of
 from depthsieve.teachers.preprocessing import Preprocessing, ProcessorPreprocessing, TokenLimit
 
 DEFAULT_PATCH = 16
+NEED_TORCHVISION = ("depth_pro", "tipsv2_dpt")
+"""Kinds of models whose image processors exist for torchvision only."""
+
 NEVER_USED = re.compile(r"fusion_stage\.layers\.0\.residual_layer1\.|\.mask_token$")
 """Weights that no forward pass reads: the first fusion layer gets no residual, and masks belong to training.
 
@@ -25,12 +29,20 @@ Published checkpoints (Intel/dpt-large, transformers issue 28292) leave them out
 """
 
 
-def load(request: TeacherRequest) -> HuggingFaceTeacher:
-    """See :func:`depthsieve.teachers.load_teacher`."""
+def resolve(request: TeacherRequest) -> TeacherRequest:
+    """The request with what it leaves open settled. Raises :class:`UsageError` where there is no such device."""
     device = resolve_device(request.device)
     dtype = default_dtype(device.type) if request.dtype == "auto" else request.dtype
-    checkpoint = find_checkpoint(request.name, request.revision)
-    with _quiet(), _named(request.name):
+    limit = {"max_tokens": request.max_tokens or MAX_TOKENS, "oversize": request.oversize or OVERSIZE}
+    return replace(request, device=str(device), dtype=dtype, **limit)
+
+
+def load_checkpoint(checkpoint: Checkpoint, request: TeacherRequest) -> HuggingFaceTeacher:
+    """The teacher in a checkpoint, with the settings of a request. Raises as
+    :func:`depthsieve.teachers.load_teacher`."""
+    request = resolve(request)
+    device, dtype = torch.device(request.device), request.dtype
+    with _quiet(), errors_named(repr(request.name)):
         config = _load_config(checkpoint)
         quantity = quantity_of(config, request.quantity)
         preprocessing = _load_preprocessing(checkpoint, config, request)
@@ -84,13 +96,13 @@ def _load_preprocessing(checkpoint: Checkpoint, config: Any, request: TeacherSet
         raise UsageError(
             f"it follows its own image processor; size is for Depth Anything models, not {config.model_type}"
         )
-    if config.model_type == "depth_pro" and importlib.util.find_spec("torchvision") is None:
+    if config.model_type in NEED_TORCHVISION and importlib.util.find_spec("torchvision") is None:
         raise TeacherUnsupported("it needs torchvision, which is not installed: pip install torchvision")
     if not (checkpoint.folder / PROCESSOR).is_file():
         raise TeacherUnsupported(f"its folder holds no {PROCESSOR}")
     # PIL where there is a choice, so that labels do not depend on whether torchvision is installed.
     modern = int(transformers.__version__.split(".")[0]) >= 5
-    choice: dict[str, Any] = {"backend": "pil"} if modern and config.model_type != "depth_pro" else {}
+    choice: dict[str, Any] = {"backend": "pil"} if modern and config.model_type not in NEED_TORCHVISION else {}
     try:
         processor = transformers.AutoImageProcessor.from_pretrained(
             checkpoint.folder,
@@ -168,18 +180,18 @@ def _numberless(key: str) -> str:
 
 
 @contextlib.contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Put the teacher's name before every message, and turn what transformers and torch raise into one line."""
+def errors_named(teacher: str) -> Iterator[None]:
+    """Name the teacher in every message, and turn what other packages raise into one line."""
     try:
         yield
     except UsageError as error:
-        raise UsageError(f"teacher {name!r}: {error}") from error
+        raise UsageError(f"teacher {teacher}: {error}") from error
     except TeacherError as error:
-        raise type(error)(f"teacher {name!r}: {error}") from error
+        raise type(error)(f"teacher {teacher}: {error}") from error
     except torch.OutOfMemoryError as error:
-        raise TeacherError(f"teacher {name!r}: out of memory while it was loaded") from error
+        raise TeacherError(f"teacher {teacher}: out of memory while it was loaded") from error
     except Exception as error:  # a damaged configuration can break transformers anywhere, in any way
-        raise TeacherUnsupported(f"teacher {name!r} cannot be loaded: {reason(error)}") from error
+        raise TeacherUnsupported(f"teacher {teacher} cannot be loaded: {reason(error)}") from error
 
 
 @contextlib.contextmanager

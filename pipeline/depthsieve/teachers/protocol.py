@@ -23,12 +23,16 @@ class Batch:
     """Images of one label shape, ready for a model.
 
     ``image`` holds outputs of :meth:`Teacher.prepare`, float32 [B,3,H,W] on the teacher's device. ``focal_px`` is the
-    horizontal focal length of each camera in pixels of this input, float32 [B] on that device, NaN where it is unknown
-    (None: for all of them).
+    horizontal focal length of each camera in pixels of this input, float32 [B] on that device, NaN where it is unknown.
     """
 
     image: "torch.Tensor"
-    focal_px: "torch.Tensor | None" = None
+    focal_px: "torch.Tensor"
+
+    @classmethod
+    def of(cls, image_BCHW: "torch.Tensor") -> "Batch":
+        """Images whose focal lengths are unknown."""
+        return cls(image_BCHW, image_BCHW.new_full((len(image_BCHW),), float("nan")))
 
 
 @dataclass(frozen=True, slots=True)

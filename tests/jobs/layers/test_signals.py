@@ -49,7 +49,7 @@ def test_signals_are_those_of_the_teacher_and_zero_in_failed_rows(made: Path) ->
             if "photo 0" in image:
                 continue  # what its holes are filled with is not this test's matter
             image_1CHW = torch.from_numpy(model.prepare(rgb_HW3, labels["depth"].shape[1:]))[None]
-            _, relative = predict_labels(Batch(image_1CHW), LabelWork(model, SIGNAL_NAMES))
+            _, relative = predict_labels(Batch.of(image_1CHW), LabelWork(model, SIGNAL_NAMES))
             for name in SIGNAL_NAMES:
                 np.testing.assert_allclose(kept[name][row], relative[name][0], rtol=2e-3, atol=1e-4)
             seen += 1

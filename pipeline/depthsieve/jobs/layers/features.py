@@ -142,5 +142,5 @@ class _Features(Backfill):
             return image, None
         with torch_threads(1):
             image_1CHW = torch.from_numpy(image.image_CHW)[None].to(self._teacher.device)
-            embedding_1D = predict(self._teacher, Batch(image_1CHW)).embedding
+            embedding_1D = predict(self._teacher, Batch.of(image_1CHW)).embedding
         return image, None if embedding_1D is None else embedding_1D[0].half().cpu().numpy()
