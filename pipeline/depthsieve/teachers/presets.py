@@ -1,7 +1,7 @@
 """Published depth models by short name, with what people must know before they label with them.
 
-Hub ids, licences and file formats are those of the model cards on the Hugging Face hub; all have safetensors weights.
-``Intel/dpt-hybrid-midas`` is missing on purpose: its main branch holds pickled weights only.
+Hub ids, licences and file formats are those of the model cards on the Hugging Face hub, except where a note says
+otherwise. ``Intel/dpt-hybrid-midas`` is missing on purpose: its main branch holds pickled weights only.
 """
 
 from dataclasses import dataclass
@@ -40,8 +40,13 @@ def _metric(name: str, hub_id: str, licence: str, parameters: str, note: str = "
 _NC = "not for commercial use"
 _INDOOR = "indoor scenes, up to 20 m"
 _OUTDOOR = "streets, up to 80 m"
-_NC_PARENT = "published as Apache-2.0, but fine-tuned from CC-BY-NC-4.0 weights"
+_STATED = "licence by the authors' word, none on the card (docs/teachers.md)"
+_NC_PARENT = f"fine-tuned from CC-BY-NC-4.0 weights; {_STATED}"
 _DISTILL = "the card of the original weights says Apache-2.0, other conversions say MIT: read the card"
+_OWN_SIZE = "works at the image's own size, so that large photos need --oversize shrink"
+_CONVERTED = "pickled on its main branch: --revision refs/pr/1 is the hub's conversion to safetensors"
+_TIPS = "indoor scenes, up to 10 m; squares images to 448x448; needs torchvision and a recent transformers"
+_TIPS_CARD = "licence as on the B/14 card: read the card"
 _DA = "depth-anything/Depth-Anything-V2"
 
 EMBEDDED = _relative("tiny", "", APACHE, "4M", "in the package; for the demo, tests and trying things out")
@@ -51,12 +56,14 @@ PRESETS: tuple[Preset, ...] = (
     _relative("depth-anything-v2-small", f"{_DA}-Small-hf", APACHE, "25M"),
     _relative("depth-anything-v2-base", f"{_DA}-Base-hf", NON_COMMERCIAL, "97M", _NC),
     _relative("depth-anything-v2-large", f"{_DA}-Large-hf", NON_COMMERCIAL, "335M", _NC),
-    _metric("depth-anything-v2-indoor-small", f"{_DA}-Metric-Indoor-Small-hf", APACHE, "25M", _INDOOR),
+    _metric("depth-anything-v2-indoor-small", f"{_DA}-Metric-Indoor-Small-hf", APACHE, "25M", f"{_INDOOR}; {_STATED}"),
     _metric("depth-anything-v2-indoor-base", f"{_DA}-Metric-Indoor-Base-hf", APACHE, "97M", f"{_INDOOR}; {_NC_PARENT}"),
     _metric(
         "depth-anything-v2-indoor-large", f"{_DA}-Metric-Indoor-Large-hf", APACHE, "335M", f"{_INDOOR}; {_NC_PARENT}"
     ),
-    _metric("depth-anything-v2-outdoor-small", f"{_DA}-Metric-Outdoor-Small-hf", APACHE, "25M", _OUTDOOR),
+    _metric(
+        "depth-anything-v2-outdoor-small", f"{_DA}-Metric-Outdoor-Small-hf", APACHE, "25M", f"{_OUTDOOR}; {_STATED}"
+    ),
     _metric(
         "depth-anything-v2-outdoor-base", f"{_DA}-Metric-Outdoor-Base-hf", APACHE, "97M", f"{_OUTDOOR}; {_NC_PARENT}"
     ),
@@ -72,6 +79,12 @@ PRESETS: tuple[Preset, ...] = (
     _relative("dpt-beit-large-512", "Intel/dpt-beit-large-512", "MIT", "345M", "MiDaS 3.1"),
     _relative("dpt-swinv2-tiny-256", "Intel/dpt-swinv2-tiny-256", "MIT", "41M", "MiDaS 3.1"),
     _metric("zoedepth", "Intel/zoedepth-nyu-kitti", "MIT", "346M", "indoor and street scenes"),
+    _metric("glpn-nyu", "vinvino02/glpn-nyu", APACHE, "61M", f"indoor scenes, up to 10 m; {_OWN_SIZE}"),
+    _metric("glpn-kitti", "vinvino02/glpn-kitti", APACHE, "61M", f"{_OUTDOOR}; {_OWN_SIZE}; {_CONVERTED}"),
+    _metric("tipsv2-b14", "google/tipsv2-b14-dpt", APACHE, "110M", _TIPS),
+    _metric("tipsv2-l14", "google/tipsv2-l14-dpt", APACHE, "330M", f"{_TIPS}; {_TIPS_CARD}"),
+    _metric("tipsv2-so400m14", "google/tipsv2-so400m14-dpt", APACHE, "440M", f"{_TIPS}; {_TIPS_CARD}"),
+    _metric("tipsv2-g14", "google/tipsv2-g14-dpt", APACHE, "1150M", f"{_TIPS}; {_TIPS_CARD}"),
     _metric("depth-pro", "apple/DepthPro-hf", "Apple-AMLR", "952M", "research use only; needs torchvision"),
 )
 
