@@ -1,25 +1,42 @@
 """The batch size found by trial, and the numerics profile."""
 
-import time
 from collections.abc import Callable
 
 import pytest
 import torch
 
 from depthsieve.core.threads import torch_threads
+from depthsieve.labelling import numerics
 from depthsieve.labelling.numerics import SMALL_JOB, TrialSettings, find_batch_size
 from depthsieve.teachers import Batch, Prediction
 
 SHAPE = (14, 28)
 
 
+class Clock:
+    """Time that passes only when it is told to, so that no trial depends on how busy the machine is."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(numerics, "time", clock)
+    return clock
+
+
 class Paced:
-    """A teacher on the CPU that takes ``seconds(images)`` for a pass; it counts how many passes go on at once."""
+    """A teacher on the CPU that takes ``seconds(images)`` of the clock for a pass."""
 
     device = torch.device("cpu")
 
-    def __init__(self, seconds: Callable[[int], float], room: int = 1000) -> None:
-        self.seconds, self.room = seconds, room
+    def __init__(self, clock: Clock, seconds: Callable[[int], float], room: int = 1000) -> None:
+        self.clock, self.seconds, self.room = clock, seconds, room
         self.sizes: list[int] = []
         self.threads: set[int] = set()
 
@@ -31,7 +48,7 @@ class Paced:
         self.threads.add(torch.get_num_threads())
         if len(image_BCHW) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        time.sleep(self.seconds(len(image_BCHW)))
+        self.clock.now += self.seconds(len(image_BCHW))
         return Prediction(image_BCHW[:, 0])
 
 
@@ -43,27 +60,29 @@ class Paced:
         (lambda images: 0.03 if images <= 2 else 0.03 * images, 2),
     ],
 )
-def test_the_trial_finds_the_size_with_the_most_images_a_second(seconds: Callable[[int], float], expected: int) -> None:
-    teacher = Paced(seconds)
+def test_the_trial_finds_the_size_with_the_most_images_a_second(
+    clock: Clock, seconds: Callable[[int], float], expected: int
+) -> None:
+    teacher = Paced(clock, seconds)
     assert find_batch_size(teacher, TrialSettings(SHAPE, SMALL_JOB), progress=False) == expected  # type: ignore[arg-type]
 
 
-def test_what_does_not_fit_into_memory_is_not_chosen() -> None:
-    teacher = Paced(lambda images: 0.02, room=2)
+def test_what_does_not_fit_into_memory_is_not_chosen(clock: Clock) -> None:
+    teacher = Paced(clock, lambda images: 0.02, room=2)
     assert find_batch_size(teacher, TrialSettings(SHAPE, SMALL_JOB), progress=False) == 2  # type: ignore[arg-type]
     assert max(teacher.sizes) == 4
 
 
-def test_all_lanes_are_tried_at_once_with_their_threads_and_all_views() -> None:
-    teacher = Paced(lambda images: 0.02 * images)
+def test_all_lanes_are_tried_at_once_with_their_threads_and_all_views(clock: Clock) -> None:
+    teacher = Paced(clock, lambda images: 0.02 * images)
     settings = TrialSettings(SHAPE, SMALL_JOB, lanes=2, threads=3, views=2)
     assert find_batch_size(teacher, settings, progress=False) == 1  # type: ignore[arg-type]
     assert teacher.threads == {3}
     assert teacher.sizes[:2] == [2, 2] and len(teacher.sizes) % 2 == 0
 
 
-def test_a_teacher_that_takes_a_second_for_an_image_is_tried_once_with_one() -> None:
-    teacher = Paced(lambda images: 2.1)
+def test_a_teacher_that_takes_a_second_for_an_image_is_tried_once_with_one(clock: Clock) -> None:
+    teacher = Paced(clock, lambda images: 2.1)
     assert find_batch_size(teacher, TrialSettings(SHAPE, SMALL_JOB), progress=False) == 1  # type: ignore[arg-type]
     assert teacher.sizes == [1]
 
@@ -72,8 +91,10 @@ def test_a_teacher_that_takes_a_second_for_an_image_is_tried_once_with_one() -> 
     ("shape", "images", "lanes", "expected"),
     [(SHAPE, 20, 2, 4), (SHAPE, 3, 1, 3), (SHAPE, 6, 4, 1), (SHAPE, 0, 2, 1), ((518, 518), 20, 1, 1)],
 )
-def test_small_jobs_are_not_worth_a_trial(shape: tuple[int, int], images: int, lanes: int, expected: int) -> None:
-    teacher = Paced(lambda images: 0.0)
+def test_small_jobs_are_not_worth_a_trial(
+    clock: Clock, shape: tuple[int, int], images: int, lanes: int, expected: int
+) -> None:
+    teacher = Paced(clock, lambda images: 0.0)
     assert find_batch_size(teacher, TrialSettings(shape, images, lanes), progress=False) == expected  # type: ignore[arg-type]
     assert teacher.sizes == []
 
