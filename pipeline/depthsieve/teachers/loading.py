@@ -33,8 +33,8 @@ def resolve(request: TeacherRequest) -> TeacherRequest:
     """The request with what it leaves open settled. Raises :class:`UsageError` where there is no such device."""
     device = resolve_device(request.device)
     dtype = default_dtype(device.type) if request.dtype == "auto" else request.dtype
-    limit = {"max_tokens": request.max_tokens or MAX_TOKENS, "oversize": request.oversize or OVERSIZE}
-    return replace(request, device=str(device), dtype=dtype, **limit)
+    tokens, oversize = request.max_tokens or MAX_TOKENS, request.oversize or OVERSIZE
+    return replace(request, device=str(device), dtype=dtype, max_tokens=tokens, oversize=oversize)
 
 
 def load_checkpoint(checkpoint: Checkpoint, request: TeacherRequest) -> HuggingFaceTeacher:
