@@ -11,6 +11,8 @@ import click
 from depthsieve.core.settings import Declared, declared
 from depthsieve.planning.options import GROUPS
 from depthsieve.runners.choose import AUTO, RUNNERS
+from depthsieve_cli import completion
+from depthsieve_cli.command import Verb
 
 OUTPUT = "Output"
 
@@ -25,7 +27,7 @@ class GroupedOption(click.Option):
         self.group = group
 
 
-class GroupedCommand(click.Command):
+class GroupedCommand(Verb):
     """A command whose help lists its options in groups; those without one come last, with :data:`OUTPUT`."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -80,7 +82,10 @@ TOLD_OTHERWISE: dict[str, dict[str, Any]] = {
     "runner": {
         "type": click.Choice((AUTO, *RUNNERS)),
         "help": f"{_KINDS}. {AUTO}: as the workers, GPUs and --address need.",
-    }
+    },
+    "teacher": {"shell_complete": completion.teachers},
+    "second_teacher": {"shell_complete": completion.teachers},
+    "signals": {"shell_complete": completion.signals},
 }
 """What click is told of an option that its declaration, on a lower floor, cannot know."""
 

@@ -9,6 +9,8 @@ import click
 
 from depthsieve.curation.settings import CUTS, NEAR_DUPLICATES, CurateSettings
 from depthsieve_cli.choices import as_json_option
+from depthsieve_cli.command import Verb, progress_for
+from depthsieve_cli.completion import ids
 from depthsieve_cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def cut_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command(
+    cls=Verb,
     short_help="Choose the images worth training on; each drop has a reason.",
     epilog="Example: depthsieve curate labels/ -o subset.parquet --faulty --near-duplicates --max 100000",
 )
@@ -81,7 +84,12 @@ def cut_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--drop", type=float, default=DEFAULTS.drop, show_default=True, help="Share of pixels that training will mask."
 )
 @click.option("--reliability", metavar="NAME", help="Go by a layer that recalibrate made.")
-@click.option("--explain", metavar="ID", help="Say why this image is in or out, with these options; writes nothing.")
+@click.option(
+    "--explain",
+    metavar="ID",
+    shell_complete=ids,
+    help="Say why this image is in or out, with these options; writes nothing.",
+)
 @as_json_option("the funnel")
 def curate(
     store: str,
@@ -104,7 +112,9 @@ def curate(
     from depthsieve.curation.curating import curate as run_curate  # faiss and duckdb
 
     target = None if dry_run or explain is not None else subset
-    summary = run_curate(store, target, reliability=reliability, explain=explain, progress=not as_json, **options)
+    summary = run_curate(
+        store, target, reliability=reliability, explain=explain, progress=progress_for(as_json), **options
+    )
     if as_json:
         print_json(dataclasses.asdict(summary))
     elif summary.explained is not None:

@@ -6,11 +6,14 @@ from pathlib import Path
 import click
 
 from depthsieve_cli.choices import as_json_option
+from depthsieve_cli.command import Verb
 from depthsieve_cli.output import print_json, print_table
 
 
 @click.command(
-    short_help="List the datasets that have a recipe, or print one.", epilog="Example: depthsieve datasets sa-1b"
+    cls=Verb,
+    short_help="List the datasets that have a recipe, or print one.",
+    epilog="Example: depthsieve datasets sa-1b",
 )
 @click.argument("name", required=False)
 @as_json_option("all of it", also="")

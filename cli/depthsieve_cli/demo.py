@@ -7,15 +7,19 @@ import click
 
 from depthsieve.demo.settings import DemoSettings
 from depthsieve_cli.choices import as_json_option
+from depthsieve_cli.command import Verb, progress_for
 from depthsieve_cli.output import print_json, print_table
 
 DEFAULTS = DemoSettings()
 
 
 @click.command(
-    short_help="Label, judge, curate and train on rendered scenes.", epilog="Example: depthsieve demo --out demo"
+    cls=Verb,
+    short_help="Label, judge, curate and train on rendered scenes.",
+    epilog="Example: depthsieve demo --out demo",
 )
 @click.option(
+    "-o",
     "--out",
     type=click.Path(path_type=Path),
     default=Path("demo"),
@@ -37,7 +41,7 @@ def demo(out: Path, scenes: int, seed: int, steps: int, teacher: str, as_json: b
     from depthsieve.demo.page import label_rows, student_rows
     from depthsieve.demo.run import run_demo  # torch and transformers take seconds
 
-    result = run_demo(out, progress=not as_json, settings=settings)
+    result = run_demo(out, progress=progress_for(as_json), settings=settings)
     if as_json:
         print_json(dataclasses.asdict(result))
         return

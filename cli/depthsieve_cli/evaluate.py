@@ -10,6 +10,7 @@ import click
 from depthsieve.evaluation.ground_truth.settings import GroundTruthQuantity
 from depthsieve.evaluation.settings import ALIGNMENTS, EvaluateSettings
 from depthsieve_cli.choices import as_json_option
+from depthsieve_cli.command import Verb, progress_for
 from depthsieve_cli.output import count, print_datasets, print_json, print_table
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ ALIGNED = {
 
 
 @click.command(
+    cls=Verb,
     short_help="Compare labels with ground truth: accuracy, AUSE, AURG.",
     epilog="Example: depthsieve evaluate labels/ --ground-truth depth/ --scale 1000 --out evaluation/",
 )
@@ -47,7 +49,9 @@ ALIGNED = {
     help="Folder with a .npy, 16-bit .png, .pfm, .h5 or .hdf5 file per image, or one HDF5 file (NYU's .mat) with all "
     "maps.",
 )
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write JSON, a CSV of images and plots.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write JSON, a CSV of images and plots."
+)
 @click.option(
     "--scale",
     type=float,
@@ -170,7 +174,9 @@ def evaluate(
     """
     from depthsieve.evaluation.comparing import evaluate_labels  # torch takes seconds
 
-    result = evaluate_labels(store, ground_truth, out=out, reliability=reliability, progress=not as_json, **options)
+    result = evaluate_labels(
+        store, ground_truth, out=out, reliability=reliability, progress=progress_for(as_json), **options
+    )
     if as_json:
         print_json(result.as_json())
     else:

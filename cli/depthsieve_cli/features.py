@@ -6,11 +6,14 @@ import click
 
 from depthsieve.core.records import TeacherSettings
 from depthsieve_cli.choices import as_json_option, from_settings
+from depthsieve_cli.command import Verb, progress_for
 from depthsieve_cli.output import count, print_failures, print_json
 
 
 @click.command(
-    short_help="Compute the features that curate needs, where missing.", epilog="Example: depthsieve features labels/"
+    cls=Verb,
+    short_help="Compute the features that curate needs, where missing.",
+    epilog="Example: depthsieve features labels/",
 )
 @click.argument("store")
 @from_settings(TeacherSettings, only=["device"])
@@ -26,7 +29,7 @@ def features(store: str, device: str, as_json: bool) -> int:
     """
     from depthsieve.jobs.layers.features import add_features  # torch takes seconds
 
-    summary = add_features(store, device=device, progress=not as_json)
+    summary = add_features(store, device=device, progress=progress_for(as_json))
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:

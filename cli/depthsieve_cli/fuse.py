@@ -7,6 +7,7 @@ import click
 
 from depthsieve.planning.options import LabelOptions
 from depthsieve_cli.choices import as_json_option, from_settings
+from depthsieve_cli.command import Verb, progress_for
 from depthsieve_cli.output import count, print_failures, print_json
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=Verb,
     short_help="Merge the labels of several stores into one.",
     epilog="Example: depthsieve fuse labels-large/ labels-other/ -o fused/",
 )
@@ -34,7 +36,7 @@ def fuse(stores: tuple[str, ...], out: str, shard_size: int, threads: int | None
     """
     from depthsieve.jobs.fuse.run import fuse as run_fuse  # torch takes seconds
 
-    summary = run_fuse(stores, out, shard_size=shard_size, threads=threads, progress=not as_json)
+    summary = run_fuse(stores, out, shard_size=shard_size, threads=threads, progress=progress_for(as_json))
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:

@@ -8,6 +8,7 @@ import click
 from depthsieve.core.stopping import Stop
 from depthsieve.planning.options import PLACE, LabelOptions
 from depthsieve_cli.choices import GroupedCommand, as_json_option, from_settings, option, source_and_store
+from depthsieve_cli.command import note, progress_for
 from depthsieve_cli.interrupt import graceful
 from depthsieve_cli.output import count, print_failures, print_growth, print_json
 from depthsieve_cli.stdin import keep_stdin
@@ -49,7 +50,7 @@ def label(source: str, store: str, grace: float, as_json: bool, **options: Any) 
     with graceful(stop):
         from depthsieve.jobs.label import label as run_label  # torch and transformers take seconds
 
-        summary = run_label(source, store, progress=not as_json, stop=stop, **options)
+        summary = run_label(source, store, progress=progress_for(as_json), stop=stop, **options)
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:
@@ -62,8 +63,8 @@ def label(source: str, store: str, grace: float, as_json: bool, **options: Any) 
 
 
 def _print_summary(summary: "LabelSummary") -> None:
-    for note in summary.notes:
-        click.echo(f"Note: {note}", err=True)
+    for line in summary.notes:
+        note(line)
     total = summary.labelled + len(summary.failed) + summary.pending
     print_growth(summary.changed, summary.removed)
     if summary.labelled_now:

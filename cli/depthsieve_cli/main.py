@@ -1,6 +1,6 @@
 """The ``depthsieve`` command: its verbs, its exit codes, and errors as one line.
 
-Exit codes: 0 all done; 1 could not do it; 2 wrong usage; 3 finished, but some images stand failed; 4 interrupted.
+Exit codes: 0 all done; 1 could not do it; 2 wrong usage; 3 finished, but some images failed; 4 interrupted.
 The verbs' modules import nothing heavy at their top, so that ``depthsieve --help`` answers at once.
 """
 
@@ -9,6 +9,7 @@ import errno
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -16,6 +17,7 @@ import click
 
 import depthsieve
 from depthsieve.core.errors import DepthsieveError, UsageError
+from depthsieve_cli.completion import completion
 from depthsieve_cli.curate import curate
 from depthsieve_cli.datasets import datasets
 from depthsieve_cli.demo import demo
@@ -26,6 +28,7 @@ from depthsieve_cli.label import label
 from depthsieve_cli.plan import plan
 from depthsieve_cli.recalibrate import recalibrate
 from depthsieve_cli.scan import scan
+from depthsieve_cli.settings import settings_for
 from depthsieve_cli.status import status
 from depthsieve_cli.teachers import teachers
 from depthsieve_cli.verify import verify
@@ -36,17 +39,19 @@ from depthsieve_cli.verify import verify
     epilog="Example: depthsieve label photos/ labels/ --teacher tiny",
 )
 @click.version_option(depthsieve.__version__, prog_name="depthsieve")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Make pseudo-labels for monocular depth: a depth map and a reliability map for every image.
 
     \b
     Exit codes: 0 all done; 1 could not do it; 2 wrong usage;
-    3 finished, but some images stand failed; 4 interrupted, and the same command goes on.
+    3 finished, but some images failed; 4 interrupted, and the same command resumes.
     """
+    ctx.default_map = settings_for(cli, Path())
 
 
 for command in (
-    *(curate, datasets, demo, evaluate, features, fuse),
+    *(completion, curate, datasets, demo, evaluate, features, fuse),
     *(label, plan, recalibrate, scan, status, teachers, verify),
 ):
     cli.add_command(command)

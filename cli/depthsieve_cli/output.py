@@ -14,9 +14,9 @@ SHOWN_FAILURES = 20
 UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"))
 
 
-def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=True, default=str))
+def print_json(value: Any, *, one_line: bool = False) -> None:
+    """One JSON document on stdout; in ``one_line`` where others follow it (JSON Lines)."""
+    click.echo(json.dumps(value, indent=None if one_line else 2, ensure_ascii=True, default=str))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -7,6 +7,7 @@ import click
 
 from depthsieve.planning.options import LabelOptions
 from depthsieve_cli.choices import OUTPUT, GroupedCommand, as_json_option, from_settings, option, source_and_store
+from depthsieve_cli.command import progress_for
 from depthsieve_cli.output import count, print_failures, print_growth, print_json, size
 from depthsieve_cli.stdin import keep_stdin
 
@@ -39,7 +40,7 @@ def plan(source: str, store: str, write: bool, trial: bool, as_json: bool, **opt
     keep_stdin(source)
     from depthsieve.jobs.label import plan as run_plan  # torch and transformers take seconds
 
-    summary = run_plan(source, store, write=write, trial=trial, progress=not as_json, **options)
+    summary = run_plan(source, store, write=write, trial=trial, progress=progress_for(as_json), **options)
     if as_json:
         print_json(dataclasses.asdict(summary))
         return 3 if summary.rejected else 0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from depthsieve_cli.choices import as_json_option
+from depthsieve_cli.command import Verb, progress_for
 from depthsieve_cli.output import SHOWN_FAILURES, count, print_json
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=Verb,
     short_help="Recompute reliability with another calibration.",
     epilog="Example: depthsieve recalibrate labels/ --calibration mine.json",
 )
@@ -34,7 +36,7 @@ def recalibrate(store: str, calibration: str | None, name: str | None, as_json: 
     """
     from depthsieve.jobs.layers.reliability import recalibrate as run_recalibrate  # torch takes seconds
 
-    summary = run_recalibrate(store, calibration=calibration, name=name, progress=not as_json)
+    summary = run_recalibrate(store, calibration=calibration, name=name, progress=progress_for(as_json))
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:

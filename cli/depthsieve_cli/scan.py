@@ -7,6 +7,8 @@ import click
 
 from depthsieve.core.errors import UsageError
 from depthsieve_cli.choices import as_json_option
+from depthsieve_cli.command import Verb, progress_for
+from depthsieve_cli.completion import recipes
 from depthsieve_cli.output import count, print_failures, print_json, terms
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=Verb,
     short_help="List the images of sources in a manifest.",
     epilog="Example: depthsieve scan photos/ street=more/ -o photos.parquet",
 )
@@ -25,7 +28,10 @@ if TYPE_CHECKING:
     help="What ids are relative to where a source is a list (default: the list's folder); where a --dataset lies.",
 )
 @click.option(
-    "--dataset", metavar="NAME", help="Apply the recipe of that name (see `depthsieve datasets`), or in a FILE.toml."
+    "--dataset",
+    shell_complete=recipes,
+    metavar="NAME",
+    help="Apply the recipe of that name (see `depthsieve datasets`), or in a FILE.toml.",
 )
 @click.option("--duplicates", is_flag=True, help="Read every file whole, and mark images whose bytes are equal.")
 @as_json_option()
@@ -45,7 +51,7 @@ def scan(
 
     places = _places(sources, root, dataset)
     root = None if dataset is not None else root
-    summary = run_scan(places, out, progress=not as_json, root=root, duplicates=duplicates, dataset=dataset)
+    summary = run_scan(places, out, progress=progress_for(as_json), root=root, duplicates=duplicates, dataset=dataset)
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:

@@ -9,6 +9,8 @@ import click
 
 from depthsieve.core.errors import UsageError
 from depthsieve_cli.choices import as_json_option
+from depthsieve_cli.command import Verb
+from depthsieve_cli.completion import ids
 from depthsieve_cli.output import count, print_datasets, print_failures, print_json, print_table
 
 if TYPE_CHECKING:
@@ -19,16 +21,25 @@ EVERY_S = 2.0
 
 
 @click.command(
-    short_help="Show what is done, failed and left, and how fast.", epilog="Example: depthsieve status labels/ --watch"
+    cls=Verb,
+    short_help="Show what is done, failed and left, and how fast.",
+    epilog="Example: depthsieve status labels/ --watch",
 )
 @click.argument("store")
-@click.option("--watch", is_flag=True, help="Look again every two seconds, until nobody is at work or Ctrl-C.")
-@click.option("--history", metavar="ID", help="Say instead what became of one image, generation by generation.")
-@as_json_option("the state", also="with --watch, a line each time")
+@click.option("--watch", is_flag=True, help="Look again every two seconds, until no process is at work or Ctrl-C.")
+@click.option(
+    "--history",
+    metavar="ID",
+    shell_complete=ids,
+    help="Show instead what became of one image, generation by generation.",
+)
+@as_json_option("the state", also="with --watch as JSON Lines")
 def status(store: str, watch: bool, history: str | None, as_json: bool) -> int:
-    """Say how STORE stands: done, failed, left, how fast, and who is at work. Reads only; a run may go on meanwhile.
+    """Show the state of STORE: done, failed, left, how fast it goes, and which processes are at work.
 
-    Exit codes: 0 all labelled; 1 some are left; 3 none is left, but some images stand failed.
+    Reads only; runs may be at work meanwhile.
+
+    Exit codes: 0 all labelled; 1 some are left; 3 none is left, but some images failed.
     """
     if history is not None:
         if watch:
@@ -40,7 +51,7 @@ def status(store: str, watch: bool, history: str | None, as_json: bool) -> int:
     while True:
         found = read_status(store, seen)
         if as_json:
-            print_json(dataclasses.asdict(found))
+            print_json(dataclasses.asdict(found), one_line=watch)
         else:
             if watch and sys.stdout.isatty():
                 click.clear()
@@ -60,7 +71,7 @@ def _print(found: "StoreStatus") -> None:
     click.echo(f"{found.shards_committed:,} of {count(found.shards, 'shard')} committed.")
     if found.images_per_second is not None:
         left = "" if found.seconds_left is None else f"; about {_duration(found.seconds_left)} left"
-        click.echo(f"{found.images_per_second:,.3g} images/s of late{left}.")
+        click.echo(f"{found.images_per_second:,.3g} images/s lately{left}.")
     for layer in found.layers:
         kind = f"{layer.kind}, transferred" if layer.transferred else layer.kind
         click.echo(
@@ -83,12 +94,12 @@ def _history(store: str, image_id: str, as_json: bool) -> int:
         print_json([dataclasses.asdict(event) for event in events])
     else:
         print_table(
-            ("generation", "action", "status", "shard", "row", "bytes", ""),
+            ("generation", "action", "status", "shard", "row", "bytes", "note"),
             [
                 (
                     *(str(event.generation), event.action, event.status, event.shard or ""),
                     *("" if number is None else f"{number:,}" for number in (event.row, event.size)),
-                    ": ".join(filter(None, ("counts now" if event.counts else "", event.reason))),
+                    ": ".join(filter(None, ("current" if event.counts else "", event.reason))),
                 )
                 for event in events
             ],

@@ -5,11 +5,14 @@ import dataclasses
 import click
 
 from depthsieve_cli.choices import as_json_option
+from depthsieve_cli.command import Verb
 from depthsieve_cli.output import print_json, print_table
 
 
 @click.command(
-    short_help="List the teachers with their licence, quantity and size.", epilog="Example: depthsieve teachers --json"
+    cls=Verb,
+    short_help="List the teachers with their licence, quantity and size.",
+    epilog="Example: depthsieve teachers --json",
 )
 @as_json_option("the list", also="")
 def teachers(as_json: bool) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from depthsieve_cli.choices import as_json_option
+from depthsieve_cli.command import Verb, progress_for
 from depthsieve_cli.output import count, print_failures, print_json
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ LOST = "it cannot be computed again without new labels; the labels are kept"
 
 
 @click.command(
-    short_help="Check every byte of a store; --repair fixes it.", epilog="Example: depthsieve verify labels/ --repair"
+    cls=Verb,
+    short_help="Check every byte of a store; --repair fixes it.",
+    epilog="Example: depthsieve verify labels/ --repair",
 )
 @click.argument("store")
 @click.option("--repair", is_flag=True, help="Repair what is damaged; label only those shards again that need it.")
@@ -40,7 +43,7 @@ def verify(store: str, repair: bool, as_json: bool) -> int:
     """
     from depthsieve.jobs.verify.repair import verify as run_verify  # torch and transformers take seconds
 
-    report = run_verify(store, repair=repair, progress=not as_json)
+    report = run_verify(store, repair=repair, progress=progress_for(as_json))
     if as_json:
         print_json(dataclasses.asdict(report) | {"sound": report.sound})
     else:

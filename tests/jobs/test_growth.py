@@ -338,7 +338,7 @@ def test_status_tells_the_history_of_an_image(grown: Path, capsys: pytest.Captur
     assert code == 0
     lines = [line.split() for line in out.splitlines()]
     assert lines[1][:4] == ["0", "add", "labelled", "0000-000000"]
-    assert lines[2] == ["2", "remove", "removed", "counts", "now"]
+    assert lines[2] == ["2", "remove", "removed", "current"]
     code, out, _ = run("status", grown / "labels", "--history", FIRST, "--json", capsys=capsys)
     assert [event["action"] for event in json.loads(out)] == ["add", "remove"]
     code, out, err = run("status", grown / "labels", "--history", "default/nothing.png", capsys=capsys)
@@ -358,7 +358,7 @@ def test_the_history_says_why_an_image_that_counts_has_no_label(
     code, out, _ = run("status", "labels", "--history", "default/broken.png", capsys=capsys)
     (failure,) = open_store(grown / "labels").history("default/broken.png")
     assert (code, failure.status, failure.counts) == (0, "failed", True)
-    assert out.endswith(f"counts now: {failure.reason}\n")
+    assert out.endswith(f"current: {failure.reason}\n")
     for asked in ("status labels --history", "curate labels --explain"):
         code, out, err = run(*asked.split(), "default/nothing.png", capsys=capsys)
         assert (code, out) == (2, "")

@@ -174,6 +174,21 @@ def test_watching_goes_on_until_nobody_works(
     assert len(looks) == 3 and out.count("images labelled") == 4 and out.count("At work: process ") == 3
 
 
+def test_watching_as_json_prints_a_line_each_time(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leases = Leases(open_root(store))
+    with leases:
+        lease = leases.take("0000-000001")
+        monkeypatch.setattr(
+            "depthsieve_cli.status.time.sleep",
+            lambda seconds: leases.give_back(lease, settled=False),  # type: ignore[arg-type]
+        )
+        assert command(monkeypatch, "status", store, "--watch", "--json") == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["labelled"], len(line["at_work"])) for line in lines] == [(3, 1), (3, 0)]
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(3.4, "3 s"), (99, "99 s"), (600, "10 min"), (5400, "1.5 h"), (3600 * 2000, "2,000.0 h")]
 )
