@@ -1,7 +1,7 @@
 """All errors that depthsieve raises on purpose. Each can also be caught as the fitting built-in.
 
     DepthsieveError
-    ├── UsageError (ValueError)            an option or argument that cannot be meant
+    ├── UsageError (ValueError)            an option or argument that is invalid
     ├── ImageRejected (ValueError)         one image cannot be labelled; it is recorded by name, never fatal for others
     ├── SourceError (ValueError)           a source that is missing, empty, or does not match its name
     ├── TeacherError (RuntimeError)
@@ -26,7 +26,7 @@ class DepthsieveError(Exception):
 
 
 class UsageError(DepthsieveError, ValueError):
-    """An option or argument that cannot be meant."""
+    """An option or argument that is invalid."""
 
 
 class ImageRejected(DepthsieveError, ValueError):

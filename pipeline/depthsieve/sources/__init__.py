@@ -32,7 +32,7 @@ def open_source(path: str | Path, name: str = "default", root: str | None = None
     relative to.
 
     Raises :class:`SourceError` in one line if there is nothing, nothing readable, or neither folder nor file;
-    :class:`UsageError` if ``name`` cannot stand in an image id, a URL cannot be meant, or ``root`` is none of a list.
+    :class:`UsageError` if ``name`` cannot be part of an image id, a URL is invalid, or ``root`` comes without a list.
     """
     path, root = expand(path), None if root is None else expand(root)
     if path == STDIN or (not is_url(path) and path.lower().endswith(LIST_SUFFIXES)):

@@ -22,7 +22,7 @@ PROBES = "tmp"
 
 class BucketRoot:
     """See :class:`~depthsieve.storage.protocol.Root`. Nothing is sent before the first use, and :class:`UsageError` is
-    raised for a URL that cannot be meant."""
+    raised for an invalid URL."""
 
     def __init__(self, url: str) -> None:
         self._objects = Objects(parse_url(url))
@@ -61,8 +61,8 @@ class BucketRoot:
             yield folder / stem
 
     def publish(self, folder: Path, key: str, listed: Mapping[str, Mapping[str, Any]]) -> None:
-        """An object is there whole or not at all, so only sizes are compared with what stands there. That the bytes
-        arrived unchanged is seen to by S3 servers: the sha256 of a body is part of each request's signature."""
+        """An object is there whole or not at all, so only sizes are compared with what is there. S3 servers check that
+        the bytes arrived unchanged: the sha256 of a body is part of each request's signature."""
         sizes = {f"{key}/{name}": int(file["bytes"]) for name, file in listed.items()}
         there = {entry.key: entry.size for entry in self.entries(key)}
         missing = [name for name in listed if there.get(f"{key}/{name}") != sizes[f"{key}/{name}"]]
@@ -86,7 +86,7 @@ class BucketRoot:
             self._objects.delete([entry.key for entry in page])
 
     def prepare(self) -> None:
-        """Also sees that the server refuses to create an object twice: all commits rest on that."""
+        """Also checks that the server refuses to create an object twice: all commits depend on that."""
         probe = f"{PROBES}/probe-{uuid.uuid4().hex[:12]}.{Process.current().token}"
         first = self.create(probe, b"first")
         second = self.create(probe, b"second")
@@ -101,7 +101,7 @@ class BucketRoot:
         self._objects.delete([f"{PROBES}/{name}" for name in self.left_scratch()])
 
     def left_scratch(self) -> list[str]:
-        """Probes alone: attempts lie on this machine's disk."""
+        """Only probes: attempts are on this machine's disk."""
         old = time.time() - STALE_S
         left = []
         for entry in self.entries(PROBES):

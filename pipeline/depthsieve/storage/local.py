@@ -23,7 +23,7 @@ SCRATCH = "tmp"
 _OWNER = re.compile(r"\.([0-9a-f]{12}-\d+-\d+)$")
 
 STALE_S = 24 * 3600.0
-"""Age at which scratch of another machine, whose processes cannot be seen from here, is taken for left behind."""
+"""Age at which scratch of another machine, whose processes cannot be seen from here, counts as stale."""
 
 
 class LocalRoot:
@@ -141,7 +141,7 @@ class LocalRoot:
         probe.unlink()
 
     def clear_scratch(self) -> None:
-        """Each is renamed first: a worker that outlived its run has moved its group away already, or fails to."""
+        """Each is renamed first: a worker that outlived its run has moved its group away already, or will fail to."""
         for name in self.left_scratch():
             with contextlib.suppress(FileNotFoundError):
                 trash = self._scratch_name("trash")
@@ -175,7 +175,7 @@ class LocalRoot:
         return target
 
     def _scratch_name(self, stem: str) -> Path:
-        """A path below ``tmp`` that no other attempt uses and that tells whose it is."""
+        """A path below ``tmp`` that no other attempt uses and that names its process."""
         folder = self._path / SCRATCH
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{stem}-{uuid.uuid4().hex[:12]}.{Process.current().token}"

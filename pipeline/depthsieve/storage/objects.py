@@ -1,4 +1,4 @@
-"""Objects below a URL such as ``s3://bucket/prefix``, by way of obstore: the only file that knows it.
+"""Objects below a URL such as ``s3://bucket/prefix``, through obstore: the only file that uses it.
 
 What goes wrong becomes an :class:`OSError` of one line, in words of our own: the library's texts hold whole requests,
 and so may hold what signs them. Credentials come from the environment alone.
@@ -26,9 +26,9 @@ from depthsieve.storage.object_errors import IN_KEY, fault_of, is_transient
 from depthsieve.storage.protocol import Entry
 
 PATIENCE_S = 180.0
-"""How long a call goes on trying while the server fails or is away. Five minutes is what signatures live."""
+"""How long a call is retried while the server fails or cannot be reached. Signatures are valid for five minutes."""
 FIRST_CONTACT_S = 6.0
-"""The same before anything was ever answered: a wrong endpoint should be told at once."""
+"""The same before the server has ever answered: a wrong endpoint should be reported at once."""
 LONGEST_PAUSE_S = 5.0
 PART_BYTES = 16 * 1024 * 1024
 """Larger files are uploaded in parts of this size, ``PARTS_AT_ONCE`` at a time."""
@@ -51,7 +51,7 @@ _used_by: int | None = None  # the process in which the library's threads run
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A URL taken apart. ``prefix`` has no slash at either end, and is taken as it stands: ``%20`` is three letters."""
+    """A URL taken apart. ``prefix`` has no slash at either end, and is taken literally: ``%20`` is three characters."""
 
     scheme: str
     bucket: str
@@ -90,8 +90,8 @@ def parse_url(url: str) -> Address:
 class Objects:
     """All objects below an address; keys are relative to it. Safe to use from several threads; can be pickled.
 
-    The first call of each is impatient, and sees that endpoint, bucket and credentials are right; what has answered
-    once may be away for ``PATIENCE_S`` after that.
+    The first call of each is impatient, and checks endpoint, bucket and credentials; a server that has answered once
+    is waited for, for ``PATIENCE_S``.
     """
 
     def __init__(self, address: Address, known: bool = False) -> None:
@@ -194,7 +194,7 @@ class Objects:
                 obstore.put(once, key, data, mode="create", use_multipart=False)
                 return True
             except AlreadyExistsError as error:
-                under_way = "409 Conflict" in str(error)  # another one's write, which may yet fail
+                under_way = "409 Conflict" in str(error)  # a write of another process, which may still fail
                 fault = self.fault(error, key)
                 if not (unsure or under_way):
                     return False
@@ -211,7 +211,7 @@ class Objects:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Remove objects; those that are not there are passed by."""
+        """Remove objects; those that are not there are skipped."""
         if keys:
             with suppress(FileNotFoundError):  # which some servers say
                 self._call(keys[0], lambda store: obstore.delete(store, list(keys)))

@@ -1,4 +1,4 @@
-"""What a store asks of the place that its files lie in."""
+"""What a store needs of the place where its files are."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -59,8 +59,8 @@ class Root(Protocol):
     def publish(self, folder: Path, key: str, listed: Mapping[str, Mapping[str, Any]]) -> None:
         """Bring a finished local folder, flushed already, to ``key``; ``listed`` has sha256 and bytes of each file.
 
-        ``key`` is named by that content, so what stands there is the same, but may be torn: it is made whole. A reader
-        may see a part of it meanwhile; nothing names it before the commit record does.
+        ``key`` is named by that content, so what is there already is the same, but may be torn: it is completed. A
+        reader may see a part of it meanwhile; nothing names it before the commit record does.
         """
 
     def remove(self, key: str) -> None:

@@ -20,7 +20,7 @@ Listed = Mapping[str, tuple[int, bytes]]
 """Bytes and sha256 of each file of a group."""
 
 KEPT_READERS = 4096
-"""Shards that an open store keeps what it knows of: about 15 KB each."""
+"""Shards whose readers an open store keeps: about 15 KB each."""
 
 FETCHES = 3
 """How often an array is fetched into a cache, where others evict it at once, until it is read where it is."""
@@ -63,8 +63,8 @@ class ZarrArray:
 class ShardReader:
     """The arrays of one committed shard, by row. Reading raises :class:`StoreDamaged` where a checksum does not fit.
 
-    ``folder`` is where its group lies; arrays named in ``instead`` are read from other folders. What is ``listed`` of a
-    folder's files is held against those of an array when that is first read: Zarr would read a missing file as zeros.
+    ``folder`` is that of its group; arrays named in ``instead`` are read from other folders. The files of an array are
+    compared with what is ``listed`` of them when it is first read: Zarr would read a missing file as zeros.
     With a ``cache``, which needs the list, arrays are fetched into it whole.
     Threads may use one at once, and so may a forked process.
     """

@@ -1,9 +1,9 @@
 """Arrays of remote shards, whole, in a local folder of bounded size that several processes share.
 
-Each entry is a folder named by what it holds and its bytes. It is fetched under another name, which tells the process
-that does so, checked against the shard's record, and renamed; so it is there whole or not at all. What is needed
-farthest in the future goes first, as far as the processes that share the folder know it (Belady's rule). A reader whose
-entry went meanwhile fetches it again.
+Each entry is a folder named by what it holds and its bytes. It is fetched under another name, which names the process
+that does so, checked against the shard's record, and renamed; so it is there whole or not at all. The entry that is
+needed farthest in the future is evicted first, as far as the processes that share the folder know it (Belady's rule). A
+reader whose entry was evicted meanwhile fetches it again.
 
 Locks are files, held by the kernel for as long as their holder lives: none outlives a process that was killed.
 """
@@ -30,7 +30,7 @@ FOLDER, BYTES = "DEPTHSIEVE_CACHE", "DEPTHSIEVE_CACHE_BYTES"
 DEFAULT_BYTES = 32 * 10**9
 PIECE_BYTES = 16 * 1024 * 1024
 STALE_S = 24 * 3600.0
-"""Age at which what another machine's process was fetching is taken for left behind."""
+"""Age at which what another machine's process was fetching counts as stale."""
 
 _ENTRY = re.compile(r"([0-9a-f]{32})-(\d+)(?:\.([0-9a-f]{12}-\d+-\d+))?")
 _ORDER = "order."
@@ -61,7 +61,7 @@ class RemoteArray:
 class ShardCache:
     """A folder of entries, of at most ``most`` bytes. Threads and processes may share it; it can be pickled.
 
-    ``next_use`` tells of an entry after how many uses this process needs it again; None where it does not know.
+    ``next_use`` returns after how many uses this process needs an entry again; None where it does not know.
     """
 
     def __init__(self, folder: Path, most: int) -> None:
@@ -73,7 +73,7 @@ class ShardCache:
 
     @classmethod
     def of_environment(cls) -> "ShardCache":
-        """The one of this user. Raises :class:`UsageError` where a variable of the environment cannot be meant."""
+        """The one of this user. Raises :class:`UsageError` where a variable of the environment is invalid."""
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         folder = Path(os.environ.get(FOLDER) or f"{base}/depthsieve/shards").expanduser().absolute()
         most = os.environ.get(BYTES, "")
@@ -83,7 +83,7 @@ class ShardCache:
             raise UsageError(f"{BYTES} must be a number of bytes, such as 2e10, not {most!r}") from error
 
     def get(self, array: RemoteArray, uses_ahead: int = 0) -> Path | None:
-        """Where an array lies on the disk, fetched if need be; None where there is no room for it.
+        """Where an array is on the disk, fetched if need be; None where there is no room for it.
 
         One that is needed only ``uses_ahead`` from now takes no room of what is needed sooner. Raises
         :class:`StoreDamaged` for one that is not what its record says, :class:`OSError` where it cannot be read, and
@@ -117,7 +117,7 @@ class ShardCache:
         self._evict(array.entry)
 
     def tell(self, upcoming: Iterable[tuple[str, int]]) -> None:
-        """Let the other processes know which entries this one needs, and after how many uses."""
+        """Tell the other processes which entries this one needs, and after how many uses."""
         lines = "".join(f"{entry} {uses}\n" for entry, uses in upcoming)
         name = f"{_ORDER}{Process.current().token}"
         with contextlib.suppress(OSError):  # they do without
@@ -221,7 +221,7 @@ def _local() -> Iterator[None]:
 
 
 def _fetch(array: RemoteArray, folder: Path) -> None:
-    """All files of an array, a piece at a time, held against their record."""
+    """Fetch all files of an array, a piece at a time, and compare them with their record."""
     for name, (size, sha256) in array.files.items():
         key, digest = f"{array.key}/{name}", hashlib.sha256()
         with _local():

@@ -33,7 +33,7 @@ KEPT_PARTS = 4
 class Catalog:
     """The records and plans of the store at ``root``, which holds labels of ``spec``.
 
-    Where ``root`` lies in an object store, arrays are read through the ``cache``, if there is one.
+    Where ``root`` is in an object store, arrays are read through the ``cache``, if there is one.
     """
 
     root: Root
@@ -49,7 +49,7 @@ class Catalog:
 
     @property
     def path(self) -> Path:
-        """Its folder. Raises :class:`StoreError` where it lies in an object store."""
+        """Its folder. Raises :class:`StoreError` where it is in an object store."""
         if self.root.path is None:
             raise StoreError(f"{self.location} is not on this machine's disks; copy it to a folder for this")
         return self.root.path
@@ -78,7 +78,7 @@ class Catalog:
             yield self._table(generation, plan.part_name(generation.number, part), columns)
 
     def read_table(self, generation: plan.Generation, what: str) -> pa.Table:
-        """The "shards", "rejected" or "removed" table of a generation. Raises :class:`StoreDamaged` likewise."""
+        """The "shards", "rejected" or "removed" table of a generation. Raises as :meth:`read_plan`."""
         return self._table(generation, plan.table_name(generation.number, what))
 
     def _table(self, generation: plan.Generation, name: str, columns: Sequence[str] | None = None) -> pa.Table:

@@ -33,19 +33,21 @@ def check_root(root: Root) -> None:
         if root.path is not None:
             above = next(folder for folder in (root.path, *root.path.parents) if folder.exists())
             if not os.access(above, os.W_OK | os.X_OK):
-                raise StoreError(f"cannot write to {above}: permission denied; name another folder or mend its rights")
+                raise StoreError(
+                    f"cannot write to {above}: permission denied; name another folder or fix its permissions"
+                )
     except OSError as error:
         raise StoreError(f"cannot use {root.location}: {error.strerror or error}; name another folder") from error
 
 
 def prepare_root(root: Root) -> None:
-    """Make the place of a store, or see that it is one. Raises :class:`StoreError` where nothing can be written."""
+    """Make the folder of a store, or check that it is one. Raises :class:`StoreError` where nothing can be written."""
     check_root(root)
     try:
         root.prepare()
     except OSError as error:
         raise StoreError(
-            f"cannot write to {root.location}: {error.strerror or error}; name another folder or mend its rights"
+            f"cannot write to {root.location}: {error.strerror or error}; name another folder or fix its permissions"
         ) from error
 
 
@@ -149,7 +151,7 @@ def add_generation(
     """Write a plan, then the record that commits it; all of it twice, since it cannot be made again.
 
     ``tables`` are the plan's rows as :func:`depthsieve.store.plan.encode_parts` takes them; ``removed`` are ids that
-    leave the store. ``made_by`` says how the teacher was asked for, or where the stores lie that labels are fused of.
+    leave the store. ``made_by`` is the request for the teacher, or where the stores are that labels are fused of.
     ``datasets`` is what is newly known of sources, by name.
     """
     number = len(store.generations())

@@ -183,7 +183,7 @@ def _unpack_blosc(packed: memoryview, out: NDArray[np.uint8]) -> None:
 
 
 def _unpack_zstd(packed: memoryview, out: NDArray[np.uint8]) -> None:
-    """The library fills less than the buffer where the header claims less, and tells nobody."""
+    """The library fills less than the buffer where the header claims less, and reports nothing."""
     claimed = _zstd_content(bytes(packed[:18]))
     if claimed not in (None, len(out)):
         raise ValueError(f"a chunk's header claims {claimed}, not {len(out)} bytes")

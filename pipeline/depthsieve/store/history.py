@@ -1,4 +1,4 @@
-"""What became of one image: every generation that planned, refused or removed it, oldest first."""
+"""What happened to one image: every generation that planned, refused or removed it, oldest first."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from depthsieve.store.plan import Generation
 @dataclass(frozen=True, slots=True)
 class Event:
     """What a generation has of an image. ``action`` is "add", "replace", "reject" or "remove", ``status`` "labelled",
-    "failed", "pending", "rejected" or "removed". ``shard`` and ``row`` say where its label lies, ``size`` and
-    ``mtime_ns`` what the file was; None where there is no such thing. ``counts``: this is what stands now."""
+    "failed", "pending", "rejected" or "removed". ``shard`` and ``row`` say where its label is, ``size`` and
+    ``mtime_ns`` what the file was; None where there is no such thing. ``counts``: this is the image's state now."""
 
     generation: int
     action: str

@@ -67,7 +67,7 @@ def read_index(store: Catalog, snapshot: str, columns: Sequence[str], status: st
             rows = [group.select(columns) for group in groups]
             empty = index.schema_arrow.empty_table().select(columns)
     except (OSError, StoreDamaged, KeyError, pa.ArrowException):
-        return None  # it is derived: what it was made of is still there
+        return None  # it is derived: what it is made of is still there
     return pa.concat_tables([empty, *rows]).unify_dictionaries()
 
 
@@ -75,7 +75,7 @@ def settled_index(
     store: Catalog, columns: Sequence[str] = SCHEMA.names, status: str | None = None
 ) -> tuple[pa.Table, str]:
     """Some columns of the rows of a status, of all rows with None, and the snapshot that they show, although a run may
-    be committing shards meanwhile. Raises :class:`StoreError` where it always is."""
+    be committing shards meanwhile. Raises :class:`StoreError` where it changes during each of three attempts."""
     for _ in range(3):
         snapshot = store.snapshot()
         written = read_index(store, snapshot, columns, status)
@@ -89,7 +89,7 @@ def settled_index(
 
 
 def build_index(store: Catalog, features: bool = True) -> pa.Table:
-    """The index of the store as it stands now, sorted by id, in memory; without the columns of features if so asked."""
+    """The index of the store as it is now, sorted by id, in memory; without ``features`` those columns are left out."""
     empty = (SCHEMA if features else PLACES_SCHEMA).empty_table()
     table = pa.concat_tables([empty, *_all_rows(store, features)])
     pending = pc.equal(table["status"], "pending").cast(pa.int8())
@@ -122,7 +122,7 @@ def _first_of_each(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _all_rows(store: Catalog, features: bool = True) -> Iterator[pa.Table]:
-    """Every place where an image stands or stood."""
+    """Every place where an image is or was, of each generation."""
     reader = FeatureReader(store) if features else None
     committed = store.committed()
     shards = pa.array(committed, pa.string())

@@ -1,4 +1,4 @@
-"""How an array of Zarr v3 lies in its file, as far as it is read directly. Axes: N rows of an array, its first axis."""
+"""How an array of Zarr v3 is laid out in its file, as far as it is read directly. Axis: N rows of an array."""
 
 import functools
 import json
@@ -21,7 +21,7 @@ _PACKINGS = ("blosc", "zstd", "gzip")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How an array lies in its one file.
+    """How an array is laid out in its one file.
 
     Either as one chunk, or ``by_row``: a Zarr shard that has each row as a chunk of its own, behind or before an index.
     A chunk is packed by ``packing`` ("" for not at all) and, where ``checked``, followed by its CRC-32C.
@@ -59,7 +59,7 @@ class Layout:
 
 @functools.lru_cache(maxsize=1024)  # arrays of one label shape share their document, byte for byte
 def layout_of(document: bytes) -> Layout | None:
-    """The layout that a ``zarr.json`` tells; None where it is another than is read here.
+    """The layout that a ``zarr.json`` describes; None where it is not one that is read here.
 
     Raises :class:`ValueError` where it is no JSON object.
     """

@@ -1,10 +1,10 @@
-"""Leases: who is at work on what in a store. Advice, not safety: what is committed is safe without them.
+"""Leases: which process works on what in a store. Advice, not safety: what is committed is safe without them.
 
 A lease is a file ``leases/<name>.<k>.json`` that is created exclusively and names its holder. It is taken over from a
 holder that has died by creating the one of ``k + 1``, so of several that try just one gets it, and ``k`` counts the
-holders that died with the thing in hand. A holder on this machine is seen to be dead at once; one on another machine is
-when its sign of life, ``leases/alive-<process>``, has not been renewed for :data:`STALE_S`, by the clock of the store's
-own disk or server. The sign says since when its process has been at work.
+holders that died while they held it. A holder on this machine is known to be dead at once; one on another machine when
+its heartbeat, ``leases/alive-<process>``, has not been renewed for :data:`STALE_S`, by the clock of the store's own
+disk or server. The heartbeat says since when its process has been working.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class Lease:
 
 
 class Leases:
-    """The leases that this process takes of one store. A context manager: its sign of life is renewed within it."""
+    """The leases that this process takes of one store. A context manager: its heartbeat is renewed within it."""
 
     def __init__(self, root: Root) -> None:
         self._root = root
@@ -73,14 +73,14 @@ class Leases:
                 self._root.write(self._sign, self._since)
 
     def _remove_old_signs(self) -> None:
-        """Those of processes that died with nothing in hand, whom nobody takes over from."""
+        """Those of processes that died without a lease, which nobody takes over."""
         for name in self._root.names(FOLDER):
             token = name.removeprefix(_SIGN)
             if token != name and self._is_gone(token):
                 self._root.remove(_sign_key(token))
 
     def forget(self, is_settled: Callable[[str], bool]) -> None:
-        """Remove dead holders' leases on what is settled, as by a worker that outlived its driver for a moment."""
+        """Remove dead holders' leases on what is settled, such as a worker's that outlived its driver."""
         for left in left_leases(self._root):
             if not left.alive and left.name and left.name != PLAN and is_settled(left.name):
                 self._root.remove(left.key)
@@ -92,9 +92,9 @@ class Leases:
         while not self._root.create(_key(name, deaths), body, lasting=False):
             try:
                 holder = Process.from_json(json.loads(self._root.read(_key(name, deaths)))["holder"])
-            except FileNotFoundError:  # let go just now
+            except FileNotFoundError:  # released just now
                 continue
-            except (ValueError, KeyError, TypeError):  # damaged: nobody can be asked to wait
+            except (ValueError, KeyError, TypeError):  # damaged: its holder is unknown
                 holder = None
             if holder is not None:
                 if not self._is_gone(holder.token):
@@ -111,7 +111,7 @@ class Leases:
         return taken
 
     def give_back(self, lease: Lease, settled: bool) -> None:
-        """Let go of a lease. ``settled``: nobody will want it again, so that the deaths before it are forgotten too."""
+        """Release a lease. ``settled``: nobody will want it again, so the deaths before it are forgotten too."""
         for number in range(lease.deaths, -1 if settled else lease.deaths - 1, -1):
             self._root.remove(_key(lease.name, number))
 
@@ -125,7 +125,7 @@ class Leases:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A lease that stands in a store: of what, by whom if that can be read, and whether its holder lives."""
+    """A lease found in a store: of what, its holder if that can be read, and whether that is alive."""
 
     key: str
     name: str
@@ -134,8 +134,8 @@ class Left:
 
 
 def left_leases(root: Root) -> list[Left]:
-    """All leases that stand, and signs of life of the dead. Nothing is written: the age of another machine's sign is
-    taken by this machine's clock."""
+    """All leases, and heartbeats of dead processes. Nothing is written: the age of another machine's heartbeat is
+    measured by this machine's clock."""
     found = []
     for name in root.names(FOLDER):
         key = f"{FOLDER}/{name}"
@@ -154,7 +154,7 @@ def left_leases(root: Root) -> list[Left]:
 
 
 def at_work_since(root: Root, token: str) -> float | None:
-    """When a process began its work in a store, by its own clock; None where its sign of life does not say."""
+    """When a process began to work in a store, by its own clock; None where its heartbeat does not say."""
     try:
         return float(root.read(_sign_key(token)))
     except (OSError, ValueError):

@@ -24,7 +24,7 @@ from depthsieve.core.tables import PLAN_SCHEMA, REJECTED_SCHEMA, REMOVED_SCHEMA
 
 SHARDS_SCHEMA = pa.schema([("images", pa.int32()), ("label_height", pa.int32()), ("label_width", pa.int32())])
 PARENTS_SCHEMA = pa.schema([("parent_shards", pa.list_(pa.string())), ("parent_rows", pa.list_(pa.int32()))])
-"""What the plan of a fused store has besides: where each parent's label lies that an image's is made of."""
+"""The additional columns in the plan of a fused store: where the label of each parent is that an image's is made of."""
 
 PART_SHARDS = 1024
 """Shards in a part of a plan: at 256 images each about 10 MB."""

@@ -161,11 +161,11 @@ class Store(Catalog):
         return _reopen, (self.location, None if self.layer is None else self.layer.name, self.cache)
 
     def reopened(self) -> "Store":
-        """The same store, with nothing of this one's in common: for another process."""
+        """The same store, sharing nothing with this one: for another process."""
         return _reopen(self.location, None if self.layer is None else self.layer.name, self.cache)
 
     def with_cache(self, cache: ShardCache | None) -> "Store":
-        """The same store; where it lies in an object store, its shards are read through that ``cache``."""
+        """The same store; where it is in an object store, its shards are read through that ``cache``."""
         return dataclasses.replace(self, cache=cache, _readers=_no_readers())
 
     def with_layer(self, name: str | None) -> "Store":
@@ -379,7 +379,7 @@ def open_store(location: str | Path | Root, reliability: str | None = None) -> S
 
 
 def _reopen(location: str | Path | Root, reliability: str | None, cache: ShardCache | None = None) -> Store:
-    """The store, which may have grown since it was opened: what its layer does not have is not looked at."""
+    """The store, which may have grown since it was opened: what its layer lacks is not checked."""
     root = open_root(location) if isinstance(location, str | Path) else location
     shown = f"{root.location}/{schema.ROOT_DOCUMENT}"
     try:

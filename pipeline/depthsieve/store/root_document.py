@@ -10,7 +10,10 @@ from depthsieve.store import schema
 
 
 def spec_in(data: bytes, shown: str) -> tuple[dict[str, Any], LabelSpec]:
-    """The attributes in a root's document, which is called ``shown``, and the label spec in them. Raises likewise."""
+    """The attributes in a root's document, which is called ``shown``, and the label spec in them.
+
+    Raises :class:`StoreDamaged`, :class:`StoreNotFound` and :class:`StoreMismatch`, as :func:`depthsieve.open_store`.
+    """
     try:
         attributes = json.loads(data)["attributes"]
     except (ValueError, KeyError, TypeError) as error:

@@ -16,7 +16,7 @@ FORMAT_VERSION = 1
 
 
 ENCODING = ENCODINGS["fast"].text
-"""What a new store has that nobody chose for."""
+"""The default of a new store."""
 
 ROOT_DOCUMENT = "labels.zarr/zarr.json"
 SHARDS = "labels.zarr/shards"
@@ -85,32 +85,32 @@ def shard_number(shard_id: str) -> tuple[int, int]:
 
 
 def commit_key(shard_id: str) -> str:
-    """Where the record lies that commits a shard."""
+    """Where the record is that commits a shard."""
     return f"{COMMITS}/{shard_id}.json"
 
 
 def generation_key(number: int) -> str:
-    """Where the record lies that commits a generation."""
+    """Where the record is that commits a generation."""
     return f"{COMMITS}/generation-{number:04d}.json"
 
 
 def plan_key(name: str) -> str:
-    """Where a file of a plan lies."""
+    """Where a file of a plan is."""
     return f"plan/{name}"
 
 
 def copy_key(key: str) -> str:
-    """Where the second copy lies of a file that cannot be made again."""
+    """Where the second copy is of a file that cannot be recomputed."""
     return f"copies/{key}"
 
 
 def group_key(group: str) -> str:
-    """Where a shard's group lies."""
+    """Where a shard's group is."""
     return f"{SHARDS}/{group}"
 
 
 def group_document(attributes: Mapping[str, Any]) -> bytes:
-    """The ``zarr.json`` of a group: the one way in which it is written."""
+    """The ``zarr.json`` of a group: written here and nowhere else."""
     body = {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}
     return (json.dumps(body, indent=2, ensure_ascii=True) + "\n").encode()
 

@@ -1,6 +1,6 @@
-"""How a store stands: what is labelled, failed and pending, without a row for every image.
+"""The state of a store: what is labelled, failed and pending, without a row for every image.
 
-Only images that some generation refused, removed or replaced, or that failed, can stand in two places. Those are looked
+Only images that some generation rejected, removed or replaced, or that failed, can be in two places. Those are looked
 at one by one; all others are counted by the shard. The rules are those of :mod:`depthsieve.store.index`.
 """
 
@@ -20,7 +20,7 @@ from depthsieve.store.times import read_times
 
 @dataclass(frozen=True)
 class Standing:
-    """A store as it stands. ``labelled`` and ``pending`` count images; ``failed`` (in a committed shard) and
+    """The state of a store. ``labelled`` and ``pending`` count images; ``failed`` (in a committed shard) and
     ``rejected`` (before) have each image's reason. ``removed`` are ids that left the store. ``waiting`` are those of
     the failed, rejected and removed that a shard will label which is still pending."""
 
@@ -48,7 +48,7 @@ class Again:
 
     @classmethod
     def of(cls, store: Catalog, retry_failed: bool) -> "Again":
-        """Those of a store. What failed or was rejected only counts where it is to be retried, and is not waiting for
+        """Those of a store. What failed or was rejected only counts if it should be retried, and is not waiting for
         its retry already."""
         if not retry_failed and not any(generation.removed for generation in store.generations()):
             return cls()
@@ -92,7 +92,7 @@ def _ranked(table: pa.Table, rank: int) -> pa.Table:
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Row:
-    """One place where an image stands; the greatest counts."""
+    """One place where an image is; the greatest counts."""
 
     settled: bool
     generation: int
@@ -105,9 +105,9 @@ Seen = dict[str, list[tuple[str, str]]]
 
 
 def standing(store: Catalog, seen: Seen | None = None) -> Standing:
-    """How a store stands now. Memory grows with the images that have no label, not with the others.
+    """The state of a store now. Memory grows with the images that have no label, not with the others.
 
-    With ``seen``, which is added to, only records are read that are not in it: for those who look again and again.
+    With ``seen``, which is added to, only records that are not in it are read: for callers that ask repeatedly.
     Raises :class:`StoreDamaged` where a record or a table does not fit its digest.
     """
     committed = store.committed()
@@ -176,7 +176,7 @@ def _add_listed(places: dict[str, list[_Row]], listed: pa.Table, status: str, ge
 def _add_planned(
     places: dict[str, list[_Row]], store: Catalog, generations: list[Generation], committed: set[str]
 ) -> None:
-    """Add the rows of plans that belong to images which stand in two places: those there are, and those replaced."""
+    """Add the rows of plans that belong to images in two places: those in ``places``, and those replaced."""
     for generation in generations[1:]:
         for table in store.read_plan(generation, ["id", "action"]):
             for image in table.filter(pc.equal(table["action"], "replace"))["id"].to_pylist():

@@ -1,4 +1,4 @@
-"""How a store stands, read from beside a run: nothing is written, opened for writing or locked."""
+"""The state of a store, read beside a run: nothing is written, opened for writing or locked."""
 
 import time
 from collections.abc import Mapping
@@ -32,13 +32,13 @@ class LayerState:
 
 @dataclass(frozen=True)
 class StoreStatus:
-    """A store as it stands. ``labelled``, ``pending`` and ``failed`` (by id, with reasons) are images.
+    """The state of a store. ``labelled``, ``pending`` and ``failed`` (by id, with reasons) are images.
 
-    ``at_work`` are the living processes that have something in hand. ``images_per_second`` is that of the shards
+    ``at_work`` are the living processes that hold leases. ``images_per_second`` is that of the shards
     committed in the last ten minutes and since the first of those processes began, from the first such commit to the
-    last (None where nobody is at work, or before the second one), and ``seconds_left`` what the pending ones take at
-    that rate. ``layers`` are those of the store, by name; ``datasets`` says
-    where the images of a source come from and under which terms, by its name.
+    last (None where no process works, or before the second one), and ``seconds_left`` what the pending ones take at
+    that rate. ``layers`` are those of the store, by name; ``datasets`` says where the images of a source come
+    from and under which terms, by its name.
     """
 
     store: str
@@ -55,9 +55,9 @@ class StoreStatus:
 
 
 def status(store: str | Path, seen: Seen | None = None) -> StoreStatus:
-    """How a store stands now; it may be in use. Raises :class:`StoreNotFound` where there is none.
+    """The state of a store now; it may be in use. Raises :class:`StoreNotFound` where there is none.
 
-    Who looks again and again passes the same ``seen``, empty at first: then only new commit records are read.
+    Callers that ask repeatedly pass the same ``seen``, empty at first: then only new commit records are read.
     """
     opened = open_store(open_root(store))
     stands = standing(opened, seen)

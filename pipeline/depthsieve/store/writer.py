@@ -28,7 +28,7 @@ class ShardArrays:
 
     @property
     def failures(self) -> tuple[ImageFailure, ...]:
-        """The rows that stand failed, in row order."""
+        """The failed rows, in row order."""
         ids, reasons = self.arrays["id"], self.arrays["reason"]
         rows = np.flatnonzero(self.arrays["status"] != schema.STATUS_LABELLED)
         return tuple(ImageFailure(str(ids[row]), str(reasons[row])) for row in rows)
@@ -49,7 +49,7 @@ class ShardArrays:
 
 
 def empty_arrays(shard: Shard) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of a shard of which nothing is labelled yet: what its plan knows is filled in, all else is 0."""
+    """The arrays of a shard before anything is labelled: what its plan knows is filled in, all else is 0."""
     count = len(shard.images)
     sizes = {"image": count, "y": shard.shape[0], "x": shard.shape[1], "code": 256}
     arrays: dict[str, np.ndarray[Any, Any]] = {}
@@ -191,7 +191,7 @@ def whole_group(root: Root, parent: str, shard_id: str, record: str) -> tuple[st
     """The one group of a shard in ``parent`` whose files have the digest in its name, and the list of its files.
 
     Of several, which late attempts left, the one counts that ``record`` names, what is left of the shard's record. None
-    where there is none, or it cannot be told.
+    where there is none, or it is ambiguous.
     """
     found = []
     for group in root.names(parent):
