@@ -84,7 +84,7 @@ def test_a_later_run_need_not_say_again_how_the_store_is_labelled(tmp_path: Path
     whole = tmp_path / "whole"
     label(photos, whole, **how, max_tokens=9000, oversize="shrink")
     for image in open_store(whole).images:
-        found, expected = (open_store(one).label(image).depth_HW for one in (store, whole))
+        found, expected = (open_store(one).label(image).depth for one in (store, whole))
         assert (found == expected).all()
 
 

@@ -56,13 +56,13 @@ def test_a_plug_in_labels_and_its_confidence_becomes_a_signal(tmp_path: Path, in
     label = store.label("default/photo 0.png")
     rgb_HW3 = np.asarray(Image.open(photos / "photo 0.png"), np.float32)[::2, ::2]
     depth_1HW = torch.from_numpy(1 + rgb_HW3.mean(2))[None]
-    np.testing.assert_allclose(label.depth_HW, depth_1HW[0], rtol=1e-3)
+    np.testing.assert_allclose(label.depth, depth_1HW[0], rtol=1e-3)
     confidence_1HW = torch.from_numpy(1 + rgb_HW3[:, :, 2])[None]
     relative = {"native": relative_error(depth_1HW, native_disagreement(depth_1HW, confidence_1HW, "higher"))}
     (group,) = (tmp_path / "store" / "layers" / "signals").glob("shards/0000-000000-*")
     np.testing.assert_allclose(zarr.open_group(group, mode="r")["native"][0], relative["native"][0], rtol=2e-3)
     e_HW = fuse(depth_1HW, relative, "disparity", calibration_for("disparity", ["native"]))[0]
-    order = torch.from_numpy(label.reliability_HW).flatten()[e_HW.flatten().argsort()].int()
+    order = torch.from_numpy(label.reliability).flatten()[e_HW.flatten().argsort()].int()
     assert (order.diff() <= 0).all() and order[0] > order[-1] > 0, "a larger error, a smaller code"
 
 
@@ -87,7 +87,7 @@ def test_known_focal_lengths_reach_the_teacher_in_pixels_of_its_input(tmp_path: 
     depthsieve.label(tmp_path / "photos", tmp_path / "store", signals="none", **OPTIONS)
     store = open_store(tmp_path / "store")
     for name, scale in (("known", 26 / 43.27 * 200 / 2), ("unknown", 1)):
-        assert float(store.label(f"default/{name}.png").depth_HW[5, 5]) == pytest.approx(1 + 100 * scale, rel=2e-3)
+        assert float(store.label(f"default/{name}.png").depth[5, 5]) == pytest.approx(1 + 100 * scale, rel=2e-3)
 
 
 def test_the_command_line_lists_it_and_labels_with_it(tmp_path: Path, installed: Path, photos: Path) -> None:

@@ -83,9 +83,6 @@ class Label:
         """Uint8 [H,W]: 0 = never train on it; 1..255 = a fixed code of expected error, larger is better."""
         return self.store.reader(self.shard).reliability(self.row)
 
-    depth_HW = property(lambda self: self.depth)
-    reliability_HW = property(lambda self: self.reliability)
-
     @property
     def quantity(self) -> Quantity:
         """What :attr:`depth` holds: "disparity" (inverse depth up to scale and shift, larger is nearer), or "depth" in
