@@ -33,10 +33,22 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Apply the recipe of that name (see `depthsieve datasets`), or in a FILE.toml.",
 )
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out files that fit, such as depth/ or '*_mask.png' (repeatable; remembered; none forgets).",
+)
 @click.option("--duplicates", is_flag=True, help="Read every file whole, and mark images whose bytes are equal.")
 @as_json_option()
 def scan(
-    sources: tuple[str, ...], out: str, root: str | None, dataset: str | None, duplicates: bool, as_json: bool
+    sources: tuple[str, ...],
+    out: str,
+    root: str | None,
+    dataset: str | None,
+    exclude: tuple[str, ...],
+    duplicates: bool,
+    as_json: bool,
 ) -> int:
     """List the images of SOURCES into a manifest, for `depthsieve label M.parquet STORE`.
 
@@ -51,7 +63,9 @@ def scan(
 
     places = _places(sources, root, dataset)
     root = None if dataset is not None else root
-    summary = run_scan(places, out, progress=progress_for(as_json), root=root, duplicates=duplicates, dataset=dataset)
+    summary = run_scan(
+        places, out, progress=progress_for(as_json), root=root, duplicates=duplicates, dataset=dataset, exclude=exclude
+    )
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:
@@ -80,6 +94,11 @@ def _print_summary(summary: "ScanSummary") -> None:
     if summary.skipped_hidden or summary.skipped_other:
         hidden, other = count(summary.skipped_hidden, "hidden file"), count(summary.skipped_other, "file")
         click.echo(f"Passed over {hidden}, and {other} of other kinds.")
+    if summary.exclude:
+        left_out, patterns = count(summary.excluded, "file"), " ".join(summary.exclude)
+        click.echo(f"Left out {left_out} by --exclude {patterns}, which the manifest remembers.")
+    for note in summary.notes:
+        click.echo(f"Note: {note}", err=True)
     if summary.dataset is not None:
         click.echo(summary.verdict if summary.complete else f"Note: {summary.verdict}", err=not summary.complete)
         click.echo(f"Terms: {terms(summary.dataset)}.\n{summary.dataset.consequences}")

@@ -17,11 +17,9 @@ from click.testing import CliRunner
 from hostile import encoded, make_hostile_folder, photo
 from labelled import small_teacher, write_photo, write_photos
 from packing import pack_hdf5, pack_parquet, pack_tar, pack_zip
-from s3server import S3Server
 
 import depthsieve
 from depthsieve.core.errors import SourceError, UsageError
-from depthsieve.sources import file_list, open_source
 from depthsieve.sources import folder as folder_source
 from depthsieve.sources import scan as scanning
 from depthsieve.sources.manifest_scan import ScanSummary
@@ -99,7 +97,7 @@ def test_several_sources_with_names(tmp_path: Path) -> None:
     assert rows(tmp_path / "m.parquet", "id") == ["default/a=b.tar::x.png", "street/photo 0.png", "street/photo 1.png"]
     assert scan({"street": street}, tmp_path / "n.parquet").images == 2
     for sources, words in (
-        ([street, street], "two sources are called"),
+        ([f"a={street}", f"a={street}"], "two sources are called"),
         ([], "at least one"),
         ("a/b=c", "no such file"),
     ):
@@ -316,108 +314,6 @@ def test_a_broken_manifest_is_one_line(tmp_path: Path, teacher: str) -> None:
     with pytest.raises(SourceError, match="format 2, and this version reads format 1") as caught:
         label(out, tmp_path / "labels", teacher)
     assert "\n" not in str(caught.value)
-
-
-# Lists
-
-
-def test_lists_in_all_their_forms(tmp_path: Path) -> None:
-    photos = write_photos(tmp_path / "photos", 3)
-    (tmp_path / "other").mkdir()
-    pack_tar(photos / "more.tar", {"x.png": png_bytes(2)})
-    names = ["photo 0.png", "photo 2.png", "more.tar"]
-    wanted = ["default/more.tar::x.png", "default/photo 0.png", "default/photo 2.png"]
-    absolute = [str(photos / name) for name in names]
-    forms: dict[str, tuple[bytes, Path]] = {
-        "beside": ("\n".join(names).encode(), photos / "list.txt"),
-        "absolute": ("\n".join(absolute).encode(), tmp_path / "other" / "list.lst"),
-        "windows": ("\r\n".join(names).encode() + b"\r\n", photos / "list.list"),
-        "find": ("\0".join(absolute).encode() + b"\0", photos / "nul.txt"),
-        "untidy": (("\n\n  \n" + "\n".join(["./" + n for n in names * 2]) + "\n\n").encode(), photos / "u.TXT"),
-    }
-    for form, (data, path) in forms.items():
-        path.write_bytes(data)
-        source = open_source(path)
-        assert source.root == str(photos), form
-        summary = scan(path, tmp_path / f"{form}.parquet")
-        assert rows(tmp_path / f"{form}.parquet", "id") == wanted and summary.rejected == 0, form
-
-
-def test_what_a_list_names_that_is_not_there_or_outside_is_rejected(tmp_path: Path) -> None:
-    photos = write_photos(tmp_path / "photos", 1)
-    write_photo(tmp_path / "outside.png", 30, 20, seed=4)
-    lines = ["photo 0.png", "gone.png", "../outside.png", ".", str(tmp_path / "outside.png"), "new%0Aline.png"]
-    (photos / "list.txt").write_text("\n".join(lines))
-    summary = scan(photos / "list.txt", tmp_path / "m.parquet", root=str(photos))
-    assert rows(tmp_path / "m.parquet", "id") == ["default/photo 0.png"]
-    reasons = {failure.id: failure.reason for failure in summary.rejects}
-    assert "no such file" in reasons["default/gone.png"] and len(reasons) == 4
-    assert sum("outside of the root of this list" in reason for reason in reasons.values()) == 2
-    wide = scan(photos / "list.txt", tmp_path / "n.parquet", root=str(tmp_path))  # "photo 0.png" is not in there
-    assert rows(tmp_path / "n.parquet", "id") == ["default/outside.png"]
-    assert "no such file" in {failure.id: failure.reason for failure in wide.rejects}["default/photo 0.png"]
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"", "names no files"),
-        (b"\n \n", "names no files"),
-        (b"x" * 70_000, "longer than"),
-        (b"a.png\ns3://b/c.png", "URLs"),
-    ],
-)
-def test_a_list_that_cannot_be_meant_is_one_line(tmp_path: Path, data: bytes, words: str) -> None:
-    (tmp_path / "list.txt").write_bytes(data)
-    with pytest.raises((SourceError, UsageError), match=words) as caught:
-        open_source(tmp_path / "list.txt")
-    assert "\n" not in str(caught.value)
-    with pytest.raises(SourceError, match="No such file"):
-        open_source(tmp_path / "gone.txt")
-    with pytest.raises(UsageError, match="a root is for lists"):
-        open_source(tmp_path, root="/")
-
-
-def test_a_long_list_is_read_in_pieces(tmp_path: Path) -> None:
-    names = [f"{'d' * 40}/{number:06d}.png" for number in range(4000)]
-    (tmp_path / "list.txt").write_text("\n".join(names))
-    spool = file_list._lines(str(tmp_path / "list.txt"))
-    assert [line.decode() for line in spool] == names
-
-
-def test_a_list_of_objects(s3: S3Server, tmp_path: Path) -> None:
-    name = s3.new_bucket()
-    for key in ("set/a.png", "set/b/c.png", "set/d.png"):
-        s3.put(name, key, png_bytes(1))
-    urls = [f"s3://{name}/set/a.png", f"s3://{name}/set/b/c.png", f"s3://{name}/set/gone.png"]
-    (tmp_path / "list.txt").write_text("\n".join(urls))
-    assert open_source(tmp_path / "list.txt").root == f"s3://{name}/set"
-    summary = scan(tmp_path / "list.txt", tmp_path / "m.parquet")
-    assert rows(tmp_path / "m.parquet", "id") == ["default/a.png", "default/b/c.png"]
-    assert [(one.id, one.reason) for one in summary.rejects] == [("default/gone.png", "no such object")]
-
-
-def test_a_list_from_a_pipe_is_labelled_and_read_again_by_who_is_restarted(tmp_path: Path, teacher: str) -> None:
-    photos = write_photos(tmp_path / "photos", 3)
-    names = "\0".join(str(path) for path in sorted(photos.iterdir())).encode()
-    script = """
-import os, sys
-from depthsieve_cli import stdin
-stdin.keep_stdin("-")
-from depthsieve.sources import open_source, Passed
-for _ in range(2):
-    print(sorted(one.id for one in open_source("-").listing(Passed())))
-"""
-    ran = subprocess.run([sys.executable, "-c", script], input=names, capture_output=True, check=True)
-    wanted = str([f"default/photo {number}.png" for number in range(3)])
-    assert ran.stdout.decode().splitlines() == [wanted, wanted]
-    command = [sys.executable, "-m", "depthsieve", "label", "-", "labels", "--teacher", teacher, "--root", "photos"]
-    names = b"photos/photo 0.png\nphotos/photo 1.png\n"  # as `find photos` writes them
-    command += ["--batch-size", "2", "--threads", "1"]
-    ran = subprocess.run(command, input=names, capture_output=True, cwd=tmp_path)
-    assert ran.returncode == 0, ran.stderr
-    assert b"2 of 2 images labelled" in ran.stdout
-    assert sorted(open_store(tmp_path / "labels").images) == ["default/photo 0.png", "default/photo 1.png"]
 
 
 # The command line

@@ -28,7 +28,7 @@ import io
 import re
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn, cast
 
@@ -214,9 +214,10 @@ def _open(kind: str, file: BinaryIO, *, pixels: bool) -> tuple[ImageFile | None,
         header = make_header(*image.size)
         if isinstance(orientation, int) and 1 <= orientation <= 8:
             header = ImageHeader(header.width, header.height, orientation, 0.0)
-        return image, header
+        return image, replace(header, is_deep_grey=image.mode[0] in "IF")
     exif = image.info.get("exif")
-    return image, make_header(*image.size, exif if isinstance(exif, bytes) else b"")
+    header = make_header(*image.size, exif if isinstance(exif, bytes) else b"")
+    return image, replace(header, is_deep_grey=image.mode[0] in "IF")
 
 
 def _jpegs(image: ImageFile, data: bytes) -> Iterator[bytes]:

@@ -72,12 +72,14 @@ class ImageHeader:
 
     ``orientation`` is the EXIF value 1..8 that is undone. ``focal_px`` is the focal length in pixels of the source,
     0.0 where the file does not tell: EXIF's 35 mm equivalent over 43.27 mm, times the image's diagonal.
+    ``is_deep_grey``: it has one channel, of more than 8 bits.
     """
 
     width: int
     height: int
     orientation: int
     focal_px: float
+    is_deep_grey: bool = False
 
 
 def kind_of(start: bytes) -> str:

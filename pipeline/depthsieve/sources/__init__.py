@@ -1,11 +1,12 @@
 """Where images come from. :func:`open_source` for a user's path, :func:`reopen_source` for what a store recorded."""
 
+import glob
 import os
 from pathlib import Path
 
-from depthsieve.core.errors import UsageError
+from depthsieve.core.errors import SourceError, UsageError
 from depthsieve.sources.bucket import BucketSource, open_bucket
-from depthsieve.sources.file_list import LIST_SUFFIXES, STDIN, open_list
+from depthsieve.sources.file_list import LIST_SUFFIXES, STDIN, open_files, open_list
 from depthsieve.sources.folder import FolderSource, open_folder
 from depthsieve.sources.ids import decode_path, encode_path
 from depthsieve.sources.protocol import UNKNOWN_SIZE, Listed, Passed, Source
@@ -27,14 +28,19 @@ __all__ = [
 
 def open_source(path: str | Path, name: str = "default", root: str | None = None) -> Source:
     """The source at a user's ``path``: a folder and all folders in it, a single image file or container (its root is
-    its folder), or a list of files: a text file that ends in .txt, .lst or .list, or "-" for standard input. A URL such
-    as ``s3://bucket/prefix`` is the objects below it, or the single object. ``root`` is what the ids of a list are
-    relative to.
+    its folder), or a list of files: a text file that ends in .txt, .lst or .list, "-" for standard input, or a pattern
+    such as ``photos/*.jpg``. A URL such as ``s3://bucket/prefix`` is the objects below it, or the single object.
+    ``root`` is what the ids of a list are relative to.
 
     Raises :class:`SourceError` in one line if there is nothing, nothing readable, or neither folder nor file;
-    :class:`UsageError` if ``name`` cannot be part of an image id, a URL is invalid, or ``root`` comes without a list.
+    :class:`UsageError` for a ``name`` that cannot be part of an image id, an invalid URL, or a ``root`` without a list.
     """
     path, root = expand(path), None if root is None else expand(root)
+    if not is_url(path) and glob.has_magic(path) and not os.path.lexists(path):
+        found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 (as a shell does it)
+        if not found:
+            raise SourceError(f"source {path!r}: nothing fits this pattern")
+        return open_files(found, name, root)
     if path == STDIN or (not is_url(path) and path.lower().endswith(LIST_SUFFIXES)):
         return open_list(path, name, root)
     if root is not None:

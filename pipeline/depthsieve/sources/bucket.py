@@ -17,7 +17,7 @@ from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.images.decode import MAX_HEADER_BYTES, read_header
 from depthsieve.sources.containers.protocol import CONVERT_SUFFIXES, IMAGE_SUFFIXES, MAX_FILE_BYTES
 from depthsieve.sources.ids import check_name, decode_path, encode_path, split_id
-from depthsieve.sources.protocol import Listed, Passed
+from depthsieve.sources.protocol import Listed, Passed, record_of
 from depthsieve.storage import Entry, open_objects
 from depthsieve.storage.object_errors import IN_KEY, is_transient
 
@@ -97,7 +97,7 @@ class BucketSource:
             words = {errno.EACCES: "permission denied", errno.ENOENT: "no such object"}
             reason = words.get(error.errno or 0, "the server does not hand it out")
             return RejectedImage(listed.id, listed.size, listed.mtime_ns, reason)
-        return ImageRecord(listed.id, listed.size, listed.mtime_ns, header.width, header.height, header.orientation)
+        return record_of(listed.id, listed.size, listed.mtime_ns, header)
 
     def read(self, image_id: str) -> bytes:
         """See :class:`~depthsieve.sources.protocol.Source`."""

@@ -1,20 +1,26 @@
 """A list of files as a source: a text file of paths or URLs, one a line, or with NULs between as `find -print0` has.
 
+Names are bytes, as the file has them. Windows editors begin a text with a mark (BOM): UTF-8 and UTF-16 are read by it.
+
 The list is read once, so it may be standard input. Paths that are not absolute are relative to the root that is asked
 for, else to the list's folder; on standard input to the current folder, as other programs write them. Ids are relative
 to the root that is asked for, else to the list's folder (or the current one) where all files lie in it, else to the
 deepest folder that holds all of them.
 """
 # Names are bytes here, which pathlib cannot hold.
-# ruff: noqa: PTH118, PTH120
+# ruff: noqa: PTH112, PTH118, PTH120
 
+import codecs
 import functools
+import itertools
 import os
+import re
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from depthsieve.core.errors import SourceError, UsageError
@@ -23,11 +29,13 @@ from depthsieve.sources.bucket import BucketSource
 from depthsieve.sources.folder import FolderSource
 from depthsieve.sources.ids import check_name, encode_path
 from depthsieve.sources.protocol import Listed, Passed, Source
-from depthsieve.storage import is_url
+from depthsieve.storage import expand, is_url
 
 LIST_SUFFIXES = (".txt", ".list", ".lst")
 STDIN = "-"
 MAX_LINE = 64 * 1024
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_LOOKS_LIKE_UTF16 = re.compile(rb"(?:[^\0]\0){4}|(?:\0[^\0]){4}")
 OUTSIDE = "lies outside of the root of this list; name a --root that holds all of it"
 
 
@@ -47,6 +55,8 @@ class ListSource(FolderSource):
             below = os.path.relpath(path, self._root)
             if below.startswith(b"../") or below in (b"..", b"."):
                 yield RejectedImage(f"{self.name}/{encode_path(path.lstrip(b'/') or b'.')}", 0, 0, OUTSIDE)
+            elif os.path.isdir(path):
+                yield from self.below(below, passed)
             else:
                 yield from self.named(below, passed)
 
@@ -78,16 +88,33 @@ def open_list(path: str, name: str, root: str | None) -> Source:
 
     Raises :class:`SourceError` where the list cannot be read or is empty, :class:`UsageError` for paths among URLs.
     """
-    check_name(name)
+    shown = f"the list in {'standard input' if path == STDIN else repr(path)}"
     if path == STDIN:
-        base = os.path.realpath(b".")
+        base = b"."
     else:
-        base = os.path.realpath(os.fsencode(os.path.dirname(path) or "." if root is None or is_url(root) else root))
+        base = os.fsencode(os.path.dirname(path) or "." if root is None or is_url(root) else root)
+    return _open(_lines(path), shown, os.path.realpath(base), name, root)
+
+
+def open_files(paths: Sequence[str | Path], name: str, root: str | None) -> Source:
+    """The source of several files, folders or URLs that a user has named one by one. Ids are relative to the root, else
+    to the deepest folder that holds all of them. Errors as of :func:`open_list`."""
+    named = [expand(path) for path in paths]
+    for path in named:
+        if not is_url(path) and not os.path.lexists(path):
+            raise SourceError(f"source {path!r}: no such file or directory")
+    base = os.path.realpath(b".")
+    return _open(map(os.fsencode, named), f"{len(named):,} sources", base, name, root, within=False)
+
+
+def _open(lines: Iterable[bytes], shown: str, base: bytes, name: str, root: str | None, within: bool = True) -> Source:
+    """The source of some paths, relative to ``base``; ``within``: ids are too, where all files lie in it."""
+    check_name(name)
     spool = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 (the source closes it)
     common: bytes | None = None
     urls = count = 0
     try:
-        for line in _lines(path):
+        for line in lines:
             count += 1
             if is_url(line.decode("utf-8", "replace")):
                 urls += 1
@@ -97,7 +124,6 @@ def open_list(path: str, name: str, root: str | None) -> Source:
                 above = os.path.dirname(place)
             common = above if common is None else _shared(common, above)
             spool.write(place + b"\0")
-        shown = f"the list in {'standard input' if path == STDIN else repr(path)}"
         if not count or common is None:
             raise SourceError(f"{shown} names no files")
         if urls not in (0, count):
@@ -109,11 +135,11 @@ def open_list(path: str, name: str, root: str | None) -> Source:
         if root is not None:
             chosen = os.path.realpath(os.fsencode(root), strict=True)
         else:
-            chosen = base if _shared(common, base) == base else common
+            chosen = base if within and _shared(common, base) == base else common
         return ListSource(name, os.fsdecode(chosen), shown, spool)
     except OSError as error:
         spool.close()
-        raise SourceError(f"{error.filename or path!r}: {error.strerror or error}") from error
+        raise SourceError(f"{error.filename or shown}: {error.strerror or error}") from error
     except BaseException:
         spool.close()
         raise
@@ -124,17 +150,41 @@ def _lines(path: str) -> Iterator[bytes]:
     with open(sys.stdin.fileno() if path == STDIN else path, "rb", closefd=path != STDIN) as file:
         if path == STDIN and file.seekable():
             file.seek(0)  # a process before this one may have read it
-        waiting = file.read(1 << 16)
+        read = _decoded(file, path)
+        waiting = read()
         end = b"\0" if b"\0" in waiting else b"\n"
         while waiting:
             *whole, rest = waiting.split(end)
             yield from (line for line in map(_trimmed(end), whole) if line)
             if len(rest) > MAX_LINE:
                 raise SourceError(f"{path!r} is no list of files: a line is longer than {MAX_LINE:,} bytes")
-            more = file.read(1 << 16)
+            more = read()
             if not more and rest and (line := _trimmed(end)(rest)):
                 yield line
             waiting = rest + more if more else b""
+
+
+def _decoded(file: BinaryIO, path: str) -> Callable[[], bytes]:
+    """What gives the next piece of a list, without a byte order mark, and as UTF-8 where that says UTF-16."""
+    start = file.read(1 << 16).removeprefix(codecs.BOM_UTF8)
+    decoder = codecs.getincrementaldecoder("utf-16")() if start.startswith(_UTF16) else None
+    if decoder is None and _LOOKS_LIKE_UTF16.match(start):
+        raise SourceError(f"{path!r} looks like UTF-16 without a byte order mark: save it as UTF-8")
+    pieces = itertools.chain([start], iter(lambda: file.read(1 << 16), b""))
+
+    def read() -> bytes:
+        for piece in pieces:
+            if decoder is None:
+                return piece
+            try:
+                text = decoder.decode(piece)
+            except UnicodeDecodeError as error:
+                raise SourceError(f"{path!r} begins as UTF-16 and is not: save it as UTF-8") from error
+            if text:
+                return text.encode("utf-8", "surrogatepass")
+        return b""
+
+    return read
 
 
 def _trimmed(end: bytes) -> "functools.partial[bytes]":

@@ -36,7 +36,7 @@ from depthsieve.sources.containers.protocol import (
     suffix_of,
 )
 from depthsieve.sources.ids import check_name, decode_path, encode_path, split_id
-from depthsieve.sources.protocol import Listed, Passed
+from depthsieve.sources.protocol import Listed, Passed, record_of
 
 _OF_USE = IMAGE_SUFFIXES | CONVERT_SUFFIXES | CONTAINER_SUFFIXES
 _NAMED = CONTAINER_SUFFIXES | NAMED_SUFFIXES
@@ -71,8 +71,12 @@ class FolderSource:
         """See :class:`~depthsieve.sources.protocol.Source`. Raises :class:`SourceError` if the root is gone."""
         if self._only is not None:
             yield from self.named(self._only, passed)
-            return
-        folders = [b""]
+        else:
+            yield from self.below(b"", passed)
+
+    def below(self, top: bytes, passed: Passed) -> Iterator[Listed | RejectedImage]:
+        """What is in a folder below the root, and in all folders in it."""
+        folders = [top]
         while folders:
             folder = folders.pop()
             try:
@@ -134,7 +138,7 @@ class FolderSource:
             return RejectedImage(listed.id, size, mtime_ns, f"{error}{_A_LIST}" if named_as_source else str(error))
         except OSError as error:
             return RejectedImage(listed.id, size, mtime_ns, _words(error))
-        return ImageRecord(listed.id, size, mtime_ns, header.width, header.height, header.orientation)
+        return record_of(listed.id, size, mtime_ns, header)
 
     def is_there(self) -> bool:
         """See :class:`~depthsieve.sources.protocol.Source`."""

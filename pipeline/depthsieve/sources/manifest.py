@@ -32,11 +32,12 @@ MANIFEST_SCHEMA = pa.schema([*IMAGES_SCHEMA, CONTENT, ("duplicate_of", pa.string
 @dataclass(frozen=True)
 class Manifest:
     """A manifest on the disk. ``sources`` maps names to roots, ``datasets`` those of them that are a dataset's to what
-    is to be known of it."""
+    is known about it; ``exclude`` are the patterns of what a scan left out of them."""
 
     path: Path
     sources: Mapping[str, str]
     datasets: Mapping[str, DatasetNote]
+    exclude: tuple[str, ...] = ()
 
     def open_sources(self) -> tuple[Source, ...]:
         """Its sources, to read images from. What a manifest leaves out of them is none of its business."""
@@ -62,11 +63,18 @@ def open_manifest(path: str | Path) -> Manifest:
         body = json.loads((schema.metadata or {})[KEY])
         found = body["format"], dict(body["sources"]), [schema.field(name).type for name in IMAGES_SCHEMA.names]
         datasets = {name: DatasetNote.from_json(note) for name, note in body.get("datasets", {}).items()}
+        exclude = tuple(str(pattern) for pattern in body.get("exclude", ()))
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
         raise SourceError(f"{path} is no manifest that `depthsieve scan` wrote, or it is damaged") from error
-    if found[0] != FORMAT or found[2] != IMAGES_SCHEMA.types:
+    if found[0] != FORMAT:
         raise SourceError(f"{path} is a manifest of format {found[0]}, and this version reads format {FORMAT}")
-    return Manifest(Path(os.path.realpath(path)), found[1], datasets)
+    for field, kind in zip(IMAGES_SCHEMA, found[2], strict=True):
+        if field.type != kind:
+            raise SourceError(
+                f"{path}: column {field.name!r} is {kind} and must be {field.type}; cast the table to the schema that "
+                "`depthsieve scan` wrote"
+            )
+    return Manifest(Path(os.path.realpath(path)), found[1], datasets, exclude)
 
 
 def rejected_path(manifest: Path) -> Path:
@@ -113,8 +121,18 @@ _STAMP = ("id", "size", "mtime_ns")
 
 def _against_known(database: SpillDatabase, manifest: Manifest, tally: Tally) -> Iterator[pa.Table]:
     """The rows of a manifest that are new to a store, or stand there with another size or time."""
-    database.create("listed", IMAGES_SCHEMA)
-    database.append("listed", (table.select(IMAGES_SCHEMA.names) for table in read_parquet(manifest.path)))
+    database.create("rows", IMAGES_SCHEMA)
+    database.append("rows", (table.select(IMAGES_SCHEMA.names) for table in read_parquet(manifest.path)))
+    database.run("CREATE TABLE listed AS SELECT DISTINCT * FROM rows")
+    twice = database.all("SELECT id FROM listed GROUP BY id HAVING count(*) > 1 ORDER BY id LIMIT 1")["id"].to_pylist()
+    if twice:
+        raise SourceError(
+            f"{manifest.path} lists {twice[0]} twice, with different sizes, times or shapes: keep one row of it, or "
+            "scan again"
+        )
+    tally.repeated = int(
+        database.all("SELECT (SELECT count(*) FROM rows) - (SELECT count(*) FROM listed) AS n")["n"][0].as_py()
+    )
     joined = "listed LEFT JOIN newest ON listed.id = newest.id"
     same = "newest.id IS NOT NULL AND size = known_size AND mtime_ns = known_mtime_ns"
     tally.known = int(database.all(f"SELECT count(*) AS n FROM {joined} WHERE {same}")["n"][0].as_py())

@@ -24,7 +24,9 @@ from depthsieve.core.records import DatasetNote, ImageFailure
 from depthsieve.core.spill import read_parquet, spill_database
 from depthsieve.core.tables import CHANGED, REJECTED_SCHEMA
 from depthsieve.sources import Source, open_source
+from depthsieve.sources.file_list import open_files
 from depthsieve.sources.manifest import FORMAT, KEY, MANIFEST_SCHEMA, open_manifest, rejected_path
+from depthsieve.sources.patterns import add_patterns, checked_patterns
 from depthsieve.sources.recipes import Recipe, load_recipe
 from depthsieve.sources.scan import ScanBatch, ScanSettings, Tally, scan_batches
 from depthsieve.storage import expand
@@ -44,7 +46,8 @@ class ScanSummary:
 
     ``opened`` counts files that had to be opened, ``changed`` those of them that the manifest knew otherwise;
     ``duplicates`` images that are another one's equal (None: nobody asked). ``skipped_hidden`` and ``skipped_other``
-    count files that are hidden, do not look like images or do not count.
+    count files that are hidden, do not look like images or do not count, ``excluded`` those that fit the patterns
+    ``exclude``. ``notes`` are lines that a person should see.
 
     Of a ``dataset`` it says how many images were ``expected`` (None where nobody knows), whether it is ``complete``
     (about as many as expected), and in ``verdict`` the same as a line to read.
@@ -65,6 +68,9 @@ class ScanSummary:
     expected: int | None = None
     complete: bool | None = None
     verdict: str = ""
+    exclude: tuple[str, ...] = ()
+    excluded: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def scan(
@@ -73,6 +79,7 @@ def scan(
     *,
     root: str | None = None,
     dataset: str | None = None,
+    exclude: Sequence[str] = (),
     duplicates: bool = False,
     progress: bool = True,
 ) -> ScanSummary:
@@ -87,6 +94,9 @@ def scan(
         root: the folder or URL that the ids of a list of files are relative to; default: the list's own folder.
         dataset: the name of a recipe, or its TOML file (:func:`depthsieve.load_recipe`). There is one source then; the
             recipe names it and says which files count, and the manifest keeps its terms.
+        exclude: patterns of files to leave out, such as "depth/" or "*_mask.png", added to those that the manifest
+            remembers; "none" forgets what stands before it. Without a slash in it a pattern fits a file or folder of
+            that name anywhere, else a path from the root on.
         duplicates: read every file whole, for its sha256, and mark images whose bytes are equal.
         progress: show a progress bar on stderr, or in the notebook.
 
@@ -101,8 +111,10 @@ def scan(
     path = Path(os.path.abspath(expand(out)))  # noqa: PTH100 (a link to a manifest stays one)
     if path.suffix != ".parquet":
         raise UsageError(f"a manifest's name ends in .parquet, not {path.name!r}")
+    left_out = said = checked_patterns(exclude)
     if path.exists():
         before = open_manifest(path)
+        left_out = add_patterns(before.exclude, said)
         roots = {source.name: source.root for source in opened}
         moved = [name for name, root in roots.items() if before.sources.get(name, root) != root]
         if moved:
@@ -113,7 +125,8 @@ def scan(
             )
     start = time.perf_counter()
     notes = {recipe.name: recipe.note} if recipe is not None else {}
-    settings = ScanSettings(keep=True, hashes=duplicates, counts=counts)
+    left_out = add_patterns((), left_out)
+    settings = ScanSettings(keep=True, hashes=duplicates, counts=counts, exclude=left_out)
     tally = _Writer(path, opened, settings, notes).write(progress)
     complete, verdict = recipe.judge(tally.images) if recipe is not None else (None, "")
     rejects = _rejects(path)
@@ -137,6 +150,9 @@ def scan(
         expected=recipe.images.expected if recipe is not None else None,
         complete=complete,
         verdict=verdict,
+        exclude=left_out,
+        excluded=tally.passed.excluded,
+        notes=tally.notes(),
     )
 
 
@@ -156,6 +172,8 @@ class _Writer:
         """Scan, and put both files in place, the manifest last."""
         tally = Tally()
         body: dict[str, Any] = {"format": FORMAT, "sources": {one.name: one.root for one in self._sources}}
+        if self._settings.exclude:
+            body["exclude"] = self._settings.exclude
         if self._notes:
             body["datasets"] = {name: dataclasses.asdict(note) for name, note in self._notes.items()}
         schema = MANIFEST_SCHEMA.with_metadata({KEY: json.dumps(body, sort_keys=True)})
@@ -199,7 +217,7 @@ class _Writer:
         if self._notes:
             return _nothing_counts(self._sources[0], tally.passed.other)
         searched = ", ".join(source.shown for source in self._sources)
-        return f"no images in {searched} ({tally.passed.other} other and {tally.passed.hidden} hidden files)"
+        return f"no images in {searched} ({tally.passed})"
 
     def _kept(self, batches: Iterable[ScanBatch]) -> Generator[ScanBatch, None, None]:
         """The same batches; what was opened for them is saved now and then, and when something stops the scan."""
@@ -254,7 +272,12 @@ def _open_all(
         named = [_named(one) for one in ([sources] if isinstance(sources, str | Path) else sources)]
     if not named:
         raise UsageError("name at least one source to scan")
+    unnamed = [path for name, path in named if name == "default"]
+    if len(unnamed) > 1:  # as a shell hands over photos/*.jpg
+        named = [(name, path) for name, path in named if name != "default"]
     opened = tuple(open_source(path, name, root) for name, path in named)
+    if len(unnamed) > 1:
+        opened = (open_files(unnamed, "default", root), *opened)
     names = [source.name for source in opened]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

@@ -6,11 +6,59 @@ container and its member counts as a slash, so that a pattern fits whether an ar
 
 import functools
 import re
+from collections.abc import Iterable
+
+from depthsieve.core.errors import UsageError
+
+NONE = "none"
+"""Among a user's patterns: forget those before."""
 
 
 def fits(path: str, patterns: tuple[str, ...]) -> bool:
     """Whether any of the patterns matches all of a path."""
     return _compiled(patterns).fullmatch(path.replace("::", "/")) is not None
+
+
+def is_excluded(path: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a user's patterns leave out a path, below the root of its source.
+
+    A pattern without a slash (but at its end) fits a file or folder of that name anywhere, another one a path from the
+    root on; a folder stands for all that is in it.
+    """
+    return fits(path.rstrip("/"), _spread(patterns))
+
+
+def checked_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
+    """A user's patterns of what to leave out. Raises :class:`UsageError` that names one that cannot be used."""
+    if isinstance(patterns, str):
+        raise UsageError(f"exclude is a list of patterns, such as ['depth/'], not {patterns!r}")
+    checked = tuple(patterns)
+    for pattern in checked:
+        if not isinstance(pattern, str) or not pattern.strip("/*"):
+            raise UsageError(f"exclude: {pattern!r} leaves out nothing or all; use a pattern such as depth/")
+        try:
+            check_pattern(pattern)
+        except ValueError as error:
+            raise UsageError(f"exclude: {error}") from error
+    return checked
+
+
+def add_patterns(remembered: tuple[str, ...], said: tuple[str, ...]) -> tuple[str, ...]:
+    """What a user's patterns leave out besides what is remembered; "none" forgets what stands before it."""
+    patterns = (*remembered, *said)
+    while NONE in patterns:
+        patterns = patterns[patterns.index(NONE) + 1 :]
+    return tuple(dict.fromkeys(patterns))
+
+
+@functools.lru_cache
+def _spread(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    spread: list[str] = []
+    for pattern in patterns:
+        inside = pattern.replace("::", "/").rstrip("/")
+        place = inside.removeprefix("/") if "/" in inside else f"**/{inside}"
+        spread += [place, f"{place}/**"]
+    return tuple(spread)
 
 
 def check_pattern(pattern: str) -> None:

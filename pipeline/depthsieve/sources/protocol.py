@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from depthsieve.core.records import ImageRecord, RejectedImage
+from depthsieve.images.headers import ImageHeader
 
 UNKNOWN_SIZE = -1
 """The size of an image that only reading it tells, as of a row of a Parquet file."""
@@ -23,10 +24,27 @@ class Listed:
 @dataclass
 class Passed:
     """What a listing passes over, counted as it goes on: ``hidden`` names that begin with a dot (a hidden folder counts
-    once), ``other`` what does not look like an image."""
+    once), ``other`` what does not look like an image, ``excluded`` what a user leaves out."""
 
     hidden: int = 0
     other: int = 0
+    excluded: int = 0
+
+    def __str__(self) -> str:
+        excluded = f", {self.excluded:,} excluded" if self.excluded else ""
+        return f"{self.other:,} other and {self.hidden:,} hidden files{excluded}"
+
+
+class DeepGreyImage(ImageRecord):
+    """An image of one channel of more than 8 bits, as depth maps are."""
+
+    __slots__ = ()
+
+
+def record_of(image_id: str, size: int, mtime_ns: int, header: ImageHeader) -> ImageRecord:
+    """An image of which the header was read."""
+    kind = DeepGreyImage if header.is_deep_grey else ImageRecord
+    return kind(image_id, size, mtime_ns, header.width, header.height, header.orientation)
 
 
 class Source(Protocol):

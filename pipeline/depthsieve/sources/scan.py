@@ -24,6 +24,9 @@ from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.core.spill import BATCH_ROWS, SpillDatabase, read_parquet, spill_database
 from depthsieve.core.tables import CHANGED, IMAGES_SCHEMA, REJECTED_SCHEMA
 from depthsieve.sources import UNKNOWN_SIZE, Listed, Passed, Source
+from depthsieve.sources.patterns import is_excluded
+from depthsieve.sources.protocol import DeepGreyImage
+from depthsieve.sources.suspects import Suspects
 
 CONTENT = pa.field("content_sha256", pa.string())
 """Lower-case hex sha256 of an image's bytes; null where nobody asked for it."""
@@ -52,33 +55,47 @@ ORDER BY listed.id, listed.reason NULLS FIRST, known.generation DESC
 class Tally:
     """What a scan has found so far. ``known`` counts images whose size and time are the known ones, ``changed`` those
     known with others, which are looked at again and are among ``images`` or ``rejected``. ``gone`` are known images of
-    these sources that are not there, where that was asked for."""
+    these sources that are not there, where that was asked for. ``repeated`` counts rows that name an image
+    again in a manifest. ``suspects`` are images that look like something else than photos."""
 
     images: int = 0
     rejected: int = 0
     known: int = 0
     changed: int = 0
     gone: int = 0
+    repeated: int = 0
     passed: Passed = field(default_factory=Passed)
+    suspects: Suspects = field(default_factory=Suspects)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should be told of what the sources hold, a line each, with the remedy."""
+        lines = self.suspects.notes(self.images)
+        if self.repeated:
+            lines = (*lines, f"{self.repeated:,} rows of the manifest repeat another one; each image counts once")
+        return lines
 
 
 @dataclass(frozen=True)
 class ScanSettings:
     """How to scan. With ``keep``, what is known and as it was is passed on, and not only counted; ``hashes`` asks for
-    the sha256 of each image's bytes; ``counts`` says of an id whether it counts: what does not is passed over."""
+    the sha256 of each image's bytes; ``counts`` says of an id whether it counts: what does not is passed over. So is
+    what fits a pattern of ``exclude`` (:func:`~depthsieve.sources.patterns.is_excluded`)."""
 
     keep: bool = False
     hashes: bool = False
     counts: Callable[[str], bool] | None = None
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ScanBatch:
     """Some of what a scan found: ``images`` of :data:`IMAGES_SCHEMA`, ``rejected`` of :data:`REJECTED_SCHEMA`, each
-    with the column :data:`CHANGED`, by id. Images have the column :data:`CONTENT` where hashes are asked for."""
+    with the column :data:`CHANGED`, by id. Images have the column :data:`CONTENT` where hashes are asked for.
+    ``deep_grey`` are ids of images that were opened and have 16 bits in one channel."""
 
     images: pa.Table
     rejected: pa.Table
+    deep_grey: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -107,6 +124,7 @@ def scan_to(
     known: Iterable[pa.Table] = (),
     progress: bool = False,
     find_gone: bool = False,
+    exclude: tuple[str, ...] = (),
 ) -> Scan:
     """Scan sources, with the tables in ``folder``, which is made. What is known, and as it was, is only counted.
 
@@ -120,7 +138,9 @@ def scan_to(
         images = stack.enter_context(pq.ParquetWriter(folder / "images.parquet", IMAGES_SCHEMA.append(CHANGED)))
         rejected = stack.enter_context(pq.ParquetWriter(folder / "rejected.parquet", REJECTED_SCHEMA.append(CHANGED)))
         gone = folder / GONE if find_gone else None
-        for batch in scan_batches(sources, known, folder / "sort", tally, progress=progress, gone=gone):
+        settings = ScanSettings(exclude=exclude)
+        batches = scan_batches(sources, known, folder / "sort", tally, settings=settings, progress=progress, gone=gone)
+        for batch in batches:
             images.write_table(batch.images.drop_columns([CONTENT.name]))
             rejected.write_table(batch.rejected)
     return Scan(folder, tally)
@@ -146,7 +166,7 @@ def scan_batches(
         database.create("listed", REJECTED_SCHEMA)
         database.create("known", KNOWN_SCHEMA)
         with progress_bar("list", unit="files", shown=progress) as bar:
-            database.append("listed", _listed(sources, tally.passed, settings.counts, bar))
+            database.append("listed", _listed(sources, tally.passed, settings, bar))
         database.append("known", known)
         if gone is not None:
             tally.gone = _write_gone(database, [source.name for source in sources if not source.is_one_file], gone)
@@ -155,20 +175,23 @@ def scan_batches(
             for rows in _first_of_each(database):
                 for some in _small(_counted(rows, tally, settings, bar)):
                     batch = _look(some, by_name, pool, settings.hashes)
+                    if settings.counts is None:  # a recipe knows which files are photos
+                        tally.suspects.add_all(batch.images["id"].to_pylist(), batch.deep_grey)
                     tally.images += len(batch.images)
                     tally.rejected += len(batch.rejected)
                     yield batch
                     bar.update(len(some))
 
 
-def _listed(
-    sources: Sequence[Source], passed: Passed, counts: Callable[[str], bool] | None, bar: Bar
-) -> Iterator[pa.Table]:
+def _listed(sources: Sequence[Source], passed: Passed, settings: ScanSettings, bar: Bar) -> Iterator[pa.Table]:
     rows: list[Listed | RejectedImage] = []
     for source in sources:
         for found in source.listing(passed):
-            if counts is not None and not counts(found.id):
+            if settings.counts is not None and not settings.counts(found.id):
                 passed.other += 1
+                continue
+            if settings.exclude and is_excluded(found.id.partition("/")[2], settings.exclude):
+                passed.excluded += 1
                 continue
             rows.append(found)
             if len(rows) == BATCH_ROWS:
@@ -253,7 +276,8 @@ def _look(rows: pa.Table, sources: dict[str, Source], pool: ThreadPoolExecutor, 
     kept = kept.append_column(CHANGED, pa.nulls(len(kept), pa.bool_()))
     kept_images = kept.filter(pc.is_null(kept["reason"])).select(images.column_names)
     kept_rejected = kept.filter(pc.is_valid(kept["reason"])).select(rejected.column_names)
-    return ScanBatch(_by_id(images, kept_images), _by_id(rejected, refused, kept_rejected))
+    deep_grey = frozenset(one.id for one, _ in found if isinstance(one, DeepGreyImage))
+    return ScanBatch(_by_id(images, kept_images), _by_id(rejected, refused, kept_rejected), deep_grey)
 
 
 def _tasks(rows: pa.Table) -> Iterator[list[Listed]]:
