@@ -7,6 +7,7 @@ from pathlib import Path
 
 from depthsieve.core.encodings import EncodingName
 from depthsieve.core.errors import RunError
+from depthsieve.core.processes import Process
 from depthsieve.core.records import Dtype, Oversize, Quantity
 from depthsieve.core.stopping import Stop
 from depthsieve.jobs.layers.images import Stored, store_images, without_images
@@ -24,8 +25,12 @@ from depthsieve.sources.scan import Scan
 from depthsieve.storage.temporary import temporary_folder
 from depthsieve.store import Store
 from depthsieve.store.create import prepare_root, write_index
-from depthsieve.store.leases import PLAN, Leases
+from depthsieve.store.leases import INDEX, PLAN, Leases, left_leases
+from depthsieve.store.schema import is_shard
 from depthsieve.store.standing import standing
+
+INDEX_POLL_S = 0.1
+"""Seconds between two looks at whether another process has written the index."""
 
 
 def label(
@@ -143,9 +148,9 @@ def label(
         finally:
             stop.armed = False
             request.root.clear_scratch()  # of workers that died
-            if chosen.part is None and not stop.requested:
+            if stop.seconds_left() > 0:
                 with contextlib.suppress(OSError, RunError):  # it is derived, and a full disk has been told of already
-                    write_index(opened)
+                    _write_index(opened, leases)
         seconds = time.perf_counter() - start
     interrupted = stop.requested and (stored.stopped or len(opened.pending(chosen.share)) > 0)
     summary = _summary(opened, scan, outcome, (planned, seconds, interrupted), notes)
@@ -210,11 +215,24 @@ def plan(
             try:
                 request.root.clear_scratch()
                 opened, planned = add_new(request, scan, progress)
-                write_index(opened)
+                _write_index(opened, leases)
             finally:
                 leases.give_back(lease, settled=True)
     summary = estimate_left(request, opened, trial, progress)
     return replace(summary, changed=planned.changed, removed=planned.removed, gone=gone.images, notes=notes)
+
+
+def _write_index(store: Store, leases: Leases) -> None:
+    """Bring the index up to date, one process at a time. While others have shards in flight it is left to the last of
+    them: each comes here once it has given back its own."""
+    if any(one.alive and is_shard(one.name) for one in left_leases(store.root)):
+        return
+    while isinstance(lease := leases.take(INDEX), Process):
+        time.sleep(INDEX_POLL_S)
+    try:
+        write_index(store)
+    finally:
+        leases.give_back(lease, settled=True)
 
 
 def _runner(request: LabelRequest) -> MakeRunner:

@@ -30,6 +30,9 @@ _SIGN = "alive-"
 PLAN = "plan"
 """Held by the one process that may add generations."""
 
+INDEX = "index"
+"""Held by the one process that writes the index after labelling."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:

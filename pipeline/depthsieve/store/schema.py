@@ -4,6 +4,7 @@ Axes: N images of a shard, H and W the label shape, K the 256 reliability codes.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,11 @@ def encoding_of(text: str) -> Encoding:
     if found is None:
         raise StoreMismatch(f"the store has encoding {text!r}, which this depthsieve cannot write; update depthsieve")
     return found
+
+
+def is_shard(name: str) -> bool:
+    """Whether a name is one that :func:`shard_name` makes."""
+    return re.fullmatch(r"\d{4,}-\d{6,}", name) is not None
 
 
 def shard_name(generation: int, number: int) -> str:
