@@ -95,4 +95,7 @@ def _print_summary(summary: "LabelSummary") -> None:
 
 def _left(summary: "LabelSummary") -> str:
     """What is left of a run that had to end."""
-    return f"{count(summary.pending, 'image')} left" if summary.pending else "images of some shards are not stored yet"
+    if not summary.pending:
+        return "images of some shards are not stored yet"
+    lost = f", {summary.discarded:,} of them discarded with a shard that was not finished" if summary.discarded else ""
+    return f"{count(summary.pending, 'image')} left{lost}"

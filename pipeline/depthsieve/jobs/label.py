@@ -266,6 +266,7 @@ def _summary(
         skipped_hidden=scan.tally.passed.hidden if scan else 0,
         skipped_other=scan.tally.passed.other if scan else 0,
         errors=outcome.errors,
+        discarded=outcome.discarded,
         notes=(*notes, *outcome.notes),
         interrupted=interrupted,
         changed=planned.changed,

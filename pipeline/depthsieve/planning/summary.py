@@ -16,7 +16,7 @@ class LabelSummary:
     ``labelled``, ``failed`` (each with its reason) and ``pending`` are the whole store's. ``skipped_hidden`` and
     ``skipped_other`` count files of the source that are hidden or do not look like images. ``errors`` says why shards
     are still pending, ``notes`` are lines that a person should see. ``interrupted``: the run was asked to
-    stop, and left something.
+    stop, and left something; ``discarded`` counts images that had been labelled in shards which it did not finish.
     """
 
     store: str
@@ -36,6 +36,7 @@ class LabelSummary:
     changed: int = 0
     removed: int = 0
     gone: int = 0
+    discarded: int = 0
 
 
 @dataclass(frozen=True)

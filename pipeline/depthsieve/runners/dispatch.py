@@ -31,11 +31,13 @@ MakeRunner = Callable[[Callable[[str, int], None]], Runner]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run did: images labelled, why shards are left, and what a person should see besides."""
+    """What a run did: images labelled, why shards are left, and what a person should see besides. ``discarded`` images
+    went through the teacher in shards that were then abandoned."""
 
     labelled: int = 0
     errors: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    discarded: int = 0
 
 
 @dataclass
@@ -89,8 +91,13 @@ class _Progress:
             self.in_hand.pop(shard_id, None)
             self._show()
 
+    @property
+    def in_flight(self) -> int:
+        """Images that are done of shards in hand."""
+        return sum(self.in_hand.values())
+
     def _show(self) -> None:
-        self.bar.update(self.done + sum(self.in_hand.values()) - self.bar.n)
+        self.bar.update(self.done + self.in_flight - self.bar.n)
 
 
 @contextlib.contextmanager
@@ -141,4 +148,4 @@ def dispatch(
             if not left or attempt == ATTEMPTS or stop.wait(PAUSE_S * 2 ** (attempt - 1)):
                 break
     errors += [f"{holder} has {shards} of the shards in hand" for holder, shards in hand.busy.items()]
-    return Outcome(labelled, tuple(errors), tuple(notes))
+    return Outcome(labelled, tuple(errors), tuple(notes), shown.in_flight)
