@@ -5,10 +5,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 
-from depthsieve.teachers import Batch
+from depthsieve.core.errors import DepthsieveError
+from depthsieve.teachers import Batch, load_teacher
 
 PATCH = 14
 SIDE = 70  # pixels of the grid that the small Depth Anything was "trained" on: 5 x 5 patches
@@ -127,6 +129,14 @@ def depth_of(teacher: Any, image_BCHW: torch.Tensor) -> torch.Tensor:
     """What a teacher predicts for images, and nothing else that it says of them."""
     depth_BHW: torch.Tensor = teacher.predict(Batch.of(image_BCHW)).depth
     return depth_BHW
+
+
+def refusal(name: object, kind: type[DepthsieveError], **options: Any) -> str:
+    with pytest.raises(kind) as caught:
+        load_teacher(str(name), **options)
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 DEPTH_ANYTHING_PROCESSOR = {

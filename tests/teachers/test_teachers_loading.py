@@ -1,4 +1,4 @@
-"""What a teacher's name means, and one clear line for everything that cannot be loaded."""
+"""One clear line for every checkpoint and option that cannot be loaded."""
 
 import hashlib
 import inspect
@@ -6,44 +6,23 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
 import teachers_builders as builders
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from teachers_builders import refusal
 
-from depthsieve.core.errors import DepthsieveError, TeacherError, TeacherNotFound, TeacherUnsupported, UsageError
+from depthsieve.core.errors import TeacherUnsupported, UsageError
 from depthsieve.core.records import TeacherSettings
-from depthsieve.teachers import PRESETS, cached, checkpoints, find_preset, load_teacher
+from depthsieve.teachers import load_teacher
 
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("original")
-    return builders.save(path, builders.depth_anything_config(), builders.DEPTH_ANYTHING_PROCESSOR)
-
-
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
-    return Path(shutil.copytree(original, tmp_path / "teacher"))
-
-
-@pytest.fixture(autouse=True)
-def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty cache, and a hub at a port where nothing listens."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+pytestmark = pytest.mark.usefixtures("empty_hub")
 
 
 def label(folder: Path, **options: Any) -> torch.Tensor:
@@ -60,14 +39,6 @@ def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any])
     weights = load_file(folder / "model.safetensors")
     change(weights)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def refusal(name: object, kind: type[DepthsieveError], **options: Any) -> str:
-    with pytest.raises(kind) as caught:
-        load_teacher(str(name), **options)
-    assert type(caught.value) is kind
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------
@@ -292,216 +263,3 @@ def test_depth_models_of_unknown_output_are_refused(tmp_path: Path, settings: di
     (tmp_path / "config.json").write_text(json.dumps(settings))
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     assert reason in refusal(tmp_path, TeacherUnsupported)
-
-
-# --- names -----------------------------------------------------------------------------------------------------------
-
-
-def test_names_that_mean_nothing(tmp_path: Path) -> None:
-    assert "did you mean 'depth-anything-v2-small'?" in refusal("depth-anything-v2-smal", TeacherNotFound)
-    assert "`depthsieve teachers` lists what there is" in refusal("xyz", TeacherNotFound)
-    assert "there is no such folder" in refusal(tmp_path / "nothing", TeacherNotFound)
-    assert "there is no such folder" in refusal("./nothing", TeacherNotFound)
-    (tmp_path / "file").write_text("")
-    assert "is a file; give the folder" in refusal(tmp_path / "file", TeacherUnsupported)
-
-
-def test_paths_that_cannot_be_paths(tmp_path: Path) -> None:
-    long = "x" * 300
-    assert refusal("~nouser/x", TeacherNotFound) == "no teacher '~nouser/x': there is no such folder"
-    assert refusal(tmp_path / long, TeacherNotFound).endswith(f"{long}': it cannot be reached (File name too long)")
-    assert "cannot be reached (File name too long)" in refusal("~/" + "x/" * 3000, TeacherNotFound)
-    assert "cannot be reached (Too many levels of symbolic links)" in refusal(looping(tmp_path), TeacherNotFound)
-    assert "a plug-in's, a local folder or a hub id" in refusal(long, TeacherNotFound)
-    assert "is no hub id" in refusal(f"owner/{long}", UsageError)
-    assert "there is no such folder" in refusal("./a\0b", TeacherNotFound)
-    (tmp_path / "file").write_text("")
-    assert "there is no such folder" in refusal(tmp_path / "file" / "below", TeacherNotFound)
-
-
-def looping(folder: Path) -> Path:
-    (folder / "loop").symlink_to(folder / "loop")
-    return folder / "loop"
-
-
-def test_a_home_folder_is_found(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    shutil.copytree(original, tmp_path / "mine")
-    assert load_teacher("~/mine").weights_digest == load_teacher(str(original)).weights_digest
-
-
-def test_a_preset_goes_before_a_folder_of_its_name(
-    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(original, tmp_path / "zoedepth")
-    assert "Intel/zoedepth-nyu-kitti" in refusal("zoedepth", TeacherNotFound)
-    assert load_teacher("./zoedepth").label_shape(70, 70) == (70, 70)
-    shutil.copytree(original, tmp_path / "owner" / "model")
-    assert load_teacher("owner/model").name == "owner/model"
-
-
-def test_no_cache_and_no_network_names_the_way_out() -> None:
-    started = time.monotonic()
-    message = refusal("depth-anything-v2-small", TeacherNotFound)
-    assert time.monotonic() - started < 5
-    assert message.startswith(
-        "teacher 'depth-anything-v2-small' (depth-anything/Depth-Anything-V2-Small-hf) is not cached and could not be "
-        "fetched from the hub ("
-    )
-    assert message.endswith("; give a local folder, or use the embedded --teacher tiny, which needs no download")
-
-
-def test_a_name_that_no_hub_would_take() -> None:
-    assert "is no hub id" in refusal("owner/mo del", UsageError)
-
-
-# --- a small hub of our own ------------------------------------------------------------------------------------------
-
-
-class Hub(ThreadingHTTPServer):
-    """Serves one repository the way the Hugging Face hub does, as far as its client asks."""
-
-    silent = False
-
-    def __init__(self, folder: Path, repository: str, commit: str) -> None:
-        super().__init__(("127.0.0.1", 0), HubHandler)
-        self.folder, self.repository, self.commit = folder, repository, commit
-        self.requests: list[str] = []
-
-
-class HubHandler(BaseHTTPRequestHandler):
-    server: Hub
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in ({"Content-Length": str(len(body))} | headers).items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def do_GET(self) -> None:
-        hub = self.server
-        hub.requests.append(self.path)
-        if hub.silent:
-            time.sleep(3)
-            return
-        path = self.path.split("?")[0]
-        if hub.repository not in path:
-            self.answer(404, X_Error_Code="RepoNotFound")
-        elif f"/api/models/{hub.repository}/revision/" in path or path.endswith(hub.repository):
-            if path.rsplit("/", 1)[1] in ("main", "v1", hub.commit, hub.repository.split("/")[1]):
-                self.answer(200, json.dumps({"id": hub.repository, "sha": hub.commit, "siblings": []}).encode())
-            else:
-                self.answer(404, X_Error_Code="RevisionNotFound")
-        elif f"/api/models/{hub.repository}/tree/" in path:
-            files = [
-                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": self.etag(file)}
-                for file in sorted(hub.folder.iterdir())
-            ]
-            self.answer(200, json.dumps(files).encode())
-        else:
-            file = hub.folder / path.rsplit("/", 1)[1]
-            if file.is_file():
-                self.answer(200, file.read_bytes(), ETag=f'"{self.etag(file)}"', X_Repo_Commit=hub.commit)
-            else:
-                self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=hub.commit)
-
-    do_HEAD = do_GET
-
-    @staticmethod
-    def etag(file: Path) -> str:
-        return hashlib.sha1(file.read_bytes()).hexdigest()
-
-
-@pytest.fixture
-def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    (folder / "pytorch_model.bin").write_bytes(b"never fetched")
-    server = Hub(folder, "owner/model", "a" * 40)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def test_a_hub_model_is_fetched_once_without_its_pickles(hub: Hub, original: Path) -> None:
-    first = load_teacher("owner/model", revision="v1")
-    assert first.weights_digest == load_teacher(str(original)).weights_digest
-    assert any("model.safetensors" in path for path in hub.requests)
-    assert not any("pytorch_model.bin" in path for path in hub.requests)
-    hub.requests.clear()
-    assert load_teacher("owner/model", revision="v1").weights_digest == first.weights_digest
-    assert hub.requests == []  # from the cache, without asking
-
-
-def test_the_hubs_answers_are_told_apart(hub: Hub) -> None:
-    assert refusal("owner/model", TeacherNotFound, revision="v9").endswith("has no revision 'v9' on the hub")
-    assert "the hub has no model 'owner/other'" in refusal("owner/other", TeacherNotFound)
-
-
-def test_a_hub_model_with_pickles_only(hub: Hub) -> None:
-    (hub.folder / "model.safetensors").unlink()
-    assert "no model.safetensors (pickled weights are never loaded)" in refusal("owner/model", TeacherUnsupported)
-
-
-def test_a_hub_that_does_not_answer(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.silent = True
-    monkeypatch.setattr(checkpoints, "HUB_TIMEOUT_S", 0.2)
-    started = time.monotonic()
-    assert "timed out" in refusal("owner/model", TeacherNotFound)
-    assert time.monotonic() - started < 2.5
-
-
-# --- presets ---------------------------------------------------------------------------------------------------------
-
-
-def test_presets_say_what_people_must_know() -> None:
-    names = [preset.name for preset in PRESETS]
-    assert len(set(names)) == len(names)
-    assert "tiny" not in names
-    families = ("depth-anything-v2-", "depth-anything-v1-", "distill-any-depth-", "dpt-", "zoedepth", "depth-pro")
-    families += ("glpn-", "tipsv2-")
-    assert all(any(name.startswith(family) for name in names) for family in families)
-    for preset in PRESETS:
-        assert preset.hub_id.count("/") == 1
-        assert preset.licence
-        assert preset.parameters.endswith("M")
-        assert preset.unit == ("m" if preset.quantity == "depth" else "")
-    licences = {preset.name: preset.licence for preset in PRESETS}
-    assert licences["depth-anything-v2-small"] == "Apache-2.0"
-    assert licences["depth-anything-v2-base"] == licences["depth-anything-v2-large"] == "CC-BY-NC-4.0"
-    indoor = find_preset("depth-anything-v2-indoor-small")
-    assert indoor is not None
-    assert (indoor.quantity, indoor.unit) == ("depth", "m")
-
-
-def test_cached_asks_the_cache_for_configuration_and_weights(tmp_path: Path, original: Path) -> None:
-    preset = PRESETS[0]
-    assert not cached(preset)
-    repository = tmp_path / "hub" / ("models--" + preset.hub_id.replace("/", "--"))
-    snapshot = repository / "snapshots" / ("b" * 40)
-    snapshot.mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("b" * 40)
-    shutil.copy(original / "config.json", snapshot)
-    assert not cached(preset)
-    shutil.copy(original / "model.safetensors", snapshot)
-    assert cached(preset)
-    assert not cached(PRESETS[1])
-    # weights without processor settings load when nobody can be asked for them: the official ones are the default
-    assert load_teacher(preset.name).label_shape(375, 500) == (518, 686)
-
-
-def test_errors_can_be_caught_by_their_family() -> None:
-    assert issubclass(TeacherNotFound, TeacherError)
-    assert issubclass(TeacherUnsupported, TeacherError)
