@@ -67,13 +67,16 @@ def from_settings(settings: type[Any], *, only: Collection[str] = (), without: C
 
 def _option(one: Declared) -> Decorator:
     told: dict[str, Any] = {"help": one.about.help, "default": one.default, "metavar": one.about.metavar}
+    name = one.name.replace("_", "-")
+    names = f"--{name}"
     if one.kind is bool:
         told["is_flag"] = True
+        names += f"/--no-{name}" if one.default is None else ""
     else:
         told |= {"type": click.Choice(one.choices) if one.choices else one.kind, "show_default": True}
-        if one.about.unset:
-            told["help"] += f"  [default: {one.about.unset}]"
-    return option(one.about.group, f"--{one.name.replace('_', '-')}", **told | TOLD_OTHERWISE.get(one.name, {}))
+    if one.about.unset:
+        told["help"] += f"  [default: {one.about.unset}]"
+    return option(one.about.group, names, **told | TOLD_OTHERWISE.get(one.name, {}))
 
 
 _KINDS = ". ".join(f"{name}: {kind.summary}" for name, kind in RUNNERS.items())

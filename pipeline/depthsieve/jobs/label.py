@@ -46,9 +46,9 @@ def label(
     oversize: Oversize | None = None,
     quantity: Quantity | None = None,
     signals: str | None = None,
-    keep_signals: bool = False,
+    keep_signals: bool | None = None,
     encoding: EncodingName | None = None,
-    store_images: bool = False,
+    store_images: bool | None = None,
     image_quality: int | None = None,
     name: str = "default",
     root: str | None = None,
@@ -85,9 +85,11 @@ def label(
         oversize: "reject" (None) or "shrink" images above ``max_tokens``.
         quantity: "disparity" or "depth" (metres), for a checkpoint that does not say what it predicts.
         signals: comma-separated, what reliability is made of (None: "flip"); "none" takes every pixel for reliable.
-        keep_signals: keep the signals beside the labels, for :func:`depthsieve.recalibrate`.
+        keep_signals: keep the signals beside the labels, for :func:`depthsieve.recalibrate` (None: as the store does;
+            a new one does not).
         encoding: "fast" (None) or "small": fewer bytes, far longer to write.
-        store_images: keep the images beside the labels, as JPEG at label shape, also of what is labelled already.
+        store_images: keep the images beside the labels, as JPEG at label shape, also of what is labelled already (None:
+            as the store does, for what is labelled now; a new one does not).
         image_quality: JPEG quality of those images, 1 to 100 (None: 90).
         name: name of the source within the store, the first part of its ids.
         root: folder that ids are relative to, where ``source`` is a list (None: the list's folder).
@@ -139,7 +141,7 @@ def label(
         leases.forget(opened.is_committed)
         todo = opened.pending(chosen.share)
         notes = (*request.recalled_notes, *gone.notes, *request.notes(opened, todo))
-        check_space(request.root, todo.pixels, todo.images, pixel_bytes(chosen, request.spec.encoding))
+        check_space(request.root, todo.pixels, todo.images, pixel_bytes(request.options, request.spec.encoding))
         start = time.perf_counter()
         stop.armed = True
         try:
@@ -171,9 +173,9 @@ def plan(
     oversize: Oversize | None = None,
     quantity: Quantity | None = None,
     signals: str | None = None,
-    keep_signals: bool = False,
+    keep_signals: bool | None = None,
     encoding: EncodingName | None = None,
-    store_images: bool = False,
+    store_images: bool | None = None,
     image_quality: int | None = None,
     name: str = "default",
     root: str | None = None,
@@ -243,7 +245,8 @@ def _runner(request: LabelRequest) -> MakeRunner:
 
 def _store_images(request: LabelRequest, store: Store, leases: Leases, stop: Stop, progress: bool) -> Stored:
     """Add the images of what was labelled without them, where that is asked for."""
-    if request.image_quality is None or request.options.part is not None:
+    asked = "store_images" not in request.left_open and request.options.part is None
+    if request.image_quality is None or not asked:
         return Stored()
     todo = without_images(store)
     check_space(request.root, todo.pixels, todo.images, IMAGE_BYTES_PER_PIXEL)

@@ -133,31 +133,38 @@ def check_space(root: Root, pixels: int, images: int, pixel: float) -> None:
         )
 
 
-def signals_notes(store: Store, keep_signals: bool, todo: int) -> Iterator[str]:
-    """What a person should know of signals that are not calibrated, and of shards with kept signals beside shards
-    without; ``todo`` shards are left."""
+def signals_notes(store: Store, options: LabelOptions, left_open: bool, todo: int) -> Iterator[str]:
+    """What a user should know of signals that are not calibrated, and of kept ones; ``todo`` shards are left.
+    ``left_open``: signals are kept, or not, as the store does it."""
     if todo and store.spec.calibration.endswith(UNCALIBRATED):
         yield (
             f"reliability from signals {', '.join(store.spec.signals)} is not calibrated: it orders the pixels of an "
             "image, but its codes are no expected errors and do not compare with other stores"
         )
-    layer = find_layer(store.root, SIGNALS, store.fingerprint)
-    if keep_signals:  # else the shards need not be listed, of which there may be many
-        without = store.committed() - (layer.shards() if layer else set())
-        if without:
-            yield (
-                f"{len(without)} shards were labelled without --keep-signals and stay without; `depthsieve "
-                "recalibrate` leaves them out (for all of them, label into a new store)"
-            )
-    elif layer and todo:
-        yield "this store keeps signals, and what is labelled now is without them, as --keep-signals was not given"
+    if not options.keep_signals or (left_open and not todo):
+        return
+    if left_open:
+        yield "signals are kept, as this store does: --no-keep-signals leaves them out"
+    if without := _shards_without(store, SIGNALS):
+        yield (
+            f"{without} of the shards were labelled without --keep-signals and stay without; `depthsieve recalibrate` "
+            "skips them (for all of them, label into a new store)"
+        )
 
 
-def images_notes(store: Store, options: LabelOptions, todo: int) -> Iterator[str]:
-    """What a person should know of shards with stored images beside shards without; ``todo`` of them are left."""
-    layer = find_layer(store.root, IMAGES, store.fingerprint)
-    if options.store_images and options.part is not None:
-        if store.committed() - (layer.shards() if layer else set()):
-            yield "a part stores the images of what it labels; `label --store-images` without --part adds the others"
-    elif layer and todo and not options.store_images:
-        yield "this store keeps images, and what is labelled now is without them, as --store-images was not given"
+def images_notes(store: Store, options: LabelOptions, left_open: bool, todo: int) -> Iterator[str]:
+    """What a user should know of stored images; ``todo`` shards are left. ``left_open``: images are stored, or not, as
+    the store does it."""
+    if not options.store_images:
+        return
+    if left_open and todo:
+        yield "images are stored too, as this store does: --no-store-images leaves them out"
+    if (left_open or options.part is not None) and (without := _shards_without(store, IMAGES)):
+        alone = " without --part" if options.part is not None else ""
+        yield f"{without} of the committed shards have no stored images; `label --store-images`{alone} adds them"
+
+
+def _shards_without(store: Store, name: str) -> int:
+    """How many committed shards a layer does not have; all of them where there is no layer."""
+    layer = find_layer(store.root, name, store.fingerprint)
+    return len(store.committed() - (layer.shards() if layer else set()))

@@ -168,7 +168,9 @@ def _try_some(ahead: WorkAhead, progress: bool) -> Trial | None:
         profile = planned[max(number for number, left in ahead.left.numbers.items() if len(left))]
     loaded = TeacherRequest(teacher.name)  # nobody loads it again
     cores = request.workforce.threads
-    job = LabelJob("", loaded, "", options.signal_names, (), True, cores, options.keep_signals, request.image_quality)
+    job = LabelJob(
+        "", loaded, "", options.signal_names, (), True, cores, bool(options.keep_signals), request.image_quality
+    )
     sources = {source.name: source for source in request.sources}
     for name, root in (ahead.store.sources() if ahead.store else {}).items():
         sources.setdefault(name, reopen_source(name, root))

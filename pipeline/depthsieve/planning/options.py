@@ -52,8 +52,13 @@ class LabelOptions(TeacherSettings):
         ),
     ] = None
     keep_signals: Annotated[
-        bool, About("Keep the signals beside the labels, for `depthsieve recalibrate`.", LABELS)
-    ] = False
+        bool | None,
+        About(
+            "Keep the signals beside the labels, for `depthsieve recalibrate`.",
+            LABELS,
+            unset="as the store does; a new one does not",
+        ),
+    ] = None
     encoding: Annotated[
         EncodingName | None,
         About(
@@ -63,13 +68,14 @@ class LabelOptions(TeacherSettings):
         ),
     ] = None
     store_images: Annotated[
-        bool,
+        bool | None,
         About(
             "Keep the images beside the labels, at their shape, as JPEG, which training reads far faster. Adds "
             "those of what is labelled already.",
             LABELS,
+            unset="as the store does, for what is labelled now; a new one does not",
         ),
-    ] = False
+    ] = None
     image_quality: Annotated[
         int | None, About("JPEG quality of those images, 1 to 100.", LABELS, "N", unset="the store's, else 90")
     ] = None
@@ -126,7 +132,7 @@ class LabelOptions(TeacherSettings):
                 raise UsageError(f"{option} must be a whole number of at least 1, not {value!r}")
         if self.encoding not in (None, *ENCODINGS):
             raise UsageError(f"encoding must be one of {', '.join(ENCODINGS)}, not {self.encoding!r}")
-        if self.image_quality is not None and not self.store_images:
+        if self.image_quality is not None and self.store_images is False:
             raise UsageError("image_quality is that of stored images; say store_images (--store-images) with it")
         quality = self.image_quality
         if quality is not None and not (isinstance(quality, int) and 1 <= quality <= 100):

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from depthsieve.sources.manifest import Manifest
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store
 from depthsieve.store.create import check_root, check_spec
-from depthsieve.store.layer_kinds import IMAGES
+from depthsieve.store.layer_kinds import IMAGES, SIGNALS
 from depthsieve.store.layers import find_layer
 from depthsieve.store.pending import Pending
 from depthsieve.store.schema import ENCODING, encoding_of
@@ -39,7 +39,7 @@ Nodes = Sequence[tuple[int, int]]
 @dataclass(frozen=True)
 class LabelRequest:
     """What a run is asked to do, and with what. ``existing`` is the store as it was found, None where it is new;
-    ``recalled`` are the options that were taken from it."""
+    ``recalled`` are the options that were taken from it, ``left_open`` those that nobody gave."""
 
     options: LabelOptions
     sources: tuple[Source, ...]
@@ -52,6 +52,7 @@ class LabelRequest:
     workforce: Workforce
     image_quality: int | None
     recalled: str
+    left_open: frozenset[str]
 
     @classmethod
     def checked(
@@ -75,13 +76,13 @@ class LabelRequest:
         existing = find_store(root)
         if existing is not None:
             check_spec(existing, replace(existing.spec, kind="teacher"))  # before another teacher is looked for
-        was_open = options.teacher is None
+        left_open = frozenset(one.name for one in fields(options) if getattr(options, one.name) is None)
         options, taken = recall(options, existing, device_kind(options, nodes))
         asked = teacher_request(options)
         # On a cluster the workers have the device that is asked for, and this process need not have it.
         loaded = asked if nodes is None else asked.on("auto")
-        with _named_by(existing, was_open):
-            work = LabelWork.load(loaded, options.signal_names, options.keep_signals)
+        with _named_by(existing, "teacher" in left_open):
+            work = LabelWork.load(loaded, options.signal_names, bool(options.keep_signals))
         work.check()
         spec = label_spec(work, chosen_encoding(existing, options))
         if existing is not None:
@@ -90,7 +91,7 @@ class LabelRequest:
             check_source(images, root, existing, options.moved)
         workforce = Workforce.choose(work.teacher, options, nodes)
         quality = chosen_quality(existing, options)
-        return cls(options, sources, manifest, root, asked, work, spec, existing, workforce, quality, taken)
+        return cls(options, sources, manifest, root, asked, work, spec, existing, workforce, quality, taken, left_open)
 
     @property
     def teacher(self) -> Teacher:
@@ -112,7 +113,7 @@ class LabelRequest:
             self.spec.signals,
             tuple(store.sources().items()),
             cores=self.workforce.threads,
-            keep_signals=self.options.keep_signals,
+            keep_signals=bool(self.options.keep_signals),
             image_quality=self.image_quality,
         )
 
@@ -122,8 +123,8 @@ class LabelRequest:
             if len(todo.numbers.get(generation.number, ())):
                 for difference in differences_from(generation.profile, self.teacher, self.options, self.workforce):
                     yield f"generation {generation.number} {difference}"
-        yield from signals_notes(store, self.options.keep_signals, len(todo))
-        yield from images_notes(store, self.options, len(todo))
+        yield from signals_notes(store, self.options, "keep_signals" in self.left_open, len(todo))
+        yield from images_notes(store, self.options, "store_images" in self.left_open, len(todo))
 
 
 @contextlib.contextmanager
@@ -151,6 +152,8 @@ def recall(options: LabelOptions, store: Store | None, device_kind: str) -> tupl
         "dtype": default_dtype(device_kind),
         "max_tokens": MAX_TOKENS,
         "oversize": OVERSIZE,
+        "keep_signals": False,
+        "store_images": False,
     }
     known = _known_of(store, options) if store is not None else {}
     values: dict[str, Any] = {}
@@ -161,7 +164,7 @@ def recall(options: LabelOptions, store: Store | None, device_kind: str) -> tupl
         value = known.get(name)
         if value is None:
             value = defaults.get(name)
-        elif value != defaults.get(name):
+        elif value != defaults.get(name) and not isinstance(value, bool):  # of those, see the notes
             taken.append(f"--{name.replace('_', '-')} {value}")
         values[name] = value
     if store is not None and options.encoding is None and store.spec.encoding == ENCODINGS["small"].text:
@@ -178,6 +181,8 @@ def _known_of(store: Store, options: LabelOptions) -> dict[str, Any]:
         "signals": ",".join(store.spec.signals) or "none",
         "dtype": store.spec.dtype,
         "second_teacher": made_by.second.name if made_by.second else None,
+        "keep_signals": find_layer(store.root, SIGNALS, store.fingerprint) is not None,
+        "store_images": find_layer(store.root, IMAGES, store.fingerprint) is not None,
     }
     if options.teacher is not None and full_name(options.teacher) != made_by.name:
         return known

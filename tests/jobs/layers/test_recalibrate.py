@@ -100,8 +100,8 @@ def test_a_store_that_kept_signals_of_some_shards_gives_a_layer_of_those(
     added = depthsieve.label(photos, store, keep_signals=True, **label)
     assert [note for note in added.notes if "without --keep-signals and stay without" in note]
     write_photos(photos, 1, first=6)
-    unkept = depthsieve.label(photos, store, **label)
-    assert [note for note in unkept.notes if "what is labelled now is without them" in note]
+    unkept = depthsieve.label(photos, store, keep_signals=False, **label)
+    assert not any("signals" in note for note in unkept.notes)
     assert command(monkeypatch, "recalibrate", store, "--calibration", made / "nine.json") == 3
     out = capsys.readouterr().out
     assert out.count("  no signals: shard ") == 3 and "  no signals: shard 0000-000000\n" in out
@@ -116,7 +116,11 @@ def test_a_store_that_kept_signals_of_some_shards_gives_a_layer_of_those(
     subset = ["default/photo 3.png", "default/photo 5.png"]
     assert PseudoLabelDataset(store, images=False, subset=subset, reliability=NAME).ids == subset
     write_photos(photos, 2, first=7)
-    depthsieve.label(photos, store, keep_signals=True, **label)
+    kept = depthsieve.label(photos, store, **label)
+    assert "signals are kept, as this store does: --no-keep-signals leaves them out" in kept.notes
+    assert any(note.startswith("3 of the shards were labelled without --keep-signals") for note in kept.notes)
+    unneeded = depthsieve.label(photos, store, **label)  # nothing is labelled
+    assert not any("signals are kept" in note or "--keep-signals" in note for note in unneeded.notes)
     again = depthsieve.recalibrate(store, name=NAME, progress=False)  # by the calibration that the layer holds
     assert (again.images_now, again.shards_now) == (2, again.shards - 2)
 

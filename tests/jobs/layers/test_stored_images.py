@@ -220,7 +220,9 @@ def test_isolated_and_by_parts_the_bytes_are_the_same(made: Path, copy: Path) ->
         depthsieve.label(made / "photos", store, part=part, store_images=True, **shared)
     assert decided_bytes(store) == decided_bytes(made / "stored")
     done = depthsieve.label(made / "photos", copy / "plain", part="1/1", store_images=True, **shared)
-    assert done.stored_now == 0 and any("without --part adds the others" in note for note in done.notes)
+    assert done.stored_now == 0 and any(
+        "`label --store-images` without --part adds them" in note for note in done.notes
+    )
 
 
 def test_changed_and_lost_images_are_refused_by_name_and_tried_again(
@@ -303,7 +305,9 @@ def test_a_stop_is_heard_between_shards(made: Path, copy: Path) -> None:
 
 def test_options_that_cannot_be_meant_are_refused(made: Path) -> None:
     with pytest.raises(UsageError, match="say store_images"):
-        LabelOptions(image_quality=80)
+        LabelOptions(store_images=False, image_quality=80)
+    with pytest.raises(UsageError, match="say store_images"):
+        label(made, "plain", image_quality=80)
     with pytest.raises(UsageError, match="whole number of 1 to 100, not 101"):
         LabelOptions(store_images=True, image_quality=101)
     with pytest.raises(UsageError, match=f"has images of quality {QUALITY}, not 50"):
@@ -320,12 +324,26 @@ def test_room_for_images_is_counted(made: Path, tmp_path: Path) -> None:
     assert kept.bytes > plain.bytes * 1.02
 
 
+def test_a_store_that_keeps_images_goes_on_to_until_it_is_told_not_to(made: Path, copy: Path) -> None:
+    shared = {"teacher": str(made / "teacher"), **SETTINGS}
+    assert depthsieve.label(copy / "photos", copy / "stored", moved=True, **shared).notes == ()
+    write_photo(copy / "photos" / "photo 8.png", 120, 90, seed=8)
+    grown = depthsieve.label(copy / "photos", copy / "stored", **shared)
+    assert grown.notes == ("images are stored too, as this store does: --no-store-images leaves them out",)
+    assert PseudoLabelDataset(copy / "stored", images="stored").ids == sorted(places(copy / "stored"))
+    assert len(places(copy / "stored")) == 5
+    with pytest.raises(UsageError, match=f"has images of quality {QUALITY}, not 50"):
+        depthsieve.label(copy / "photos", copy / "stored", image_quality=50, **shared)
+
+
 def test_what_is_labelled_without_images_beside_others_is_noted(made: Path, copy: Path) -> None:
     depthsieve.label(copy / "photos", copy / "stored", moved=True, teacher=str(made / "teacher"), **SETTINGS)
     write_photo(copy / "photos" / "photo 9.png", 120, 90, seed=9)
     shared = {"teacher": str(made / "teacher"), **SETTINGS}
-    summary = depthsieve.label(copy / "photos", copy / "stored", **shared)
-    assert [note for note in summary.notes if "this store keeps images" in note]
+    assert depthsieve.label(copy / "photos", copy / "stored", store_images=False, **shared).notes == ()
+    later = depthsieve.label(copy / "photos", copy / "stored", **shared)
+    assert later.notes == ("1 of the committed shards have no stored images; `label --store-images` adds them",)
+    assert later.stored_now == 0
     with pytest.raises(LoaderError, match=r"no stored images of 1 shards in use \(the first is 0002-000000\)"):
         PseudoLabelDataset(copy / "stored", images="stored")
     assert PseudoLabelDataset(copy / "stored").identity()["images"] == "source"
