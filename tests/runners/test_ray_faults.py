@@ -1,22 +1,26 @@
 """The Ray runner under fire, on a cluster of several nodes on this machine: nothing is lost, nothing hangs."""
 
+import math
 import os
 import signal
+import tempfile
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from labelled import decided_bytes, job_of, small_teacher, unlabelled_copy, write_photos
-from ray_workers import ORDERS, OrderedWorker, begun, order
+from patience import PATIENCE_S, wait_for
+from ray_workers import CREEPS, ORDERS, OrderedWorker, begun, counts, note_answer, order, questions
 
 import depthsieve
 from depthsieve.core.errors import RunError
 from depthsieve.core.records import LabelJob, ShardResult, ShardTask
 from depthsieve.core.stopping import Stop
+from depthsieve.runners import Runner
 from depthsieve.runners import ray as ray_module
 from depthsieve.runners.ray import RayOptions, ray_runner
 from depthsieve.runners.ray_worker import RayWorker
@@ -54,8 +58,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     before = signal.getsignal(signal.SIGTERM)
     folder = tmp_path_factory.mktemp("orders")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir="/tmp", prefix="r-") as sessions:
         patch.setenv(ORDERS, str(folder))
+        patch.setenv("RAY_TMPDIR", sessions)  # of its own, as the ports are; its path must be short
+        patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv(
             "PYTHONPATH",
             os.pathsep.join([str(Path(__file__).parents[1] / "support"), os.environ.get("PYTHONPATH", "")]),
@@ -96,21 +102,28 @@ def shards_of(job: LabelJob) -> list[str]:
     return sorted(open_store(job.store).pending())
 
 
-def run(job: LabelJob, options: RayOptions = TWO, worker: type[RayWorker] = OrderedWorker) -> dict[str, ShardResult]:
-    tasks = iter([ShardTask(shard_id) for shard_id in shards_of(job)])
-    results = list(ray_runner(options, worker)(job, tasks, Stop()))
-    by_shard = {result.shard_id: result for result in results}
-    assert len(by_shard) == len(results)
-    return by_shard
+def runner(options: RayOptions = TWO, worker: type[RayWorker] = OrderedWorker) -> Runner:
+    return ray_runner(options, lambda shard_id, images: None, worker)
 
 
-def notes_of(results: dict[str, ShardResult]) -> list[str]:
-    return [note for result in results.values() for note in result.notes]
+def run(
+    job: LabelJob, options: RayOptions = TWO, tasks: Iterable[ShardTask] | None = None, stop: Stop | None = None
+) -> list[ShardResult]:
+    """The results of the tasks, or of all shards; what has come is noted for the workers."""
+    results = []
+    for result in runner(options)(job, iter(tasks or map(ShardTask, shards_of(job))), stop or Stop()):
+        note_answer(Path(os.environ[ORDERS]), result.shard_id)
+        results.append(result)
+    return results
 
 
-def check_whole(results: dict[str, ShardResult], store: Path, undisturbed: Path) -> None:
-    assert {(result.labelled, result.error) for result in results.values()} == {(1, None)}
-    assert len(results) == 12
+def notes_of(results: list[ShardResult]) -> list[str]:
+    return [note for result in results for note in result.notes]
+
+
+def check_whole(results: list[ShardResult], store: Path, undisturbed: Path) -> None:
+    assert {(result.labelled, result.error) for result in results} == {(1, None)}
+    assert len(results) == len({result.shard_id for result in results}) == 12
     assert decided_bytes(store) == decided_bytes(undisturbed)
 
 
@@ -143,7 +156,7 @@ def test_poison_is_labelled_in_isolation_after_two_deaths_or_at_once_where_it_is
     order(orders, poison, "killed")
     order(orders, known, "killed")
     tasks = [ShardTask(poison), ShardTask(known, isolate=True), *map(ShardTask, others)]
-    results = {result.shard_id: result for result in ray_runner(TWO, OrderedWorker)(job, iter(tasks), Stop())}
+    results = run(job, tasks=tasks)
     check_whole(results, store, undisturbed)
     assert (times_begun(orders, poison), times_begun(orders, known)) == (3, 1), notes_of(results)
     assert any(f"died at shard {poison}, which is labelled in isolation now" in note for note in notes_of(results))
@@ -156,11 +169,11 @@ def test_what_ends_isolating_workers_too_is_given_up_in_this_run_and_the_rest_is
     poison = shards_of(job)[0]
     order(orders, poison, "killed even isolated")
     results = run(job, replace(TWO, workers=1))
-    error = results.pop(poison).error
+    (error,) = [result.error for result in results if result.shard_id == poison]
     assert error is not None
     assert error.startswith("4 Ray workers died at it, the last: Worker unexpectedly exits")
-    assert {(result.labelled, result.error) for result in results.values()} == {(1, None)}
-    assert len(results) == 11
+    assert {(result.labelled, result.error) for result in results if result.shard_id != poison} == {(1, None)}
+    assert len(results) == 12
 
 
 def test_nodes_may_come_and_go_and_need_not_be_replaced(
@@ -173,7 +186,7 @@ def test_nodes_may_come_and_go_and_need_not_be_replaced(
 
     def tasks() -> Iterator[ShardTask]:
         """Shards over and over, until the node that joined had one and is gone."""
-        for number in range(500):
+        for number in range(5000):
             workers = {pid for _, pid in begun(orders)}
             if len(workers) == 3 and joined:
                 cluster.remove_node(joined.pop(), allow_graceful=False)
@@ -184,7 +197,7 @@ def test_nodes_may_come_and_go_and_need_not_be_replaced(
             yield ShardTask(shards[number % 12])
 
     shards = shards_of(job)
-    results = list(ray_runner(replace(TWO, workers=None), OrderedWorker)(job, tasks(), Stop()))
+    results = run(job, replace(TWO, workers=None), tasks())
     assert {(result.labelled, result.error) for result in results} == {(1, None)}
     assert {result.shard_id for result in results} == set(shards)
     assert decided_bytes(store) == decided_bytes(undisturbed)
@@ -206,7 +219,7 @@ def test_tasks_are_pulled_as_there_is_room_and_an_exception_is_an_error_of_its_s
     shards = shards_of(job)
     order(orders, shards[1], "raise")
     errors = {}
-    for done, result in enumerate(ray_runner(TWO, OrderedWorker)(job, tasks(), Stop()), start=1):
+    for done, result in enumerate(runner()(job, tasks(), Stop()), start=1):
         assert len(pulled) <= done + 3 * 2  # two at each worker, and one ahead for each
         errors[result.shard_id] = result.error
     assert errors == {shard_id: "a bug of two lines" if shard_id == shards[1] else None for shard_id in shards}
@@ -214,34 +227,43 @@ def test_tasks_are_pulled_as_there_is_room_and_an_exception_is_an_error_of_its_s
 
 
 def test_silence_ends_the_run_with_the_name_of_the_shard_and_its_place_but_slowness_does_not(
-    orders: Path, job: LabelJob
+    orders: Path, job: LabelJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first shard takes six seconds, in which its worker says that images are done."""
+    """By the driver's clock an answer to each question takes three seconds. The first shard takes five answers, and at
+    each one more image is done."""
     slow, hung, *_ = shards_of(job)
     order(orders, slow, "creep")
     order(orders, hung, "hang")
-    runner = ray_runner(RayOptions(1, 1, watchdog_s=4), OrderedWorker)(job, map(ShardTask, (slow, hung)), Stop())
-    assert next(runner) == ShardResult(slow, labelled=1)
+    monkeypatch.setattr(ray_module, "time", SimpleNamespace(monotonic=lambda: 3.0 * questions(orders)))
+    monkeypatch.setattr(ray_module, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(ray_module, "MOST_QUESTIONS", math.inf)
+    told: list[tuple[str, int]] = []
+    run = ray_runner(RayOptions(1, 1, watchdog_s=4), lambda *done: told.append(done), OrderedWorker)
+    assert list(run(job, iter([ShardTask(slow)]), Stop())) == [ShardResult(slow, labelled=1)]
+    assert told[:CREEPS] == [(slow, number) for number in range(1, CREEPS + 1)]
     silent = rf"no Ray worker has done anything for 4 s; look at shard {hung} on node [\d.]+, process \d+$"
     with pytest.raises(RunError, match=silent):
-        next(runner)
+        list(run(job, iter([ShardTask(hung)]), Stop()))
+
+
+def test_each_batch_of_a_shard_counts(orders: Path, job: LabelJob) -> None:
+    shards = shards_of(job)
+    run(job)
+    assert sorted(counts(orders)) == [f"{shard_id}:1" for shard_id in shards]
+
+
+def request_when_begun(orders: Path, stop: Stop) -> None:
+    wait_for(lambda: begun(orders), "a shard is begun")
+    stop.request()
 
 
 def test_after_a_stop_what_was_begun_is_finished_and_the_next_one_does_not_begin(
     orders: Path, job: LabelJob, store: Path
 ) -> None:
-    (orders / "all").write_text("slow")
-    stop = Stop(grace_s=60)
-
-    def request() -> None:
-        while not begun(orders):
-            time.sleep(0.05)
-        time.sleep(0.5)  # half way
-        stop.request()
-
-    threading.Thread(target=request).start()
-    tasks = (ShardTask(shard_id) for shard_id in shards_of(job))
-    done = [result.shard_id for result in ray_runner(replace(TWO, workers=1), OrderedWorker)(job, tasks, stop)]
+    (orders / "all").write_text("until stopped")
+    stop = Stop(grace_s=PATIENCE_S)
+    threading.Thread(target=request_when_begun, args=(orders, stop)).start()
+    done = [result.shard_id for result in run(job, replace(TWO, workers=1), stop=stop)]
     committed = [path.stem for path in (store / "commits").glob("0000-*.json")]
     assert done == [shard_id for shard_id, _ in begun(orders)] == committed
     assert len(done) == 1
@@ -250,14 +272,8 @@ def test_after_a_stop_what_was_begun_is_finished_and_the_next_one_does_not_begin
 def test_the_grace_ends_what_does_not_end(orders: Path, job: LabelJob) -> None:
     (orders / "all").write_text("hang")
     stop = Stop(grace_s=1)
-
-    def request() -> None:
-        while not begun(orders):
-            time.sleep(0.05)
-        stop.request()
-
-    threading.Thread(target=request).start()
-    assert list(ray_runner(TWO, OrderedWorker)(job, (ShardTask(shard) for shard in shards_of(job)), stop)) == []
+    threading.Thread(target=request_when_begun, args=(orders, stop)).start()
+    assert run(job, stop=stop) == []
     assert stop.seconds_left() == 0
 
 
@@ -291,4 +307,4 @@ def test_workers_that_see_neither_store_nor_images_are_named(
         unseen, says = replace(job, sources=(("default", str(mine)),)), f"it does not see the images in {mine}; mount"
     tasks = iter([ShardTask(shard_id) for shard_id in shards_of(job)])
     with pytest.raises(RunError, match=rf"^the Ray worker on node [\d.]+, process \d+: {says}"):
-        list(ray_runner(TWO)(unseen, tasks, Stop()))
+        list(runner(worker=RayWorker)(unseen, tasks, Stop()))

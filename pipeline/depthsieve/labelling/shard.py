@@ -93,7 +93,8 @@ class Care:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told of progress, and who may stop it. ``images`` hears after each batch of which shard, and how many."""
+    """Who is told of progress, and who may stop it. ``images`` hears after each batch of which shard, and how many of
+    its images are done."""
 
     images: Callable[[str, int], None] = lambda shard_id, count: None
     stop: Stop | None = None
@@ -278,7 +279,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
             unreadable += not_read
             if part < len(span):
                 split.append((span.start, len(span), part))
-            watch.images(shard.id, len(span))
+            watch.images(shard.id, span.stop)
             _check_stop(watch.stop, (time.monotonic() - began[0]) / done * (len(spans) - done))
     if len(unreadable) == len(shard.images):
         raise OSError(errno.EIO, f"none of {len(unreadable)} images can be read; is the disk there? {unreadable[0]}")

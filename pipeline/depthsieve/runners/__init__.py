@@ -12,3 +12,6 @@ Once the stop is requested it takes no more, yields the results of what ends wit
 rest without a result; it abandons all when the generator is closed. Trying a shard again that came back with an error
 is the caller's business.
 """
+
+OnImages = Callable[[str, int], None]
+"""Told, from any thread, how many images of a shard are done so far: after each batch, or now and then."""

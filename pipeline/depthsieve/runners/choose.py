@@ -55,8 +55,7 @@ def _local(work: "LabelWork", workers: Workers) -> "MakeRunner":
 def _ray(work: "LabelWork", workers: Workers) -> "MakeRunner":
     from depthsieve.runners.ray import RayOptions, ray_runner  # heavy, and a laptop does without
 
-    on_ray = ray_runner(RayOptions(workers.count, workers.threads, workers.gpus, workers.address))
-    return lambda on_images: on_ray  # actors tell of whole shards only
+    return partial(ray_runner, RayOptions(workers.count, workers.threads, workers.gpus, workers.address))
 
 
 def _ray_nodes(address: str) -> Nodes:

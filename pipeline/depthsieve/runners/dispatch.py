@@ -10,7 +10,7 @@ from depthsieve.core.processes import Process
 from depthsieve.core.progress import Bar, progress_bar
 from depthsieve.core.records import GO_ON, LabelJob, ShardTask
 from depthsieve.core.stopping import Stop
-from depthsieve.runners import Runner
+from depthsieve.runners import OnImages, Runner
 from depthsieve.storage import Root
 from depthsieve.store import Store
 from depthsieve.store.leases import Lease, Leases
@@ -25,14 +25,17 @@ POISON_DEATHS = 2
 PAUSE_S = 1.0
 """Seconds before the second attempt; doubled before the third."""
 
-MakeRunner = Callable[[Callable[[str, int], None]], Runner]
-"""Makes the runner, once it is told whom to tell about finished images: of which shard, and how many."""
+MakeRunner = Callable[[OnImages], Runner]
+"""Makes the runner, once it is told whom to tell of progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run did: images labelled, why shards are left, and what a person should see besides. ``discarded`` images
-    went through the teacher in shards that were then abandoned."""
+    """What a run did: images labelled, why shards are left, and what a person should see besides.
+
+    ``discarded`` counts images whose labels were computed, of shards that were abandoned when a stop was requested: the
+    next run computes them again.
+    """
 
     labelled: int = 0
     errors: tuple[str, ...] = ()
@@ -79,9 +82,9 @@ class _Progress:
     in_hand: dict[str, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, shard_id: str, images: int) -> None:
+    def on_images(self, shard_id: str, images: int) -> None:
         with self.lock:
-            self.in_hand[shard_id] = self.in_hand.get(shard_id, 0) + images
+            self.in_hand[shard_id] = images
             self._show()
 
     def finish(self, shard_id: str, images: int) -> None:
@@ -129,7 +132,7 @@ def dispatch(
     with bar, contextlib.ExitStack() as stack:
         stack.callback(hand.give_all_back)
         shown = _Progress(bar)
-        runner = make_runner(shown.add)
+        runner = make_runner(shown.on_images)
         for attempt in range(1, ATTEMPTS + 1):
             tried, left, errors = left, [], []
             results = runner(replace(job, last_attempt=attempt == ATTEMPTS), hand.tasks(tried), stop)

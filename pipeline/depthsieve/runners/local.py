@@ -2,7 +2,7 @@
 
 import contextlib
 import queue
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from depthsieve.core.records import LabelJob, ShardResult, ShardTask
@@ -10,17 +10,14 @@ from depthsieve.core.stopping import Abandoned, Stop
 from depthsieve.labelling.batch import LabelWork
 from depthsieve.labelling.isolation import label_isolated
 from depthsieve.labelling.shard import ShardLabeller, Watch
-from depthsieve.runners import Runner
+from depthsieve.runners import OnImages, Runner
 
 IN_HAND = 2
 """Shards at a time: one with the teacher, and one that is being committed."""
 
 
-def local_runner(work: LabelWork, on_images: Callable[[str, int], None]) -> Runner:
-    """A runner whose teachers are loaded already. ``on_images`` hears of every batch: its shard, its images.
-
-    Tasks are taken in threads of its own, one after another.
-    """
+def local_runner(work: LabelWork, on_images: OnImages) -> Runner:
+    """A runner whose teachers are loaded already. Tasks are taken in threads of its own, one after another."""
 
     def run(job: LabelJob, tasks: Iterator[ShardTask], stop: Stop) -> Generator[ShardResult, None, None]:
         closed = Stop(grace_s=0, parent=stop)

@@ -18,7 +18,7 @@ from depthsieve.core.errors import RunError
 from depthsieve.core.records import LabelJob, ShardResult, ShardTask
 from depthsieve.core.stopping import Stop
 from depthsieve.core.version import __version__
-from depthsieve.runners import Runner
+from depthsieve.runners import OnImages, Runner
 from depthsieve.runners.ledger import Death, Ledger
 from depthsieve.runners.ray_session import connected, current_offer, one_line
 from depthsieve.runners.ray_worker import RayWorker, Readiness, death_of, holds_something, misfit
@@ -41,6 +41,12 @@ DOUBT_S = 15.0
 
 COUNT_S = 10.0
 """Seconds between two looks at how many workers a cluster has room for."""
+
+PROGRESS_S = 1.0
+"""Seconds between two questions to a worker how many images are done."""
+
+MOST_QUESTIONS = 50
+"""Such questions a second, however many workers there are."""
 
 LONGEST_PAUSE_S = 60.0
 """Seconds to wait, at most, before an actor is replaced whose predecessors all died without a result."""
@@ -72,12 +78,12 @@ class RayOptions:
         return 1 / math.ceil(self.workers / self.gpus)
 
 
-def ray_runner(options: RayOptions, worker: type[RayWorker] = RayWorker) -> Runner:
+def ray_runner(options: RayOptions, on_images: OnImages, worker: type[RayWorker] = RayWorker) -> Runner:
     """A runner on actors of a Ray cluster, started for the run and stopped after it unless an address is given."""
 
     def run(job: LabelJob, tasks: Iterator[ShardTask], stop: Stop) -> Generator[ShardResult, None, None]:
         with connected(options.address, (options.workers or 1) * options.cpus_per_worker, options.gpus):
-            driver = _Driver(options, job, worker, Ledger(tasks), stop)
+            driver = _Driver(options, job, worker, Ledger(tasks), stop, on_images)
             try:
                 yield from driver.results()
             except RayError as error:
@@ -96,8 +102,16 @@ def _control(method: Any, *arguments: Any) -> Any:
 class _Driver:
     """The driver of one run. It holds a few tasks a worker, and nothing that grows with the number of shards."""
 
-    def __init__(self, options: RayOptions, job: LabelJob, worker: type[RayWorker], ledger: Ledger, stop: Stop) -> None:
-        self._options, self._ledger, self._stop = options, ledger, stop
+    def __init__(
+        self,
+        options: RayOptions,
+        job: LabelJob,
+        worker: type[RayWorker],
+        ledger: Ledger,
+        stop: Stop,
+        on_images: OnImages,
+    ) -> None:
+        self._options, self._ledger, self._stop, self._on_images = options, ledger, stop, on_images
         roots = (root for _, root in job.sources if "://" not in root)
         self._job = (__version__, pickle.dumps(job), tuple(root for root in roots if holds_something(root)))
         self._actor_class = ray.remote(
@@ -188,7 +202,7 @@ class _Driver:
             self._ledger.refill(len(self._slots))
 
     def _open(self, slot: Slot, isolates: bool) -> None:
-        slot.actor, slot.isolates, slot.images = self._actor_class.remote(), isolates, 0
+        slot.actor, slot.isolates, slot.images, slot.asked = self._actor_class.remote(), isolates, {}, False
         self._calls[slot.actor.prepare.remote(*self._job, isolates)] = (slot, "prepare")
 
     def _vacate(self, slot: Slot) -> None:
@@ -255,16 +269,23 @@ class _Driver:
             slot.take(call)
             if answer is not None:  # else the stop came before it was begun
                 yield self._ledger.finish(answer)
-        elif slot.doubt is not None:
+        elif kind == "doubt" and slot.doubt is not None:
             yield from self._bury(slot, death_of(slot.doubt))  # it lives, but what it was told is lost
-        elif answer != slot.images:
-            slot.images, self._heard = answer, time.monotonic()
+        else:
+            slot.asked = False
+            if answer != slot.images:
+                slot.images, self._heard = answer, time.monotonic()
+            for _, task in slot.window:  # no other: a shard that is answered for is in hand no more
+                if task.shard_id in answer:
+                    self._on_images(task.shard_id, answer[task.shard_id])
 
     def _failed(self, slot: Slot, kind: str, error: RayError) -> Iterator[ShardResult]:
         """A call came back without an answer: its actor is gone, or cannot be reached, and Ray may know more soon."""
         now = time.monotonic()
         unclear = isinstance(error, ActorUnavailableError)
-        if slot.doubt is None and unclear:
+        if kind == "images" and unclear:
+            slot.asked = False  # what becomes of its shards tells
+        elif slot.doubt is None and unclear:
             slot.doubt, slot.doubted, slot.ask_at = error, now, now
         elif kind == "doubt" and unclear and now - slot.doubted < DOUBT_S:
             slot.ask_at = now + POLL_S
@@ -327,8 +348,9 @@ class _Driver:
         if now - self._heard > patience:
             where = ", ".join(f"shard {slot.window[0][1].shard_id} on {slot.where}" for slot in working[:20])
             raise RunError(f"no Ray worker has done anything for {patience:.0f} s; look at {where}")
-        pause = self._options.watchdog_s / 4
-        if now - self._heard > pause and now - self._asked > pause:
+        if now - self._asked >= max(PROGRESS_S, len(working) / MOST_QUESTIONS):
             self._asked = now
             for slot in working:
-                self._calls[_control(slot.actor.images_done)] = (slot, "images")
+                if not slot.asked and slot.doubt is None:
+                    slot.asked = True
+                    self._calls[_control(slot.actor.images_done)] = (slot, "images")

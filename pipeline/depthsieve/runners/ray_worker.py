@@ -1,6 +1,5 @@
 """The far end of the Ray runner: an actor's class, and what its death tells about the shard that it was at."""
 
-import contextlib
 import os
 import pickle
 import signal
@@ -44,7 +43,7 @@ class RayWorker:
     def __init__(self) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which says what becomes of us
         self._work: Callable[[str], ShardResult] | None = None
-        self._images = 0
+        self._images: dict[str, int] = {}
         self._stop = Stop()
 
     def prepare(self, version: str, pickled_job: bytes, roots: tuple[str, ...], isolates: bool) -> Readiness:
@@ -66,7 +65,7 @@ class RayWorker:
             if isolates:
                 self._work = partial(label_isolated, job, stop=self._stop)
             else:
-                self._work = ShardLabeller(job, watch=Watch(self._count, self._stop))
+                self._work = ShardLabeller(job, watch=Watch(self._images.__setitem__, self._stop))
         except (DepthsieveError, OSError) as error:
             return Readiness(where, one_line(error))
         return Readiness(where)
@@ -74,21 +73,21 @@ class RayWorker:
     def label(self, shard_id: str) -> ShardResult | None:
         """Label one shard; None if a stop came before it was begun, or its grace was over."""
         assert self._work is not None
-        with contextlib.suppress(Abandoned):
+        try:
             return self._work(shard_id)
-        return None
+        except Abandoned:
+            return None
+        finally:
+            self._images.pop(shard_id, None)
 
     def stop(self, seconds: float) -> None:
         """Begin no other shard, and go on with the one that was begun for so long."""
         self._stop.grace_s = seconds
         self._stop.request()
 
-    def images_done(self) -> int:
-        """Images labelled so far: a worker at which it moves is alive, however slow."""
-        return self._images
-
-    def _count(self, shard_id: str, images: int) -> None:
-        self._images += images
+    def images_done(self) -> dict[str, int]:
+        """Images labelled so far of each shard in hand: a worker at which they move is alive, however slow."""
+        return self._images.copy()
 
 
 def holds_something(root: str) -> bool:

@@ -22,7 +22,8 @@ class Slot:
     ask_at: float = math.inf
     deaths: int = 0  # since its last result
     not_before: float = 0.0
-    images: int = 0
+    images: dict[str, int] = field(default_factory=dict)  # done so far, of each shard in hand, when it was last asked
+    asked: bool = False  # and has not answered yet
 
     @property
     def free(self) -> bool:
