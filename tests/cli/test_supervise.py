@@ -9,12 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from depthsieve_cli.supervise import TOGETHER_S
+from patience import PATIENCE_S, wait_for
 
 PROLOGUE = """
 import os, signal, subprocess, sys, time
@@ -23,8 +21,18 @@ from depthsieve.core.stopping import Stop
 from depthsieve_cli import main, supervise
 from depthsieve_cli.interrupt import graceful
 
-here = Path(sys.argv[1])
+here, supervise.TOGETHER_S = Path(sys.argv[1]), float(sys.argv[2])
 sys.argv = ["depthsieve", "work"]
+pass_on = supervise._Keeper._pass_on
+
+
+def and_note_it(keeper, number, frame):
+    pass_on(keeper, number, frame)
+    with (here / "heard").open("a") as file:
+        file.write("x")
+
+
+supervise._Keeper._pass_on = and_note_it
 
 
 def told(name, text=""):
@@ -50,7 +58,8 @@ def job(stop):
     while not stop.wait(0.05):
         pass
     told("asked")
-    time.sleep(1)
+    while not (here / "end").exists():
+        time.sleep(0.02)
     print("ended well")
     return 4
 """
@@ -72,22 +81,30 @@ INTERRUPTED = "Interrupted; what is committed stands, and the same command goes 
 FINISHING = "Interrupted: finishing the shards that fit into 5 s; interrupt again to leave at once."
 
 
-def start(folder: Path, body: str, **options: object) -> "subprocess.Popen[str]":
+def arguments(folder: Path, body: str, together_s: float) -> list[str]:
+    return [sys.executable, "-c", PROLOGUE + body + EPILOGUE, str(folder), str(together_s)]
+
+
+def start(folder: Path, body: str, together_s: float = PATIENCE_S, **options: object) -> "subprocess.Popen[str]":
+    """The command. Signals that come closer than ``together_s`` seconds are one: here that is all of them, or none."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
-    script = PROLOGUE + body + EPILOGUE
-    return subprocess.Popen([sys.executable, "-c", script, str(folder)], **pipes)  # type: ignore[call-overload, no-any-return]
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
+    return subprocess.Popen(arguments(folder, body, together_s), **pipes)  # type: ignore[call-overload, no-any-return]
 
 
 def number_in(path: Path) -> int:
     wait_for(path.exists)
     return int(path.read_text())
+
+
+def wait_until_heard(folder: Path, signals: int = 1) -> None:
+    """Until the supervisor has done with so many signals."""
+    heard = folder / "heard"
+    wait_for(lambda: heard.exists() and heard.stat().st_size >= signals)
+
+
+def let_end(folder: Path) -> None:
+    """The work ends well, once it is asked to."""
+    (folder / "end").touch()
 
 
 def state(pid: int) -> str:
@@ -109,7 +126,7 @@ def job(stop):
     return 3
 """
     process = start(tmp_path, body)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3
     assert out == "begun\n" * 4
     kinds = ["signal 11, SIGSEGV", "signal 6, SIGABRT", "signal 9, SIGKILL"]
@@ -127,7 +144,7 @@ def job(stop):
     os.kill(os.getpid(), signal.SIGBUS)
 """
     process = start(tmp_path, body)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert (tmp_path / "starts").stat().st_size == starts
     assert err.splitlines()[-1] == (
@@ -138,7 +155,7 @@ def job(stop):
 
 def test_another_death_is_not_tried_again(tmp_path: Path) -> None:
     process = start(tmp_path, "\ndef job(stop):\n    os.kill(os.getpid(), signal.SIGUSR1)\n")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, (tmp_path / "starts").stat().st_size) == (1, 1)
     assert err.startswith("\nError: the labelling process died (signal 10, SIGUSR1); what is committed stands")
 
@@ -146,11 +163,12 @@ def test_another_death_is_not_tried_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("to_group", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_signal_is_one_however_it_comes(tmp_path: Path, number: signal.Signals, to_group: bool) -> None:
+    let_end(tmp_path)
     process = start(tmp_path, WORKS.replace("ARMED", "True"), start_new_session=True)
     worker = number_in(tmp_path / "pid")
     assert worker != process.pid
     (os.killpg if to_group else os.kill)(process.pid, number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out, err) == (4, "ended well\n", FINISHING + "\n")
     assert state(worker) == "Z"
 
@@ -160,9 +178,11 @@ def test_two_in_one_moment_are_one_order(tmp_path: Path) -> None:
     process = start(tmp_path, WORKS.replace("ARMED", "True"), start_new_session=True)
     number_in(tmp_path / "pid")
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.03)
+    wait_until_heard(tmp_path)
     os.killpg(process.pid, signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    wait_until_heard(tmp_path, 2)
+    let_end(tmp_path)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out, err) == (4, "ended well\n", FINISHING + "\n")
 
 
@@ -174,19 +194,19 @@ def test_before_there_is_work_one_signal_ends_it_at_once(
     process = start(tmp_path, WORKS.replace("ARMED", "False"), start_new_session=True)
     worker = number_in(tmp_path / "pid")
     (os.killpg if to_group else os.kill)(process.pid, number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out, err) == (4, "", f"\n{INTERRUPTED}\n")
     assert state(worker) == "Z"
 
 
 def test_a_second_signal_ends_all_at_once_whatever_they_do(tmp_path: Path) -> None:
-    process = start(tmp_path, DEAF)
+    process = start(tmp_path, DEAF, together_s=0.0)
     worker, below = number_in(tmp_path / "pid"), number_in(tmp_path / "below")
     process.send_signal(signal.SIGTERM)
-    time.sleep(2 * TOGETHER_S)
-    assert process.poll() is None and state(worker) == "S"
+    wait_until_heard(tmp_path)
+    assert process.poll() is None and state(worker) != "Z"
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 4 and err == f"\n{INTERRUPTED}\n"
     wait_for(lambda: {state(worker), state(below)} == {"Z"})
 
@@ -204,27 +224,26 @@ def test_the_worker_does_not_outlive_the_supervisor(tmp_path: Path) -> None:
 
 
 def test_a_signal_that_was_ignored_at_the_start_stays_ignored(tmp_path: Path) -> None:
-    ignoring = ["bash", "-c", 'trap "" HUP; exec "$@"', "bash", sys.executable, "-c"]
-    script = PROLOGUE + WORKS.replace("ARMED", "True") + EPILOGUE
-    process = subprocess.Popen(
-        [*ignoring, script, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+    let_end(tmp_path)
+    ignoring = ["bash", "-c", 'trap "" HUP; exec "$@"', "bash"]
+    command = arguments(tmp_path, WORKS.replace("ARMED", "True"), PATIENCE_S)
+    process = subprocess.Popen([*ignoring, *command], stdout=subprocess.PIPE, text=True, start_new_session=True)
     number_in(tmp_path / "pid")
     os.killpg(process.pid, signal.SIGHUP)
-    time.sleep(0.5)
+    time.sleep(0.5)  # in which it may be heard, if it can be
     assert process.poll() is None and not (tmp_path / "asked").exists()
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out) == (4, "ended well\n")
 
 
 class Terminal:
     """A command that has a terminal of its own, as a shell's foreground job."""
 
-    def __init__(self, folder: Path, body: str) -> None:
+    def __init__(self, folder: Path, body: str, together_s: float = PATIENCE_S) -> None:
         self.pid, self._master = pty.fork()
         if not self.pid:
-            os.execv(sys.executable, [sys.executable, "-c", PROLOGUE + body + EPILOGUE, str(folder)])
+            os.execv(sys.executable, arguments(folder, body, together_s))
 
     def press(self, key: bytes) -> None:
         os.write(self._master, key)
@@ -243,6 +262,7 @@ class Terminal:
 
 
 def test_ctrl_c_in_a_terminal_counts_once(tmp_path: Path) -> None:
+    let_end(tmp_path)
     terminal = Terminal(tmp_path, WORKS.replace("ARMED", "True"))
     number_in(tmp_path / "pid")
     terminal.press(b"\x03")
@@ -252,12 +272,12 @@ def test_ctrl_c_in_a_terminal_counts_once(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_twice_in_a_terminal_ends_at_once(tmp_path: Path) -> None:
-    terminal = Terminal(tmp_path, DEAF)
+    terminal = Terminal(tmp_path, DEAF, together_s=0.0)
     worker, below = number_in(tmp_path / "pid"), number_in(tmp_path / "below")
     os.kill(below, signal.SIGSTOP)  # or Ctrl-C ends this one by itself
     terminal.press(b"\x03")
-    time.sleep(2 * TOGETHER_S)
-    assert state(worker) == "S" and state(terminal.pid) == "S"
+    wait_until_heard(tmp_path)
+    assert state(worker) != "Z" and state(terminal.pid) != "Z"
     terminal.press(b"\x03")
     code, shown = terminal.end()
     assert code == 4 and INTERRUPTED in shown
@@ -265,10 +285,10 @@ def test_ctrl_c_twice_in_a_terminal_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_ctrl_z_stops_both_and_they_go_on(tmp_path: Path) -> None:
+    let_end(tmp_path)
     terminal = Terminal(tmp_path, WORKS.replace("ARMED", "True"))
     worker = number_in(tmp_path / "pid")
     terminal.press(b"\x1a")
-    time.sleep(0.3)
     # A session of one job has no shell that would be told, so the system passes the key over: stop them as a shell's
     # job control does, the whole group.
     os.killpg(terminal.pid, signal.SIGSTOP)
@@ -299,8 +319,8 @@ time.sleep(600)
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert parent.stdout
     child = int(parent.stdout.readline())
-    time.sleep(0.3)
-    assert state(child) == "S"
+    time.sleep(0.3)  # in which it would end, if it did so by itself
+    assert state(child) != "Z"
     parent.kill()
     parent.wait()
     parent.stdout.close()
@@ -309,9 +329,10 @@ time.sleep(600)
 
 def test_the_supervisor_stays_small(tmp_path: Path) -> None:
     """It must not be what the machine's memory is short of."""
+    let_end(tmp_path)
     process = start(tmp_path, WORKS.replace("ARMED", "True"))
     number_in(tmp_path / "pid")
     loaded = Path(f"/proc/{process.pid}/maps").read_text()
     assert "libtorch" not in loaded and "numpy" not in loaded
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)

@@ -3,16 +3,19 @@
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from labelled import decided_bytes, small_teacher, unlabelled_copy, write_photo
+from patience import wait_for
 
 import depthsieve
 from depthsieve.core.records import LabelJob, ShardResult, ShardTask, TeacherRequest
 from depthsieve.core.stopping import Stop
 from depthsieve.labelling.batch import LabelWork
+from depthsieve.runners import local
 from depthsieve.runners.local import local_runner
 from depthsieve.store import open_store
 from depthsieve.teachers import Batch, Prediction, Teacher, load_teacher
@@ -57,10 +60,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, teacher: str) -> Path:
 
 
 class Slow:
-    """The real teacher, but each forward pass takes ``seconds`` longer; the ``at``-th one requests the stop."""
+    """The real teacher, but each forward pass takes ``seconds`` longer; the ``at``-th one does something first."""
 
     def __init__(self, inner: Teacher, stop: Stop, at: int, seconds: float = 0.0) -> None:
         self.inner, self.stop, self.at, self.seconds, self.calls = inner, stop, at, seconds, 0
+        self.does: Callable[[], object] = stop.request
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.inner, name)
@@ -69,7 +73,7 @@ class Slow:
         self.calls += 1
         time.sleep(self.seconds)
         if self.calls == self.at:
-            self.stop.request()
+            self.does()
         return self.inner.predict(batch)
 
 
@@ -97,16 +101,24 @@ def label_until_stopped(undisturbed: Path, store: Path, teacher: str, slow: Slow
 
 
 def test_when_nobody_wants_more_results_what_is_under_way_is_abandoned(
-    tmp_path: Path, undisturbed: Path, teacher: str
+    tmp_path: Path, undisturbed: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = unfinished(undisturbed, tmp_path / "store", teacher)
-    slow = Slow(load_teacher(teacher), Stop(), at=0, seconds=0.05)
-    run = local_runner(LabelWork(slow, ("flip",)), lambda shard_id, count: None)  # type: ignore[arg-type]
+    slow = Slow(load_teacher(teacher), Stop(), at=15)  # in the second of six batches of the second shard
+    stops: list[Stop] = []  # the runner's own
+
+    def noted(*arguments: Any, **options: Any) -> Stop:
+        stops.append(Stop(*arguments, **options))
+        return stops[-1]
+
+    monkeypatch.setattr(local, "Stop", noted)
+    slow.does = lambda: wait_for(lambda: stops[0].requested)
+    run = local_runner(LabelWork(slow, ("flip",)), lambda shard_id, images: None)  # type: ignore[arg-type]
     results = run(job, map(ShardTask, SHARDS), slow.stop)
     assert next(results) == ShardResult(SHARDS[0], 6)
     results.close()
     assert not (tmp_path / "store" / "commits" / f"{SHARDS[1]}.json").exists()
-    assert 12 <= slow.calls < 24 and not slow.stop.requested
+    assert slow.calls in (16, 18) and not slow.stop.requested  # no batch but that, and one that the lane had begun
 
 
 def test_a_shard_that_fits_into_the_grace_is_finished_and_no_other_begun(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from patience import PATIENCE_S, wait_for
 from s3server import SECRET, S3Server, some_calls
 
 from faults.world import DECIDED, NotSurvived, Tally, World
@@ -68,7 +69,7 @@ def _start(world: World, store: str) -> "subprocess.Popen[str]":
 
 def _ended(process: "subprocess.Popen[str]", codes: set[int]) -> None:
     try:
-        _, shown = process.communicate(timeout=300)
+        _, shown = process.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         process.kill()
         raise NotSurvived("the run hung") from None
@@ -95,9 +96,8 @@ def _compare(world: World, store: str) -> None:
 
 
 def _wait_for_commits(server: S3Server, count: int, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
+    def reached() -> bool:
         done = [path for method, path in server.calls if method == "PUT" and "/commits/0" in path]
-        if len(done) >= count:
-            break
-        time.sleep(0.02)
+        return len(done) >= count or process.poll() is not None
+
+    wait_for(reached, "commits")

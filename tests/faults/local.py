@@ -10,6 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from patience import PATIENCE_S, wait_for
+
 from faults.world import Ended, NotSurvived, Tally, World, committed_images, fork, fresh, moment, nothing_lost
 
 
@@ -49,7 +51,7 @@ def labelling_process_killed(world: World, chance: random.Random, tally: Tally) 
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
     tally.tries += 1
-    if process.wait(240) != 0:
+    if process.wait(PATIENCE_S) != 0:
         raise NotSurvived(f"the command ended with {process.returncode} when its labelling process was killed")
     world.compare(store)
 
@@ -63,7 +65,7 @@ def interrupted(world: World, chance: random.Random, tally: Tally) -> None:
     )
     wait_for_commits(store, chance.randrange(4), process)
     process.send_signal(chance.choice([signal.SIGTERM, signal.SIGINT]))
-    _, shown = process.communicate(timeout=240)
+    _, shown = process.communicate(timeout=PATIENCE_S)
     tally.tries += 1
     if process.returncode not in (0, 4) or "Traceback" in shown:
         raise NotSurvived(f"exit code {process.returncode}: {shown[-300:]}")
@@ -179,9 +181,7 @@ def _must_be(ended: Ended, codes: set[int], words: str) -> None:
 
 
 def wait_for_commits(store: Path, count: int, process: "subprocess.Popen[str] | subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 120
-    while len(committed_images(store)) < count and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: len(committed_images(store)) >= count or process.poll() is not None, "commits")
     if not count:
         time.sleep(1)
 
@@ -202,11 +202,10 @@ def descendants(pid: int) -> list[int]:
 
 
 def wait_until_nobody_works(store: Path) -> None:
-    deadline = time.monotonic() + 30
-    while _working_on(store) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    if left := _working_on(store):
-        raise NotSurvived(f"processes were left behind: {left}")
+    try:
+        wait_for(lambda: not _working_on(store))
+    except AssertionError:
+        raise NotSurvived(f"processes were left behind: {_working_on(store)}") from None
 
 
 def _working_on(store: Path) -> list[int]:

@@ -3,12 +3,15 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from patience import PATIENCE_S, wait_for
 
 from faults.local import descendants, wait_for_commits, wait_until_nobody_works
 from faults.world import SUPPORT, NotSurvived, Tally, World, fresh, nothing_lost
@@ -49,12 +52,8 @@ def worker_killed(world: World, chance: random.Random, tally: Tally) -> None:
     store = fresh(world, "ray worker")
     process = _start(world, store, *ON_RAY)
     wait_for_commits(store, chance.randrange(0, 4), process)
-    workers = _workers(process.pid)
-    deadline = time.monotonic() + 60
-    while not workers and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-        workers = _workers(process.pid)
-    if workers:
+    wait_for(lambda: _workers(process.pid) or process.poll() is not None, "a worker")
+    if workers := _workers(process.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(chance.choice(workers), signal.SIGKILL)
     tally.tries += 1
@@ -68,7 +67,7 @@ def interrupted(world: World, chance: random.Random, tally: Tally) -> None:
     process = _start(world, store, *ON_RAY, "--grace", chance.choice(["0", "20"]))
     wait_for_commits(store, chance.randrange(1, 5), process)
     process.send_signal(signal.SIGTERM)
-    _, shown = process.communicate(timeout=240)
+    _, shown = process.communicate(timeout=PATIENCE_S)
     tally.tries += 1
     if process.returncode not in (0, 4) or "Traceback" in shown:
         raise NotSurvived(f"exit code {process.returncode}: {shown[-300:]}")
@@ -91,13 +90,14 @@ def node_killed(world: World, chance: random.Random, tally: Tally) -> None:
 
 @contextlib.contextmanager
 def _cluster() -> Iterator[tuple[str, "object"]]:
+    sessions = tempfile.mkdtemp(prefix="r-", dir="/tmp")  # of its own; its path must be short
     nodes = subprocess.Popen(
         [sys.executable, "-c", CLUSTER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": sessions},
     )
     assert nodes.stdin and nodes.stdout
     stdin, stdout = nodes.stdin, nodes.stdout
@@ -125,6 +125,7 @@ def _cluster() -> Iterator[tuple[str, "object"]]:
                 os.kill(pid, signal.SIGKILL)
         nodes.wait()
         stdout.close()
+        shutil.rmtree(sessions, ignore_errors=True)
 
 
 def _start(world: World, store: Path, *options: str) -> "subprocess.Popen[str]":
@@ -135,7 +136,7 @@ def _start(world: World, store: Path, *options: str) -> "subprocess.Popen[str]":
 
 def _ended_well(process: "subprocess.Popen[str]") -> None:
     try:
-        _, shown = process.communicate(timeout=240)
+        _, shown = process.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         process.kill()
         raise NotSurvived("the run hung") from None
@@ -158,11 +159,10 @@ def _workers(pid: int) -> list[int]:
 
 
 def _wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 60
-    while left := [pid for pid in pids if _lives(pid)]:
-        if time.monotonic() > deadline:
-            raise NotSurvived(f"{len(left)} processes were left behind")
-        time.sleep(0.1)
+    try:
+        wait_for(lambda: not any(map(_lives, pids)))
+    except AssertionError:
+        raise NotSurvived(f"{sum(map(_lives, pids))} processes were left behind") from None
 
 
 def _lives(pid: int) -> bool:

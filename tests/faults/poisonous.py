@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+from patience import PATIENCE_S
 from poison import poison, poisoned
 
 from faults.onray import ON_RAY
@@ -32,7 +33,7 @@ def _poison(world: World, chance: random.Random, tally: Tally, *options: str) ->
     command = world.command(store, *options)
     for _ in range(8):  # a death that is no signal ends the command, and a person repeats it
         tally.tries += 1
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
         if ended.returncode == 3:
             break
     _check(world, store, culprits, ended)

@@ -20,6 +20,7 @@ from typing import Any
 
 from labelled import DECIDED as DECIDED
 from labelled import decided_bytes, write_photos
+from patience import PATIENCE_S
 
 SUPPORT = Path(__file__).parents[1] / "support"
 IMAGES = 18
@@ -27,8 +28,6 @@ SETTINGS: dict[str, Any] = {"batch_size": 2, "threads": 1, "shard_size": 3}
 MAKE_TEACHER = (
     "import sys; from pathlib import Path; from labelled import small_teacher; small_teacher(Path(sys.argv[1]))"
 )
-PATIENCE_S = 240.0
-"""A run that takes longer hangs, and the fault counts as not survived."""
 
 
 class NotSurvived(AssertionError):

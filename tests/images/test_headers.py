@@ -2,7 +2,6 @@
 
 import io
 import struct
-import time
 import tracemalloc
 import zlib
 
@@ -67,13 +66,11 @@ def test_exif_of_either_byte_order_is_read() -> None:
 def test_the_size_is_checked_before_anything_is_allocated() -> None:
     declared = png(100_000, 100_000, 8, 2, b"")
     tracemalloc.start()
-    started = time.monotonic()
     for read in (header_of, decode):
         with pytest.raises(
             ImageRejected, match=r"^declares 100000x100000 pixels, more than the 200 megapixels allowed$"
         ):
             read(declared)
-    assert time.monotonic() - started < 2
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from decoding import rejection
 from hostile import encoded, photo
+from patience import PATIENCE_S
 from PIL import Image, ImageFile
 
 from depthsieve.core.errors import ImageRejected
@@ -91,6 +92,6 @@ leave.set(); thread.join()
 raise SystemExit(os.waitstatus_to_exitcode(status))
 """
     result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script], timeout=60, check=False, capture_output=True, text=True
+        [sys.executable, "-W", "ignore", "-c", script], timeout=PATIENCE_S, check=False, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr

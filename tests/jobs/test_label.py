@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +17,9 @@ import torch
 import zarr
 from hostile import DEPENDS_ON_SHAPE, SKIPPED, make_hostile_folder
 from labelled import decided_bytes, small_teacher, write_photo, write_photos
+from patience import PATIENCE_S, wait_for
 from PIL import Image
-from poison import poison, poisoned
+from poison import let_go, met, poison, poisoned
 from teachers_builders import GLPN_PROCESSOR, glpn_config, save
 
 import depthsieve
@@ -569,10 +569,10 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path: Path, teacher: st
     photos = write_photos(tmp_path / "photos", 60)
     label(photos, tmp_path / "undisturbed", teacher, shard_size=3)
     store = tmp_path / "store"
-    process = subprocess.Popen(command(photos, store, teacher, "--shard-size", "3"), stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(list(store.glob("commits/0000-*.json"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    poison(tmp_path / "bugs", photos / "photo 59.png", "wait")
+    whole = command(photos, store, teacher, "--shard-size", "3")
+    process = subprocess.Popen(whole, stderr=subprocess.DEVNULL, env=poisoned(tmp_path / "bugs"))
+    wait_for(lambda: len(list(store.glob("commits/0000-*.json"))) >= 2, "two shards are committed")
     process.send_signal(signal.SIGKILL)
     process.wait()
     committed = len(list(store.glob("commits/0000-*.json")))
@@ -589,7 +589,7 @@ def test_a_store_that_cannot_be_written_ends_in_one_line_and_goes_on_later(tmp_p
         write_photo(photos / f"photo {number}.png", 900, 90, seed=number)  # labels above the limit, plan below it
     store = tmp_path / "store"
     limited = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash", *command(photos, store, teacher)]
-    done = subprocess.run(limited, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error")]
     assert "cannot write to" in line and "goes on" in line
@@ -599,13 +599,16 @@ def test_a_store_that_cannot_be_written_ends_in_one_line_and_goes_on_later(tmp_p
 
 def test_an_interrupted_command_exits_with_4_and_can_go_on(tmp_path: Path, teacher: str) -> None:
     photos, store = write_photos(tmp_path / "photos", 60), tmp_path / "store"
+    poison(tmp_path / "bugs", photos / "photo 30.png", "wait")
     whole = command(photos, store, teacher, "--shard-size", "3")
-    process = subprocess.Popen(whole, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while len(list(store.glob("commits/0000-*.json"))) < 1 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    process = subprocess.Popen(whole, stderr=subprocess.PIPE, text=True, env=poisoned(tmp_path / "bugs"))
+    assert process.stderr
+    wait_for(lambda: met(tmp_path / "bugs", photos / "photo 30.png"), "the run is at the photo")
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
+    while "Interrupted: finishing" not in (line := process.stderr.readline()):
+        assert line, "it ended before it was interrupted"
+    let_go(tmp_path / "bugs")
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 4
     assert "the same command goes on" in stderr and "Traceback" not in stderr
     assert label(photos, store, teacher).labelled == 60
@@ -618,7 +621,7 @@ def test_images_that_kill_the_command_are_named_and_cost_the_others_nothing(tmp_
     poison(bugs, photos / "photo 1.png", "SIGSEGV")
     poison(bugs, photos / "photo 4.png", "SIGABRT")
     done = subprocess.run(
-        command(photos, store, teacher), env=poisoned(bugs), capture_output=True, text=True, timeout=300
+        command(photos, store, teacher), env=poisoned(bugs), capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert done.returncode == 3, done.stderr
     assert "  failed: default/photo 1.png: ends the process that decodes it (signal 11, SIGSEGV)\n" in done.stdout

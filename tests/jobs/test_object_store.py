@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from labelled import DECIDED, decided_bytes, small_teacher, write_photos
+from patience import PATIENCE_S, wait_for
+from poison import poison, poisoned
 from s3server import KEY_ID, SECRET, S3Server, some_calls
 
 import depthsieve
@@ -119,15 +122,19 @@ def test_where_images_come_from_does_not_show_in_their_labels(photos: Photos) ->
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_and_ends_with_the_same_bytes(s3: S3Server, photos: Photos, store: str) -> None:
-    process = subprocess.Popen(command(photos.url, store, photos), stderr=subprocess.DEVNULL, start_new_session=True)
+def test_killed_it_goes_on_and_ends_with_the_same_bytes(
+    s3: S3Server, photos: Photos, store: str, tmp_path: Path
+) -> None:
+    poison(tmp_path / "bugs", photos.folder / "photo 9.png", "wait")
+    process = subprocess.Popen(
+        command(photos.url, store, photos),
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env=poisoned(tmp_path / "bugs"),
+    )
     root = open_root(store)
     try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            if sum(name.startswith("0000-") for name in root.names("commits")) >= 2:
-                break
-            time.sleep(0.02)
+        wait_for(lambda: sum(name.startswith("0000-") for name in root.names("commits")) >= 2, "two commits")
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -148,21 +155,28 @@ def test_a_server_that_fails_one_call_in_twenty_changes_no_byte(s3: S3Server, ph
 
 @pytest.mark.slow
 def test_a_server_that_dies_and_comes_back_changes_no_byte(s3: S3Server, photos: Photos, store: str) -> None:
-    root = open_root(store)
+    reached = threading.Event()
     died: list[int] = []
 
+    def third_commit(environ: dict[str, Any]) -> str | None:
+        if reached.is_set() or environ["REQUEST_METHOD"] != "PUT" or "/commits/0000-000002" not in environ["PATH_INFO"]:
+            return None
+        reached.set()
+        wait_for(lambda: died, "the server dies")
+        return "reset"
+
     def die() -> None:
-        while sum(name.startswith("0000-") for name in root.names("commits")) < 2:
-            time.sleep(0.02)
-        s3.stop()
-        died.append(len(s3.calls))
-        time.sleep(10)
-        s3.start()
+        if reached.wait(PATIENCE_S):
+            s3.stop()
+            died.append(len(s3.calls))
+            time.sleep(10)
+            s3.start()
 
     saboteur = threading.Thread(target=die)
     saboteur.start()
     try:
-        summary = label(photos.url, store, photos)
+        with s3.failing(third_commit):
+            summary = label(photos.url, store, photos)
     finally:
         saboteur.join()
     assert died and len(s3.calls) > died[0]
@@ -228,7 +242,9 @@ def test_images_that_moved_into_a_bucket_are_found_there(s3: S3Server, photos: P
 @pytest.mark.slow
 def test_credentials_are_nowhere_to_be_seen(s3: S3Server, photos: Photos, store: str, tmp_path: Path) -> None:
     """Not in a run's output, nor in its store; also where the server refuses."""
-    done = subprocess.run(command(photos.url, store, photos, "--json"), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command(photos.url, store, photos, "--json"), capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert done.returncode == 3, done.stderr
     told = done.stdout + done.stderr
     refuse_writes = lambda environ: "403" if environ["REQUEST_METHOD"] == "PUT" else None  # noqa: E731

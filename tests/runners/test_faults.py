@@ -14,7 +14,7 @@ QUICK = "^disk|^local(?!.*(decoder|SIGTERM|command))"
 def campaign(*options: str) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS / "support"), *sys.path])}
     command = [sys.executable, "-m", "faults", *options]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3600)
 
 
 @pytest.mark.slow

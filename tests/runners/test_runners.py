@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from labelled import decided_bytes, small_teacher, write_photos
+from patience import PATIENCE_S
 
 SCRIPT = """
 import json, sys
@@ -29,7 +30,7 @@ def label_in_its_own_process(
     arguments = [str(source), str(store), str(teacher), json.dumps(options)]
     # A store's tests must not hang: a cluster that does not start is killed.
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, env=environment, timeout=300
+        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, env=environment, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stderr
     assert "token" not in done.stderr.lower()
@@ -95,7 +96,7 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, teacher: Path) 
     photos = write_photos(tmp_path / "photos", 1)
     command = [sys.executable, "-m", "depthsieve", "label", str(photos), str(tmp_path / "store")]
     options = ["--teacher", str(teacher), "--batch-size", "1", "--address", "nonsense"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 1
     assert "cannot reach Ray at nonsense" in done.stderr
     assert "Traceback" not in done.stderr

@@ -135,8 +135,9 @@ def test_first_contact_tells_what_is_wrong(
     s3: S3Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Within the short patience: with the long one each of these would take minutes."""
+    """Within the short patience: with the long one each of these would take an hour."""
     monkeypatch.setattr(objects, "FIRST_CONTACT_S", 1.0)
+    monkeypatch.setattr(objects, "PATIENCE_S", 3600.0)
     bucket = s3.new_bucket()
     break_it(s3, monkeypatch)
     began = time.monotonic()

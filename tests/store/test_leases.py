@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from patience import wait_for
 
 from depthsieve.core.errors import StoreBusy
 from depthsieve.core.processes import Process, is_alive, started_at
@@ -98,11 +99,7 @@ def test_the_sign_is_renewed_and_removed(tmp_path: Path, monkeypatch: pytest.Mon
     with Leases(open_root(tmp_path)):
         (sign,) = (tmp_path / "leases").glob("alive-*")
         os.utime(sign, (1, 1))
-        for _ in range(1000):
-            if sign.stat().st_mtime > 1:
-                break
-            threading.Event().wait(0.01)
-        assert sign.stat().st_mtime > 1
+        wait_for(lambda: sign.stat().st_mtime > 1, "the sign is renewed")
     assert list((tmp_path / "leases").iterdir()) == []
 
 
@@ -165,9 +162,6 @@ def test_processes_are_told_apart() -> None:
 def test_a_process_that_ended_and_was_not_waited_for_is_dead() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     started = started_at(child.pid)
-    for _ in range(1000):
-        if started_at(child.pid) is None:
-            break
-        threading.Event().wait(0.01)
+    wait_for(lambda: started_at(child.pid) is None, "the process has ended")
     assert is_alive(replace(Process.current(), pid=child.pid, started=started or 0).token) is False
     child.wait()

@@ -1,5 +1,6 @@
 """`depthsieve status`: what it says of a store, beside a run and after it, without touching anything."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from commandline import command
 from labelled import small_teacher, write_photos
+from patience import wait_for
+from poison import let_go, poison, poisoned
 
 import depthsieve
 from depthsieve.core.errors import StoreNotFound
@@ -19,7 +22,7 @@ from depthsieve.core.processes import Process
 from depthsieve.storage import open_root
 from depthsieve.store import Store
 from depthsieve.store.leases import Leases
-from depthsieve.store.status import status
+from depthsieve.store.status import StoreStatus, status
 from depthsieve_cli.status import _duration
 
 SETTINGS: dict[str, Any] = {"batch_size": 2, "threads": 1, "shard_size": 2, "progress": False}
@@ -120,24 +123,31 @@ def test_looking_changes_nothing_and_looking_again_reads_only_what_is_new(
 
 
 def test_beside_a_run_it_sees_who_works_and_how_far(tmp_path: Path, teacher: str) -> None:
-    photos, store = write_photos(tmp_path / "photos", 40), tmp_path / "store"
+    """A run that stands still half way until it has been looked at."""
+    photos, store, bugs = write_photos(tmp_path / "photos", 12), tmp_path / "store", tmp_path / "bugs"
+    poison(bugs, photos / "photo 9.png", "wait")
     start = [sys.executable, "-m", "depthsieve", "label", str(photos), str(store), "--teacher", teacher]
     process = subprocess.Popen(
         [*start, "--batch-size", "1", "--threads", "1", "--shard-size", "1"],
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        env=poisoned(bugs),
     )
-    found = []
-    while process.poll() is None:
-        try:
+    found: list[StoreStatus] = []
+
+    def half_way() -> bool:
+        with contextlib.suppress(StoreNotFound):
             found.append(status(store))
-        except StoreNotFound:
-            time.sleep(0.05)
+        return bool(found and found[-1].labelled > 2 and found[-1].at_work and found[-1].images_per_second)
+
+    wait_for(half_way, "three images are labelled")
+    let_go(bugs)
+    while process.poll() is None:
+        found.append(status(store))
     assert process.returncode == 0
     labelled = [one.labelled for one in found]
-    assert labelled == sorted(labelled) and len(set(labelled)) > 2
-    assert any(one.at_work and one.images_per_second for one in found)
-    assert status(store).pending == 0 and status(store).at_work == ()
+    assert labelled == sorted(labelled)
+    assert (status(store).labelled, status(store).pending, status(store).at_work) == (12, 0, ())
 
 
 def test_the_command(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,10 @@ def swallow(what):
         return
     if what["does"] == "hang":
         time.sleep(3600)
+    if what["does"] == "wait":
+        while not (HERE / "go").exists():
+            time.sleep(0.02)
+        return
     if what["does"] == "raise":
         raise RuntimeError("internal assert 0x7f%d" % os.getpid())
     if what["does"] == "exit":
@@ -67,7 +71,8 @@ def poison(folder: Path, image: Path | None, does: str, where: str = "decode", t
     """Make ``image`` do something to each process that decodes it, or whose teacher sees it (then it must be white).
     Without one, all images do.
 
-    ``does``: the name of a signal, "exit", "raise" or "hang". ``times``: how often it does so, before it is well.
+    ``does``: the name of a signal, "exit", "raise", "hang", or "wait", which ends when :func:`let_go` says so: a run
+    that is to be met half way never gets past it. ``times``: how often it does so, before it is well.
     """
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
@@ -76,6 +81,11 @@ def poison(folder: Path, image: Path | None, does: str, where: str = "decode", t
     digest = hashlib.sha256(image.read_bytes()).hexdigest() if image else "any"
     entries[digest] = {"does": does, "where": where, "times": times, "name": digest}
     known.write_text(json.dumps(entries))
+
+
+def let_go(folder: Path) -> None:
+    """What waits goes on, now and later."""
+    (folder / "go").touch()
 
 
 def met(folder: Path, image: Path) -> int:

@@ -10,6 +10,7 @@ import time
 import weakref
 
 import pytest
+from patience import PATIENCE_S
 
 from depthsieve.core.errors import LoaderError
 from depthsieve.core.processes import cores
@@ -72,12 +73,12 @@ def test_while_one_result_is_used_the_next_ones_are_made():
 
     results = ahead((job(n, 1, work) for n in range(3)), 1, 2)
     next(results)
-    assert others.wait(20)  # though nobody asked for it
+    assert others.wait(PATIENCE_S)  # though nobody asked for it
     results.close()
 
 
 def test_pieces_of_one_job_are_shared_by_the_threads():
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=PATIENCE_S)
     ((number, made),) = ahead([job(0, 2, lambda number, piece: both.wait())], 2, 1)  # alone each would wait for ever
     assert (number, sorted(made)) == (0, [0, 1])
 
@@ -155,8 +156,8 @@ def test_over_ten_thousand_jobs_nothing_is_kept():
         if number % 100 == 0:
             most = max(most, len(alive))
             assert len(our_threads()) <= 2
-    # Three under way, one in use, and the one that a thread may just be leaving.
-    assert most <= 5
+    # Three under way, one in use, and those that the two threads may just be leaving.
+    assert most <= 6
     assert our_threads() == []
 
 
@@ -172,7 +173,9 @@ print(next(results), flush=True)
 @pytest.mark.parametrize(("end", "code"), [("", 0), ("raise SystemExit(7)", 7), ("1 / 0", 1)])
 def test_the_program_ends_though_a_pass_was_left_early(end, code):
     script = EXIT.format(end=end)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert (done.returncode, done.stdout) == (code, "0\n")
     assert ("ZeroDivisionError" in done.stderr) == (code == 1)
     assert "Exception ignored" not in done.stderr
@@ -185,7 +188,7 @@ def test_a_process_that_is_forked_meanwhile_is_told_and_can_begin_anew():
     if child == 0:
         code = 1
         try:
-            signal.alarm(30)
+            signal.alarm(int(PATIENCE_S))
             try:
                 next(results)
             except LoaderError as error:
