@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin while images are labelled: the first asks for a good end, the second ends at once."""
+"""Ctrl-C and other signals while images are labelled: the first asks for a clean end, the second ends at once."""
 
 import contextlib
 import os
@@ -16,8 +16,8 @@ from depthsieve_cli import supervise
 def graceful(stop: Stop) -> Iterator[None]:
     """Let the first signal request the stop, once it is armed; before that, and on a second one, KeyboardInterrupt.
 
-    Under a supervisor one signal may arrive twice, from the terminal and passed on, so the supervisor alone counts, and
-    kills this process on the second.
+    Under a supervisor one signal may arrive twice, from the terminal and passed on, so the supervisor alone counts
+    them, and kills this process on the second.
     """
     heard = False
 
@@ -29,9 +29,7 @@ def graceful(stop: Stop) -> Iterator[None]:
         if again or not stop.armed:
             supervise.leave()
         stop.request()
-        line = (
-            f"Interrupted: finishing the shards that fit into {stop.grace_s:g} s; interrupt again to leave at once.\n"
-        )
+        line = f"Interrupted: finishing the shards that fit into {stop.grace_s:g} s; interrupt again to exit at once.\n"
         _say(line)
 
     if threading.current_thread() is not threading.main_thread():

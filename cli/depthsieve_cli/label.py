@@ -12,7 +12,7 @@ from depthsieve_cli.command import note, progress_for
 from depthsieve_cli.interrupt import graceful
 from depthsieve_cli.output import count, print_failures, print_growth, print_json
 from depthsieve_cli.stdin import keep_stdin
-from depthsieve_cli.supervise import commits_in, supervise
+from depthsieve_cli.supervise import supervise
 
 if TYPE_CHECKING:
     from depthsieve.planning.summary import LabelSummary
@@ -45,7 +45,7 @@ def label(source: str, store: str, grace: float, as_json: bool, **options: Any) 
     labelled again; what is labelled stays as it is otherwise.
     """
     keep_stdin(source)
-    supervise(lambda: commits_in(store))  # from here on in a process of its own
+    supervise(store)  # from here on in a process of its own
     stop = Stop(grace)
     with graceful(stop):
         from depthsieve.jobs.label import label as run_label  # torch and transformers take seconds

@@ -43,7 +43,7 @@ def told(name, text=""):
 
 @main.cli.command()
 def work():
-    supervise.supervise(lambda: supervise.commits_in(str(here)))
+    supervise.supervise(str(here))
     with (here / "starts").open("a") as file:
         file.write("x")
     stop = Stop(5)
@@ -78,7 +78,7 @@ main.main()
 """
 
 INTERRUPTED = "Interrupted; what is committed stands, and the same command goes on."
-FINISHING = "Interrupted: finishing the shards that fit into 5 s; interrupt again to leave at once."
+FINISHING = "Interrupted: finishing the shards that fit into 5 s; interrupt again to exit at once."
 
 
 def arguments(folder: Path, body: str, together_s: float) -> list[str]:
@@ -130,7 +130,7 @@ def job(stop):
     assert process.returncode == 3
     assert out == "begun\n" * 4
     kinds = ["signal 11, SIGSEGV", "signal 6, SIGABRT", "signal 9, SIGKILL"]
-    assert err == "".join(f"\nWarning: the labelling process died ({kind}); going on\n" for kind in kinds)
+    assert err == "".join(f"\nWarning: the labelling process died ({kind}); restarting it\n" for kind in kinds)
 
 
 @pytest.mark.parametrize(("committed", "starts"), [(0, 5), (7, 12)])

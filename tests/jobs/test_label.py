@@ -626,7 +626,7 @@ def test_images_that_kill_the_command_are_named_and_cost_the_others_nothing(tmp_
     assert done.returncode == 3, done.stderr
     assert "  failed: default/photo 1.png: ends the process that decodes it (signal 11, SIGSEGV)\n" in done.stdout
     assert "  failed: default/photo 4.png: ends the process that decodes it (signal 6, SIGABRT)\n" in done.stdout
-    assert done.stderr.count("Warning: the labelling process died (signal 11, SIGSEGV); going on") == 2
+    assert done.stderr.count("Warning: the labelling process died (signal 11, SIGSEGV); restarting it") == 2
     found, expected = open_store(store), open_store(tmp_path / "undisturbed")
     assert found.images == [image for image in expected.images if "photo 1" not in image and "photo 4" not in image]
     for image in found.images:
@@ -729,7 +729,7 @@ def test_a_shard_that_another_process_has_in_hand_is_left_to_it(tmp_path: Path, 
         assert isinstance(lease, Lease)
         summary = label(photos, store, teacher, part="1/1")
         assert (summary.labelled_now, summary.pending) == (2, 2)
-        assert summary.errors == (f"{Process.current()} has 1 of the shards in hand",)
+        assert summary.errors == (f"{Process.current()} is labelling 1 of the shards",)
         others.give_back(lease, settled=False)
     assert label(photos, store, teacher, part="1/1").pending == 0
 

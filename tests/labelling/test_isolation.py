@@ -144,7 +144,7 @@ def test_an_order_to_end_is_no_image_s_fault_and_the_shard_is_given_up_in_the_en
     result = label_isolated(job_for(store, photos, teacher), SHARD)
     assert not result.fatal and result.labelled == 0
     assert result.error == (
-        "4 processes of its own died and no image alone does that; the last at decode of rows 2..2 (signal 1, SIGHUP)"
+        "4 isolated processes died, and no image alone does that; the last at decode of rows 2..2 (signal 1, SIGHUP)"
     )
     assert met(bugs, photos / "2.png") == isolation.DEATHS
     assert not (store / "commits" / f"{SHARD}.json").exists()
@@ -181,7 +181,7 @@ def test_an_exception_of_the_teacher_is_named_by_its_type_alone(
     ("where", "error"),
     [
         ("decode", "the first 3 images fail alike: each ends the process that decodes it (signal 4, SIGILL); is this"),
-        ("predict", "4 processes of its own died and no image alone does that; the last at predict of rows 0..2 (si"),
+        ("predict", "4 isolated processes died, and no image alone does that; the last at predict of rows 0..2 (si"),
     ],
 )
 def test_a_machine_that_can_label_nothing_fails_no_image(

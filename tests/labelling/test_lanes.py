@@ -15,6 +15,7 @@ from depthsieve.labelling.shard import ShardLabeller, lanes_of
 from depthsieve.store import open_store
 from depthsieve.teachers import load_teacher
 
+SMALL = [1] * 20
 SPANS = [range(start, start + 2) for start in range(0, 20, 2)]
 PATIENCE_S = 60.0
 """Longer than anything here takes on a busy machine: only what hangs waits for so long."""
@@ -51,7 +52,7 @@ class Seen:
         return prepared
 
     def run(self, lanes: Lanes) -> list[tuple[range, list[int]]]:
-        return list(lanes.run(SPANS, lambda row: 1, self.prepare, self.work))
+        return list(lanes.run(SPANS, SMALL, self.prepare, self.work))
 
 
 def wait_until_all_are_begun(lanes: Lanes) -> None:
@@ -79,7 +80,7 @@ def test_batches_come_in_order_though_the_first_is_done_last() -> None:
             others.release()
         return span.start
 
-    done = list(Lanes(2).run(SPANS, lambda row: 1, lambda row: row, work))
+    done = list(Lanes(2).run(SPANS, SMALL, lambda row: row, work))
     assert done == [(span, span.start) for span in SPANS]
 
 
@@ -101,7 +102,7 @@ def run_with_another_waiting(lanes: Lanes, spans: list[range]) -> None:
     with lanes.turn.taken():
         thread.start()
         assert waiting.wait(PATIENCE_S)
-        for done, _ in enumerate(lanes.run(spans, lambda row: 1, lambda row: row, work), 1):
+        for done, _ in enumerate(lanes.run(spans, SMALL, lambda row: row, work), 1):
             assert (lanes.turn._holder == threading.get_ident()) == (done <= len(spans) - lanes.count)
         assert passed.is_set()
     thread.join(PATIENCE_S)
@@ -147,7 +148,7 @@ def test_only_the_thread_that_has_the_turn_passes_it_on() -> None:
 @pytest.mark.parametrize("lanes", [Lanes(2), Lanes(2, decoders=2)])
 def test_no_more_than_two_batches_a_lane_are_under_way(lanes: Lanes) -> None:
     seen = Seen()
-    batches = lanes.run(SPANS, lambda row: 1, seen.prepare, seen.work)
+    batches = lanes.run(SPANS, SMALL, seen.prepare, seen.work)
     next(batches)
     wait_until_all_are_begun(lanes)  # and nobody asks for more
     batches.close()
@@ -186,7 +187,7 @@ def test_images_wait_until_there_is_room_to_decode_them_and_the_largest_goes_alo
                 at_once -= 1
             return row
 
-        list(Lanes(4).run(SPANS, lambda row, p=pixels: p, prepare, lambda span, rows: None))  # type: ignore[misc]
+        list(Lanes(4).run(SPANS, [pixels] * 20, prepare, lambda span, rows: None))  # type: ignore[misc]
         assert most == expected
 
 

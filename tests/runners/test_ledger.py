@@ -54,7 +54,7 @@ def test_losses_blame_no_shard_but_are_not_endless() -> None:
         assert book.queue.pop() == A
     given_up = book.bury(LOSS, [A], workers=8)
     assert given_up is not None
-    assert given_up.error == "20 Ray workers died at it, the last: the node is gone"
+    assert given_up.error == "20 Ray workers died while working on it, the last: the node is gone"
     assert not book.queue
 
 
@@ -66,7 +66,7 @@ def test_a_shard_that_kills_isolating_workers_too_is_given_up() -> None:
         task = (book.poison or book.queue).pop()
     given_up = book.bury(CRASH, [task], workers=8)
     assert given_up is not None
-    assert given_up.error == "4 Ray workers died at it, the last: exit code 1"
+    assert given_up.error == "4 Ray workers died while working on it, the last: exit code 1"
     assert not (book.queue or book.poison)
 
 
@@ -98,7 +98,7 @@ def test_notes_come_with_the_next_result_and_once() -> None:
     book = Ledger(iter(()))
     book.bury(LOSS, [A], workers=1)
     book.bury(LOSS, [A], workers=1)
-    note = "a Ray worker died at shard a, which is tried again: the node is gone"
+    note = "a Ray worker died while working on shard a, which is retried: the node is gone"
     assert book.finish(ShardResult("a", 3, notes=("own",))) == ShardResult("a", 3, notes=("own", note))
     assert book.finish(ShardResult("b")).notes == ()
 

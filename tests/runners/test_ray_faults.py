@@ -144,7 +144,7 @@ def test_a_killed_workers_shard_is_tried_again_its_next_one_is_no_suspect_and_a_
         shard: 2 if shard in again else 1 for shard in shards
     }
     assert [note.partition(", which")[0] for note in notes_of(results)] == [
-        f"a Ray worker died at shard {shard}" for shard in sorted(again)
+        f"a Ray worker died while working on shard {shard}" for shard in sorted(again)
     ]
     assert len({pid for _, pid in begun(orders)}) == 3
 
@@ -159,7 +159,10 @@ def test_poison_is_labelled_in_isolation_after_two_deaths_or_at_once_where_it_is
     results = run(job, tasks=tasks)
     check_whole(results, store, undisturbed)
     assert (times_begun(orders, poison), times_begun(orders, known)) == (3, 1), notes_of(results)
-    assert any(f"died at shard {poison}, which is labelled in isolation now" in note for note in notes_of(results))
+    assert any(
+        f"died while working on shard {poison}, which is now labelled in isolation" in note
+        for note in notes_of(results)
+    )
 
 
 def test_what_ends_isolating_workers_too_is_given_up_in_this_run_and_the_rest_is_labelled(
@@ -171,7 +174,7 @@ def test_what_ends_isolating_workers_too_is_given_up_in_this_run_and_the_rest_is
     results = run(job, replace(TWO, workers=1))
     (error,) = [result.error for result in results if result.shard_id == poison]
     assert error is not None
-    assert error.startswith("4 Ray workers died at it, the last: Worker unexpectedly exits")
+    assert error.startswith("4 Ray workers died while working on it, the last: Worker unexpectedly exits")
     assert {(result.labelled, result.error) for result in results if result.shard_id != poison} == {(1, None)}
     assert len(results) == 12
 
@@ -203,7 +206,7 @@ def test_nodes_may_come_and_go_and_need_not_be_replaced(
     assert decided_bytes(store) == decided_bytes(undisturbed)
     assert joined == []
     assert len({pid for _, pid in begun(orders)}) == 3
-    assert [note for result in results for note in result.notes if "which is tried again" in note]
+    assert [note for result in results for note in result.notes if "which is retried" in note]
 
 
 def test_tasks_are_pulled_as_there_is_room_and_an_exception_is_an_error_of_its_shard(
@@ -236,12 +239,12 @@ def test_silence_ends_the_run_with_the_name_of_the_shard_and_its_place_but_slown
     order(orders, hung, "hang")
     monkeypatch.setattr(ray_module, "time", SimpleNamespace(monotonic=lambda: 3.0 * questions(orders)))
     monkeypatch.setattr(ray_module, "PROGRESS_S", 0.0)
-    monkeypatch.setattr(ray_module, "MOST_QUESTIONS", math.inf)
+    monkeypatch.setattr(ray_module, "MOST_POLLS", math.inf)
     told: list[tuple[str, int]] = []
     run = ray_runner(RayOptions(1, 1, watchdog_s=4), lambda *done: told.append(done), OrderedWorker)
     assert list(run(job, iter([ShardTask(slow)]), Stop())) == [ShardResult(slow, labelled=1)]
     assert told[:CREEPS] == [(slow, number) for number in range(1, CREEPS + 1)]
-    silent = rf"no Ray worker has done anything for 4 s; look at shard {hung} on node [\d.]+, process \d+$"
+    silent = rf"no Ray worker has made progress for 4 s; look at shard {hung} on node [\d.]+, process \d+$"
     with pytest.raises(RunError, match=silent):
         list(run(job, iter([ShardTask(hung)]), Stop()))
 
@@ -279,8 +282,8 @@ def test_the_grace_ends_what_does_not_end(orders: Path, job: LabelJob) -> None:
 
 def test_no_room_for_any_worker_is_one_line(cluster: Any, job: LabelJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_module, "START_S", 2.0)
-    wants = "each wants 64 CPUs and 0 GPUs, the cluster has 3 nodes with 2 CPUs and 0 GPUs in all"
-    with pytest.raises(RunError, match=rf"^no Ray worker has started in 2 s: {wants}$"):
+    needs = "each needs 64 CPUs and 0 GPUs, the cluster has 3 nodes with 2 CPUs and 0 GPUs in all"
+    with pytest.raises(RunError, match=rf"^no Ray worker has started in 2 s: {needs}$"):
         run(job, replace(TWO, cpus_per_worker=64))
 
 

@@ -10,27 +10,41 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 PR_SET_PDEATHSIG = 1
 """Linux: the signal that a process gets when its parent is gone (prctl(2))."""
 
 LONGEST_END_S = 30.0
 
-FAULTS = tuple(
-    getattr(signal, name) for name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE") if hasattr(signal, name)
+CRASHES = tuple(
+    getattr(signal, name)
+    for name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE", "SIGKILL")
+    if hasattr(signal, name)
 )
-"""What a process gets for what it did itself."""
+"""What ends a process for what it did itself; SIGKILL is how the kernel ends one where memory is short."""
+
+
+def python_calling(function: str, *arguments: Any) -> list[str]:
+    """The command of a Python that calls a function of a module, named with it.
+
+    Not ``-m``: it imports what this process would, and nothing from the folder that it happens to run in.
+    """
+    module, _, name = function.rpartition(".")
+    path = [place or str(Path.cwd()) for place in sys.path]
+    values = ", ".join(map(repr, arguments))
+    return [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}; from {module} import {name}; {name}({values})"]
 
 
 def die_with_parent(parent: int, lifeline: int) -> None:
-    """End this process, whatever it is doing, when process ``parent`` is gone. To be called first of all.
+    """End this process, whatever it is doing, when process ``parent`` is gone. Call it first of all.
 
     ``lifeline`` is the reading end of a pipe that the parent alone holds open and writes nothing to; it is for systems
-    that do not tell a child of its parent's death.
+    that do not signal a parent's death to its children.
     """
     told = sys.platform == "linux" and ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) == 0
     if os.getppid() != parent:
-        os._exit(1)  # it went before we asked
+        os._exit(1)  # it died before the call
     if told:
         return
 
@@ -44,18 +58,15 @@ def die_with_parent(parent: int, lifeline: int) -> None:
 
 @contextlib.contextmanager
 def ending_users_of(folder: str) -> Iterator[None]:
-    """See that no process outlives this one that has a file open below ``folder``; for those that others start for us.
+    """Make sure that no process with an open file below ``folder`` outlives this one; for processes of a library.
 
-    A process of its own waits for the end of this one, even by SIGKILL, and then ends all of them. Where the system
+    A process of its own waits for the end of this one, even by SIGKILL, and then kills all of them. Where the system
     does not list open files nothing is done.
     """
     if not Path("/proc/self/fd").exists():
         yield
         return
-    code = f"import sys; sys.path[:] = {sys.path!r}; "
-    code += f"from depthsieve.core.lifelines import _end_users; _end_users({folder!r})"
-    nothing = subprocess.DEVNULL
-    command = [sys.executable, "-c", code]
+    nothing, command = subprocess.DEVNULL, python_calling("depthsieve.core.lifelines._end_users", folder)
     watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=nothing, stderr=nothing, start_new_session=True)
     assert watcher.stdin
     try:

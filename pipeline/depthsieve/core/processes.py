@@ -1,4 +1,4 @@
-"""Which process is this, what may it use, and does that other one still live?"""
+"""Which process this is, which cores it may use, and whether another one still lives."""
 
 import contextlib
 import functools
@@ -31,7 +31,7 @@ class Process:
 
     @property
     def token(self) -> str:
-        """A short name for it, fit for file names."""
+        """A short name for it that is valid in file names."""
         return f"{self.machine}-{self.pid}-{self.started}"
 
     @classmethod
@@ -46,7 +46,7 @@ class Process:
 
 
 def is_alive(token: str) -> bool | None:
-    """Whether the process of a :attr:`Process.token` lives; None where that cannot be seen from here: another machine,
+    """Whether the process of a :attr:`Process.token` lives; None where that cannot be told from here: another machine,
     or text that is no token."""
     machine, _, rest = token.partition("-")
     pid, _, started = rest.partition("-")

@@ -1,8 +1,8 @@
-"""Label a shard in processes that may die, and find the images that end them.
+"""Label a shard in isolated processes, and find the images that crash them.
 
-A child process loads the teacher and labels the shard as any other would, but tells each step before it takes it.
+A child process loads the teacher and labels the shard as any other would, but announces each step before it takes it.
 When it dies, or a step takes too long, the images of that step are suspects: each goes alone, in a fresh process, and
-one that ends it again is quarantined: it fails by name. Then the whole shard is labelled anew, without it.
+one that crashes it again is quarantined: it fails by name. Then the whole shard is labelled again, without it.
 """
 
 import contextlib
@@ -12,17 +12,15 @@ import pickle
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from depthsieve.core.errors import DepthsieveError
-from depthsieve.core.lifelines import FAULTS, die_with_parent, how_it_died
+from depthsieve.core.lifelines import CRASHES, die_with_parent, how_it_died, python_calling
 from depthsieve.core.records import LabelJob, ShardResult
 from depthsieve.core.stopping import Abandoned, Stop
 
@@ -30,26 +28,23 @@ STEP_S = 600.0
 """Seconds that one image may take to decode, or to pass through the teacher."""
 
 START_S = 3600.0
-"""Seconds for what is about no image: loading the teacher, committing the shard."""
+"""Seconds for a step that is about no image: loading the teacher, committing the shard."""
 
 DEATHS = 4
-"""Deaths that no image is to blame for, before the shard is given up for this run."""
+"""Deaths that no image is to blame for, before this run gives up the shard."""
 
 UNSOUND = 3
-"""Images of a shard that end the process that decodes them, with none yet that does not: then it is not the images."""
+"""When so many images of a shard crash their decoder and none was decoded, the fault is the machine's."""
 
 OFTEN = 2
 """Deaths at one batch, none of whose images dies alone, before it goes through the teacher one image at a time."""
 
 POLL_S = 0.2
 
-COMMAND = "import sys; sys.path[:] = {path!r}; from depthsieve.labelling.isolation import _child; _child({parent})"
-"""Not ``-m``: the child imports what its parent would, and nothing from the folder that it happens to run in."""
-
 
 @dataclass(frozen=True)
 class Attempt:
-    """What a child is to do: label and commit the shard, or only ``try_rows``, each alone. As in labelling.Care."""
+    """What a child does: label and commit the shard, or only ``try_rows``, each alone. See :class:`.shard.Care`."""
 
     quarantined: dict[int, str]
     singly: frozenset[int] = frozenset()
@@ -60,8 +55,8 @@ class Attempt:
 class End:
     """How a child ended: with a result, or dead at a step that was about ``rows``; all empty when it tried its rows.
 
-    ``own``: it is no order from outside. ``hard``: it may have been the machine all the same, as it was out of memory.
-    ``decoded``: it came through the decoding of at least one image.
+    ``own``: nobody asked it to end. ``hard``: the machine may have killed it all the same, as for lack of memory.
+    ``decoded``: at least one image was decoded.
     """
 
     result: ShardResult | None = None
@@ -74,10 +69,11 @@ class End:
 
 
 def label_isolated(job: LabelJob, shard_id: str, stop: Stop | None = None, step_s: float = STEP_S) -> ShardResult:
-    """Label and commit one shard whose images may end the process that labels it, or take more than ``step_s`` seconds.
+    """Label and commit one shard whose images may crash the process that labels it, or take more than ``step_s``
+    seconds.
 
-    All other images get the labels they would get anywhere else. The result has an ``error`` when no child came through
-    and no image was to blame. Raises :class:`Abandoned` when a stop was requested and its grace was over.
+    All other images get the labels they would get anywhere else. The result has an ``error`` when no child finished and
+    no image was to blame. Raises :class:`Abandoned` when a stop was requested and the grace period is over.
     """
     quarantined: dict[int, str] = {}
     at_batch: Counter[int] = Counter()
@@ -101,12 +97,12 @@ def label_isolated(job: LabelJob, shard_id: str, stop: Stop | None = None, step_
         deaths += 1
         if deaths == DEATHS:
             where = f"at {end.step} of rows {end.rows[0]}..{end.rows[-1]}" if end.rows else f"at {end.step}"
-            reason = f"{deaths} processes of its own died and no image alone does that; the last {where} ({end.how})"
+            reason = f"{deaths} isolated processes died, and no image alone does that; the last {where} ({end.how})"
             return ShardResult(shard_id, error=reason)
 
 
 def _culprit(job: LabelJob, shard_id: str, end: End, stop: Stop | None, step_s: float) -> dict[int, str] | None:
-    """The image among the suspects that ends a process when it goes alone, with the reason it fails for.
+    """The image among the suspects that crashes a process when it goes alone, with the reason why it fails.
 
     It must have been alone at two deaths of one kind, or at three if that may as well have been the machine.
     """
@@ -129,6 +125,7 @@ def _culprit(job: LabelJob, shard_id: str, end: End, stop: Stop | None, step_s: 
 
 
 def _reason(end: End) -> str:
+    """Why an image fails, as its shard keeps it: stores would differ by another wording."""
     if end.how.startswith("takes"):
         return f"{end.how} to decode" if end.step == "decode" else f"{end.how} in the teacher"
     doing = "decodes it" if end.step == "decode" else "has the teacher look at it"
@@ -137,10 +134,9 @@ def _reason(end: End) -> str:
 
 def _run_child(job: LabelJob, shard_id: str, attempt: Attempt, stop: Stop | None, step_s: float) -> End:
     if stop and stop.requested:
-        raise Abandoned  # a child takes longer to start than what is left is worth
-    code = COMMAND.format(path=[place or str(Path.cwd()) for place in sys.path], parent=os.getpid())
-    pipe = subprocess.PIPE
-    child = subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+        raise Abandoned  # a child takes too long to start
+    pipe, command = subprocess.PIPE, python_calling("depthsieve.labelling.isolation._child", os.getpid())
+    child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
     assert child.stdin and child.stdout
     told: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     listener = threading.Thread(target=_listen, args=(child.stdout, told), daemon=True)
@@ -149,7 +145,7 @@ def _run_child(job: LabelJob, shard_id: str, attempt: Attempt, stop: Stop | None
         request = pickle.dumps((job, shard_id, attempt))
         with contextlib.suppress(BrokenPipeError):
             child.stdin.write(len(request).to_bytes(8, "little") + request)
-            child.stdin.flush()  # and left open: its end is this process's end
+            child.stdin.flush()  # and left open: it closes when this process ends
         return _follow(child, told, stop, step_s)
     finally:
         child.kill()
@@ -166,7 +162,7 @@ def _follow(
     stop: Stop | None,
     step_s: float,
 ) -> End:
-    """Hear what a child tells until it is done, dies, takes too long, or is not wanted any more."""
+    """Listen to a child until it is done, dies, takes too long, or a stop ends it."""
     rows: tuple[int, ...] = ()
     step, raised, limit, decoded = "the start", "", START_S, False
     deadline = time.monotonic() + limit
@@ -196,7 +192,7 @@ def _follow(
             result = line["result"]
             return End(ShardResult(**result | {"notes": tuple(result["notes"])}))
     code = child.wait()
-    own = code >= 0 or -code in (*FAULTS, signal.SIGKILL)
+    own = code >= 0 or -code in CRASHES
     hard = code == -signal.SIGKILL
     return End(step=step, rows=rows, how=how_it_died(code) + raised, own=own, hard=hard, decoded=decoded)
 
@@ -209,9 +205,9 @@ def _listen(pipe: IO[bytes], told: "queue.SimpleQueue[dict[str, Any] | None]") -
 
 
 def _child(parent: int) -> NoReturn:
-    """The child process. It speaks JSON lines on what was its standard output, and nothing else does."""
+    """The child process. It writes JSON lines to what was its standard output, and nothing else does."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a terminal's, or a scheduler's to all: the parent decides
+        signal.signal(number, signal.SIG_IGN)  # a terminal or a scheduler signals all: the parent decides
     request = _read(int.from_bytes(_read(8), "little"))
     die_with_parent(parent, lifeline=0)
     out = os.fdopen(os.dup(1), "w", buffering=1)
@@ -248,7 +244,7 @@ def _child(parent: int) -> NoReturn:
 
 
 def _read(count: int) -> bytes:
-    """So many bytes of standard input, and not one more: then it is the parent's lifeline."""
+    """So many bytes of standard input, and not one more: from then on it is the parent's lifeline."""
     data = b""
     while len(data) < count:
         piece = os.read(0, count - len(data))

@@ -1,8 +1,8 @@
 """The pipeline of a worker: lanes that take batches, of one shard or of two, from files through the teacher.
 
-On a CPU each lane decodes its own batches and has threads of its own for the teacher: with one thread a lane no core
-waits for another, and while one lane decodes the others go on. On a GPU images are decoded by other threads ahead of
-the lanes, and with two lanes the batch of one is copied and packed while the GPU is at that of the other.
+On a CPU each lane decodes its own batches and has its own threads for the teacher: with one thread per lane no core
+waits for another, and while one lane decodes the others compute. On a GPU images are decoded by other threads ahead of
+the lanes, and with two lanes one batch is copied and packed while the GPU computes the other.
 """
 
 import threading
@@ -18,11 +18,11 @@ Done = TypeVar("Done")
 GPU_LANES = 2
 
 DECODED_PIXELS = 100_000_000
-"""Pixels that may be decoded and resized at a time, at about 20 bytes each; one larger image goes alone."""
+"""Pixels that may be decoded and resized at a time, at about 20 bytes each; a larger image goes alone."""
 
 
 class Turn:
-    """Whose batches enter the lanes: one thread has the turn, and passes it on once the lanes have room for others'."""
+    """Whose batches enter the lanes: a thread holds the turn, and passes it on once the lanes have room for others."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,7 +30,7 @@ class Turn:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Wait for the turn, unless this thread has it already. It is passed on at the end at the latest."""
+        """Wait for the turn, unless this thread holds it already. It is passed on at the end at the latest."""
         if self._holder != threading.get_ident():
             self._lock.acquire()
             self._holder = threading.get_ident()
@@ -40,16 +40,16 @@ class Turn:
             self.pass_on()
 
     def pass_on(self) -> None:
-        """Let another thread have the turn, if this one has it."""
+        """Let another thread have the turn, if this one holds it."""
         if self._holder == threading.get_ident():
             self._holder = None
             self._lock.release()
 
 
 class Lanes:
-    """``count`` lanes, shared by all shards in hand; where there are ``decoders``, so many threads prepare ahead.
+    """``count`` lanes, shared by all shards in flight; where there are ``decoders``, so many threads prepare ahead.
 
-    A thread that has taken the ``turn`` loses it when the last batches of its run are under way.
+    A thread that holds the ``turn`` passes it on when the last batches of its run are in flight.
     """
 
     def __init__(self, count: int, decoders: int = 0) -> None:
@@ -62,19 +62,19 @@ class Lanes:
     def run(
         self,
         spans: Sequence[range],
-        pixels: Callable[[int], int],
+        pixels: Sequence[int],
         prepare: Callable[[int], Prepared],
         work: Callable[[range, list[Prepared]], Done],
     ) -> Generator[tuple[range, Done], None, None]:
-        """What ``work`` gives for each span, in order, once its rows are prepared; ``pixels`` says how large each is.
+        """What ``work`` returns for each span, in order, once its rows are prepared; ``pixels`` are those of each row.
 
-        At most two batches a lane are under way, and none is any more when the generator has ended or is closed. The
-        turn is passed on when one batch a lane is left: from then on the lanes have room for another shard. Raises what
-        ``prepare`` and ``work`` raise.
+        At most two batches per lane are in flight, and none when the generator has ended or is closed. The
+        turn is passed on when one batch per lane is left: from then on the lanes have room for another shard. Raises
+        what ``prepare`` and ``work`` raise.
         """
 
         def prepare_row(row: int) -> Prepared:
-            with self._room.taken(pixels(row)):
+            with self._room.taken(pixels[row]):
                 return prepare(row)
 
         def take(span: range, ahead: list[Future[Prepared]] | None) -> Done:
@@ -97,12 +97,12 @@ class Lanes:
         finally:
             futures = [future for _, batch, ahead in under_way for future in (batch, *(ahead or ()))]
             for future in futures:
-                future.cancel()  # batches first: none that goes on finds an image of it cancelled
+                future.cancel()  # batches first: none that still runs finds an image of it cancelled
             wait(futures)
 
 
 class _Room:
-    """Lets threads hold ``size`` of something between them; who wants more than all of it waits to be alone."""
+    """Lets threads hold ``size`` of something between them; one that wants more than all of it waits to be alone."""
 
     def __init__(self, size: int) -> None:
         self._size = self._left = size

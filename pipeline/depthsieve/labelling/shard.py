@@ -78,9 +78,9 @@ def features_of(teacher: Teacher, spec: LabelSpec) -> LayerSpec:
 
 @dataclass(frozen=True)
 class Care:
-    """How a shard is labelled whose images may end the process: decoded one by one, and each step told beforehand.
+    """How a shard is labelled whose images may crash the process: decoded one by one, each step announced beforehand.
 
-    ``tell`` hears of the steps "decode", "predict" and "commit", with the rows that each is about. Rows that are
+    ``tell`` gets the steps "decode", "predict" and "commit", with the rows that each is about. Rows that are
     ``quarantined`` fail with the reason given. Batches that begin with a row in ``singly`` go through the teacher one
     image at a time. With ``only``, that row alone is taken through, in its place, and the others are left out.
     """
@@ -93,8 +93,8 @@ class Care:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told of progress, and who may stop it. ``images`` hears after each batch of which shard, and how many of
-    its images are done."""
+    """Callbacks of a worker. ``images`` gets, after each batch, the shard and how many of its images are done so far;
+    ``stop`` ends the work early."""
 
     images: Callable[[str, int], None] = lambda shard_id, count: None
     stop: Stop | None = None
@@ -103,7 +103,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Labelled:
-    """The content of a shard, and the batches that went in parts: (first row, rows, images at a time). ``layers`` holds
+    """The content of a shard, and the batches that were split: (first row, rows, images at a time). ``layers`` holds
     what is kept beside it: by the layer's name, its arrays by theirs."""
 
     content: ShardArrays
@@ -139,8 +139,8 @@ class ShardLabeller:
     def __call__(self, shard_id: str) -> ShardResult:
         """Wait for the turn, then label one shard and commit it.
 
-        A transient fault comes back as ``error``; the caller may try again. Raises :class:`Abandoned` when it was
-        stopped before it began to commit.
+        A transient fault comes back as ``error``; the caller may retry. Raises :class:`Abandoned` when it was stopped
+        before the commit began.
         """
         with self.turn.taken():
             if self._watch.stop and self._watch.stop.requested:
@@ -223,7 +223,7 @@ def lanes_of(teacher: Teacher, job: LabelJob, profile: NumericsProfile) -> Lanes
 
 @dataclass(frozen=True)
 class ShardWork:
-    """With what a shard is labelled: ``profile`` is that of its plan, ``encoding`` the label spec's."""
+    """What a shard is labelled with: ``profile`` is that of its plan, ``encoding`` the label spec's."""
 
     how: LabelWork
     sources: Mapping[str, Source]
@@ -237,9 +237,9 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
     """The arrays of a shard. A failed image keeps its row and its place in the batch, all zero.
 
     Batches are rows [kB, (k+1)B) of the plan, so that no label depends on what failed or came before; one that does not
-    fit into memory goes in parts. A turn that this thread has taken is passed on when the lanes have room for another
-    shard. Raises :class:`OSError` for a transient fault of the file system, and :class:`Abandoned` when it was stopped
-    and the rest would take longer than the stop allows.
+    fit into memory is split. A turn that this thread holds is passed on when the lanes have room for another shard.
+    Raises :class:`OSError` for a transient fault of the file system, and :class:`Abandoned` when it was stopped and the
+    rest would take longer than the grace period.
     """
     how = work.how
     arrays = empty_arrays(shard)
@@ -265,13 +265,10 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
                 jpegs[row] = image.jpeg
         return part, [image for image in prepared if isinstance(image, Unreadable)]
 
-    def pixels(row: int) -> int:
-        return shard.images[row].width * shard.images[row].height
-
     if watch.care:
         batches = _one_by_one(spans, prepare, predict, watch.care)
     else:
-        batches = lanes.run(spans, pixels, prepare, predict)
+        batches = lanes.run(spans, [image.width * image.height for image in shard.images], prepare, predict)
     unreadable: list[Unreadable] = []
     split: list[tuple[int, int, int]] = []
     with contextlib.closing(batches):
@@ -292,7 +289,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
 
 
 def _check_stop(stop: Stop | None, seconds: float) -> None:
-    """Raise :class:`Abandoned` if a stop is requested and what is left, so many seconds, ends after its grace."""
+    """Raise :class:`Abandoned` if a stop is requested and the rest, so many seconds, does not fit into its grace."""
     if stop and stop.requested and seconds and seconds >= stop.seconds_left():
         raise Abandoned
 
@@ -300,7 +297,7 @@ def _check_stop(stop: Stop | None, seconds: float) -> None:
 def _one_by_one(
     spans: list[range], prepare: Callable[[int], Prepared], predict: Callable[[range, list[Prepared]], Done], care: Care
 ) -> Generator[tuple[range, Done], None, None]:
-    """What ``predict`` gives for each batch, in this thread; images are decoded one by one, each after telling so."""
+    """What ``predict`` returns for each batch, in this thread; images are decoded one by one, each announced first."""
     for span in spans if care.only is None else [span for span in spans if care.only in span]:
         prepared: list[Prepared] = []
         for row in span:

@@ -8,9 +8,9 @@ from depthsieve.core.stopping import Stop
 Runner = Callable[[LabelJob, Iterator[ShardTask], Stop], Generator[ShardResult, None, None]]
 """Takes tasks from the iterator as it has room for them, and yields a :class:`ShardResult` for each, in any order.
 
-Once the stop is requested it takes no more, yields the results of what ends within the grace period, and abandons the
-rest without a result; it abandons all when the generator is closed. Trying a shard again that came back with an error
-is the caller's business.
+Once the stop is requested it takes no more, yields the results of what finishes within the grace period, and abandons
+the rest without a result; it abandons everything when the generator is closed. Retrying a shard that came back with an
+error is up to the caller.
 """
 
 OnImages = Callable[[str, int], None]

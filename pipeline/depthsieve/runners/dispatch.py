@@ -1,4 +1,4 @@
-"""Hand the pending shards of a store to a runner: leases, tries, and what came of it."""
+"""Hand the pending shards of a store to a runner: leases, attempts, and the outcome."""
 
 import contextlib
 import threading
@@ -17,21 +17,21 @@ from depthsieve.store.leases import Lease, Leases
 from depthsieve.store.pending import Pending
 
 ATTEMPTS = 3
-"""How often a shard is tried in one run before the run gives up on it."""
+"""How often a shard is attempted in one run before the run gives it up."""
 
 POISON_DEATHS = 2
-"""Holders of a shard's lease that died, after which it is labelled in processes of its own."""
+"""Holders of a shard's lease that died, after which it is labelled in isolated processes."""
 
 PAUSE_S = 1.0
 """Seconds before the second attempt; doubled before the third."""
 
 MakeRunner = Callable[[OnImages], Runner]
-"""Makes the runner, once it is told whom to tell of progress."""
+"""Makes the runner, given the progress callback."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run did: images labelled, why shards are left, and what a person should see besides.
+    """What a run did: images labelled, why shards are left, and notes for the user.
 
     ``discarded`` counts images whose labels were computed, of shards that were abandoned when a stop was requested: the
     next run computes them again.
@@ -45,7 +45,7 @@ class Outcome:
 
 @dataclass
 class _Hand:
-    """The shards in hand: taken when a runner asks for one, given back when it has answered."""
+    """The leases of shards in flight: taken when a runner asks for one, given back when it returns a result."""
 
     store: Store
     leases: Leases
@@ -75,7 +75,7 @@ class _Hand:
 
 @dataclass
 class _Progress:
-    """The bar: the images of finished shards, and those that are done of shards in hand. Told from several threads."""
+    """The bar: the images of finished shards, and those done so far of shards in flight. Several threads call it."""
 
     bar: Bar
     done: int = 0
@@ -88,7 +88,7 @@ class _Progress:
             self._show()
 
     def finish(self, shard_id: str, images: int) -> None:
-        """A shard is no longer in hand; so many images of it count."""
+        """A shard is no longer in flight; so many images of it count."""
         with self.lock:
             self.done += images
             self.in_hand.pop(shard_id, None)
@@ -96,7 +96,7 @@ class _Progress:
 
     @property
     def in_flight(self) -> int:
-        """Images that are done of shards in hand."""
+        """Images done so far of shards in flight."""
         return sum(self.in_hand.values())
 
     def _show(self) -> None:
@@ -105,7 +105,7 @@ class _Progress:
 
 @contextlib.contextmanager
 def disk_errors_named(root: Root) -> Iterator[None]:
-    """What the disk of a store raises as a :class:`RunError` that names it."""
+    """Raise what the disk of a store raises as a :class:`RunError` that names it."""
     try:
         yield
     except DepthsieveError:
@@ -117,9 +117,9 @@ def disk_errors_named(root: Root) -> Iterator[None]:
 def dispatch(
     store: Store, todo: Pending, job: LabelJob, leases: Leases, make_runner: MakeRunner, stop: Stop, progress: bool
 ) -> Outcome:
-    """Have every shard of ``todo`` labelled that nobody else has in hand, trying each up to :data:`ATTEMPTS` times.
+    """Have every shard of ``todo`` labelled that no other process holds, with up to :data:`ATTEMPTS` attempts each.
 
-    Raises :class:`RunError` when the run had to stop; what is committed stands.
+    Raises :class:`RunError` when the run had to stop; what is committed is kept.
     """
     if not len(todo):
         return Outcome()
@@ -150,5 +150,5 @@ def dispatch(
                         errors.append(f"shard {result.shard_id}: {result.error}")
             if not left or attempt == ATTEMPTS or stop.wait(PAUSE_S * 2 ** (attempt - 1)):
                 break
-    errors += [f"{holder} has {shards} of the shards in hand" for holder, shards in hand.busy.items()]
+    errors += [f"{holder} is labelling {shards} of the shards" for holder, shards in hand.busy.items()]
     return Outcome(labelled, tuple(errors), tuple(notes), shown.in_flight)

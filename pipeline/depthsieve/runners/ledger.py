@@ -1,4 +1,4 @@
-"""Which shards wait, and what deaths of workers say about them. Pure: it knows no Ray and no clock."""
+"""Which shards wait, and what the deaths of workers say about them. Pure: it knows neither Ray nor a clock."""
 
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -8,29 +8,29 @@ from depthsieve.core.errors import RunError
 from depthsieve.core.records import ShardResult, ShardTask
 
 POISON_DEATHS = 2
-"""Workers that a shard may kill before it is labelled in isolation."""
+"""Workers that a shard may kill before it is labelled in isolated processes."""
 
 MOST_DEATHS = 4
-"""Workers that a shard may kill in all before this run leaves it."""
+"""Workers that a shard may kill in all before this run gives it up."""
 
 MOST_LOSSES = 20
-"""Workers that may be lost at one shard through no fault of its own before this run leaves it."""
+"""Workers that may be lost while they work on one shard, through no fault of its own, before this run gives it up."""
 
 MOST_NOTES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """Why a worker is gone. ``blames``: the shard that it was at may have killed it; else that shard is innocent."""
+    """Why a worker is gone. ``blames``: the shard that it was working on may have killed it; else that is innocent."""
 
     reason: str
     blames: bool
 
 
 class Ledger:
-    """The shards of a run that are at no worker. It pulls as many from the iterator as it is told to hold, no more.
+    """The shards of a run that no worker has. It pulls as many from the iterator as it is asked to hold, no more.
 
-    ``queue`` holds those for any worker, ``poison`` those to be labelled in isolation.
+    ``queue`` holds those for any worker, ``poison`` those that must be labelled in isolation.
     """
 
     def __init__(self, tasks: Iterator[ShardTask]) -> None:
@@ -47,7 +47,7 @@ class Ledger:
 
     @property
     def waiting(self) -> bool:
-        """Whether anything is left to be handed out."""
+        """Whether anything is left to hand out."""
         return bool(self.queue or self.poison or self._more)
 
     def refill(self, count: int) -> None:
@@ -60,7 +60,7 @@ class Ledger:
                 (self.poison if task.isolate else self.queue).append(task)
 
     def finish(self, result: ShardResult) -> ShardResult:
-        """Take note of an answer: workers live. Returns it with the notes that have come up since the last result."""
+        """Take note of a result: workers live. Returns it with the notes that have come up since the last one."""
         self._blamed.pop(result.shard_id, None)
         self._lost.pop(result.shard_id, None)
         self._in_a_row.clear()
@@ -72,10 +72,10 @@ class Ledger:
         return replace(result, notes=(*result.notes, *notes))
 
     def bury(self, death: Death, left: list[ShardTask], workers: int) -> ShardResult | None:
-        """Queue again what a dead worker had before it: only the first, which it was at, is a suspect.
+        """Requeue what a dead worker still had to do: only the first, which it was working on, is a suspect.
 
-        Returns a result with an error for a shard that is given up in this run. Raises :class:`RunError` when workers
-        die one after another.
+        Returns a result with an error for a shard that this run gives up. Raises :class:`RunError` when workers die one
+        after another.
         """
         self._in_a_row[death.blames] += 1
         # With so many workers, as many shards can be poison at once, and each ends two workers and an isolating one.
@@ -95,16 +95,16 @@ class Ledger:
         counter[shard_id] += 1
         if counter[shard_id] >= most:
             del counter[shard_id]
-            error = f"{most} Ray workers died at it, the last: {death.reason}"
+            error = f"{most} Ray workers died while working on it, the last: {death.reason}"
             return self._with_notes(ShardResult(shard_id, error=error))
         isolate = task.isolate or self._blamed[shard_id] >= POISON_DEATHS
         (self.poison if isolate else self.queue).append(replace(task, isolate=isolate))
-        how = "is labelled in isolation now" if isolate else "is tried again"
-        self._note(f"a Ray worker died at shard {shard_id}, which {how}: {death.reason}")
+        how = "is now labelled in isolation" if isolate else "is retried"
+        self._note(f"a Ray worker died while working on shard {shard_id}, which {how}: {death.reason}")
         return None
 
     def _note(self, text: str) -> None:
-        """Something that a person should see with the next result; the same text only once."""
+        """Something that a user should see with the next result; the same text only once."""
         if text not in self._noted and len(self._noted) < MOST_NOTES:
             self._noted.add(text)
             self._notes.append(text)

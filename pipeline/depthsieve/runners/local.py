@@ -1,4 +1,4 @@
-"""The local runner: shards in this process, each begun when the last batches of the one before are under way."""
+"""The local runner: shards in this process, each started when the last batches of the previous one are in flight."""
 
 import contextlib
 import queue
@@ -13,7 +13,7 @@ from depthsieve.labelling.shard import ShardLabeller, Watch
 from depthsieve.runners import OnImages, Runner
 
 IN_HAND = 2
-"""Shards at a time: one with the teacher, and one that is being committed."""
+"""Shards in flight: one with the teacher, and one being committed."""
 
 
 def local_runner(work: LabelWork, on_images: OnImages) -> Runner:
@@ -44,7 +44,7 @@ def local_runner(work: LabelWork, on_images: OnImages) -> Runner:
                 for thread in threads:
                     thread.result()  # raises what it has raised
             finally:
-                closed.request()  # the caller wants no more: what is under way is abandoned
+                closed.request()  # the caller wants no more: what is in flight is abandoned
 
     return run
 

@@ -1,6 +1,6 @@
-"""The Ray runner: actors with a window of two shards each, and a driver that answers for every shard itself.
+"""The Ray runner: actors with a window of two shards each, and a driver that keeps track of every shard itself.
 
-Ray restarts nothing and repeats nothing: with its own retries a run hangs when a node goes and is not replaced.
+Ray's own restarts and retries are off: with them a run hangs when a node goes and is not replaced.
 """
 
 import contextlib
@@ -25,34 +25,34 @@ from depthsieve.runners.ray_worker import RayWorker, Readiness, death_of, holds_
 from depthsieve.runners.slots import Slot
 
 WINDOW = 2
-"""Shards at an actor: the one that is with its teacher, and one that is committed or waits for its turn."""
+"""Shards at an actor: the one that is with its teacher, and one that is being committed or waits for its turn."""
 
 POLL_S = 0.25
-"""Seconds in which a stop is noticed."""
+"""Seconds within which a stop is noticed."""
 
 START_S = 300.0
-"""Seconds that a run may be without any worker that has loaded its teacher."""
+"""Seconds for which a run may have no worker with a loaded teacher."""
 
 DRAIN_S = 2.0
-"""Seconds to wait for what a dead actor had answered before its end."""
+"""Seconds to wait for results that a dead actor had sent before its end."""
 
 DOUBT_S = 15.0
-"""Seconds in which Ray may find out what became of an actor that does not answer, before it is given up as lost."""
+"""Seconds that Ray has to find out what became of an unavailable actor, before that counts as lost."""
 
 COUNT_S = 10.0
-"""Seconds between two looks at how many workers a cluster has room for."""
+"""Seconds between two checks of how many workers a cluster has room for."""
 
 PROGRESS_S = 1.0
-"""Seconds between two questions to a worker how many images are done."""
+"""Seconds between two polls of a worker's progress."""
 
-MOST_QUESTIONS = 50
-"""Such questions a second, however many workers there are."""
+MOST_POLLS = 50
+"""Such polls a second, however many workers there are."""
 
 LONGEST_PAUSE_S = 60.0
-"""Seconds to wait, at most, before an actor is replaced whose predecessors all died without a result."""
+"""Longest wait, in seconds, before an actor is replaced whose predecessors all died without a result."""
 
 ISOLATION_PATIENCE = 8
-"""How many times longer than others a shard in isolation may give no sign of life: it is labelled piece by piece."""
+"""How many times longer than others a shard in isolation may show no progress: it is labelled piece by piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class RayOptions:
 
     ``address`` None starts a private Ray on this machine; ``workers`` None, with an address, is as many as the cluster
     has room for, also later, when it has grown. With an address each worker takes a whole GPU if ``gpus`` is not 0. A
-    run in which no worker gives a sign of life for ``watchdog_s`` seconds ends.
+    run in which no worker makes progress for ``watchdog_s`` seconds ends.
     """
 
     workers: int | None
@@ -72,7 +72,7 @@ class RayOptions:
 
     @property
     def gpus_per_worker(self) -> float:
-        """A whole GPU, or such a part that all workers find room: two workers, never two thirds, to a GPU."""
+        """A whole GPU, or an equal part of one so that all workers find room: 1/2, 1/3, never 2/3."""
         if not self.gpus or self.address or not self.workers:
             return float(bool(self.gpus))
         return 1 / math.ceil(self.workers / self.gpus)
@@ -95,12 +95,12 @@ def ray_runner(options: RayOptions, on_images: OnImages, worker: type[RayWorker]
 
 
 def _control(method: Any, *arguments: Any) -> Any:
-    """Call a method that is answered while the actor is at a shard."""
+    """Call a method that is answered while the actor is labelling."""
     return method.options(concurrency_group="control").remote(*arguments)
 
 
 class _Driver:
-    """The driver of one run. It holds a few tasks a worker, and nothing that grows with the number of shards."""
+    """The driver of one run. It holds a few tasks per worker, and nothing that grows with the number of shards."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class _Driver:
     # who works
 
     def _staff(self) -> None:
-        """Fill vacant places as far as there is work, and see to it that poison finds one."""
+        """Fill vacant slots as far as there is work, and make sure that poison gets one."""
         while len(self._slots) < self._wanted():
             self._slots.append(Slot())
         self._refill()
@@ -189,7 +189,7 @@ class _Driver:
                 idle += 1
 
     def _wanted(self) -> int:
-        """How many places there should be. Where the cluster decides it is looked at anew every few seconds."""
+        """How many slots there should be. Where the cluster decides, that is checked every few seconds."""
         if self._options.workers is not None:
             return self._options.workers
         if self._slots and time.monotonic() - self._counted < COUNT_S:
@@ -213,7 +213,7 @@ class _Driver:
             ray.kill(actor)
 
     def _hand_out(self) -> None:
-        """Keep workers busy: first those that have nothing; then a second shard for each, while there are plenty."""
+        """Keep workers busy: first those that are idle; then a second shard for each, while there are plenty."""
         queue, poison = self._ledger.queue, self._ledger.poison
         makes_room = poison and not any(slot.isolates and slot.actor is not None for slot in self._slots)
         for size in range(WINDOW):
@@ -224,7 +224,7 @@ class _Driver:
                     if poison and not size:
                         self._send(slot, poison.popleft())
                 elif makes_room:
-                    makes_room = False  # it runs dry, and then gives its place to an isolating actor
+                    makes_room = False  # it runs dry, and then gives its slot to an isolating actor
                 elif len(queue) >= (len(self._slots) if size else 1):
                     self._send(slot, queue.popleft())
                     self._refill()
@@ -267,24 +267,24 @@ class _Driver:
         elif kind == "label":
             self._heard, slot.deaths = time.monotonic(), 0
             slot.take(call)
-            if answer is not None:  # else the stop came before it was begun
+            if answer is not None:  # else the stop came before it started
                 yield self._ledger.finish(answer)
         elif kind == "doubt" and slot.doubt is not None:
-            yield from self._bury(slot, death_of(slot.doubt))  # it lives, but what it was told is lost
+            yield from self._bury(slot, death_of(slot.doubt))  # it lives, but its calls are lost
         else:
             slot.asked = False
             if answer != slot.images:
                 slot.images, self._heard = answer, time.monotonic()
-            for _, task in slot.window:  # no other: a shard that is answered for is in hand no more
+            for _, task in slot.window:  # a shard whose result is in counts by that
                 if task.shard_id in answer:
                     self._on_images(task.shard_id, answer[task.shard_id])
 
     def _failed(self, slot: Slot, kind: str, error: RayError) -> Iterator[ShardResult]:
-        """A call came back without an answer: its actor is gone, or cannot be reached, and Ray may know more soon."""
+        """A call came back without an answer: its actor is gone, or unavailable, and Ray may know more soon."""
         now = time.monotonic()
         unclear = isinstance(error, ActorUnavailableError)
         if kind == "images" and unclear:
-            slot.asked = False  # what becomes of its shards tells
+            slot.asked = False  # its calls for shards, which are lost too, decide
         elif slot.doubt is None and unclear:
             slot.doubt, slot.doubted, slot.ask_at = error, now, now
         elif kind == "doubt" and unclear and now - slot.doubted < DOUBT_S:
@@ -294,10 +294,10 @@ class _Driver:
             yield from self._bury(slot, misfit(error) if unfit else death_of(error), unfit)
 
     def _bury(self, slot: Slot, death: Death, unfit: bool = False) -> Iterator[ShardResult]:
-        """Take up what a dead actor leaves, and vacate its place for a while that grows with each death.
+        """Requeue what a dead actor leaves, and keep its slot vacant for a while that grows with each death.
 
-        An answer that was lost with it makes a wrong suspect, which costs another try: it takes two deaths to convict.
-        ``unfit`` is one that cannot do the job. Before there is any result that is true of the run, which ends.
+        A result that was lost with it makes a wrong suspect, which costs another attempt: it takes two deaths to
+        convict. ``unfit``: it cannot do the job. Before there is any result the whole run is unfit, and ends.
         """
         if unfit and not self._ledger.proven:
             raise RunError(death.reason)
@@ -311,7 +311,7 @@ class _Driver:
             yield given_up
 
     def _drained(self, slot: Slot) -> tuple[list[ShardResult], list[ShardTask]]:
-        """What an actor had answered before it died, and its other tasks in their order."""
+        """The results that an actor had sent before it died, and its other tasks in order."""
         calls = [call for call, _ in slot.window]
         if calls:
             ray.wait(calls, num_returns=len(calls), timeout=DRAIN_S)
@@ -327,16 +327,16 @@ class _Driver:
                 answered.append(result)
         return answered, left
 
-    # who is silent
+    # who makes no progress
 
     def _watch(self) -> None:
-        """Raise :class:`RunError` when there has been no worker, or none that is heard of, for too long."""
+        """Poll for progress. Raises :class:`RunError` when there has been no worker, or no progress, for too long."""
         now = time.monotonic()
         if self._stopping or any(slot.ready for slot in self._slots):
             self._staffed = now
         elif now - self._staffed > START_S:
             wanted = f"{self._options.cpus_per_worker} CPUs and {self._options.gpus_per_worker:g} GPUs"
-            raise RunError(f"no Ray worker has started in {START_S:.0f} s: each wants {wanted}, {current_offer()}")
+            raise RunError(f"no Ray worker has started in {START_S:.0f} s: each needs {wanted}, {current_offer()}")
         for slot in self._slots:
             if slot.doubt is not None and slot.ask_at <= now:
                 slot.ask_at = math.inf
@@ -347,8 +347,8 @@ class _Driver:
         patience = self._options.watchdog_s * (ISOLATION_PATIENCE if any(slot.isolates for slot in working) else 1)
         if now - self._heard > patience:
             where = ", ".join(f"shard {slot.window[0][1].shard_id} on {slot.where}" for slot in working[:20])
-            raise RunError(f"no Ray worker has done anything for {patience:.0f} s; look at {where}")
-        if now - self._asked >= max(PROGRESS_S, len(working) / MOST_QUESTIONS):
+            raise RunError(f"no Ray worker has made progress for {patience:.0f} s; look at {where}")
+        if now - self._asked >= max(PROGRESS_S, len(working) / MOST_POLLS):
             self._asked = now
             for slot in working:
                 if not slot.asked and slot.doubt is None:

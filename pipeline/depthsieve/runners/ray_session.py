@@ -1,4 +1,4 @@
-"""A connection to Ray: a private one on this machine, or somebody's cluster after what can be checked has been."""
+"""A connection to Ray: a private session on this machine, or a cluster, after all cheap checks."""
 
 import contextlib
 import fcntl
@@ -31,11 +31,11 @@ CONNECT_S = 5.0
 """Seconds in which a cluster must take a connection."""
 
 LONGEST_REASON = 300
-"""Characters of an error of Ray's that a person is shown."""
+"""Characters of one of Ray's errors that the user is shown."""
 
 
 def one_line(error: BaseException) -> str:
-    """What an error of Ray's says, without line breaks, advice and tracebacks."""
+    """What one of Ray's errors says, without line breaks, advice and tracebacks."""
     cause = getattr(error, "cause", None) or error
     text = " ".join(str(cause).split()) or type(cause).__name__
     text = text.partition(" Some common causes include")[0]
@@ -78,10 +78,10 @@ def cluster_offer(address: str) -> ClusterOffer:
 
 @contextlib.contextmanager
 def connected(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
-    """Within it Ray is there: the caller's own session if there is one, the cluster at ``address``, or a private one.
+    """Connect to Ray: the caller's own session if there is one, the cluster at ``address``, or a private session.
 
-    ``cpus`` and ``gpus`` are what a private session has to offer. Raises :class:`RunError` in one line, within seconds,
-    when the cluster cannot be reached or takes no connection from here.
+    ``cpus`` and ``gpus`` are what a private session offers. Raises :class:`RunError` in one line, within seconds, when
+    the cluster cannot be reached or refuses the connection.
     """
     if ray.is_initialized():
         yield  # the caller's own session, from a notebook
@@ -114,7 +114,7 @@ def connected(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
 
 
 def check_address(address: str) -> None:
-    """Raise :class:`RunError` for an address that nobody answers at, or that is not ours and has no token."""
+    """Raise :class:`RunError` for an address where nobody answers, or on another machine without a token."""
     if address == "auto":
         return
     host, separator, port = address.removeprefix("ray://").rpartition(":")
@@ -144,7 +144,7 @@ def _is_here(ip: str) -> bool:
 
 
 def _why(error: BaseException) -> str:
-    """The reason that a person can act on; Ray puts that of a wrong token into the error behind the error."""
+    """The reason that a user can act on; Ray hides that of a wrong token in the error's cause."""
     behind = f"{error} {error.__cause__}"
     if "AuthenticationError" in behind or "AuthToken" in behind or "authentication token" in behind:
         return (
@@ -156,7 +156,7 @@ def _why(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Ray from printing each worker's death to our stdout, which --json has; we tell of them ourselves."""
+    """Keep Ray from printing each worker's death to stdout, which belongs to --json; notes report them."""
     before = getattr(ray_internals, "_worker_logs_enabled", True)
     ray_internals._worker_logs_enabled = False
     try:
@@ -167,7 +167,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Undo Ray's own SIGTERM handler, which would end the command without a word."""
+    """Undo Ray's own SIGTERM handler, which would end the command without a message."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -180,9 +180,9 @@ def _signals_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _session_folder() -> Iterator[str]:
-    """Where a private Ray keeps its logs and sockets. Those of runs that were killed are removed first.
+    """Where a private Ray keeps its logs and sockets. Folders of runs that were killed are removed first.
 
-    A run holds a lock in its folder for as long as it lives, so that no other process has to guess from a number
+    A run holds a lock in its folder for as long as it lives, so that no other process has to guess from a process id
     whether it does.
     """
     base = Path(tempfile.gettempdir())
@@ -204,7 +204,7 @@ def _session_folder() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file that is there; :class:`OSError` if someone else does, or there is none."""
+    """Hold the lock of an existing file; :class:`OSError` if another process does, or there is none."""
     with path.open("r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -214,8 +214,8 @@ def _locked(path: Path) -> Iterator[None]:
 def _environment(**settings: str) -> Iterator[None]:
     """Ray's settings for a session: no usage reports, and CPU workers that see no GPU.
 
-    A private session also gets a token of its own, made for it and never written to HOME. Ray turns token
-    authentication on for local sessions by itself (and sets RAY_AUTH_MODE), from 2.59 on.
+    A private session also gets a random token of its own, never written to HOME. Ray turns token authentication on
+    for local sessions by itself (and sets RAY_AUTH_MODE), from 2.59 on.
     """
     wanted = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"} | settings
     before = {name: os.environ.get(name) for name in (*wanted, "RAY_AUTH_MODE")}

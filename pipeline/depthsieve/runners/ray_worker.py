@@ -1,4 +1,4 @@
-"""The far end of the Ray runner: an actor's class, and what its death tells about the shard that it was at."""
+"""The worker side of the Ray runner: the actor's class, and what its death says about the shard it was working on."""
 
 import os
 import pickle
@@ -22,32 +22,32 @@ from depthsieve.runners.ray_session import one_line
 from depthsieve.store import open_store
 
 INNOCENT = ("NODE_OUT_OF_MEMORY", "INTENDED_SYSTEM_EXIT", "SIGTERM")
-"""What Ray says of the end of a worker process that was no fault of what it was doing."""
+"""What Ray says of a worker process whose end had nothing to do with what it was doing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What a worker says when it is asked to get ready: where it is, and what a person must mend, if anything."""
+    """What a worker answers when it is asked to get ready: where it is, and what the user must fix, if anything."""
 
     where: str
     problem: str | None = None
 
 
 class RayWorker:
-    """An actor: the labeller with its teacher, loaded once; or, to isolate, none, as it starts processes of its own.
+    """An actor: the labeller with its teacher, loaded once; one that isolates starts processes of its own instead.
 
     One shard is labelled at a time, in a thread, while another may be committed; :meth:`stop` and :meth:`images_done`
     are answered meanwhile.
     """
 
     def __init__(self) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which says what becomes of us
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which stops its workers
         self._work: Callable[[str], ShardResult] | None = None
         self._images: dict[str, int] = {}
         self._stop = Stop()
 
     def prepare(self, version: str, pickled_job: bytes, roots: tuple[str, ...], isolates: bool) -> Readiness:
-        """Check that this process can do the job, and load the teacher unless it only isolates.
+        """Check that this process can do the job, and load the teacher unless it isolates.
 
         ``version`` is the driver's; the job is pickled, since another version might not be able to read it. ``roots``
         are those of sources that the driver sees.
@@ -71,7 +71,7 @@ class RayWorker:
         return Readiness(where)
 
     def label(self, shard_id: str) -> ShardResult | None:
-        """Label one shard; None if a stop came before it was begun, or its grace was over."""
+        """Label one shard; None if a stop came before it started, or the grace period was over."""
         assert self._work is not None
         try:
             return self._work(shard_id)
@@ -81,17 +81,17 @@ class RayWorker:
             self._images.pop(shard_id, None)
 
     def stop(self, seconds: float) -> None:
-        """Begin no other shard, and go on with the one that was begun for so long."""
+        """Start no other shard, and give those in flight so many seconds."""
         self._stop.grace_s = seconds
         self._stop.request()
 
     def images_done(self) -> dict[str, int]:
-        """Images labelled so far of each shard in hand: a worker at which they move is alive, however slow."""
+        """Images labelled so far of each shard in flight: a worker whose counts change is alive, however slow."""
         return self._images.copy()
 
 
 def holds_something(root: str) -> bool:
-    """Whether a source's root is there; False also for the empty folder that a disk leaves which is not mounted."""
+    """Whether a source's root is there; False also for an empty folder, as a disk that is not mounted leaves it."""
     path = Path(root)
     try:
         return any(path.iterdir()) if path.is_dir() else path.exists()
@@ -102,9 +102,9 @@ def holds_something(root: str) -> bool:
 def death_of(error: RayError) -> Death:
     """What the error of an actor's call says about its end.
 
-    A process that ends by a signal or an exit code may have been killed by what it was at. Innocent: the node is gone,
-    was pre-empted or drained, the machine ran out of memory and Ray chose this worker to end, or someone ended it by
-    SIGTERM, as schedulers do.
+    A process that ends by a signal or an exit code may have been killed by what it was working on. Innocent: the node
+    is gone, was pre-empted or drained, the machine ran out of memory and Ray chose this worker to kill, or it got a
+    SIGTERM, as from a scheduler.
     """
     if isinstance(error, WorkerCrashedError):
         return Death(one_line(error), blames=True)
@@ -119,6 +119,6 @@ def death_of(error: RayError) -> Death:
 
 
 def misfit(error: RayError) -> Death:
-    """A worker in which depthsieve could not even be asked what is wrong."""
+    """The death of a worker that cannot load this depthsieve."""
     reason = f"a Ray worker cannot load depthsieve {__version__}: {one_line(error)}; give every node the same version"
     return Death(reason, blames=False)

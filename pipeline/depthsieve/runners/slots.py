@@ -10,24 +10,24 @@ from depthsieve.core.records import ShardTask
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """The place of one worker; actors in it come and go."""
+    """The place of one worker; the actors in it come and go."""
 
     actor: Any = None
     isolates: bool = False
     ready: bool = False
     where: str = ""
     window: deque[tuple[Any, ShardTask]] = field(default_factory=deque)
-    doubt: Exception | None = None  # it was unavailable, and is asked until Ray knows whether it lives
+    doubt: Exception | None = None  # it was unavailable, and is polled until Ray knows whether it lives
     doubted: float = 0.0  # since when
     ask_at: float = math.inf
     deaths: int = 0  # since its last result
     not_before: float = 0.0
-    images: dict[str, int] = field(default_factory=dict)  # done so far, of each shard in hand, when it was last asked
-    asked: bool = False  # and has not answered yet
+    images: dict[str, int] = field(default_factory=dict)  # done so far of each shard in flight, at its last answer
+    asked: bool = False  # a question about that is out
 
     @property
     def free(self) -> bool:
-        """Whether a shard would be begun at once."""
+        """Whether a shard would start at once."""
         return self.ready and not self.window and self.doubt is None
 
     def take(self, call: Any) -> ShardTask:
