@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from depthsieve.core.progress import say
 from depthsieve.core.stopping import Stop
 from depthsieve.planning.options import PLACE, LabelOptions
 from depthsieve_cli.choices import GroupedCommand, as_json_option, from_settings, option, source_and_store
@@ -47,10 +48,12 @@ def label(source: str, store: str, grace: float, as_json: bool, **options: Any) 
     keep_stdin(source)
     supervise(store)  # from here on in a process of its own
     stop = Stop(grace)
+    progress = progress_for(as_json)
+    say("Loading the teacher.", shown=progress)
     with graceful(stop):
         from depthsieve.jobs.label import label as run_label  # torch and transformers take seconds
 
-        summary = run_label(source, store, progress=progress_for(as_json), stop=stop, **options)
+        summary = run_label(source, store, progress=progress, stop=stop, **options)
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:

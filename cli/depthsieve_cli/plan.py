@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from depthsieve.core.progress import say
 from depthsieve.planning.options import LabelOptions
 from depthsieve_cli.choices import OUTPUT, GroupedCommand, as_json_option, from_settings, option, source_and_store
 from depthsieve_cli.command import progress_for
@@ -38,9 +39,11 @@ def plan(source: str, store: str, write: bool, trial: bool, as_json: bool, **opt
     it at once.
     """
     keep_stdin(source)
+    progress = progress_for(as_json)
+    say("Loading the teacher.", shown=progress)
     from depthsieve.jobs.label import plan as run_plan  # torch and transformers take seconds
 
-    summary = run_plan(source, store, write=write, trial=trial, progress=progress_for(as_json), **options)
+    summary = run_plan(source, store, write=write, trial=trial, progress=progress, **options)
     if as_json:
         print_json(dataclasses.asdict(summary))
         return 3 if summary.rejected else 0

@@ -42,6 +42,11 @@ def test_what_has_no_total_says_no_time_left(clock: list[float], capsys: pytest.
     assert capsys.readouterr().err == "list: 2,048 files, 68.3 files/s\n"
 
 
+def test_a_log_is_not_told_of_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    progress.say("Scanning.")
+    assert capsys.readouterr().err == ""
+
+
 def test_nothing_is_written_unless_shown_or_where_there_is_no_stderr(
     clock: list[float], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,7 +70,8 @@ def test_items_come_as_they_are_and_are_counted(clock: list[float], capsys: pyte
 
 def test_a_terminal_has_a_bar_that_says_so() -> None:
     """In a real terminal, since that is what decides it."""
-    code = "from depthsieve.core.progress import with_progress as bar\nfor _ in bar(range(3), 'label'): pass"
+    code = "from depthsieve.core.progress import say, with_progress as bar\nsay('Scanning.')"
+    code += "\nfor _ in bar(range(3), 'label'): pass"
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     subprocess.run([sys.executable, "-c", code], stderr=slave, stdin=subprocess.DEVNULL, check=True)
@@ -73,4 +79,4 @@ def test_a_terminal_has_a_bar_that_says_so() -> None:
     shown = os.read(master, 65536).decode()
     os.close(slave)
     os.close(master)
-    assert "label: " in shown and "0/3" in shown and "\r" in shown
+    assert shown.startswith("Scanning.\r\n") and "label: " in shown and "0/3" in shown and "\r" in shown

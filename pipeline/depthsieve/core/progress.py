@@ -42,7 +42,7 @@ def progress_bar(
     """
     if not shown or sys.stderr is None:
         return tqdm(disable=True)
-    if not (sys.stderr.isatty() or any("notebook" in base.__module__ for base in tqdm.__mro__)):
+    if not _is_watched():
         return _LogLines(what, total, unit)
     layout = BAR if total is not None else None
     return tqdm(desc=what, total=total, unit=f" {unit}", leave=leave, bar_format=layout)
@@ -61,9 +61,14 @@ def with_progress(
 
 
 def say(line: str, *, shown: bool = True) -> None:
-    """Tell at once what takes long before a bar can show it, on stderr; nothing unless ``shown``."""
-    if shown and sys.stderr is not None:
+    """Tell at once what takes long before a bar can show it; nothing unless ``shown``, and nothing in a log."""
+    if shown and sys.stderr is not None and _is_watched():
         print(line, file=sys.stderr, flush=True)
+
+
+def _is_watched() -> bool:
+    """Whether stderr is a terminal or a notebook."""
+    return sys.stderr.isatty() or any("notebook" in base.__module__ for base in tqdm.__mro__)
 
 
 class _LogLines:

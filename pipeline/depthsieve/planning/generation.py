@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from depthsieve.core.errors import StoreError
+from depthsieve.core.progress import logger
 from depthsieve.core.records import DatasetNote, NumericsProfile, TeacherRequest
 from depthsieve.planning.changes import keep_times
 from depthsieve.planning.checks import check_source, check_space, has_moved, pixel_bytes
@@ -32,6 +33,7 @@ def add_new(request: LabelRequest, scan: Scan, progress: bool) -> tuple[Store, P
         if draft or moved or learnt:
             check_space(request.root, draft.pixels, draft.images, pixel_bytes(request.options, request.spec.encoding))
             profile = choose_profile(request.teacher, request.options, draft, request.workforce, progress)
+            logger.info("plan: %d images, batches of %d, %d threads", draft.images, profile.batch_size, profile.threads)
             sources = {source.name: source.root for source in request.sources}
             write_generation(store, draft, sources, profile, request.asked, request.options.shard_size, learnt)
         planned = draft.planned

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from depthsieve.core.errors import ImageRejected, SourceError, UsageError
+from depthsieve.core.progress import logger, say
 from depthsieve.planning.changes import compare_contents
 from depthsieve.planning.checks import check_gone, what_it_is
 from depthsieve.planning.request import LabelRequest
@@ -25,6 +26,7 @@ def take_inventory(request: LabelRequest, folder: Path, progress: bool) -> Scan:
     images, or so many are gone that it looks like a disk that is not there.
     """
     options, known = request.options, _known(request)
+    say(f"Scanning {request.manifest.path if request.manifest else request.sources[0].shown}.", shown=progress)
     if request.manifest is not None:
         if options.prunes:
             raise UsageError("a manifest does not say what is gone; prune with the source itself")
@@ -42,6 +44,7 @@ def take_inventory(request: LabelRequest, folder: Path, progress: bool) -> Scan:
         check_gone(request.sources[0], scan, options)
     if request.existing is not None:
         compare_contents(scan, request.existing, request.sources, options.check_content, progress)
+    logger.info("scanned: %d images new or changed, %d known, %d rejected", found.images, found.known, found.rejected)
     return scan
 
 

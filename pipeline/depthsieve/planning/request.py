@@ -8,6 +8,7 @@ from typing import Any
 
 from depthsieve.core.encodings import ENCODINGS
 from depthsieve.core.errors import TeacherNotFound, UsageError
+from depthsieve.core.progress import logger
 from depthsieve.core.records import MAX_TOKENS, OVERSIZE, LabelJob, LabelSpec, TeacherRequest, default_dtype
 from depthsieve.labelling.batch import LabelWork
 from depthsieve.labelling.shard import label_spec
@@ -84,6 +85,7 @@ class LabelRequest:
         with _named_by(existing, "teacher" in left_open):
             work = LabelWork.load(loaded, options.signal_names, bool(options.keep_signals))
         work.check()
+        logger.info("teacher %s on %s, %s", work.teacher.name, work.teacher.device, work.teacher.dtype)
         spec = label_spec(work, chosen_encoding(existing, options))
         if existing is not None:
             check_spec(existing, spec)
