@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from depthsieve.core.errors import LoaderError, UsageError
+from depthsieve.core.errors import DepthsieveError, LoaderError, UsageError
 from depthsieve.training.arguments import check_flag, whole_number
 from depthsieve.training.delivery import Delivery, Ranks
 from depthsieve.training.engine import Job, ahead
@@ -130,8 +130,11 @@ class BatchLoader:
 
     def _by(self, workers: "DataLoader[dict[str, Any]]") -> Generator[_Made, None, None]:
         self._asked.keys = self._keys_left()
-        for batch in workers:
-            yield batch, None
+        try:
+            for batch in workers:
+                yield batch, None
+        except DepthsieveError as error:  # torch has put the worker's whole traceback into its message
+            raise type(error)(str(error).strip().rpartition("\n")[2].removeprefix(_full_name(error))) from error
 
     def _job(self, keys: list[SampleKey]) -> Job[_Made]:
         """One batch to be made."""
@@ -273,6 +276,11 @@ def _keys(
                 prefetch.advance(uses)
                 uses += len(share)
             yield samples.keys(epoch, share, batch, compact=compact)
+
+
+def _full_name(error: DepthsieveError) -> str:
+    """What a traceback's last line has before the message."""
+    return f"{type(error).__module__}.{type(error).__qualname__}: "
 
 
 def _pixels_of(batch: Mapping[str, Any]) -> Pixels:
