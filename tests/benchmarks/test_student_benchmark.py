@@ -190,7 +190,7 @@ def test_training_takes_no_more_batches_than_steps_and_wants_as_many(scenes: Sce
     taken = iter(list(itertools.islice(source, 3)))
     assert len(train_on(taken, 2, seed=0).losses) == 2
     assert len(list(taken)) == 1
-    with pytest.raises(UsageError, match="3 steps was given 1 batches"):
+    with pytest.raises(UsageError, match="3 steps got 1 batches"):
         train_on(itertools.islice(source, 1), 3, seed=0)
 
 

@@ -1,5 +1,7 @@
 """Options of datasets and loaders: what is invalid, and how it is said."""
 
+import dataclasses
+import inspect
 import json
 
 import numpy as np
@@ -7,6 +9,16 @@ import pytest
 
 from depthsieve.core.errors import LoaderError, StoreNotFound, UsageError
 from depthsieve.training import Augment, PseudoLabelDataset
+from depthsieve.training.delivery import Delivery
+
+
+def test_defaults_of_the_loader_are_those_of_its_delivery():
+    given = inspect.signature(PseudoLabelDataset.loader).parameters
+    for one in dataclasses.fields(Delivery):
+        assert given[one.name].default == one.default, one.name
+    assert {one.kind for name, one in given.items() if name not in ("self", "global_batch")} == {
+        inspect.Parameter.KEYWORD_ONLY
+    }
 
 
 @pytest.mark.parametrize("drop", [-0.1, 1, 1.5, float("nan"), "much", "0.1"])

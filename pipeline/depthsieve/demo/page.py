@@ -39,7 +39,7 @@ class StudentScore:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo measured, and where its page lies. ``masked`` is the share of the valid pixels that the mask of
+    """What the demo measured, and where its page is. ``masked`` is the share of the valid pixels that the mask of
     ``drop`` really left out, ``better_than_chance`` the share of scenes whose reliability beats chance, ``samples`` the
     ids on page and contact sheet."""
 

@@ -1,6 +1,6 @@
 """The demo: rendered scenes with exact depth, labels, their evaluation, a student, and a page that shows all of it.
 
-Everything it makes lies in one folder: ``scenes/`` and ``depth/`` (PNG, and metres as .npy), the store ``labels/``,
+Everything it makes is in one folder: ``scenes/`` and ``depth/`` (PNG, and metres as .npy), the store ``labels/``,
 ``index.html`` and ``contact-sheet.png``. Axes: H row, W column, S step of a sparsification curve.
 """
 
@@ -44,7 +44,7 @@ from depthsieve.store import Store, open_store
 from depthsieve.training import PseudoLabelDataset
 
 DEPTH_RANGE = (0.0, 80.0)
-"""Metres that count: neither sky nor what lies farther away."""
+"""Metres that are evaluated: neither sky nor what is farther away."""
 
 DROP = 0.10
 DROPS = (0.0, 0.05, 0.10, 0.20, 0.30, 0.40, 0.50)
@@ -67,10 +67,10 @@ class _Score:
 
 
 def run_demo(out: Path, *, progress: bool = True, settings: DemoSettings | None = None) -> DemoResult:
-    """Run the demo in the folder ``out``, or run it again there: scenes and labels that are there are kept.
+    """Run the demo in the folder ``out``, or run it there again: existing scenes and labels are kept.
 
-    ``progress`` says on stderr what is being done. Raises :class:`UsageError` where ``out`` holds something else, or a
-    demo of other scenes; nothing in it is ever deleted.
+    ``progress`` reports on stderr. Raises :class:`UsageError` where ``out`` holds something else, or a demo of other
+    scenes; nothing in it is ever deleted.
     """
     settings = settings or DemoSettings()
     start = time.perf_counter()
@@ -122,7 +122,7 @@ def _prepare(out: Path, settings: DemoSettings) -> None:
         if marker.exists():
             found = _json(marker.read_bytes())
         elif any(out.iterdir()):
-            raise UsageError(f"{out} holds files that no demo made; name an empty or a new folder")
+            raise UsageError(f"{out} holds files that are not a demo's; name an empty or a new folder")
         else:
             _write(marker, json.dumps(body).encode() + b"\n")
             found = body
@@ -159,7 +159,7 @@ def _render(out: Path, settings: DemoSettings, progress: bool) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, so that a demo that was stopped can go on."""
+    """Whole or not at all, so that a demo that was stopped can be resumed."""
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(data)
     part.replace(path)
@@ -174,7 +174,7 @@ def _label(out: Path, settings: DemoSettings, progress: bool) -> Store:
         runner="local",
         threads=THREADS,
         batch_size=BATCH,
-        moved=True,  # the scenes are this folder's own, wherever it now lies
+        moved=True,  # the scenes are this folder's own, wherever it is now
         progress=progress,
     )
     problems = [*summary.errors, *(f"{failure.id}: {failure.reason}" for failure in summary.failed)]
@@ -220,7 +220,7 @@ def _truth(out: Path, image_id: str) -> NDArray[np.float32]:
 def _train(
     store: Store, out: Path, settings: DemoSettings, scores: Sequence[_Score], progress: bool
 ) -> tuple[float, StudentScore]:
-    """Train on the scenes for it, measure on the others. Also the share of pixels that the mask left out."""
+    """Train on the training scenes, measure on the held-out ones; and the share of pixels that were masked."""
     learnt = [image_id for image_id in store.images if image_id.startswith("scenes/train/")]
     dataset = PseudoLabelDataset(store, subset=learnt, drop=DROP, flip=True)
     with progress_bar("train", total=settings.steps, unit="steps", shown=progress, leave=True) as bar:

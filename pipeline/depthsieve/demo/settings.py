@@ -1,4 +1,4 @@
-"""What can be set about the demo, and which scenes it renders. ``data_manifests/demo-scenes.toml`` says the same."""
+"""The demo's settings, and which scenes it renders. ``data_manifests/demo-scenes.toml`` says the same."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ TRAINING_SEEDS = 1 << 32
 
 HEIGHT, WIDTH = 168, 224
 HELD_OUT_PART = 6
-"""One in so many scenes, the last ones, is kept from the student and measures it."""
+"""One in so many scenes, the last ones, is held out: the student is measured on it."""
 
 
 @dataclass(frozen=True)
 class DemoSettings:
     """``scenes`` is the number of scenes, 2 or more; ``seed`` that of the first, the others follow; ``steps`` those of
-    the student's training; ``teacher`` as in :func:`depthsieve.label`. Raises :class:`UsageError` for a value that
-    cannot be meant."""
+    the student's training; ``teacher`` as in :func:`depthsieve.label`. Raises :class:`UsageError` for a value out of
+    range."""
 
     scenes: int = 360
     seed: int = FIRST_SEED
@@ -37,7 +37,7 @@ class DemoSettings:
 
     @property
     def held_out(self) -> int:
-        """How many scenes are kept from the student."""
+        """How many scenes are held out."""
         return max(1, self.scenes // HELD_OUT_PART)
 
     @property

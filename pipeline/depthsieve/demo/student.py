@@ -1,6 +1,6 @@
-"""A small student and its training on pseudo-labels: the shortest honest use of the loader and the losses.
+"""A small student and its training on pseudo-labels: the shortest real use of the loader and the losses.
 
-The demo trains it for a minute to show the whole way; for real work put your own model in its place. Axes: B image of
+The demo trains it for a minute to show the whole pipeline; for real work use your own model. Axes: B image of
 a batch, C channel, H row, W column.
 """
 
@@ -24,12 +24,12 @@ RATE = 3e-3
 """The highest learning rate: it rises to this over the first tenth of the steps, and then falls to almost nothing."""
 
 EDGE_WEIGHT = 0.5
-"""What gradient matching weighs beside the values."""
+"""Weight of gradient matching beside the L1 loss."""
 
 
 class Student(nn.Module):
     """A U-net of a million parameters: RGB 0..1 [B,C,H,W] to disparity [B,H,W] of the same size, up to scale and shift.
-    It is also told where in the image a pixel lies: that the ground is near is the first thing to learn."""
+    Two more inputs are the position of each pixel: that the ground is near is the first thing to learn."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def train_student(
     drop: float = 0.10,
     advance: Callable[[float], Any] | None = None,
 ) -> Training:
-    """Train a new student on the CPU. The dataset's mask leaves out what is doubtful, the trim the largest losses.
+    """Train a new student on the CPU. The dataset's mask leaves out doubtful labels, the trim the largest losses.
 
     Args:
         dataset: with images; its seed also decides the student's first weights.
@@ -93,7 +93,7 @@ def train_student(
         advance: called after every step with its loss.
 
     Raises:
-        UsageError: no step. LoaderError: see :class:`PseudoLabelDataset`.
+        UsageError: ``steps`` below 1. LoaderError: see :class:`PseudoLabelDataset`.
     """
     passes = chain.from_iterable(repeat(dataset.loader(batch)))
     batches = ({**one, "depth": as_disparity(one["depth"], dataset.quantity)} for one in passes)
@@ -111,16 +111,16 @@ def train_on(
     """:func:`train_student` on batches from anywhere, with the keys ``image``, ``depth`` (disparity) and ``mask``.
 
     The loss is L1 to the normalised label plus gradient matching. ``ScaleShiftInvariantLoss``, which normalises the
-    prediction too, is for a student that begins from pretrained weights: this one, whose first predictions are flat,
-    had learnt nothing by it after 200 steps.
+    prediction too, is for a student that starts from pretrained weights: this one, whose first predictions are flat,
+    had learnt nothing with it after 200 steps.
 
     Args:
-        batches: as many as there are steps, or more; those are not taken.
+        batches: as many as there are steps, or more; the rest is not taken.
         steps, drop, advance: see :func:`train_student`.
         seed: decides the student's first weights.
 
     Raises:
-        UsageError: no step, or fewer batches than steps.
+        UsageError: ``steps`` below 1, or fewer batches than steps.
     """
     if steps < 1:
         raise UsageError(f"training needs at least 1 step, not {steps}")
@@ -146,7 +146,7 @@ def train_on(
         if advance is not None:
             advance(losses[-1])
     if len(losses) < steps:
-        raise UsageError(f"training of {steps} steps was given {len(losses)} batches")
+        raise UsageError(f"training of {steps} steps got {len(losses)} batches")
     return Training(student.eval(), tuple(losses))
 
 

@@ -1,4 +1,4 @@
-"""Pictures and pages that show what is in a store: for people, not for programs."""
+"""Pictures and pages that show what is in a store."""
 
 from depthsieve.report.sheet import Panels, contact_sheet, label_panels
 

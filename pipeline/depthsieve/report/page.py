@@ -74,13 +74,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def cards(numbers: Sequence[tuple[str, str]]) -> str:
-    """Large numbers, each with what it says."""
+    """Large numbers, each with its meaning."""
     items = "".join(f'<div class="card"><b>{escape(number)}</b>{escape(text)}</div>' for number, text in numbers)
     return f'<div class="cards">{items}</div>'
 
 
 def image(rgb_HW3: Rgb, text: str, photo: bool = False) -> str:
-    """A picture inside the page; ``text`` stands for it where it cannot be seen. Pixels stay sharp, but in photos."""
+    """A picture inside the page, with ``text`` as its alternative. Pixels stay sharp, except in photos."""
     file = io.BytesIO()
     Image.fromarray(rgb_HW3).save(file, "PNG", optimize=True)
     data = base64.b64encode(file.getvalue()).decode()
@@ -112,7 +112,7 @@ class Line:
 def plot(lines: Sequence[Line], x_name: str, y_name: str, marked: float) -> str:
     """Lines over fractions, as inline SVG: x from 0 to the last point in per cent, y from 0, a mark at x = ``marked``.
 
-    A screen reader gets the names of the axes; the numbers belong into a table beside it.
+    A screen reader gets the names of the axes; put the numbers into a table beside it.
     """
     width, height, left, right, top, bottom = 680, 406, 58, 32, 44, 62
     x_end = max(float(line.at_S[-1]) for line in lines)
@@ -155,7 +155,7 @@ def plot(lines: Sequence[Line], x_name: str, y_name: str, marked: float) -> str:
 
 
 def _nice_step(top: float) -> float:
-    """A round distance of grid lines that gives three to seven of them below ``top``."""
+    """A round distance between grid lines, for three to seven of them below ``top``."""
     for step in (size * 10.0**power for power in range(-6, 4) for size in (1, 2, 5)):
         if top / step <= 6:
             return step

@@ -41,7 +41,7 @@ class Panels:
 
 
 def label_panels(store: Store | str | Path, image_ids: Sequence[str], drop: float = 0.10) -> Iterator[Panels]:
-    """The labels of ``image_ids`` as pictures, in that order, with the mask of ``drop`` an image.
+    """The labels of ``image_ids`` as pictures, in that order, each with its mask at ``drop``.
 
     Raises :class:`LoaderError` for an id without a label, or an image that cannot be read or has changed.
     """

@@ -1,4 +1,4 @@
-"""What counts as a whole number, and as yes or no, among the loader's arguments."""
+"""Checks of arguments: whole numbers and flags."""
 
 import operator
 from typing import Any
@@ -9,7 +9,7 @@ from depthsieve.core.errors import UsageError
 
 
 def whole_number(value: Any) -> int | None:
-    """``value`` as an int where it is a whole number of any kind, numpy's too; None for all else, also for True."""
+    """``value`` as an int where it is a whole number of any type, numpy's too; None for anything else, also True."""
     if isinstance(value, bool):
         return None
     try:

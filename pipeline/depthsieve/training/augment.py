@@ -1,6 +1,6 @@
 """How samples are varied in training: window, scale, mirroring and colours. Axes: H row, W column, 3 channel (RGB).
 
-What is random comes from :class:`depthsieve.training.epoch.Draws` alone, keyed by seed, epoch and image id.
+All randomness comes from :class:`depthsieve.training.epoch.Draws` alone, keyed by seed, epoch and image id.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ from depthsieve.training.epoch import Draws
 _GREY = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601, as PIL and torchvision have it
 
 MOST_BLUR = 50.0
-"""Pixels. A wider blur takes seconds an image, and leaves nothing of it to see."""
+"""Pixels. A wider blur takes seconds an image and leaves nothing to see."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """What is varied from epoch to epoch. As it stands nothing is.
+    """How samples vary from epoch to epoch; by default they do not.
 
     Geometry moves image, depth, reliability and mask alike; colours are the image's only.
 
@@ -33,16 +33,16 @@ class Augment:
         scale: (least, most) magnification, drawn uniformly: the window is ``crop / scale`` pixels of the label, and is
             resized to ``crop``. Where that does not fit into a label, the least is what just fits; without a crop it is
             1. The image is averaged (shrunk) or interpolated linearly; depth and reliability are those of the nearest
-            pixel, for a code and a depth belong to their pixel, and none between two of them was ever predicted.
+            pixel: a value between two of them was never predicted.
         flip: mirror every other sample left to right, at random.
         jitter: largest change of brightness, contrast, saturation (factors within 1 - x .. 1 + x) and hue (within
             -x .. x of the colour wheel, at most 0.5), applied in random order, as torchvision's ``ColorJitter`` does.
-        jitter_share, grey_share, blur_share: odds, 0..1, that a sample's colours are jittered, that it is made grey,
-            and that it is blurred, in this order.
+        jitter_share, grey_share, blur_share: probabilities, 0..1, that a sample's colours are jittered, that it is made
+            grey, and that it is blurred; applied in this order.
         blur_sigma: (least, most) standard deviation of the Gaussian blur, in pixels of the sample, at most 50.
 
     Raises:
-        UsageError: a value that cannot be meant.
+        UsageError: a value out of range, or a ``scale`` below 1 without a ``crop``.
     """
 
     crop: int | tuple[int, int] | None = None
@@ -67,7 +67,7 @@ class Augment:
         blur_share: float = 0.5,
         blur_sigma: tuple[float, float] = (0.1, 2.0),
     ) -> "Augment":
-        """The strong perturbations that Depth Anything's students learn from, but for CutMix, which mixes samples.
+        """The strong perturbations of Depth Anything's students, except CutMix, which mixes samples.
 
         The paper (Yang et al., CVPR 2024, section 3.2) names colour jitter and Gaussian blur and gives no values; these
         are those of its authors' UniMatch (``dataset/semi.py``), which perturbs in the same way.
@@ -137,7 +137,7 @@ _SHARES = ("jitter_share", "grey_share", "blur_share")
 
 
 def check_crop(crop: Any) -> Shape | None:
-    """``crop`` as (height, width): one number stands for a square. Raises :class:`UsageError` for anything else."""
+    """``crop`` as (height, width): one number is a square. Raises :class:`UsageError` for anything else."""
     if crop is None:
         return None
     sides = [whole_number(side) for side in (crop if isinstance(crop, tuple | list) else (crop, crop))]

@@ -52,7 +52,7 @@ class PseudoLabelDataset(Dataset[Sample]):
         subset: ids to serve, or the path of a Parquet file with columns ``id`` and ``keep``; its metadata
             ``fingerprint`` and ``snapshot``, if there, must be the store's. None: all labelled images.
         drop: share of the valid pixels to mask, the least reliable first, in [0, 1); 0 masks invalid pixels only.
-            Pixels of one code are masked together, so the share is at most ``drop``; :meth:`masked_share` tells it.
+            Pixels of one code are masked together, so the share is at most ``drop``; see :meth:`masked_share`.
         scope: what that share is taken of: each ``image``, the global ``batch``, or the whole ``dataset``. Always
             from stored histograms of uncropped labels. With ``batch``, samples come from :meth:`loader` only.
         crop: (height, width) of a random window, or one side of a square, in pixels of the label; at most what every
@@ -289,8 +289,8 @@ class PseudoLabelDataset(Dataset[Sample]):
             number = operator.index(position)
         except TypeError as error:
             raise UsageError(
-                f"dataset[i] takes a whole number or a slice, not {position!r}; dataset.ids.index(ID) tells where an "
-                "image is"
+                f"dataset[i] takes a whole number or a slice, not {position!r}; dataset.ids.index(ID) is the place "
+                "of an image"
             ) from error
         if not -len(self) <= number < len(self):
             raise IndexError(f"sample {number} of {len(self)}")

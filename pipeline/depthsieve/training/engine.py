@@ -1,4 +1,4 @@
-"""Work done ahead of its use by a few threads of this process, and handed out in order."""
+"""Work done ahead of its use by threads of this process, with results in order."""
 
 import os
 from collections import deque
@@ -12,9 +12,9 @@ Result = TypeVar("Result")
 
 
 class Job(Generic[Result]):
-    """``count`` pieces of work that several threads share, and what they make together.
+    """``count`` pieces of work that several threads share, and their common result.
 
-    Of pieces that fail, the first one's error is told. Pieces behind one that failed may be left out.
+    Of pieces that fail, the first one's error is raised. Pieces behind one that failed may be skipped.
     """
 
     def __init__(self, count: int, piece: Callable[[int], None], result: Result) -> None:
@@ -39,13 +39,13 @@ class Job(Generic[Result]):
 
     @classmethod
     def failed(cls, error: Exception) -> "Job[Result]":
-        """A job that failed before it was one."""
+        """A job that failed before it began."""
         job: Job[Result] = cls(0, _nothing, None)  # type: ignore[arg-type]  # its result is never taken
         job._failed[0] = error
         return job
 
     def result(self) -> Result:
-        """What was made. Raises the error of the first piece that failed."""
+        """The result. Raises the error of the first piece that failed."""
         if self._failed:
             raise self._failed[min(self._failed)]  # those before it were all begun before, and are done
         return self._result
@@ -56,12 +56,12 @@ def _nothing(number: int) -> None:
 
 
 def ahead(jobs: Iterable[Job[Result]], threads: int, count: int) -> Generator[Result, None, None]:
-    """Results of ``jobs``, in order, which ``threads`` threads make; at most ``count`` jobs are begun, or done and not
-    yet asked for. An error is raised in the place of its job, and ends it.
+    """Results of ``jobs``, in order, made by ``threads`` threads; at most ``count`` jobs are in flight, or done and not
+    yet taken. An error is raised in the place of its job, and ends the iteration.
 
-    The threads belong to this iterator: whatever way it ends (the last result, an error, an interrupt, ``close``, the
-    end of the program), they end with it. Raises :class:`LoaderError` in a process that was forked meanwhile, where
-    they do not run.
+    The threads belong to this iterator: however it ends (the last result, an error, an interrupt, ``close``, the end of
+    the program), they end with it. Raises :class:`LoaderError` in a process that was forked meanwhile, where the
+    threads do not run.
     """
     process = os.getpid()
     coming, pool = iter(jobs), ThreadPoolExecutor(threads, "depthsieve-loader")

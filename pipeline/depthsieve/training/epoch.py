@@ -16,17 +16,17 @@ from depthsieve.core.records import canonical_json
 
 
 def stream(*purpose: int | str) -> np.random.Philox:
-    """Random bits that depend on nothing but ``purpose``, such as ``("order", seed, epoch)``.
+    """Random bits that depend on ``purpose`` alone, such as ``("order", seed, epoch)``.
 
-    Use its ``random_raw`` alone: those bits are the same in every release of numpy, its distributions need not be.
+    Use only its ``random_raw``: those bits are the same in every release of numpy, its distributions need not be.
     """
     digest = hashlib.sha256(canonical_json(purpose).encode()).digest()
     return np.random.Philox(key=int.from_bytes(digest[:16], "little"))
 
 
 class Draws:
-    """A few random numbers that depend on nothing but ``purpose``: sha256 of it and of a counter. For a handful of them
-    this takes a tenth of a :func:`stream`'s time."""
+    """A few random numbers that depend on ``purpose`` alone: sha256 of it and of a counter. For a handful of them this
+    takes a tenth of a :func:`stream`'s time."""
 
     def __init__(self, *purpose: int | str) -> None:
         self._purpose = canonical_json(purpose).encode()
@@ -51,11 +51,11 @@ class Draws:
 
 
 def shuffled(count: int, *purpose: int | str) -> NDArray[np.uint32]:
-    """The numbers 0..count-1 in the order that ``purpose`` gives; every order is as likely as another.
+    """The numbers 0..count-1, shuffled as ``purpose`` decides; every order is equally likely.
 
-    Each number gets random bits, and the bits are sorted. A number stands in the lowest bits of its own, which so
-    differ from all others: whatever algorithm sorts them, the order is the same. Those above decide it; of ten
-    million numbers some 45 pairs share those, and so stand in their own order.
+    Each number gets random bits, and the bits are sorted. The lowest bits are replaced by the number itself, so that no
+    two are equal, and every sorting algorithm gives the same order. The bits above decide it; of ten million numbers
+    about 45 pairs share those, and keep their order.
     """
     if not 0 <= count < 2**32:
         raise UsageError(f"an epoch has at most {2**32 - 1} images, not {count}")
@@ -97,9 +97,9 @@ class EpochPlan:
 def plan_epoch(bucket_N: NDArray[Any], global_batch: int, seed: int, epoch: int) -> EpochPlan:
     """Cut an epoch into global batches whose images share a bucket.
 
-    The images are shuffled. Each bucket takes its own in that order and is cut into batches of ``global_batch``; what
-    is left over is its last, smaller batch. The batches of several buckets are then shuffled, the smaller ones among
-    them, so that no bucket, large or small, comes sooner than another. With one bucket this is the shuffled order, cut.
+    The images are shuffled. Each bucket takes its own in that order and is cut into batches of ``global_batch``; the
+    remainder is its last, smaller batch. The batches of several buckets are then shuffled, the smaller ones among them,
+    so that no bucket comes earlier than another. With one bucket this is the shuffled order, cut.
 
     ``bucket_N`` holds each image's bucket, counted from 0; as uint16 (:func:`smallest_type`) it is sorted fastest.
     """

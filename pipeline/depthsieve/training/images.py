@@ -15,7 +15,7 @@ from depthsieve.store.stored_images import StoredImages
 from depthsieve.training.selection import Selection
 
 Images = str | Path | Mapping[str, str | Path] | Literal[False] | None
-"""What a caller may say of the images; see :class:`depthsieve.PseudoLabelDataset`."""
+"""The option ``images`` of :class:`depthsieve.PseudoLabelDataset`."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ImagePlaces:
 
 
 def find_images(store: Store, selection: Selection, images: Images) -> ImagePlaces:
-    """Where the selected images are, as the caller of a dataset said.
+    """Where the selected images are read from, by the ``images`` of a dataset.
 
     Raises :class:`UsageError` for an invalid ``images``, and :class:`LoaderError` where they are not there.
     """

@@ -18,14 +18,14 @@ from depthsieve.store import Store
 
 FETCHERS = 2
 MOST_AHEAD = 8192
-"""Uses that are looked ahead."""
+"""Uses to look ahead."""
 TELL_S = 1.0
-"""How often other processes are told what is needed here."""
+"""Seconds between two messages to other processes about what is needed here."""
 _ARRAYS = ("depth", "reliability")
 
 
 class Foresight:
-    """When each shard is used next, as an epoch's order tells it; ``now`` counts the uses that have begun."""
+    """When each shard is used next in the order of an epoch; ``now`` counts the uses that have begun."""
 
     def __init__(self, shard_U: NDArray[np.integer[Any]]) -> None:
         self.shard_U = shard_U
@@ -43,7 +43,7 @@ class Foresight:
 class Prefetch:
     """Brings the shards that ``shard_U`` (numbers in ``shards``) names into the store's cache, ahead of their use.
 
-    What cannot be fetched is passed by: the reader that needs it tells why.
+    What cannot be fetched is skipped: the reader that needs it raises the error.
     """
 
     def __init__(self, store: Store, shards: list[str], shard_U: NDArray[np.integer[Any]]) -> None:
@@ -62,12 +62,12 @@ class Prefetch:
         self._start()
 
     def advance(self, uses: int) -> None:
-        """So many uses have begun since the epoch's order began."""
+        """Set how many uses of the epoch have begun."""
         self._foresight.now = uses
         self._start()
 
     def close(self) -> None:
-        """Fetch no more, and wait for what is under way."""
+        """Fetch no more, and wait for fetches in flight."""
         self._closed = True
         self._pool.shutdown(cancel_futures=True)
         self._cache.tell(())
@@ -97,7 +97,7 @@ class Prefetch:
                 self._running -= 1
 
     def _take(self) -> int | None:
-        """The next use whose shard was not looked at lately."""
+        """The next use whose shard was not checked recently."""
         with self._lock:
             self._cursor = max(self._cursor, self._foresight.now)
             end = min(len(self._foresight.shard_U), self._foresight.now + MOST_AHEAD)
@@ -110,7 +110,7 @@ class Prefetch:
             return None
 
     def _bring(self, use: int) -> bool:
-        """Fetch what a use needs; False where that must wait, because what is needed sooner takes all the room."""
+        """Fetch what a use needs; False where it must wait, because what is needed sooner fills the cache."""
         shard = int(self._foresight.shard_U[use])
         try:
             reader = self._store.reader(self._shards[shard])

@@ -84,7 +84,7 @@ class Reader:
             raise StoreDamaged(f"{label} cannot be read ({error}); {MEND}") from error
 
     def _scratch_of(self, name: str, shape: Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """An array of this thread, to be used and forgotten: taken anew each time, its memory would be mapped anew."""
+        """An array of this thread for a moment: a new one each time would have its memory mapped again."""
         count = int(np.prod(shape))
         held = getattr(self._scratch, name, None)
         if held is None or held.size < count:

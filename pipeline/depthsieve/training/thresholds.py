@@ -1,4 +1,4 @@
-"""From which reliability on a dataset trains: threshold codes at image, batch or dataset scope, found when asked for.
+"""The reliability from which a dataset trains: threshold codes at image, batch or dataset scope, computed when needed.
 
 Axes: N images of the dataset, in the order of their ids; B images of a batch; K the 256 codes; R rows of a shard.
 """
@@ -24,8 +24,8 @@ Scope = Literal["image", "batch", "dataset"]
 class Thresholds:
     """Threshold codes of the images of a dataset: train where reliability is at least the code.
 
-    Histograms are read when they are first needed (at scope ``dataset``: here, or the sums in commit records) and not
-    kept: of each image only its code is, at scope ``image``. Can be used by several threads, and pickled.
+    Histograms are read when they are first needed (at scope ``dataset``: at once, mostly as the sums in commit records)
+    and not kept; at scope ``image`` each image's code is. Several threads may use it; it can be pickled.
     """
 
     def __init__(self, store: Store, selection: Selection, drop: float, scope: Scope) -> None:
@@ -86,8 +86,8 @@ class Thresholds:
         return code, _counted(total_K, np.array([code]))
 
     def _sum_of_shard(self, shard: int, row_R: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-        """The histogram of some rows; what its record sums up, where no label is left out: failed ones have no valid
-        pixels. That of a layer's reliability is in no record."""
+        """The histogram of some rows; the sum in the commit record, where no label is left out: failed ones have no
+        valid pixels. That of a layer's reliability is in no record."""
         if self._store.layer is None:
             record = self._store.commit_record(self._selection.shards[shard])
             if len(row_R) == record["images"] - len(record["failures"]):
@@ -95,7 +95,7 @@ class Thresholds:
         return scope_histogram(self._column(shard)[row_R])
 
     def _histogram(self, indices_B: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-        """[K] of a batch: single rows, out of columns whose checksum was seen to fit once."""
+        """[K] of a batch: single rows, from columns whose checksum was verified once."""
         total_K = np.zeros(256, np.int64)
         shard_B, row_B = self._selection.shard_N[indices_B].tolist(), self._selection.row_N[indices_B].tolist()
         for shard, row in zip(shard_B, row_B, strict=True):
