@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray
 from PIL import Image
+from pinned import KINDS
 from storemaker import Picture, add_planned, made_image, made_label, make_store
 
 from depthsieve.core.errors import NoLabel, SourceError, StoreDamaged, StoreError, UsageError
@@ -197,6 +198,17 @@ def test_a_shard_as_xarray(store: Store) -> None:
     for shard, asked in ((None, "name one of its shards"), ("0000-000009", "it has no shard '0000-000009'")):
         with pytest.raises(UsageError, match=f"{asked} .0000-000000, 0000-000001, 0000-000002"):
             store.to_xarray(shard)
+
+
+def test_a_shard_as_xarray_has_the_reliability_of_the_stores_layer(tmp_path: Path) -> None:
+    labels = KINDS["layered"](tmp_path / "labels")
+    layered = open_store(labels.path, reliability="flip-9-transferred")
+    label = layered[0]
+    found = layered.to_xarray(label.shard).isel(image=label.row)
+    np.testing.assert_array_equal(found["reliability"], label.reliability)
+    np.testing.assert_array_equal(found["depth"], label.depth)
+    assert int(found["histogram"].sum()) == label.reliability.size
+    assert (labels[0].reliability != label.reliability).any()
 
 
 def test_the_only_shard_need_not_be_named_and_must_be_whole(tmp_path: Path) -> None:
