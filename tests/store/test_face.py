@@ -11,6 +11,7 @@ import pytest
 import xarray
 from PIL import Image
 from pinned import KINDS
+from s3server import S3Server
 from storemaker import Picture, add_planned, made_image, made_label, make_store
 
 from depthsieve.core.errors import NoLabel, SourceError, StoreDamaged, StoreError, UsageError
@@ -218,6 +219,19 @@ def test_the_only_shard_need_not_be_named_and_must_be_whole(tmp_path: Path) -> N
     chunk.unlink()
     with pytest.raises(StoreDamaged, match="depth/c/0/0/0 is missing"):
         open_store(store.path).to_xarray()
+
+
+def test_a_store_in_a_bucket_shows_the_same(store: Store, s3: S3Server) -> None:
+    bucket = s3.new_bucket()
+    for path in store.path.rglob("*"):
+        if path.is_file():
+            s3.put(bucket, f"labels/{path.relative_to(store.path).as_posix()}", path.read_bytes())
+    far = open_store(f"s3://{bucket}/labels")
+    assert list(far) == list(store)
+    assert repr(far) == repr(store).replace(store.location, far.location)
+    np.testing.assert_array_equal(far["near.png"].depth, store["near.png"].depth)
+    np.testing.assert_array_equal(far["near.png"].image(), store["near.png"].image())
+    assert far.to_xarray("0000-000000").equals(store.to_xarray("0000-000000"))
 
 
 def test_without_xarray_one_line_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
