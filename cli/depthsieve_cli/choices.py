@@ -72,6 +72,8 @@ def _option(one: Declared) -> Decorator:
     if one.kind is bool:
         told["is_flag"] = True
         names += f"/--no-{name}" if one.default is None else ""
+    elif one.kind == tuple[str, ...]:
+        told["multiple"] = True
     else:
         told |= {"type": click.Choice(one.choices) if one.choices else one.kind, "show_default": True}
     if one.about.unset:

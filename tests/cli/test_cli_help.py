@@ -131,4 +131,5 @@ def test_label_has_the_type_and_the_choices_of_the_library(one: Declared) -> Non
     if choices:
         assert isinstance(option.type, click.Choice) and tuple(option.type.choices) == choices
     else:
-        assert type(option.type) is type(click.types.convert_type(one.kind))
+        assert option.multiple == (one.kind == tuple[str, ...])
+        assert type(option.type) is type(click.types.convert_type(str if option.multiple else one.kind))

@@ -14,9 +14,9 @@ from PIL import Image
 
 import depthsieve
 from depthsieve.core.errors import SourceError, UsageError
+from depthsieve.core.patterns import is_excluded
 from depthsieve.sources.manifest import open_manifest, scan_of_manifest
 from depthsieve.sources.manifest_scan import ScanSummary
-from depthsieve.sources.patterns import is_excluded
 from depthsieve.sources.suspects import suspect_of
 from depthsieve_cli.main import cli
 

@@ -10,8 +10,8 @@ from miniatures import MINIATURES
 from storemaker import learn, make_store, pictures
 
 from depthsieve.core.errors import UsageError
+from depthsieve.core.patterns import fits
 from depthsieve.core.records import DatasetNote
-from depthsieve.sources.patterns import fits
 from depthsieve.sources.recipes import (
     Images,
     Recipe,

@@ -13,6 +13,8 @@ from depthsieve.core.settings import About
 Quantity = Literal["disparity", "depth"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Oversize = Literal["reject", "shrink"]
+Alpha = Literal["respect", "ignore"]
+"""What to do with transparency: respect it, or take the colours as they are."""
 Shape = tuple[int, int]
 """(height, width) in pixels."""
 
@@ -73,7 +75,8 @@ class ShardTask:
 class ShardResult:
     """What became of one shard. ``error`` is set when nothing was committed; ``fatal``: trying again cannot help.
 
-    ``notes`` are lines that a person should see, such as a batch that was split for want of memory.
+    ``notes`` are lines that a person should see, such as a batch that was split for want of memory; ``remarks`` are
+    what is counted over a run, see :mod:`depthsieve.labelling.remarks`.
     """
 
     shard_id: str
@@ -81,6 +84,7 @@ class ShardResult:
     error: str | None = None
     fatal: bool = False
     notes: tuple[str, ...] = ()
+    remarks: tuple[tuple[str, int, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -246,6 +250,11 @@ class LabelSpec:
     parents: tuple[str, ...] = ()
     spec_version: int = 1
     second: Mapping[str, Any] | None = None
+
+    @property
+    def alpha(self) -> Alpha:
+        """What was done with transparency."""
+        return "ignore" if self.preprocessing.get("alpha") == "ignore" else "respect"
 
     def to_json(self) -> dict[str, Any]:
         """All fields, defaults too, as plain JSON values."""

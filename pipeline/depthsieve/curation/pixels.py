@@ -34,6 +34,7 @@ class Pixels:
 
     def __init__(self, store: Store, ids: Sequence[str], threads: int, progress: bool) -> None:
         self._ids, self._threads, self._progress = ids, threads, progress
+        self._alpha = store.spec.alpha
         self._sources: dict[str, Source] = {name: reopen_source(name, root) for name, root in store.sources().items()}
         self._outlines: OrderedDict[int, Outline | None] = OrderedDict()
         self._known: dict[tuple[int, int], bool] = {}
@@ -81,7 +82,7 @@ class Pixels:
     def _look(self, row: int, what: Callable[[NDArray[Any]], Seen]) -> Seen | None:
         image = self._ids[row]
         try:
-            return what(decode(self._sources[image.partition("/")[0]].read(image)).rgb_HW3)
+            return what(decode(self._sources[image.partition("/")[0]].read(image), self._alpha).rgb_HW3)
         except (DepthsieveError, OSError, KeyError):
             self.unread.add(row)
             return None

@@ -30,7 +30,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NoReturn, cast
+from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from depthsieve.core.errors import ImageRejected
+from depthsieve.core.records import Alpha
 from depthsieve.images.headers import (
     MAX_HEADER_BYTES,
     MAX_PIXELS,
@@ -65,7 +66,6 @@ __all__ = [
     "HOLE_ALPHA",
     "MAX_HEADER_BYTES",
     "MAX_PIXELS",
-    "Alpha",
     "DecodedImage",
     "ImageHeader",
     "decode",
@@ -78,9 +78,6 @@ HOLE_ALPHA = 128
 
 DIM_BELOW = 64
 """A 16-bit image is dim if no channel reaches this value of 255: it uses 14 of its bits at most."""
-
-Alpha = Literal["respect", "ignore"]
-"""What to do with transparency: respect it, or take the colours as they are."""
 
 # Not Image.open, which asks more plugins than these, and whose limit on the size is another one.
 _OPENERS: dict[str, Callable[[BinaryIO], ImageFile]] = {

@@ -2,20 +2,21 @@
 
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from depthsieve.core.encodings import EncodingName
 from depthsieve.core.errors import RunError
 from depthsieve.core.processes import Process
-from depthsieve.core.records import Dtype, Oversize, Quantity
+from depthsieve.core.records import Alpha, Dtype, Oversize, Quantity
 from depthsieve.core.stopping import Stop
 from depthsieve.jobs.layers.images import Stored, store_images, without_images
 from depthsieve.planning.checks import IMAGE_BYTES_PER_PIXEL, check_space, pixel_bytes
 from depthsieve.planning.draft import PlannedNow
 from depthsieve.planning.forecast import estimate, estimate_left
 from depthsieve.planning.generation import add_new, written_plan
-from depthsieve.planning.inventory import Gone, gone_from, take_inventory
+from depthsieve.planning.inventory import Gone, gone_from, scan_notes, take_inventory
 from depthsieve.planning.options import LabelOptions
 from depthsieve.planning.request import LabelRequest
 from depthsieve.planning.summary import LabelSummary, PlanSummary
@@ -48,10 +49,12 @@ def label(
     signals: str | None = None,
     keep_signals: bool | None = None,
     encoding: EncodingName | None = None,
+    alpha: Alpha | None = None,
     store_images: bool | None = None,
     image_quality: int | None = None,
     name: str = "default",
     root: str | None = None,
+    exclude: Sequence[str] = (),
     moved: bool = False,
     retry_failed: bool = False,
     prune: bool = False,
@@ -88,11 +91,15 @@ def label(
         keep_signals: keep the signals beside the labels, for :func:`depthsieve.recalibrate` (None: as the store does;
             a new one does not).
         encoding: "fast" (None) or "small": fewer bytes, far longer to write.
+        alpha: "respect" transparency, so that what is hidden has reliability 0, or "ignore" it and take the colours as
+            they are (None: the store's, else "respect").
         store_images: keep the images beside the labels, as JPEG at label shape, also of what is labelled already (None:
             as the store does, for what is labelled now; a new one does not).
         image_quality: JPEG quality of those images, 1 to 100 (None: 90).
         name: name of the source within the store, the first part of its ids.
         root: folder that ids are relative to, where ``source`` is a list (None: the list's folder).
+        exclude: patterns of files to leave out, such as "depth/" or "*_mask.png", added to those that the store
+            remembers; "none" forgets what stands before it (see :func:`depthsieve.scan`).
         moved: the images of this source have moved to ``source``.
         retry_failed: try failed images again.
         prune: remove images from the store that are no longer in the source.
@@ -140,7 +147,8 @@ def label(
             opened, planned = add_new(request, scan, progress)
         leases.forget(opened.is_committed)
         todo = opened.pending(chosen.share)
-        notes = (*request.recalled_notes, *gone.notes, *request.notes(opened, todo))
+        found = scan_notes(request, scan) if scan is not None else ()
+        notes = (*request.recalled_notes, *found, *gone.notes, *request.notes(opened, todo))
         check_space(request.root, todo.pixels, todo.images, pixel_bytes(request.options, request.spec.encoding))
         start = time.perf_counter()
         stop.armed = True
@@ -175,10 +183,12 @@ def plan(
     signals: str | None = None,
     keep_signals: bool | None = None,
     encoding: EncodingName | None = None,
+    alpha: Alpha | None = None,
     store_images: bool | None = None,
     image_quality: int | None = None,
     name: str = "default",
     root: str | None = None,
+    exclude: Sequence[str] = (),
     moved: bool = False,
     retry_failed: bool = False,
     prune: bool = False,
@@ -208,7 +218,7 @@ def plan(
     with temporary_folder() as folder:
         scan = take_inventory(request, folder, progress)
         gone = gone_from(request, scan)
-        notes = (*request.recalled_notes, *gone.notes)
+        notes = (*request.recalled_notes, *scan_notes(request, scan), *gone.notes)
         if not write:
             return replace(estimate(request, scan, trial, progress), gone=gone.images, notes=notes)
         prepare_root(request.root)

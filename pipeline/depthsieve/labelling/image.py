@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from depthsieve.core.errors import ImageRejected, SourceError, TeacherError
-from depthsieve.core.records import ImageRecord, Shape
+from depthsieve.core.records import Alpha, ImageRecord, Shape
 from depthsieve.features import image_signals
 from depthsieve.images.decode import decode
 from depthsieve.labelling.batch import PreparedImage, named_failure
@@ -35,16 +35,18 @@ def prepare_image(
     last_attempt: bool,
     image_quality: int | None = None,
     second: Teacher | None = None,
+    alpha: Alpha = "respect",
 ) -> Prepared:
     """Read, decode and resize one image; what is wrong with the image itself comes back as a value.
 
-    With an ``image_quality`` it is also made a JPEG of that, to be stored; with a ``second`` teacher, its input too. A
-    file that cannot be read raises :class:`OSError`, unless that is its own fault, or this is the ``last_attempt``.
+    With an ``image_quality`` it is also made a JPEG of that, to be stored; with a ``second`` teacher, its input too.
+    ``alpha``: see :func:`~depthsieve.images.decode.decode`. A file that cannot be read raises :class:`OSError`, unless
+    that is its own fault, or this is the ``last_attempt``.
     """
     source = sources[image.id.partition("/")[0]]
     try:
         data = source.read(image.id)
-        decoded = decode(data)
+        decoded = decode(data, alpha)
         height, width = decoded.rgb_HW3.shape[:2]
         if (height, width) != (image.height, image.width):
             return ImageRejected(f"changed since the scan: {image.width}x{image.height} then, {width}x{height} now")
@@ -69,7 +71,7 @@ def prepare_image(
         hole_HW = np.asarray(covered > 0)
     digest, signals = hashlib.sha256(data).hexdigest(), image_signals(decoded.rgb_HW3)
     focal, scale = decoded.header.focal_px, shape[1] / width
-    return PreparedImage(prepared_CHW, second_Chw, hole_HW, focal, scale, digest, signals, jpeg)
+    return PreparedImage(prepared_CHW, second_Chw, hole_HW, focal, scale, digest, signals, jpeg, decoded.is_dim)
 
 
 def _prepare_second(rgb_HW3: np.ndarray[Any, Any], shape: Shape, second: Teacher) -> np.ndarray[Any, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from depthsieve.core.errors import DepthsieveError, ImageRejected, StoreError, TeacherError
 from depthsieve.core.processes import cores
 from depthsieve.core.records import (
+    Alpha,
     LabelJob,
     LabelSpec,
     NumericsProfile,
@@ -28,6 +29,7 @@ from depthsieve.labelling.batch import LabelWork, PreparedImage, feature_arrays,
 from depthsieve.labelling.image import Prepared, Unreadable, prepare_image
 from depthsieve.labelling.lanes import GPU_LANES, Lanes
 from depthsieve.labelling.numerics import make_profile
+from depthsieve.labelling.remarks import DIM, TRANSPARENT, Remarks, add_remarks
 from depthsieve.reliability.fusion import calibration_for
 from depthsieve.sources import Source, reopen_source
 from depthsieve.store import open_store, schema
@@ -40,15 +42,16 @@ from depthsieve.teachers import Teacher
 Done = TypeVar("Done")
 
 
-def label_spec(work: LabelWork, encoding: str = schema.ENCODING) -> LabelSpec:
-    """What decides the labels of such work, in this encoding."""
+def label_spec(work: LabelWork, encoding: str = schema.ENCODING, alpha: Alpha = "respect") -> LabelSpec:
+    """What decides the labels of such work, in this encoding, with transparency respected or ignored."""
     teacher, signals = work.teacher, work.signals
+    ignored = {"alpha": "ignore"} if alpha == "ignore" else {}  # as it was before there was a choice
     return LabelSpec(
         weights_digest=teacher.weights_digest,
         quantity=teacher.quantity,
         unit=teacher.unit,
         dtype=teacher.dtype,
-        preprocessing=teacher.preprocessing,
+        preprocessing={**teacher.preprocessing, **ignored},
         signals=signals,
         calibration=calibration_for(teacher.quantity, signals).name(signals, teacher.weights_digest),
         encoding=encoding,
@@ -109,6 +112,7 @@ class Labelled:
     content: ShardArrays
     split_batches: tuple[tuple[int, int, int], ...] = ()
     layers: Mapping[str, Mapping[str, np.ndarray[Any, Any]]] = field(default_factory=dict)
+    remarks: Remarks = ()
 
 
 class ShardLabeller:
@@ -125,7 +129,7 @@ class ShardLabeller:
         self._store = open_store(job.store)
         if self._store.fingerprint != job.fingerprint:
             raise StoreError(f"{job.store} is another store than when the run began; run the same command again")
-        if label_spec(self._work, self._store.spec.encoding).fingerprint != job.fingerprint:
+        if label_spec(self._work, self._store.spec.encoding, self._store.spec.alpha).fingerprint != job.fingerprint:
             raise TeacherError(
                 f"a worker found other weights or settings for teacher {job.teacher.name!r} than the run was planned "
                 "with; give every worker the same checkpoint"
@@ -166,7 +170,8 @@ class ShardLabeller:
             f"parts of {part}; its labels may differ in the last bits"
             for first, rows, part in done.split_batches
         )
-        return ShardResult(shard_id, len(shard.images) - len(done.content.failures), notes=notes)
+        labelled = len(shard.images) - len(done.content.failures)
+        return ShardResult(shard_id, labelled, notes=notes, remarks=done.remarks)
 
     def try_rows(self, shard_id: str, rows: Sequence[int]) -> None:
         """Take each of the rows from file to label, alone in its place, and commit nothing. Needs care."""
@@ -186,7 +191,8 @@ class ShardLabeller:
         return self._store.planned_shard(shard_id), self._profiles[schema.shard_number(shard_id)[0]]
 
     def _label(self, shard: Shard, planned: NumericsProfile, watch: Watch) -> Labelled:
-        work = ShardWork(self._work, self._sources, self._job, planned, watch, self._store.spec.encoding)
+        spec = self._store.spec
+        work = ShardWork(self._work, self._sources, self._job, planned, watch, spec.encoding, spec.alpha)
         return label_shard(shard, work, self._lanes)
 
     def _context(self, done: Labelled, planned: NumericsProfile) -> CommitContext:
@@ -223,7 +229,7 @@ def lanes_of(teacher: Teacher, job: LabelJob, profile: NumericsProfile) -> Lanes
 
 @dataclass(frozen=True)
 class ShardWork:
-    """What a shard is labelled with: ``profile`` is that of its plan, ``encoding`` the label spec's."""
+    """What a shard is labelled with: ``profile`` is that of its plan, ``encoding`` and ``alpha`` the label spec's."""
 
     how: LabelWork
     sources: Mapping[str, Source]
@@ -231,6 +237,7 @@ class ShardWork:
     profile: NumericsProfile
     watch: Watch = Watch()
     encoding: str = schema.ENCODING
+    alpha: Alpha = "respect"
 
 
 def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
@@ -249,11 +256,12 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
     spans = [range(start, min(start + size, len(shard.images))) for start in range(0, len(shard.images), size)]
     jpegs = [b""] * len(shard.images)
     began: list[float] = []
+    remarks: list[tuple[str, int, str]] = []
 
     def prepare(row: int) -> Prepared:
         image, job = shard.images[row], work.job
         last, quality = job.last_attempt, job.image_quality
-        return prepare_image(image, shard.shape, work.sources, how.teacher, last, quality, how.second)
+        return prepare_image(image, shard.shape, work.sources, how.teacher, last, quality, how.second, work.alpha)
 
     def predict(span: range, prepared: list[Prepared]) -> tuple[int, list[Unreadable]]:
         began.append(time.monotonic())
@@ -263,6 +271,10 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
         for row, image in zip(span, prepared, strict=True):
             if isinstance(image, PreparedImage) and arrays["status"][row] == schema.STATUS_LABELLED:
                 jpegs[row] = image.jpeg
+                if image.hole_HW is not None and image.hole_HW.any():
+                    remarks.append((TRANSPARENT, 1, shard.images[row].id))
+                if image.is_dim:
+                    remarks.append((DIM, 1, shard.images[row].id))
         return part, [image for image in prepared if isinstance(image, Unreadable)]
 
     if watch.care:
@@ -285,7 +297,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
         layers[SIGNALS] = kept
     if work.job.image_quality is not None:
         layers[IMAGES] = pack_images(jpegs)
-    return Labelled(ShardArrays(arrays), tuple(split), layers)
+    return Labelled(ShardArrays(arrays), tuple(split), layers, add_remarks(tuple(sorted(remarks))))
 
 
 def _check_stop(stop: Stop | None, seconds: float) -> None:

@@ -30,12 +30,16 @@ def add_new(request: LabelRequest, scan: Scan, progress: bool) -> tuple[Store, P
     known, now = store.datasets(), request.manifest.datasets if request.manifest else {}
     learnt = {name: note for name, note in now.items() if known.get(name) != note}
     with request.root.scratch("plan") as folder, draft_generation(request, store, scan, folder) as draft:
-        if draft or moved or learnt:
+        before = store.excluded()
+        excluded = {name: one for name, one in request.excluded.items() if one != before.get(name, ())}
+        if draft or moved or learnt or excluded:
             check_space(request.root, draft.pixels, draft.images, pixel_bytes(request.options, request.spec.encoding))
             profile = choose_profile(request.teacher, request.options, draft, request.workforce, progress)
             logger.info("plan: %d images, batches of %d, %d threads", draft.images, profile.batch_size, profile.threads)
             sources = {source.name: source.root for source in request.sources}
-            write_generation(store, draft, sources, profile, request.asked, request.options.shard_size, learnt)
+            write_generation(
+                store, draft, sources, profile, request.asked, request.options.shard_size, learnt, excluded
+            )
         planned = draft.planned
     with request.root.scratch("times") as folder:
         keep_times(scan, store, folder)
@@ -79,9 +83,10 @@ def write_generation(
     asked: TeacherRequest,
     shard_size: int,
     datasets: Mapping[str, DatasetNote] | None = None,
+    excluded: Mapping[str, tuple[str, ...]] | None = None,
 ) -> None:
     """Commit a draft to the store, as its newest generation. ``sources`` are the names and roots that it adds,
-    ``datasets`` what it adds to what is known of them."""
+    ``datasets`` what it adds to what is known of them, ``excluded`` the patterns of what is left out of them now."""
     add_generation(
         store,
         draft.tables(len(store.generations()), shard_size),
@@ -91,4 +96,5 @@ def write_generation(
         profile,
         asked,
         datasets,
+        excluded,
     )

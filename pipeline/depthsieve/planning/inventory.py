@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from depthsieve.core.errors import ImageRejected, SourceError, UsageError
+from depthsieve.core.patterns import is_excluded
 from depthsieve.core.progress import logger, say
 from depthsieve.planning.changes import compare_contents
 from depthsieve.planning.checks import check_gone, what_it_is
@@ -32,12 +33,13 @@ def take_inventory(request: LabelRequest, folder: Path, progress: bool) -> Scan:
             raise UsageError("a manifest does not say what is gone; prune with the source itself")
         scan = scan_of_manifest(folder / "scan", request.manifest, known)
     else:
-        scan = scan_to(folder / "scan", request.sources, known, progress, find_gone=request.existing is not None)
+        patterns = request.excluded[request.options.name]
+        find_gone = request.existing is not None
+        scan = scan_to(folder / "scan", request.sources, known, progress, find_gone=find_gone, exclude=patterns)
     found = scan.tally
     if not (found.images or found.rejected or found.known):
-        passed = f"{found.passed.other} other and {found.passed.hidden} hidden files"
         place = request.manifest.path if request.manifest else request.sources[0].shown
-        raise SourceError(f"no images in {place} ({passed})")
+        raise SourceError(f"no images in {place} ({found.passed})")
     if _is_new(request) and not found.known and not _has_an_image(request, scan):
         raise SourceError(f"{_why_nothing(request, scan)}; nothing was written")
     if options.prunes:
@@ -65,11 +67,28 @@ def gone_from(request: LabelRequest, scan: Scan) -> Gone:
     without = pa.array([*stands.failed, *stands.rejected], pa.string())
     failed = sum(int(pc.sum(pc.is_in(table["id"], value_set=without)).as_py() or 0) for table in scan.gone())
     notes = []
+    patterns = () if request.manifest is not None else request.excluded[request.options.name]
+    ids = (image for table in scan.gone() for image in table["id"].to_pylist()) if patterns else ()
+    left_out = sum(is_excluded(image.partition("/")[2], patterns) for image in ids)
+    if left_out:
+        notes.append(f"{_images(left_out)} left out by --exclude now; their labels stay (--prune removes them)")
+        count, failed = count - left_out, min(failed, count - left_out)
     if count > failed:
         notes.append(f"{_images(count - failed)} no longer in {place}; their labels stay (--prune removes them)")
     if failed:
         notes.append(f"{_images(failed, 'failed ')} no longer in {place} (--prune or --retry-failed removes them)")
     return Gone(count, tuple(notes))
+
+
+def scan_notes(request: LabelRequest, scan: Scan) -> tuple[str, ...]:
+    """What a person should know of what the scan found and left out."""
+    notes = scan.tally.notes()
+    for name, patterns in request.excluded.items():
+        if patterns and request.manifest is None:
+            left_out, shown = scan.tally.passed.excluded, " ".join(patterns)
+            files = "1 file" if left_out == 1 else f"{left_out:,} files"
+            notes = (f"{files} of source {name!r} left out by --exclude {shown}", *notes)
+    return notes
 
 
 def _images(count: int, which: str = "") -> str:

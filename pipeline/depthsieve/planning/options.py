@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from depthsieve.core.encodings import ENCODINGS, EncodingName
 from depthsieve.core.errors import UsageError
-from depthsieve.core.records import TeacherSettings
+from depthsieve.core.patterns import checked_patterns
+from depthsieve.core.records import Alpha, TeacherSettings
 from depthsieve.core.settings import About
 from depthsieve.reliability.kinds import parse_signals, signals_help
 
@@ -67,6 +68,14 @@ class LabelOptions(TeacherSettings):
             unset="the store's, else fast",
         ),
     ] = None
+    alpha: Annotated[
+        Alpha | None,
+        About(
+            "Transparency. respect: what is hidden has reliability 0. ignore: take the colours as they are.",
+            LABELS,
+            unset="the store's, else respect",
+        ),
+    ] = None
     store_images: Annotated[
         bool | None,
         About(
@@ -83,6 +92,14 @@ class LabelOptions(TeacherSettings):
     root: Annotated[
         str | None, About("What ids are relative to where SOURCE is a list.", IMAGES, "DIR", unset="the list's folder")
     ] = None
+    exclude: Annotated[
+        tuple[str, ...],
+        About(
+            "Leave out files that fit, such as depth/ or '*_mask.png' (repeatable; remembered; none forgets).",
+            IMAGES,
+            "PATTERN",
+        ),
+    ] = ()
     moved: Annotated[bool, About("The images of this source have moved to SOURCE.", IMAGES)] = False
     retry_failed: Annotated[bool, About("Try failed images again.", IMAGES)] = False
     prune: Annotated[bool, About("Remove images from the store that are no longer in SOURCE.", IMAGES)] = False
@@ -125,6 +142,9 @@ class LabelOptions(TeacherSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "exclude", checked_patterns(self.exclude))
+        if self.alpha not in (None, *get_args(Alpha)):
+            raise UsageError(f"alpha must be one of {', '.join(get_args(Alpha))}, not {self.alpha!r}")
         _ = self.signal_names  # raises for those that do not exist
         for option in ("batch_size", "threads", "workers", "shard_size"):
             value = getattr(self, option)
@@ -139,7 +159,7 @@ class LabelOptions(TeacherSettings):
             raise UsageError(f"image_quality must be a whole number of 1 to 100, not {quality!r}")
         if self.part is not None and self.share is None:
             raise UsageError(f"part must be I/N, the I-th of N parts counted from 1, such as '2/8', not {self.part!r}")
-        planned = ("retry_failed", "moved", "prune", "prune_most", "check_content")
+        planned = ("exclude", "retry_failed", "moved", "prune", "prune_most", "check_content")
         if self.part is not None and (said := [option for option in planned if getattr(self, option)]):
             raise UsageError(f"a part adds nothing to the plan: say {said[0]} to plan() or label() without part")
         if self.signals is not None and self.keep_signals and not self.signal_names:

@@ -1,13 +1,14 @@
 """A request to label, once all that is cheap to check was checked: options, sources, store, teacher and workforce."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from depthsieve.core.encodings import ENCODINGS
 from depthsieve.core.errors import TeacherNotFound, UsageError
+from depthsieve.core.patterns import add_patterns
 from depthsieve.core.progress import logger
 from depthsieve.core.records import MAX_TOKENS, OVERSIZE, LabelJob, LabelSpec, TeacherRequest, default_dtype
 from depthsieve.labelling.batch import LabelWork
@@ -86,7 +87,7 @@ class LabelRequest:
             work = LabelWork.load(loaded, options.signal_names, bool(options.keep_signals))
         work.check()
         logger.info("teacher %s on %s, %s", work.teacher.name, work.teacher.device, work.teacher.dtype)
-        spec = label_spec(work, chosen_encoding(existing, options))
+        spec = label_spec(work, chosen_encoding(existing, options), options.alpha or "respect")
         if existing is not None:
             check_spec(existing, spec)
         for images in sources:
@@ -99,6 +100,15 @@ class LabelRequest:
     def teacher(self) -> Teacher:
         """The teacher that labels."""
         return self.work.teacher
+
+    @property
+    def excluded(self) -> Mapping[str, tuple[str, ...]]:
+        """By the names of sources, the patterns of what is left out of them: those said now and those remembered."""
+        if self.manifest is not None:
+            return dict.fromkeys(self.manifest.sources, self.manifest.exclude)
+        known = self.existing.excluded() if self.existing is not None else {}
+        name = self.options.name
+        return {name: add_patterns(known.get(name, ()), self.options.exclude)}
 
     @property
     def recalled_notes(self) -> tuple[str, ...]:
@@ -156,6 +166,7 @@ def recall(options: LabelOptions, store: Store | None, device_kind: str) -> tupl
         "oversize": OVERSIZE,
         "keep_signals": False,
         "store_images": False,
+        "alpha": "respect",
     }
     known = _known_of(store, options) if store is not None else {}
     values: dict[str, Any] = {}
@@ -182,6 +193,7 @@ def _known_of(store: Store, options: LabelOptions) -> dict[str, Any]:
     known = {
         "signals": ",".join(store.spec.signals) or "none",
         "dtype": store.spec.dtype,
+        "alpha": store.spec.alpha,
         "second_teacher": made_by.second.name if made_by.second else None,
         "keep_signals": find_layer(store.root, SIGNALS, store.fingerprint) is not None,
         "store_images": find_layer(store.root, IMAGES, store.fingerprint) is not None,

@@ -10,6 +10,7 @@ from depthsieve.core.processes import Process
 from depthsieve.core.progress import Bar, progress_bar
 from depthsieve.core.records import GO_ON, LabelJob, ShardTask
 from depthsieve.core.stopping import Stop
+from depthsieve.labelling.remarks import Remarks, add_remarks, remark_notes
 from depthsieve.runners import OnImages, Runner
 from depthsieve.storage import Root
 from depthsieve.store import Store
@@ -126,6 +127,7 @@ def dispatch(
     labelled = 0
     notes: list[str] = []
     errors: list[str] = []
+    remarks: Remarks = ()
     hand = _Hand(store, leases)
     bar = progress_bar("label", total=todo.images, shown=progress, leave=True)
     left: Iterable[str] = todo
@@ -143,6 +145,7 @@ def dispatch(
                     shown.finish(result.shard_id, 0 if result.error else todo.images_of(result.shard_id))
                     if result.error is None:
                         labelled += result.labelled
+                        remarks = add_remarks(remarks, result.remarks)
                     elif result.fatal:
                         raise RunError(f"{result.error}; {GO_ON}")
                     else:
@@ -151,4 +154,4 @@ def dispatch(
             if not left or attempt == ATTEMPTS or stop.wait(PAUSE_S * 2 ** (attempt - 1)):
                 break
     errors += [f"{holder} is labelling {shards} of the shards" for holder, shards in hand.busy.items()]
-    return Outcome(labelled, tuple(errors), tuple(notes), shown.in_flight)
+    return Outcome(labelled, tuple(errors), (*notes, *remark_notes(remarks)), shown.in_flight)

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from depthsieve.core.errors import SourceError, UsageError
+from depthsieve.core.patterns import add_patterns, checked_patterns
 from depthsieve.core.processes import Process, is_alive
 from depthsieve.core.records import DatasetNote, ImageFailure
 from depthsieve.core.spill import read_parquet, spill_database
@@ -26,7 +27,6 @@ from depthsieve.core.tables import CHANGED, REJECTED_SCHEMA
 from depthsieve.sources import Source, open_source
 from depthsieve.sources.file_list import open_files
 from depthsieve.sources.manifest import FORMAT, KEY, MANIFEST_SCHEMA, open_manifest, rejected_path
-from depthsieve.sources.patterns import add_patterns, checked_patterns
 from depthsieve.sources.recipes import Recipe, load_recipe
 from depthsieve.sources.scan import ScanBatch, ScanSettings, Tally, scan_batches
 from depthsieve.storage import expand

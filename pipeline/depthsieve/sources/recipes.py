@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from depthsieve.core.errors import UsageError
+from depthsieve.core.patterns import check_pattern, fits
 from depthsieve.core.records import DatasetNote
-from depthsieve.sources.patterns import check_pattern, fits
 
 FORMAT = 1
 """The value of ``depthsieve_dataset``, the first key of every recipe."""
@@ -50,7 +50,7 @@ class Licence:
 class Images:
     """Which files count and how many there should be.
 
-    ``include`` and ``exclude`` are patterns of paths below the root, see :mod:`depthsieve.sources.patterns`.
+    ``include`` and ``exclude`` are patterns of paths below the root, see :mod:`depthsieve.core.patterns`.
     ``expected`` (None where nobody knows) may be off by the share ``tolerance``; ``expected_from`` says who counted,
     ``paper`` what the Depth Anything V2 paper used.
     """

@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from depthsieve.core.errors import ImageRejected, SourceError
+from depthsieve.core.patterns import is_excluded
 from depthsieve.core.progress import Bar, progress_bar
 from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.core.spill import BATCH_ROWS, SpillDatabase, read_parquet, spill_database
 from depthsieve.core.tables import CHANGED, IMAGES_SCHEMA, REJECTED_SCHEMA
 from depthsieve.sources import UNKNOWN_SIZE, Listed, Passed, Source
-from depthsieve.sources.patterns import is_excluded
 from depthsieve.sources.protocol import DeepGreyImage
 from depthsieve.sources.suspects import Suspects
 
@@ -79,7 +79,7 @@ class Tally:
 class ScanSettings:
     """How to scan. With ``keep``, what is known and as it was is passed on, and not only counted; ``hashes`` asks for
     the sha256 of each image's bytes; ``counts`` says of an id whether it counts: what does not is passed over. So is
-    what fits a pattern of ``exclude`` (:func:`~depthsieve.sources.patterns.is_excluded`)."""
+    what fits a pattern of ``exclude`` (:func:`~depthsieve.core.patterns.is_excluded`)."""
 
     keep: bool = False
     hashes: bool = False

@@ -172,6 +172,13 @@ class Catalog:
             notes |= generation.datasets
         return notes
 
+    def excluded(self) -> Mapping[str, tuple[str, ...]]:
+        """By the names of sources, the patterns of what is left out of them."""
+        patterns: dict[str, tuple[str, ...]] = {}
+        for generation in self.generations():
+            patterns |= generation.excluded
+        return patterns
+
     def snapshot(self) -> str:
         """A digest of what is committed now: generations and shards."""
         plans = [digest_of(generation.files) for generation in self.generations()]

@@ -147,12 +147,13 @@ def add_generation(
     profile: NumericsProfile,
     made_by: TeacherRequest | tuple[str, ...],
     datasets: Mapping[str, DatasetNote] | None = None,
+    excluded: Mapping[str, tuple[str, ...]] | None = None,
 ) -> plan.Generation:
     """Write a plan, then the record that commits it; all of it twice, since it cannot be made again.
 
     ``tables`` are the plan's rows as :func:`depthsieve.store.plan.encode_parts` takes them; ``removed`` are ids that
     leave the store. ``made_by`` is the request for the teacher, or where the stores are that labels are fused of.
-    ``datasets`` is what is newly known of sources, by name.
+    ``datasets`` is what is newly known of sources, by name, and ``excluded`` what is left out of them from now on.
     """
     number = len(store.generations())
     files: dict[str, dict[str, Any]] = {}
@@ -182,6 +183,7 @@ def add_generation(
         teacher=made_by if isinstance(made_by, TeacherRequest) else None,
         parents=() if isinstance(made_by, TeacherRequest) else made_by,
         datasets=dict(datasets or {}),
+        excluded=dict(excluded or {}),
     )
     key = schema.generation_key(number)
     sealed = seal(generation.to_json())

@@ -58,7 +58,7 @@ class Photos:
             data = reopen_source(name, root).read(image_id)
             if hashlib.sha256(data).hexdigest() != content_sha256:
                 raise SourceError("it has changed since it was labelled")
-            return to_label_shape(decode(data).rgb_HW3, shape)
+            return to_label_shape(decode(data, self._store.spec.alpha).rgb_HW3, shape)
         except (OSError, SourceError, ImageRejected) as error:
             reason = getattr(error, "strerror", None) or error
             raise SourceError(

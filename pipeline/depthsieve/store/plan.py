@@ -63,6 +63,7 @@ class Generation:
     and leave the store. ``teacher`` is how it was asked for, so that a repair can load it again; None in a fused store,
     where ``parents`` are the locations of the stores that its labels are made of, in order. ``datasets`` says of
     sources, by name, which dataset their images are of; the ones that this generation learnt.
+    ``excluded`` are patterns of what is left out of a source, by its name, where that is another than before.
     """
 
     number: int
@@ -77,6 +78,7 @@ class Generation:
     teacher: TeacherRequest | None
     parents: tuple[str, ...] = ()
     datasets: Mapping[str, DatasetNote] = field(default_factory=dict)
+    excluded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def parts(self) -> int:
@@ -87,7 +89,7 @@ class Generation:
         """Plain JSON values."""
         body = dataclasses.asdict(self) | {"profile": self.profile.to_json(), "sources": dict(self.sources)}
         body["teacher"] = self.teacher.to_json() if self.teacher else None
-        for name in ("datasets", "parents"):
+        for name in ("datasets", "excluded", "parents"):
             if not body[name]:  # as it was before there were any
                 del body[name]
         return body
@@ -99,6 +101,7 @@ class Generation:
         values["profile"] = NumericsProfile.from_json(body["profile"])
         values["teacher"] = TeacherRequest.from_json(body["teacher"]) if body["teacher"] else None
         values["datasets"] = {name: DatasetNote.from_json(note) for name, note in body.get("datasets", {}).items()}
+        values["excluded"] = {name: tuple(patterns) for name, patterns in body.get("excluded", {}).items()}
         return cls(**values | {"parents": tuple(body.get("parents", ()))})
 
 

@@ -112,7 +112,7 @@ class Reader:
                     f"{entry.id}: the source image has {len(data)} bytes and had {entry.source_size} when it was "
                     f"labelled, so the label may be another image's; {_CHANGED}"
                 )
-            rgb_HW3 = decode(data).rgb_HW3
+            rgb_HW3 = decode(data, self._store.spec.alpha).rgb_HW3
         except (FileNotFoundError, NotADirectoryError, SourceError) as error:  # SourceError: no such member of a file
             raise LoaderError(f"{entry.id}: its photo is gone ({_reason(error, source)}); {_GONE}") from error
         except (OSError, ImageRejected) as error:

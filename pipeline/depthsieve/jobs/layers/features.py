@@ -132,7 +132,9 @@ class _Features(Backfill):
         """One image, and its embedding; by several threads at once, each with one of torch's."""
         name = shard.images[row].id.partition("/")[0]
         try:
-            image = prepare_image(shard.images[row], shard.shape, self._sources, self._teacher, last_attempt=False)
+            image = prepare_image(
+                shard.images[row], shard.shape, self._sources, self._teacher, False, alpha=self.store.spec.alpha
+            )
         except OSError as error:
             raise_if_gone(name, self._sources[name], error)
             raise

@@ -143,7 +143,7 @@ class _Images(Backfill):
             if hashlib.sha256(data).hexdigest() != digest:
                 reason = "changed since it was labelled; `label --check-content` finds that, and labels it anew"
                 return ImageRejected(reason)
-            return encode_image(decode(data).rgb_HW3, shape, self._quality)
+            return encode_image(decode(data, self.store.spec.alpha).rgb_HW3, shape, self._quality)
         except (SourceError, ImageRejected) as error:
             return error
 
