@@ -130,8 +130,10 @@ def test_without_a_fit_one_pixel_and_a_flat_wall_are_results(metric_store: Store
     np.save(tmp_path / "0.npy", one)
     np.save(tmp_path / "1.npy", np.full(SOURCE, 2, np.float32))
     assert [score.pixels == 1 for score in evaluated(metric_store, tmp_path, min_pixels=1).images] == [True, False]
-    (wall,) = evaluated(metric_store, tmp_path).images
+    result = evaluated(metric_store, tmp_path)
+    (wall,) = result.images
     assert (wall.id, wall.scale, wall.shift) == ("default/1.png", 1.0, 0.0)
+    assert result.notes == ()
     (scaled,) = evaluated(metric_store, tmp_path, align="scale").images
     assert scaled.shift == 0.0 != scaled.abs_rel
     (tmp_path / "0.npy").unlink()
@@ -236,6 +238,20 @@ def test_inverse_depth_taken_for_depth_is_noted_and_can_be_said(tmp_path: Path) 
             assert (score.scale, score.abs_rel, score.rmse) == pytest.approx((want.scale, want.abs_rel, want.rmse))
     (note,) = evaluated(store, tmp_path / "depth", ground_truth_quantity="inverse", max_depth=1e3).notes
     assert "is it depth rather than inverse? Leave out --ground-truth-quantity" in note.text
+
+
+@pytest.mark.parametrize("align", ["none", "scale", "scale-shift"])
+def test_labels_in_metres_against_inverse_depth_are_noted_however_they_are_aligned(
+    tmp_path: Path, align: str, metric_store: Store
+) -> None:
+    for number in range(3):
+        label_HW = np.kron(made_label(number, LABEL)[0], np.ones((2, 2), np.float32))
+        np.save(tmp_path / f"{number}.npy", label_HW)
+    assert evaluated(metric_store, tmp_path, align=align).notes == ()
+    for number in range(3):
+        np.save(tmp_path / f"{number}.npy", 1 / np.load(tmp_path / f"{number}.npy"))
+    (note,) = evaluated(metric_store, tmp_path, align=align).notes
+    assert (note.kind, len(note.images)) == ("against-truth", 3)
 
 
 def test_a_single_label_that_runs_against_its_truth_is_named_with_another_cause(tmp_path: Path) -> None:

@@ -192,8 +192,7 @@ class _Gathered:
         self._check_pixels(truth_HW, compared_mask(depth_HW, reliability_HW, truth_HW, settings.depth_range))
         found = compare(depth_HW, reliability_HW, truth_HW, quantity, settings.depth_range, align=settings.align)
         assert found is not None
-        if self._align != "none":
-            self._observer.fitted(pair.id, found.scale)
+        self._observer.compared(pair.id, depth_HW[found.mask_HW], truth_HW[found.mask_HW], quantity)
         denominator_HW = at_shape(code_denominator(label_HW), shape)
         errors_HW = actual_code_errors(
             depth_HW, truth_HW, found.mask_HW, denominator_HW, quantity, align=settings.align

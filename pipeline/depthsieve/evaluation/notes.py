@@ -6,11 +6,14 @@ measured maps, of lidar, structured light, time of flight and stereo, for none o
 
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from depthsieve.core.records import Quantity
 from depthsieve.evaluation.ground_truth.values import TruthMap
+from depthsieve.evaluation.metrics import degenerate, fitted_alignment
 from depthsieve.evaluation.settings import EvaluateSettings
 
 FREQUENT_SHARE = 0.01
@@ -49,7 +52,7 @@ class TruthObserver:
     _counted: int = 0
     _frequent: dict[str, tuple[str, float, float]] = field(default_factory=dict)
     _against: list[str] = field(default_factory=list)
-    _fitted: int = 0
+    _compared: int = 0
 
     def read(self, image_id: str, truth: TruthMap) -> None:
         """Look at the ground truth of one image."""
@@ -69,11 +72,17 @@ class TruthObserver:
         if frequent is not None:
             self._frequent[image_id] = frequent
 
-    def fitted(self, image_id: str, scale: float) -> None:
-        """Look at the scale that was fitted to the label of one image."""
-        self._fitted += 1
-        if scale <= 0:
-            self._against.append(image_id)
+    def compared(self, image_id: str, label: NDArray[Any], truth: NDArray[Any], quantity: Quantity) -> None:
+        """Look at the direction of one label, in its own quantity, where it was compared; arrays of one shape.
+
+        Whatever was fitted for the comparison: a label in metres against inverse depth is as wrong.
+        """
+        self._compared += 1
+        if degenerate(truth, "scale-shift") is None:
+            everywhere = np.ones(np.shape(truth), dtype=np.bool_)
+            scale, _ = fitted_alignment(label, truth, everywhere, quantity, "scale-shift")
+            if scale <= 0:
+                self._against.append(image_id)
 
     def notes(self, places: Iterable[str]) -> tuple[Note, ...]:
         """All notes on the maps at ``places``, which were compared."""
@@ -110,7 +119,8 @@ class TruthObserver:
             yield Note(
                 "outside-range",
                 f"{1 - self._counted / self._known:.0%} of the ground truth is outside of {low:g} to {high:g} m and "
-                f"does not count, most of it in {_of(self._outside)}: are --scale and --max-depth right?",
+                f"does not count, most of it in {_of(self._outside)}: are --scale and --max-depth right, or "
+                "are these markers of missing depth (--missing)?",
                 tuple(self._outside),
             )
         typical = float(np.median(self._medians)) if self._medians else 1.0
@@ -123,7 +133,7 @@ class TruthObserver:
     def _on_direction(self) -> Iterable[Note]:
         if not self._against:
             return
-        most = 2 * len(self._against) > self._fitted
+        most = 2 * len(self._against) > self._compared
         quantity = self.settings.ground_truth_quantity
         cause = (
             "their labels are wrong, or their ground truth is of other images"
@@ -134,8 +144,8 @@ class TruthObserver:
         )
         yield Note(
             "against-truth",
-            f"labels run against the ground truth in {len(self._against):,} of {self._fitted:,} images (their fitted "
-            f"scale is not above 0): {cause}",
+            f"labels run against the ground truth in {len(self._against):,} of {self._compared:,} images (their scale, "
+            f"fitted with a shift, is not above 0): {cause}",
             tuple(self._against),
         )
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,15 @@ class FolderTruth:
         self.location = str(root)
         self._settings = settings
         self._reader = FolderSource(_SOURCE, os.path.realpath(root))
-        self._files = FileNames(_listed(self.location))
+        others: Counter[str] = Counter()
+        self._files = FileNames(_listed(self.location, others))
         self._calibrations: dict[str, StereoCalibration] = {}
         if not len(self._files):
-            raise GroundTruthError(f"{self.location} holds no ground truth: no {', '.join(SUFFIXES)} file in it")
+            there = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(3))
+            raise GroundTruthError(
+                f"{self.location} holds no ground truth: no {', '.join(SUFFIXES)} file in it"
+                + (f", but {there}: convert to one of these" if there else "")
+            )
 
     def place(self, image_id: str) -> str | None:
         """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
@@ -173,8 +179,8 @@ def _files_of_group(path: str, files: list[str]) -> list[tuple[int, str]]:
     return sorted((time[1], file) for time, file in timed if time is not None)
 
 
-def _listed(root: str) -> Iterator[str]:
-    """Relative paths of all files that may be ground truth, ``/``-separated."""
+def _listed(root: str, others: Counter[str]) -> Iterator[str]:
+    """Relative paths of all files that may be ground truth, ``/``-separated. Suffixes of others are counted."""
 
     def refuse(error: OSError) -> None:
         raise GroundTruthError(f"{error.filename!r} cannot be listed: {error.strerror}") from error
@@ -183,5 +189,10 @@ def _listed(root: str) -> Iterator[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         within = os.path.relpath(folder, root)
         for name in names:
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
+            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 (not a Path)
+            if name.startswith("."):
+                continue
+            if suffix in SUFFIXES:
                 yield name if within == "." else f"{within}/{name}"
+            elif suffix:
+                others[encode_path(suffix)] += 1

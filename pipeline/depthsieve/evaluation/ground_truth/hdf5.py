@@ -147,7 +147,7 @@ def _dataset(file: h5py.File, name: str | None) -> Any:
             raise GroundTruthError(f"its {name!r} is a link, and links are not followed")
         place = place[part]
     if not isinstance(place, h5py.Dataset):
-        raise GroundTruthError(f"its {name!r} is no dataset")
+        raise GroundTruthError(f"its {name!r} is not a dataset")
     if place.is_virtual or place.external:
         raise GroundTruthError(f"its {name!r} takes its values from other files, which are not opened")
     return place

@@ -60,24 +60,27 @@ def to_metres(
     """
     values = np.asarray(values_HW)
     numbers = values.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        known = np.isfinite(numbers) & (numbers > 0)
+    known = np.isfinite(numbers) & (numbers > 0)
     for marker in settings.missing:
         known &= values != marker
-    largest = known & (values == np.iinfo(values.dtype).max) if values.dtype.kind in "iu" else np.zeros_like(known)
-    numbers = np.where(known & ~largest, numbers, np.nan) / (settings.scale or 1.0)
+    largest = 0
+    if values.dtype.kind in "iu":
+        below = values != np.iinfo(values.dtype).max
+        largest = int((known & ~below).sum())
+        known &= below
+    numbers[~known] = np.nan
+    numbers /= settings.scale or 1.0
     if settings.ground_truth_quantity == "inverse":
-        metres = 1.0 / numbers
+        np.divide(1.0, numbers, out=numbers)
     elif settings.ground_truth_quantity == "disparity":
         stereo = calibration or StereoCalibration(settings.baseline_focal or np.nan)
-        numbers = numbers + stereo.offset
-        metres = stereo.baseline_focal / np.where(numbers > 0, numbers, np.nan)
-    else:
-        metres = numbers
+        numbers += stereo.offset
+        numbers[numbers <= 0] = np.nan
+        np.divide(stereo.baseline_focal, numbers, out=numbers)
     if settings.distance_to_depth is not None:
-        metres = planar_depth(metres, settings.distance_to_depth)
+        numbers = planar_depth(numbers, settings.distance_to_depth)
     with np.errstate(over="ignore"):
-        return TruthMap(metres.astype(np.float32), int(largest.sum()))
+        return TruthMap(numbers.astype(np.float32), largest)
 
 
 def planar_depth(distance_HW: NDArray[Any], focal: float) -> NDArray[np.float64]:
