@@ -68,7 +68,7 @@ def test_the_report_says_all_that_was_measured(
     assert f"Spearman correlation of reliability and error: {mean['spearman']:.4f} (-1 is best)." in text
     assert f"better than chance on {body['better_than_chance']:.0%} of the images." in text
     assert f"labels err {10 ** body['calibration']['bias']:.2g} times as much as their reliability codes say" in text
-    assert "No drop stands out: to choose by, it takes 8 images or more, and there are 7." in text
+    assert "No drop stands out: choosing one takes 8 images or more, and there are 7." in text
     assert "  not compared: default/2.png: no label: made up" in lines
     assert "1 label without ground truth: default/8.png." in lines
     assert "1 ground truth without an image: other.npy." in lines

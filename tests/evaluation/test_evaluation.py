@@ -190,6 +190,18 @@ def test_pattern_replace_and_dataset(store: Store, truth: Path, tmp_path: Path) 
     assert evaluated(store, tmp_path, dataset="near").images == (want,)
 
 
+def test_the_result_says_what_it_is(metric_store: Store, truth: Path, tmp_path: Path) -> None:
+    result = evaluated(metric_store, truth)
+    names = ("abs_rel", "rmse", "delta1", "ause_abs_rel")
+    mean = ", ".join(f"{name} {result.mean[name]:.4f}" for name in names)
+    assert repr(result) == f"<Evaluation of 10 images: {mean}, no knee, 1 note>"
+    np.save(tmp_path / "0.npy", np.where(truth_of(0) > 0, truth_of(0), 50))
+    (tmp_path / "1.npy").write_bytes(b"")
+    again = repr(evaluated(metric_store, tmp_path, max_depth=60))
+    assert again.startswith("<Evaluation of 1 image: ")
+    assert again.endswith(", no knee, 1 not compared, 1 note>")
+
+
 def test_a_png_needs_a_scale_before_anything_is_read(store: Store, tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(b"")
     with pytest.raises(UsageError, match=r"needs --scale.*1000 for millimetres"):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from truths import hdf5, opened
 
-from depthsieve.core.errors import UsageError
+from depthsieve.core.errors import GroundTruthError, UsageError
 from depthsieve.evaluation.ground_truth.opening import open_ground_truth
 from depthsieve.evaluation.ground_truth.settings import TruthSettings
 from depthsieve.evaluation.ground_truth.times import associate, timestamp
@@ -83,6 +83,15 @@ def test_the_tolerance_is_in_seconds_and_includes_its_end(tmp_path: Path) -> Non
     files = dict.fromkeys(["1.00.npy", "2.00.npy"], b"")
     for tolerance, expected in ((0.0149, {}), (0.015, {"default/1.015.png": ("1.00.npy", 0.015)})):
         assert opened(tmp_path, files, associate=tolerance).nearest(["default/1.015.png"]) == expected
+
+
+def test_two_files_of_one_time_are_an_error_that_names_both(tmp_path: Path) -> None:
+    truth = opened(tmp_path, dict.fromkeys(["1.00.npy", "1.00.png", "2.00.png"], b""), associate=0.1)
+    assert truth.nearest(["default/2.01.jpg"]) == {"default/2.01.jpg": ("2.00.png", 0.01)}
+    with pytest.raises(GroundTruthError, match=r"^default/1.01.jpg has two .*, 1.00.npy and 1.00.png; say which with"):
+        truth.nearest(["default/1.01.jpg"])
+    truth = open_ground_truth(tmp_path, TruthSettings(associate=0.1, pattern="{dir}/{stem}.png"))
+    assert truth.nearest(["default/1.01.jpg"]) == {"default/1.01.jpg": ("1.00.png", 0.01)}
 
 
 def test_one_file_with_all_maps_has_no_times_or_names(tmp_path: Path) -> None:

@@ -45,12 +45,7 @@ class FolderTruth:
     def place(self, image_id: str) -> str | None:
         """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
         found = [file for path in self._candidates(image_id) for file in self._files.find(path)]
-        if len(found) > 1:
-            first, second = (encode_path(path) for path in found[:2])
-            raise GroundTruthError(
-                f"{image_id} has two ground truths in {self.location}, {first} and {second}; say which with "
-                "--pattern, such as '{dir}/{stem}" + Path(first).suffix + "'"
-            )
+        self._check_one(image_id, found)
         return encode_path(found[0]) if found else None
 
     def looked_for(self, image_id: str) -> str:
@@ -73,6 +68,10 @@ class FolderTruth:
                 if path not in groups:
                     groups[path] = _files_of_group(path, by_folder.get(path.rpartition("/")[0], []))
         chosen = associate(wanted, groups, round((self._settings.associate or 0) * NANOSECONDS))
+        for image_id, (path, _) in chosen.items():
+            start = os.path.splitext(path)[0]  # noqa: PTH122 (not a Path)
+            suffixes = SUFFIXES if self._settings.pattern is None else ()
+            self._check_one(image_id, [file for suffix in suffixes for file in self._files.find(start + suffix)])
         return {image_id: (encode_path(path), apart / NANOSECONDS) for image_id, (path, apart) in chosen.items()}
 
     def places(self) -> Iterator[str]:
@@ -105,6 +104,14 @@ class FolderTruth:
             )
             raise GroundTruthError(f"it is {sizes}")
         return TruthMap(np.where(valid_HW, truth.metres_HW, np.float32(np.nan)), truth.largest)
+
+    def _check_one(self, image_id: str, found: list[str]) -> None:
+        if len(found) > 1:
+            first, second = (encode_path(path) for path in found[:2])
+            raise GroundTruthError(
+                f"{image_id} has two ground truths in {self.location}, {first} and {second}; say which with "
+                "--pattern, such as '{dir}/{stem}" + Path(first).suffix + "'"
+            )
 
     def _mask(self, image_id: str) -> NDArray[np.bool_]:
         place = self.mask_place(image_id)

@@ -48,7 +48,7 @@ def find_knee(curves: CurveMean) -> Knee:
         return Knee(None, error, error, reason)
 
     if curves.images < MIN_IMAGES:
-        return none(f"to choose by, it takes {MIN_IMAGES} images or more, and there are {curves.images}")
+        return none(f"choosing one takes {MIN_IMAGES} images or more, and there are {curves.images}")
     share_S = curve.dropped_S[: last + 1] / curve.dropped_S[last]
     chord_S = (1 - share_S) * curve.method_S[0] + share_S * curve.method_S[last]
     step = int(np.argmax(chord_S - curve.method_S[: last + 1]))
