@@ -16,7 +16,7 @@ from depthsieve.planning.options import LabelOptions
 from depthsieve.reliability import kinds
 from depthsieve.reliability.fusion import calibration_for, fuse, shipped_calibration
 from depthsieve.reliability.kinds import SIGNALS, Seen, Signal, full_views, parse_signals, signals_that
-from depthsieve.teachers import Batch, load_teacher
+from depthsieve.teachers import Batch, Prediction, Teacher, load_teacher
 from depthsieve_cli.main import cli
 
 
@@ -109,3 +109,33 @@ def test_the_documented_table_has_every_row() -> None:
     text = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
     for name in SIGNALS:
         assert re.search(rf"^\| `{name}`", text, re.MULTILINE), name
+
+
+class Together:
+    """The real teacher, as if on a GPU, where views of the images at their own shape go through it in one batch."""
+
+    def __init__(self, inner: Teacher) -> None:
+        self.inner, self.device = inner, torch.device("cuda")
+        self.sizes: list[int] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    def predict(self, batch: Batch) -> Prediction:
+        assert len(batch.image) == len(batch.focal_px)
+        self.sizes.append(len(batch.image))
+        return self.inner.predict(batch)
+
+
+def test_views_that_go_through_in_one_batch_are_told_apart_again() -> None:
+    inner = load_teacher("tiny", device="cpu", size=98)
+    together = Together(inner)
+    images = Batch.of(torch.randn(2, 3, 98, 98, generator=torch.Generator().manual_seed(0)))
+    names = ("flip", "lowres", "photometric")
+    found, relative = predict_labels(images, LabelWork(together, names))  # type: ignore[arg-type]
+    expected, alone = predict_labels(images, LabelWork(inner, names))
+    assert together.sizes == [6, 2]
+    torch.testing.assert_close(found.depth, expected.depth, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.embedding, expected.embedding, rtol=1e-4, atol=1e-4)
+    for name in names:
+        torch.testing.assert_close(relative[name].mean(), alone[name].mean(), rtol=1e-3, atol=1e-5)
