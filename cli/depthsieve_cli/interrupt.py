@@ -42,7 +42,9 @@ def graceful(stop: Stop) -> Iterator[None]:
     try:
         yield
     finally:
-        if not (heard and supervise.supervised()):
+        if heard and supervise.supervised():
+            supervise.ignore_orders()
+        else:
             for number, handler in before.items():
                 signal.signal(number, handler)
 

@@ -91,9 +91,9 @@ def _print_summary(summary: "LabelSummary") -> None:
     for error in summary.errors:
         click.echo(f"Error: {error}", err=True)
     if summary.interrupted:
-        click.echo(f"Interrupted: {_left(summary)}; the same command goes on.", err=True)
+        click.echo(f"Interrupted: {_left(summary)}; run the same command again to resume.", err=True)
     elif summary.errors:
-        click.echo(f"Error: {_left(summary)}; the same command goes on.", err=True)
+        click.echo(f"Error: {_left(summary)}; run the same command again to resume.", err=True)
 
 
 def _left(summary: "LabelSummary") -> str:

@@ -89,7 +89,7 @@ def main() -> NoReturn:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted; what is committed stands, and the same command goes on.", err=True)
+        click.echo("Interrupted; what is committed is kept; run the same command again to resume.", err=True)
         code = 4
     except DepthsieveError as error:
         click.echo(f"Error: {error}", err=True)

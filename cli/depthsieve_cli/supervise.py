@@ -66,7 +66,7 @@ def supervise(store: str) -> None:
 
 
 def _give_up(what: str) -> NoReturn:
-    click.echo(f"\nError: {what}; what is committed stands, and the same command goes on", err=True)
+    click.echo(f"\nError: {what}; what is committed is kept; run the same command again to resume", err=True)
     sys.exit(1)
 
 
@@ -130,9 +130,14 @@ def _leave_once(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def leave() -> NoReturn:
-    """Raise :class:`KeyboardInterrupt`. In a supervised process the signal's double, which may come while Python ends
-    and when handlers are gone, is ignored from here on."""
+    """Raise :class:`KeyboardInterrupt`."""
     if _supervised:
-        for number in ORDERS:
-            signal.signal(number, signal.SIG_IGN)
+        ignore_orders()
     raise KeyboardInterrupt
+
+
+def ignore_orders() -> None:
+    """Ignore signals from here on: in a supervised process one may come twice, also while Python ends and its handlers
+    are gone, and on a second one the supervisor kills it anyway."""
+    for number in ORDERS:
+        signal.signal(number, signal.SIG_IGN)

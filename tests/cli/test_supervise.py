@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 from patience import PATIENCE_S, wait_for
 
+from depthsieve.core.stopping import Stop
+from depthsieve_cli import supervise
+from depthsieve_cli.interrupt import graceful
+
 PROLOGUE = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
@@ -77,7 +81,7 @@ EPILOGUE = """
 main.main()
 """
 
-INTERRUPTED = "Interrupted; what is committed stands, and the same command goes on."
+INTERRUPTED = "Interrupted; what is committed is kept; run the same command again to resume."
 FINISHING = "Interrupted: finishing the shards that fit into 5 s; interrupt again to exit at once."
 
 
@@ -149,7 +153,7 @@ def job(stop):
     assert (tmp_path / "starts").stat().st_size == starts
     assert err.splitlines()[-1] == (
         "Error: the labelling process died (signal 7, SIGBUS), 5 times in a row without finishing a shard; "
-        "what is committed stands, and the same command goes on"
+        "what is committed is kept; run the same command again to resume"
     )
 
 
@@ -157,7 +161,7 @@ def test_another_death_is_not_tried_again(tmp_path: Path) -> None:
     process = start(tmp_path, "\ndef job(stop):\n    os.kill(os.getpid(), signal.SIGUSR1)\n")
     _, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, (tmp_path / "starts").stat().st_size) == (1, 1)
-    assert err.startswith("\nError: the labelling process died (signal 10, SIGUSR1); what is committed stands")
+    assert err.startswith("\nError: the labelling process died (signal 10, SIGUSR1); what is committed is kept")
 
 
 @pytest.mark.parametrize("to_group", [False, True])
@@ -171,6 +175,24 @@ def test_one_signal_is_one_however_it_comes(tmp_path: Path, number: signal.Signa
     out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out, err) == (4, "ended well\n", FINISHING + "\n")
     assert state(worker) == "Z"
+
+
+def test_after_a_good_end_the_double_of_a_signal_is_ignored_until_python_has_ended(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(supervise, "_supervised", True)
+    stop = Stop(5)
+    stop.armed = True
+    before = {number: signal.getsignal(number) for number in supervise.ORDERS}
+    try:
+        with graceful(stop):
+            os.kill(os.getpid(), signal.SIGINT)
+            wait_for(lambda: stop.requested)
+        assert {signal.getsignal(number) for number in supervise.ORDERS} == {signal.SIG_IGN}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert capfd.readouterr().err == FINISHING + "\n"
 
 
 def test_two_in_one_moment_are_one_order(tmp_path: Path) -> None:

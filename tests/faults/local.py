@@ -69,7 +69,7 @@ def interrupted(world: World, chance: random.Random, tally: Tally) -> None:
     tally.tries += 1
     if process.returncode not in (0, 4) or "Traceback" in shown:
         raise NotSurvived(f"exit code {process.returncode}: {shown[-300:]}")
-    if process.returncode == 4 and "the same command goes on" not in shown:
+    if process.returncode == 4 and "again to resume" not in shown:
         raise NotSurvived(f"it does not say how to go on: {shown[-300:]}")
     with nothing_lost(store, tally):
         world.resume(store, tally)
@@ -119,7 +119,7 @@ def disk_full(world: World, chance: random.Random, tally: Tally) -> None:
     kilobytes = chance.randrange(1, 40)
     ended = _limited(world, store, kilobytes * 1024)
     tally.tries += 1
-    _must_be(ended, {0, 1}, "goes on" if ended.code == 1 else "")
+    _must_be(ended, {0, 1}, "again to resume" if ended.code == 1 else "")
     with nothing_lost(store, tally):
         world.resume(store, tally)
     world.compare(store)
@@ -137,7 +137,9 @@ def disk_really_full(world: World, chance: random.Random, tally: Tally) -> None:
     try:
         ended = world.label(store)
         tally.tries += 1
-        if ended.code != 0 and not (ended.code == 1 and ("goes on" in ended.error or "make room" in ended.error)):
+        if ended.code != 0 and not (
+            ended.code == 1 and ("again to resume" in ended.error or "make room" in ended.error)
+        ):
             raise NotSurvived(f"a run on a full disk ended with {ended.code}: {ended.error!r}")
         subprocess.run(["mount", "-o", "remount,size=64m", store], check=True)
         with nothing_lost(store, tally):

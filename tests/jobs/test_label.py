@@ -592,7 +592,7 @@ def test_a_store_that_cannot_be_written_ends_in_one_line_and_goes_on_later(tmp_p
     done = subprocess.run(limited, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error")]
-    assert "cannot write to" in line and "goes on" in line
+    assert "cannot write to" in line and line.endswith("again to resume")
     assert not list(store.glob("commits/0000-*.json"))
     assert label(photos, store, teacher).labelled == 4
 
@@ -610,7 +610,7 @@ def test_an_interrupted_command_exits_with_4_and_can_go_on(tmp_path: Path, teach
     let_go(tmp_path / "bugs")
     _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 4
-    assert "the same command goes on" in stderr and "Traceback" not in stderr
+    assert "run the same command again to resume" in stderr and "Traceback" not in stderr
     assert label(photos, store, teacher).labelled == 60
 
 
@@ -756,7 +756,7 @@ def test_a_teacher_that_fails_otherwise_than_for_memory_ends_the_run_in_one_line
 
     with monkeypatch.context() as patch:
         patch.setattr("depthsieve.teachers.huggingface.HuggingFaceTeacher.predict", lost)
-        with pytest.raises(RunError, match=r"^the teacher failed: CUDA error: device lost; what is committed stands"):
+        with pytest.raises(RunError, match=r"^the teacher failed: CUDA error: device lost; what is committed is kept"):
             label(photos, store, teacher)
     assert not list((store / "leases").iterdir())
     assert label(photos, store, teacher).labelled == 4

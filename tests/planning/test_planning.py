@@ -144,7 +144,7 @@ def test_a_disk_without_room_is_told_before_the_sort(tmp_path: Path, monkeypatch
 def test_a_fault_of_the_database_is_one_line(tmp_path: Path) -> None:
     with (
         spill.spill_database(tmp_path / "draft") as database,
-        pytest.raises(RunError, match=r"cannot sort images in .*draft.* goes on") as caught,
+        pytest.raises(RunError, match=r"cannot sort images in .*draft.* again to resume") as caught,
     ):
         database.run("SELECT nothing FROM nowhere")
     assert "\n" not in str(caught.value)

@@ -80,7 +80,7 @@ class GroundTruthError(DepthsieveError, ValueError):
 
 
 class RunError(DepthsieveError, RuntimeError):
-    """A run that had to stop; what is committed stands and the same command goes on."""
+    """A run that had to stop; what is committed is kept, and running the same command again resumes."""
 
 
 class LoaderError(DepthsieveError, ValueError):

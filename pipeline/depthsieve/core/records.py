@@ -296,7 +296,7 @@ class NumericsProfile:
 MEND = "`depthsieve verify --repair` mends it"
 """What to do about a damaged file of a store."""
 
-GO_ON = "what is committed stands, and the same command goes on"
+RESUME = "what is committed is kept; run the same command again to resume"
 """What to do after a run had to stop."""
 
 

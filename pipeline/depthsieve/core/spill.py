@@ -81,7 +81,7 @@ class SpillDatabase:
             yield
         except (duckdb.Error, OSError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0].rstrip(".")
-            advice = "make room there, and the same command goes on"
+            advice = "make room there, and run the same command again to resume"
             raise RunError(f"cannot sort images in {self._folder}: {reason}; {advice}") from error
 
     def run(self, sql: str) -> None:

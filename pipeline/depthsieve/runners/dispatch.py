@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from depthsieve.core.errors import DepthsieveError, RunError
 from depthsieve.core.processes import Process
 from depthsieve.core.progress import Bar, progress_bar
-from depthsieve.core.records import GO_ON, LabelJob, ShardTask
+from depthsieve.core.records import RESUME, LabelJob, ShardTask
 from depthsieve.core.stopping import Stop
 from depthsieve.labelling.remarks import Remarks, add_remarks, remark_notes
 from depthsieve.runners import OnImages, Runner
@@ -112,7 +112,7 @@ def disk_errors_named(root: Root) -> Iterator[None]:
     except DepthsieveError:
         raise
     except OSError as error:
-        raise RunError(f"{root.location}: {error.strerror or error}; {GO_ON}") from error
+        raise RunError(f"{root.location}: {error.strerror or error}; {RESUME}") from error
 
 
 def dispatch(
@@ -147,7 +147,7 @@ def dispatch(
                         labelled += result.labelled
                         remarks = add_remarks(remarks, result.remarks)
                     elif result.fatal:
-                        raise RunError(f"{result.error}; {GO_ON}")
+                        raise RunError(f"{result.error}; {RESUME}")
                     else:
                         left.append(result.shard_id)
                         errors.append(f"shard {result.shard_id}: {result.error}")
