@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from depthsieve.planning.options import LabelOptions
-from depthsieve_cli.choices import as_json_option, from_settings
+from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.command import Verb, progress_for
 from depthsieve_cli.output import count, print_failures, print_json
 
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
 )
 @click.argument("stores", nargs=-1, required=True, metavar="STORE STORE...")
 @click.option("-o", "--out", required=True, metavar="FUSED", help="The store of the fused labels.")
-@from_settings(LabelOptions, only=["shard_size"])
+@click.option(
+    "--shard-size", type=int, default=256, show_default=True, metavar="N", help="Most images in a shard, for new ones."
+)
 @click.option("--threads", type=int, metavar="N", help="Images fused at a time.  [default: all cores]")
 @as_json_option()
 def fuse(stores: tuple[str, ...], out: str, shard_size: int, threads: int | None, as_json: bool) -> int:

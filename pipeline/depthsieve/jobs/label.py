@@ -63,7 +63,7 @@ def label(
     device: str = "auto",
     batch_size: int | None = None,
     threads: int | None = None,
-    shard_size: int = 256,
+    shard_size: int | None = None,
     runner: str = "auto",
     workers: int | None = None,
     address: str | None = None,
@@ -108,7 +108,7 @@ def label(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         batch_size: images a forward pass (None: found by a short trial).
         threads: threads of one worker (None: all cores, shared by the workers).
-        shard_size: most images in a shard, for images added now.
+        shard_size: most images in a shard, for images added now (None: 256, or what takes about a minute by a trial).
         runner: a name of :data:`depthsieve.runners.choose.RUNNERS`, or "auto".
         workers: worker processes (None: one a GPU; on a cluster as many as it has room for).
         address: a running cluster (None: this machine).
@@ -148,7 +148,7 @@ def label(
         leases.forget(opened.is_committed)
         todo = opened.pending(chosen.share)
         found = scan_notes(request, scan) if scan is not None else ()
-        notes = (*request.recalled_notes, *found, *gone.notes, *request.notes(opened, todo))
+        notes = (*request.recalled_notes, *found, *gone.notes, *planned.notes, *request.notes(opened, todo))
         check_space(request.root, todo.pixels, todo.images, pixel_bytes(request.options, request.spec.encoding))
         start = time.perf_counter()
         stop.armed = True
@@ -197,7 +197,7 @@ def plan(
     device: str = "auto",
     batch_size: int | None = None,
     threads: int | None = None,
-    shard_size: int = 256,
+    shard_size: int | None = None,
     runner: str = "auto",
     workers: int | None = None,
     address: str | None = None,
@@ -231,6 +231,7 @@ def plan(
             finally:
                 leases.give_back(lease, settled=True)
     summary = estimate_left(request, opened, trial, progress)
+    notes += planned.notes
     return replace(summary, changed=planned.changed, removed=planned.removed, gone=gone.images, notes=notes)
 
 

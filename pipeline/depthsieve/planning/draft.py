@@ -47,11 +47,22 @@ _REPLACES = "UPDATE images SET action = 'replace' WHERE changed AND id IN (SELEC
 
 @dataclass(frozen=True, slots=True)
 class PlannedNow:
-    """What a run adds to the plan: ``images`` to label, those of them that have ``changed``, images ``removed``."""
+    """What a run adds to the plan: ``images`` to label, those of them that have ``changed``, images ``removed``, and
+    the ``shard_size`` where a trial found that larger shards would take too long."""
 
     images: int = 0
     changed: int = 0
     removed: int = 0
+    shard_size: int | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of it."""
+        if self.shard_size is None:
+            return ()
+        return (
+            f"shards hold at most {self.shard_size} images, about a minute's work by a trial (--shard-size sets it)",
+        )
 
 
 @dataclass(frozen=True)

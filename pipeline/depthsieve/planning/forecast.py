@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from depthsieve.core.errors import DepthsieveError, RunError
 from depthsieve.core.progress import progress_bar
-from depthsieve.core.records import ImageFailure, ImageRecord, LabelJob, Shape, Shard, TeacherRequest
+from depthsieve.core.records import ImageFailure, ImageRecord, LabelJob, NumericsProfile, Shape, Shard, TeacherRequest
 from depthsieve.labelling.lanes import Lanes
 from depthsieve.labelling.shard import ShardWork, kept_layers, label_shard, label_spec, lanes_of
 from depthsieve.planning.checks import has_moved, pixel_bytes
@@ -22,7 +22,7 @@ from depthsieve.planning.draft import Draft
 from depthsieve.planning.generation import draft_generation
 from depthsieve.planning.request import LabelRequest
 from depthsieve.planning.summary import PlanSummary
-from depthsieve.planning.workforce import choose_profile
+from depthsieve.planning.workforce import MOST_A_SHARD, choose_profile, choose_shard_size
 from depthsieve.sources import reopen_source
 from depthsieve.sources.scan import Scan
 from depthsieve.storage.local import LocalRoot
@@ -95,10 +95,9 @@ class WorkAhead:
         """Pixels of label in them."""
         return self.left.pixels + (self.draft.pixels if self.draft else 0)
 
-    @property
-    def shards(self) -> int:
-        """Shards they make."""
-        return len(self.left) + (self.draft.shards(self.request.options.shard_size) if self.draft else 0)
+    def shards(self, shard_size: int) -> int:
+        """Shards they make, where new ones have so many images at most."""
+        return len(self.left) + (self.draft.shards(shard_size) if self.draft else 0)
 
 
 def estimate(request: LabelRequest, scan: Scan, trial: bool, progress: bool) -> PlanSummary:
@@ -124,11 +123,15 @@ def _forecast(ahead: WorkAhead, rejected: Iterable[tuple[str, str]], trial: bool
     """What it would take. With a ``trial`` some images are labelled, unless the workers' device is not here."""
     request, workforce = ahead.request, ahead.request.workforce
     here = workforce.device in (None, request.teacher.device.type)
-    tried = _try_some(ahead, progress) if trial and here and ahead.images else None
+    profile = _profile(ahead, progress) if trial and here and ahead.images else None
+    shard_size = request.options.shard_size or MOST_A_SHARD
+    if profile is not None and ahead.draft is not None:
+        shard_size, _ = choose_shard_size(request.teacher, request.options, ahead.draft, workforce, profile)
+    tried = _try_some(ahead, profile, progress) if profile is not None else None
     summary = PlanSummary(
         store=request.root.location,
         images=ahead.images,
-        shards=ahead.shards,
+        shards=ahead.shards(shard_size),
         bytes=int(ahead.pixels * pixel_bytes(request.options, request.spec.encoding)),
         free_bytes=request.root.free_bytes(),
         rejected=tuple(ImageFailure(*one) for one in rejected),
@@ -158,14 +161,18 @@ def _times(values: Range, factor: float) -> Range:
     return low * factor, likely * factor, high * factor
 
 
-def _try_some(ahead: WorkAhead, progress: bool) -> Trial | None:
-    request, options, teacher = ahead.request, ahead.request.options, ahead.request.teacher
+def _profile(ahead: WorkAhead, progress: bool) -> NumericsProfile:
+    """The profile of what is new, else that of the newest generation of which something is left."""
+    request = ahead.request
     if ahead.draft is not None and ahead.draft.images:
-        profile = choose_profile(teacher, options, ahead.draft, request.workforce, progress)
-    else:
-        assert ahead.store is not None
-        planned = {generation.number: generation.profile for generation in ahead.store.generations()}
-        profile = planned[max(number for number, left in ahead.left.numbers.items() if len(left))]
+        return choose_profile(request.teacher, request.options, ahead.draft, request.workforce, progress)
+    assert ahead.store is not None
+    planned = {generation.number: generation.profile for generation in ahead.store.generations()}
+    return planned[max(number for number, left in ahead.left.numbers.items() if len(left))]
+
+
+def _try_some(ahead: WorkAhead, profile: NumericsProfile, progress: bool) -> Trial | None:
+    request, options, teacher = ahead.request, ahead.request.options, ahead.request.teacher
     loaded = TeacherRequest(teacher.name)  # nobody loads it again
     cores = request.workforce.threads
     job = LabelJob(

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from depthsieve.core.errors import StoreError
@@ -11,7 +12,7 @@ from depthsieve.planning.changes import keep_times
 from depthsieve.planning.checks import check_source, check_space, has_moved, pixel_bytes
 from depthsieve.planning.draft import Draft, PlannedNow, draft_batches
 from depthsieve.planning.request import LabelRequest
-from depthsieve.planning.workforce import choose_profile
+from depthsieve.planning.workforce import MOST_A_SHARD, choose_profile, choose_shard_size
 from depthsieve.sources.scan import Scan
 from depthsieve.store import Store
 from depthsieve.store.create import add_generation, open_or_create
@@ -29,6 +30,7 @@ def add_new(request: LabelRequest, scan: Scan, progress: bool) -> tuple[Store, P
     moved = has_moved(store, request.sources, scan)
     known, now = store.datasets(), request.manifest.datasets if request.manifest else {}
     learnt = {name: note for name, note in now.items() if known.get(name) != note}
+    found = None
     with request.root.scratch("plan") as folder, draft_generation(request, store, scan, folder) as draft:
         before = store.excluded()
         excluded = {name: one for name, one in request.excluded.items() if one != before.get(name, ())}
@@ -36,11 +38,15 @@ def add_new(request: LabelRequest, scan: Scan, progress: bool) -> tuple[Store, P
             check_space(request.root, draft.pixels, draft.images, pixel_bytes(request.options, request.spec.encoding))
             profile = choose_profile(request.teacher, request.options, draft, request.workforce, progress)
             logger.info("plan: %d images, batches of %d, %d threads", draft.images, profile.batch_size, profile.threads)
+            crew = (request.teacher, request.options, draft, request.workforce)
+            shard_size, by_trial = choose_shard_size(*crew, profile)
+            if by_trial and draft.shards(shard_size) != draft.shards(MOST_A_SHARD):
+                found = shard_size  # it is recorded only where it makes a difference
             sources = {source.name: source.root for source in request.sources}
             write_generation(
-                store, draft, sources, profile, request.asked, request.options.shard_size, learnt, excluded
+                store, draft, sources, profile, request.asked, shard_size, learnt, excluded, found_size=found
             )
-        planned = draft.planned
+        planned = replace(draft.planned, shard_size=found)
     with request.root.scratch("times") as folder:
         keep_times(scan, store, folder)
     return store, planned
@@ -84,9 +90,12 @@ def write_generation(
     shard_size: int,
     datasets: Mapping[str, DatasetNote] | None = None,
     excluded: Mapping[str, tuple[str, ...]] | None = None,
+    *,
+    found_size: int | None = None,
 ) -> None:
     """Commit a draft to the store, as its newest generation. ``sources`` are the names and roots that it adds,
-    ``datasets`` what it adds to what is known of them, ``excluded`` the patterns of what is left out of them now."""
+    ``datasets`` what it adds to what is known of them, ``excluded`` the patterns of what is left out of them now.
+    ``found_size`` is the size of shards where a trial chose it."""
     add_generation(
         store,
         draft.tables(len(store.generations()), shard_size),
@@ -97,4 +106,5 @@ def write_generation(
         asked,
         datasets,
         excluded,
+        shard_size=found_size,
     )

@@ -118,7 +118,15 @@ class LabelOptions(TeacherSettings):
     threads: Annotated[
         int | None, About("Threads of one worker.", PLACE, "N", unset="all cores, shared by workers")
     ] = None
-    shard_size: Annotated[int, About("Most images in a shard, for images added now.", PLACE, "N")] = 256
+    shard_size: Annotated[
+        int | None,
+        About(
+            "Most images in a shard, for images added now.",
+            PLACE,
+            "N",
+            unset="256, or fewer where a trial finds that those take longer than a minute",
+        ),
+    ] = None
     runner: Annotated[str, About("auto: as the workers, GPUs and --address need.", PLACE)] = "auto"
     workers: Annotated[
         int | None, About("Worker processes.", PLACE, "N", unset="one a GPU; on a cluster as many as it has room for")

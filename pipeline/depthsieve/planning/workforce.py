@@ -1,5 +1,6 @@
 """Who labels, on which devices, and the numerics profile of a new generation."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -7,11 +8,23 @@ import torch
 
 from depthsieve.core.processes import cores
 from depthsieve.core.records import NumericsProfile
-from depthsieve.labelling.numerics import TrialSettings, find_batch_size, make_profile, threads_a_lane
+from depthsieve.labelling.numerics import (
+    SMALL_JOB,
+    TrialSettings,
+    find_batch_size,
+    images_per_second,
+    make_profile,
+    threads_a_lane,
+)
 from depthsieve.planning.draft import Draft
 from depthsieve.planning.options import LabelOptions
-from depthsieve.reliability.kinds import full_views
+from depthsieve.reliability.kinds import SIGNALS, full_views
 from depthsieve.teachers import Teacher, resolve_device
+
+SHARD_S = 60.0
+"""Seconds that a shard should take one worker at most, so that little is lost when it is abandoned."""
+
+FEWEST_A_SHARD, MOST_A_SHARD = 16, 256
 
 CLUSTER_BATCH = 16
 """Images a forward pass where the GPUs are a cluster's and the driver has none to try on; a larger one is split."""
@@ -79,16 +92,48 @@ def device_kind(options: LabelOptions, cluster: Sequence[tuple[int, int]] | None
     return resolve_device(options.device).type
 
 
+def _trial_settings(teacher: Teacher, options: LabelOptions, draft: Draft, workforce: Workforce) -> TrialSettings:
+    settings = TrialSettings(draft.largest, draft.images)
+    if workforce.device in (None, "cpu") and teacher.device.type == "cpu":
+        threads = threads_a_lane(workforce.threads, draft.images)
+        return replace(settings, threads=threads, lanes=workforce.threads // threads)
+    return replace(settings, views=full_views(options.signal_names))  # they go in one batch
+
+
+def choose_shard_size(
+    teacher: Teacher, options: LabelOptions, draft: Draft, workforce: Workforce, profile: NumericsProfile
+) -> tuple[int, bool]:
+    """How many images a shard of a new generation may hold, and whether a trial says so.
+
+    A shard is lost as a whole when a run is interrupted, so it should take one worker no longer than about
+    :data:`SHARD_S`: the power of two below what a trial does in that time, at least :data:`FEWEST_A_SHARD` and at most
+    :data:`MOST_A_SHARD`. With a batch size that is given there is no trial, so that the same options always give the
+    same bytes; nor is there one where no more than a shard's fewest images are of one shape.
+    """
+    if options.shard_size is not None:
+        return options.shard_size, False
+    is_here = workforce.device in (None, teacher.device.type)
+    if options.batch_size is not None or not is_here or max(draft.buckets.values(), default=0) <= FEWEST_A_SHARD:
+        return MOST_A_SHARD, False
+    settings = _trial_settings(teacher, options, draft, workforce)
+    batch_size = profile.batch_size if draft.images >= SMALL_JOB else 1  # a small job's trial must cost little
+    rate = images_per_second(teacher, settings, batch_size)
+    passes = 1 + sum(SIGNALS[name].passes for name in options.signal_names)
+    images = SHARD_S * rate * settings.views / passes
+    return shard_size_for(images), True
+
+
+def shard_size_for(images: float) -> int:
+    """The size of shards where a worker labels so many images in the time that a shard should take: a power of two, so
+    that a trial that is a little faster or slower seldom gives another."""
+    return min(MOST_A_SHARD, max(FEWEST_A_SHARD, 1 << int(math.log2(max(1.0, images)))))
+
+
 def choose_profile(
     teacher: Teacher, options: LabelOptions, draft: Draft, workforce: Workforce, progress: bool
 ) -> NumericsProfile:
     """The profile of a new generation: as the options say, else found by a trial."""
-    batch_size, settings = options.batch_size, TrialSettings(draft.largest, draft.images)
-    if workforce.device in (None, "cpu") and teacher.device.type == "cpu":
-        threads = threads_a_lane(workforce.threads, draft.images)
-        settings = replace(settings, threads=threads, lanes=workforce.threads // threads)
-    else:
-        settings = replace(settings, views=full_views(options.signal_names))  # they go in one batch
+    batch_size, settings = options.batch_size, _trial_settings(teacher, options, draft, workforce)
     if batch_size is None and workforce.device in (None, teacher.device.type):
         batch_size = find_batch_size(teacher, settings, progress)
     return workforce.profile(teacher, batch_size or CLUSTER_BATCH, settings.threads)

@@ -148,12 +148,15 @@ def add_generation(
     made_by: TeacherRequest | tuple[str, ...],
     datasets: Mapping[str, DatasetNote] | None = None,
     excluded: Mapping[str, tuple[str, ...]] | None = None,
+    *,
+    shard_size: int | None = None,
 ) -> plan.Generation:
     """Write a plan, then the record that commits it; all of it twice, since it cannot be made again.
 
     ``tables`` are the plan's rows as :func:`depthsieve.store.plan.encode_parts` takes them; ``removed`` are ids that
     leave the store. ``made_by`` is the request for the teacher, or where the stores are that labels are fused of.
-    ``datasets`` is what is newly known of sources, by name, and ``excluded`` what is left out of them from now on.
+    ``datasets`` is what is newly known of sources, by name, and ``excluded`` what is left out of them from now on;
+    ``shard_size`` is that of shards where a trial chose it.
     """
     number = len(store.generations())
     files: dict[str, dict[str, Any]] = {}
@@ -184,6 +187,7 @@ def add_generation(
         parents=() if isinstance(made_by, TeacherRequest) else made_by,
         datasets=dict(datasets or {}),
         excluded=dict(excluded or {}),
+        shard_size=shard_size,
     )
     key = schema.generation_key(number)
     sealed = seal(generation.to_json())
