@@ -15,24 +15,24 @@ def test_images_of_unfinished_shards_are_counted_as_discarded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     teacher, photos = str(small_teacher(tmp_path / "teacher")), write_photos(tmp_path / "photos", 12)
-    stop, done = depthsieve.Stop(grace_s=0), 0
-    genuine = dispatch._Progress.add
+    stop, done = depthsieve.Stop(grace_s=0), dict[str, int]()
+    genuine = dispatch._Progress.on_images
 
-    def add(self: dispatch._Progress, shard_id: str, images: int) -> None:
-        nonlocal done
+    def on_images(self: dispatch._Progress, shard_id: str, images: int) -> None:
         genuine(self, shard_id, images)
-        done += images
+        done[shard_id] = images
         stop.request()
 
-    monkeypatch.setattr(dispatch._Progress, "add", add)
+    monkeypatch.setattr(dispatch._Progress, "on_images", on_images)
     options = {"batch_size": 1, "threads": 1, "progress": False}
     summary = depthsieve.label(photos, tmp_path / "store", teacher=teacher, stop=stop, **options)  # type: ignore[arg-type]
     assert (summary.interrupted, summary.labelled, summary.pending) == (True, 0, 12)
-    assert 0 < summary.discarded == done < 12
+    discarded = sum(done.values())
+    assert 0 < summary.discarded == discarded < 12
 
     _print_summary(summary)
     err = capsys.readouterr().err
-    assert f"Interrupted: 12 images left, {done} of them discarded with a shard that was not finished;" in err
+    assert f"Interrupted: 12 images left, {discarded} of them discarded with a shard that was not finished;" in err
     monkeypatch.undo()
     assert command(monkeypatch, "label", photos, tmp_path / "store", "--json") == 0
     assert depthsieve.status(tmp_path / "store").labelled == 12
