@@ -52,9 +52,10 @@ def scan(
 ) -> int:
     """List the images of SOURCES into a manifest, for `depthsieve label M.parquet STORE`.
 
-    A source is a folder, an image, an archive (.tar, .zip), a .parquet or HDF5 file with images, a list of files (.txt,
-    or - for standard input), or s3://bucket/prefix; NAME=PATH gives it a name. Only headers are read. Run it again
-    after a crash, or when files have changed: what is known is not opened again.
+    A source is a folder, an image, an archive (.tar, .zip), a .parquet, .arrow or HDF5 file with images, a list of
+    files (.txt, or - for standard input), or s3://bucket/prefix; NAME=PATH gives it a name, and those without a name
+    are one. Only headers are read. Run it again after a crash, or when files have changed: known files are not opened
+    again.
 
     With --dataset NAME --root DIR the source is that dataset: only files that its recipe counts, held against how many
     there should be, with its terms, which go with the labels.
