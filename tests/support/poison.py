@@ -43,11 +43,11 @@ import depthsieve.images.decode
 decode = depthsieve.images.decode.decode
 
 
-def poisoned_decode(data):
+def poisoned_decode(data, *options):
     what = POISON.get(hashlib.sha256(data).hexdigest()) or POISON.get("any")
     if what and what["where"] == "decode":
         swallow(what)
-    return decode(data)
+    return decode(data, *options)
 
 
 depthsieve.images.decode.decode = poisoned_decode
@@ -56,12 +56,12 @@ if any(what["where"] == "predict" for what in POISON.values()):
     from depthsieve.teachers.huggingface import HuggingFaceTeacher as Teacher
     predict = Teacher.predict
 
-    def poisoned_predict(self, image_BCHW):
-        white = (image_BCHW[:, 0] > 2).flatten(1).all(1)
+    def poisoned_predict(self, batch):
+        white = (batch.image[:, 0] > 2).flatten(1).all(1)
         what = next(what for what in POISON.values() if what["where"] == "predict")
         if white.any() or what["name"] == "any":
             swallow(what)
-        return predict(self, image_BCHW)
+        return predict(self, batch)
 
     Teacher.predict = poisoned_predict
 '''
