@@ -43,11 +43,11 @@ import depthsieve.images.decode
 decode = depthsieve.images.decode.decode
 
 
-def poisoned_decode(data, *options):
+def poisoned_decode(data, *more, **options):
     what = POISON.get(hashlib.sha256(data).hexdigest()) or POISON.get("any")
     if what and what["where"] == "decode":
         swallow(what)
-    return decode(data, *options)
+    return decode(data, *more, **options)
 
 
 depthsieve.images.decode.decode = poisoned_decode

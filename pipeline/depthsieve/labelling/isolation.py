@@ -190,7 +190,8 @@ def _follow(
             return End()
         else:
             result = line["result"]
-            return End(ShardResult(**result | {"notes": tuple(result["notes"])}))
+            remarks = tuple(tuple(remark) for remark in result["remarks"])  # JSON knows lists only
+            return End(ShardResult(**result | {"notes": tuple(result["notes"]), "remarks": remarks}))
     code = child.wait()
     own = code >= 0 or -code in CRASHES
     hard = code == -signal.SIGKILL
