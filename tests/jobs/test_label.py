@@ -166,7 +166,7 @@ def test_what_a_teacher_cannot_tell_is_refused_before_anything_is_written(tmp_pa
     metric = str(save(tmp_path / "metric", glpn_config(), GLPN_PROCESSOR))
     refused: list[tuple[str, dict[str, object], str]] = [
         (teacher, {"signals": "flip,native"}, "gives no confidence of its own"),
-        (teacher, {"signals": "teachers"}, "name the other one: --second-teacher NAME"),
+        (teacher, {"signals": "teachers"}, "compares two; name one: --second-teacher NAME"),
         (metric, {"second_teacher": teacher}, "cannot judge the metres of teacher"),
         (teacher, {"signals": "none", "keep_signals": True}, "no signals to keep"),
     ]
