@@ -126,5 +126,5 @@ def test_a_plan_keeps_the_batch_size_it_was_made_with(
     before = record.read_bytes()
     record.unlink()
     assert command(monkeypatch, "label", photos, store, "--teacher", teacher, "--batch-size", 3) == 0
-    assert "generation 0 was planned with --batch-size 2 and goes on with it" in capsys.readouterr().err
+    assert "generation 0 was planned with --batch-size 2 and keeps it" in capsys.readouterr().err
     assert record.read_bytes() == before

@@ -77,7 +77,7 @@ def test_a_manifest_hands_on_what_its_scan_left_out(tmp_path: Path, teacher: str
     settings: dict[str, Any] = {"teacher": teacher, "batch_size": 2, "threads": 1, "signals": "none"}
     depthsieve.label(tmp_path / "m.parquet", tmp_path / "labels", progress=False, **settings)
     assert label().labelled == 1
-    with pytest.raises(UsageError, match="is a manifest, and lists what is to be labelled"):
+    with pytest.raises(UsageError, match="is a manifest, and lists what to label"):
         depthsieve.label(tmp_path / "m.parquet", tmp_path / "labels", exclude=["rgb"], **settings)
 
 

@@ -56,7 +56,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ImageFailure:
-    """An image that stands failed in a committed shard, or was refused by the scan."""
+    """An image that failed in a committed shard, or was refused by the scan."""
 
     id: str
     reason: str

@@ -89,7 +89,7 @@ def find_duplicates(
     differ in at most :data:`MOST_BITS` bits; or, with ``overlap``, if that says so of images that are somewhat alike.
 
     An image in a crowd has more neighbours than are looked at first. Those that stay with such a list are looked up
-    again, for all images with one, and the cover is made anew of all pairs that are known, until no list is full.
+    again, for all images with one, and the cover is computed again from all known pairs, until no list is full.
     """
     found = Duplicates(
         np.full(len(vectors), -1, np.int64),

@@ -57,8 +57,8 @@ class CurateSettings:
     what decides which of them stays (:data:`KEEP`); ``crops`` also finds near-duplicates that show a part of one
     another, for which images that are somewhat alike are read again. ``balance`` is "sources", or a number of clusters
     of like images; of each at most ``cap`` images stay. ``max_images`` keeps the most diverse so many. ``drop`` is what
-    of the pixels training will mask over the dataset, which "unreliable" goes by. Raises :class:`UsageError` for a
-    value that cannot be meant."""
+    of the pixels training will mask over the dataset, which "unreliable" goes by. Raises :class:`UsageError` for an
+    invalid value."""
 
     where: str | None = None
     faulty: bool = False

@@ -259,7 +259,7 @@ def _channel_bits(image: ImageFile) -> int:
 def _to_rgb(
     image: Image.Image, kind: str, bits: int, alpha: Alpha
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
-    """Loaded image as 8-bit RGB [H,W,3] over white, and its alpha [H,W] where it is to be respected and differs."""
+    """Loaded image as 8-bit RGB [H,W,3] over white, and its alpha [H,W] where it is respected and differs."""
     mode, key = image.mode, image.info.get("transparency")
     if mode == "F" or (mode == "I" and kind == "TIFF"):
         raise ImageRejected("signed, 32-bit or floating-point pixels have no agreed white: convert to 8 or 16 bits")

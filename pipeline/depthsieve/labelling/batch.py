@@ -30,7 +30,7 @@ OUT_OF_MEMORY = ("defaultcpuallocator", "out of memory", "alloc_failed")
 class PreparedImage:
     """An image ready for the teacher, and for the second one if there is one. ``hole_HW`` is True where the source is
     transparent. ``focal_px`` is the focal length at the source's resolution, 0 where it is unknown, and ``scale`` the
-    width of the teacher's input over the source's. ``jpeg`` is the image at label shape, where it is to be stored.
+    width of the teacher's input over the source's. ``jpeg`` is the image at label shape, where it will be stored.
     ``is_dim``: see :class:`~depthsieve.images.decode.DecodedImage`."""
 
     image_CHW: np.ndarray[Any, np.dtype[np.float32]]

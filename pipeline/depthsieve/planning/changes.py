@@ -104,7 +104,7 @@ def compare_contents(scan: Scan, store: Store, sources: Sequence[Source], everyt
 
 
 def _join(joined: SpillDatabase, scan: Scan, store: Store, names: Sequence[str], everything: bool) -> int:
-    """Make the table of files that are to be compared; returns how many they are."""
+    """Make the table of files to compare; returns how many there are."""
     joined.create("labelled", _LABELLED)
     joined.create("others", REMOVED_SCHEMA)
     joined.create("changed", pa.schema(list(map(PLAN_SCHEMA.field, _CHANGED))))
@@ -134,7 +134,7 @@ def _labelled(index: Iterable[pa.Table], names: Sequence[str]) -> Iterator[pa.Ta
 
 
 def _pending(store: Store) -> Iterator[pa.Table]:
-    """Ids of images that are to be labelled anyway."""
+    """Ids of images that will be labelled anyway."""
     left = pa.array(store.pending(), pa.string())
     for generation in store.generations() if len(left) else ():
         for table in store.read_plan(generation, ["id", "shard"]):

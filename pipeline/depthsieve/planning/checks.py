@@ -39,7 +39,7 @@ def find_manifest(path: str | Path, options: LabelOptions) -> Manifest | None:
     if options.name != LabelOptions.name or options.root is not None:
         raise UsageError(f"{path} is a manifest, and says itself what its sources are called and where they are")
     if options.exclude:
-        raise UsageError(f"{path} is a manifest, and lists what is to be labelled: say --exclude to `depthsieve scan`")
+        raise UsageError(f"{path} is a manifest, and lists what to label: say --exclude to `depthsieve scan`")
     return open_manifest(path)
 
 

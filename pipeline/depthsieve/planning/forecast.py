@@ -78,7 +78,7 @@ def _ratio(amounts_R: NDArray[np.float64 | np.int64], counts_R: NDArray[np.int64
 
 @dataclass(frozen=True)
 class WorkAhead:
-    """What is to be forecast: what is ``left`` of ``store``, and what is new in ``draft``."""
+    """What to forecast: what is ``left`` of ``store``, and what is new in ``draft``."""
 
     request: LabelRequest
     store: Store | None

@@ -53,7 +53,7 @@ def add_new(request: LabelRequest, scan: Scan, progress: bool) -> tuple[Store, P
 
 
 def written_plan(request: LabelRequest) -> Store:
-    """The store whose plan is to be shared. Raises :class:`StoreError` where none is written."""
+    """The store whose plan is shared. Raises :class:`StoreError` where none is written."""
     if request.existing is None or not request.existing.generations():
         raise StoreError(
             f"{request.root.location} has no plan to take a part of; write it first: depthsieve plan SOURCE STORE "

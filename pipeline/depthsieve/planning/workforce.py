@@ -145,7 +145,7 @@ def differences_from(
     """What is asked for, or is true of this machine, and is not as in the profile that a plan was made with."""
     notes = []
     if options.batch_size not in (None, profile.batch_size):
-        notes.append(f"was planned with --batch-size {profile.batch_size} and goes on with it")
+        notes.append(f"was planned with --batch-size {profile.batch_size} and keeps it")
     now = workforce.profile(teacher, profile.batch_size, profile.threads)
     here = {"device": f"{now.device_kind} ({now.device_model})", **now.versions}
     there = {"device": f"{profile.device_kind} ({profile.device_model})", **profile.versions}

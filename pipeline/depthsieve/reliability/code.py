@@ -21,7 +21,7 @@ def encode_error(e_BHW: torch.Tensor, valid_BHW: torch.Tensor | None = None) -> 
 
     Args:
         e_BHW: expected errors, 0 or more, any shape. 0 gives 255, 1 and more (infinity too) gives 1.
-        valid_BHW: bool, False where the code is to be 0 (default: nowhere). NaN and negative errors always give 0, a
+        valid_BHW: bool, False where the code should be 0 (default: nowhere). NaN and negative errors always give 0, a
             valid pixel never does.
     """
     e_BHW = e_BHW.float()

@@ -1,6 +1,6 @@
 """``depthsieve.scan``: write a manifest of what sources hold, or bring one up to date.
 
-While a scan is under way, what it has opened lies in parts beside the manifest, so that a killed one goes on.
+While a scan is under way, what it has opened lies in parts beside the manifest, so that a killed one resumes.
 """
 
 import contextlib
