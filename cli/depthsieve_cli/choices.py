@@ -86,7 +86,7 @@ _KINDS = ". ".join(f"{name}: {kind.summary}" for name, kind in RUNNERS.items())
 TOLD_OTHERWISE: dict[str, dict[str, Any]] = {
     "runner": {
         "type": click.Choice((AUTO, *RUNNERS)),
-        "help": f"{_KINDS}. {AUTO}: as the workers, GPUs and --address need.",
+        "help": f"{_KINDS}. {AUTO}: local for one worker without --address, else ray.",
     },
     "teacher": {"shell_complete": completion.teachers},
     "second_teacher": {"shell_complete": completion.teachers},

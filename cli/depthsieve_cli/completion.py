@@ -33,9 +33,10 @@ def completion(shell: str) -> None:
 
 def teachers(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Names of teachers that begin so."""
-    from depthsieve.teachers import EMBEDDED, PRESETS
+    from depthsieve.teachers import EMBEDDED, PRESETS, plug_ins
 
-    return [one.name for one in (EMBEDDED, *PRESETS) if one.name.startswith(incomplete)]
+    names = [*(one.name for one in (EMBEDDED, *PRESETS)), *(one.name for one in plug_ins())]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def signals(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

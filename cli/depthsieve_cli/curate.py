@@ -62,7 +62,7 @@ def cut_options(command: Callable[..., Any]) -> Callable[..., Any]:
     is_flag=False,
     flag_value=NEAR_DUPLICATES,
     metavar="[SIMILARITY]",
-    help=f"Keep the best of images that are as alike as this, 0..1.  [without a number: {NEAR_DUPLICATES:g}]",
+    help=f"Of images at least this similar (0..1), keep the best.  [without a number: {NEAR_DUPLICATES:g}]",
 )
 @click.option(
     "--keep",

@@ -64,14 +64,14 @@ ALIGNED = {
     default=DEFAULTS.min_depth,
     show_default=True,
     metavar="M",
-    help="Nearer ground truth does not count.",
+    help="Ignore ground truth nearer than this.",
 )
 @click.option(
     "--max-depth",
     default=DEFAULTS.max_depth,
     show_default=True,
     metavar="M",
-    help="Farther ground truth does not count.",
+    help="Ignore ground truth farther than this.",
 )
 @click.option(
     "--align",
@@ -92,7 +92,7 @@ ALIGNED = {
     type=click.Choice(QUANTITIES),
     default=DEFAULTS.ground_truth_quantity,
     show_default=True,
-    help="Values of the files: metres, one over metres, or disparity in pixels.",
+    help="Values of the files: metres, inverse metres, or disparity in pixels.",
 )
 @click.option(
     "--baseline-focal",
@@ -142,7 +142,7 @@ ALIGNED = {
     "--associate",
     type=float,
     metavar="SECONDS",
-    help="Match names that are timestamps, at most so far apart, the closest pairs first (TUM: 0.02).",
+    help="Match names that are timestamps, at most this far apart, the closest pairs first (TUM: 0.02).",
 )
 @click.option("--dataset", metavar="NAME", help="Which dataset of HDF5 files.  [default: the only one; .mat: depths]")
 @click.option(

@@ -118,7 +118,7 @@ def curate(
             are read again.
         balance: ``"sources"``, or a number of clusters of like images; of each at most ``cap`` stay.
         cap: for ``balance``.
-        max_images: keep the most diverse so many.
+        max_images: keep this many images, the most diverse ones.
         drop: share of the pixels that training will mask over the dataset, for ``max_unreliable``.
         reliability: the name of a layer that :func:`depthsieve.recalibrate` made, whose reliability counts.
         explain: the id of an image; the summary then says why it is in or out, also where no image is left.

@@ -16,7 +16,7 @@ from depthsieve.core.progress import progress_bar
 from depthsieve.curation.vectors import BLOCK, Vectors
 
 EXACT = 20_000
-"""Up to so many images every pair is compared; of more, those that lie in the same parts of space."""
+"""Up to this many images every pair is compared; beyond that, only those that lie in the same parts of space."""
 
 PROBES = 12
 """Parts of space that are looked into for each image."""

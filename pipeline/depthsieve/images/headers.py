@@ -37,6 +37,9 @@ _STAND_INS: tuple[tuple[bytes, str], ...] = (
     (rb"(?i)\s*<(!doctype html|html)", "a web page and not the file itself: download it again"),
     (rb"\s*<\?xml[^>]*>\s*<Error>", "an error message of a server and not the file itself: download it again"),
 )
+A_VIDEO = "a video, whose frames are not read: extract them into a folder first, as by ffmpeg -i VIDEO FOLDER/%06d.jpg"
+"""What a file of moving images is, and what to do."""
+
 _KNOWN_OTHERS: tuple[tuple[bytes, str], ...] = (
     *_STAND_INS,
     (rb"....ftypavi[fs]", "AVIF is not read: convert to PNG or JPEG"),
@@ -50,7 +53,7 @@ _KNOWN_OTHERS: tuple[tuple[bytes, str], ...] = (
     (rb"%PDF", "not an image but a PDF"),
     (
         rb"....ftyp|....moov|\x1aE\xdf\xa3|RIFF....AVI |\0\0\x01[\xb3\xba]|FLV\x01|OggS|0&\xb2u",
-        "not an image but a film: extract frames first, for example with ffmpeg",
+        f"not an image but {A_VIDEO}",
     ),
     (rb"PK[\x03\x05]", "not an image but a zip archive, which is read if its name ends in .zip"),
     (rb"PAR1", "not an image but a Parquet file, which is read if its name ends in .parquet"),

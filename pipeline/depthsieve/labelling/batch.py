@@ -82,7 +82,7 @@ class LabelWork:
 
 @dataclass(frozen=True)
 class _Batch:
-    """What goes through the teachers: one place an image, zeros where there is none. ``second_BChw`` may be empty."""
+    """What goes through the teachers: one slot per image, empty ones are zero. ``second_BChw`` may be empty."""
 
     image_BCHW: np.ndarray[Any, np.dtype[np.float32]]
     second_BChw: np.ndarray[Any, np.dtype[np.float32]]

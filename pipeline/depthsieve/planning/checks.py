@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from depthsieve.core.errors import RunError, SourceError, StoreNotFound, UsageError
 from depthsieve.core.tables import IMAGES_SCHEMA
+from depthsieve.images.headers import A_VIDEO
 from depthsieve.planning.options import LabelOptions
 from depthsieve.reliability.fusion import UNCALIBRATED
 from depthsieve.reliability.kinds import KEPT_BYTES_PER_PIXEL
@@ -21,12 +22,12 @@ from depthsieve.store.layer_kinds import IMAGES, SIGNALS
 from depthsieve.store.layers import find_layer
 from depthsieve.store.schema import encoding_of
 
-TABLES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xls", ".xlsx", ".yaml", ".yml", ".arrow", ".feather"}
+TABLES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xls", ".xlsx", ".yaml", ".yml", ".feather"}
 VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts"}
 """Suffixes of files that people name as a source by mistake."""
 
 IMAGE_BYTES_PER_PIXEL = 0.6
-"""What a pixel of a stored image takes, on the large side: 0.26 on 16 photos at the quality that nobody chose."""
+"""What a pixel of a stored image takes, a generous estimate: 0.26 on 16 photos at the default quality."""
 
 
 def find_manifest(path: str | Path, options: LabelOptions) -> Manifest | None:
@@ -49,10 +50,7 @@ def what_it_is(path: str) -> str | None:
     if suffix in TABLES:
         return "is a table, not an image; a list of images is a text file with a path on each line, called .txt"
     if suffix in VIDEOS:
-        return (
-            "is a video, and frames are not read out of it; extract them into a folder first: ffmpeg -i VIDEO "
-            "FOLDER/%06d.jpg"
-        )
+        return f"is {A_VIDEO}"
     if suffix == ".parquet" and not is_url(path):
         with contextlib.suppress(OSError, pa.ArrowException):
             if set(IMAGES_SCHEMA.names) <= set(pq.read_schema(path).names):

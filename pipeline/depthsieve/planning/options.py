@@ -104,7 +104,7 @@ class LabelOptions(TeacherSettings):
     retry_failed: Annotated[bool, About("Try failed images again.", IMAGES)] = False
     prune: Annotated[bool, About("Remove images from the store that are no longer in SOURCE.", IMAGES)] = False
     prune_most: Annotated[
-        bool, About("The same, even where they are more than half of what the store knows.", IMAGES)
+        bool, About("Like --prune, even if that removes more than half of the store's images.", IMAGES)
     ] = False
     check_content: Annotated[
         bool,
@@ -112,7 +112,7 @@ class LabelOptions(TeacherSettings):
             "Read every labelled image to see whether it has changed, not only those with another size or time.", IMAGES
         ),
     ] = False
-    batch_size: Annotated[int | None, About("Images a forward pass.", PLACE, "N", unset="found by a short trial")] = (
+    batch_size: Annotated[int | None, About("Images per forward pass.", PLACE, "N", unset="found by a short trial")] = (
         None
     )
     threads: Annotated[
@@ -127,9 +127,9 @@ class LabelOptions(TeacherSettings):
             unset="256, or fewer where a trial finds that those take longer than a minute",
         ),
     ] = None
-    runner: Annotated[str, About("auto: as the workers, GPUs and --address need.", PLACE)] = "auto"
+    runner: Annotated[str, About("auto: local for one worker without --address, else ray.", PLACE)] = "auto"
     workers: Annotated[
-        int | None, About("Worker processes.", PLACE, "N", unset="one a GPU; on a cluster as many as it has room for")
+        int | None, About("Worker processes.", PLACE, "N", unset="one per GPU; on a cluster, as many as fit")
     ] = None
     address: Annotated[
         str | None, About("A running Ray cluster.", PLACE, "ADDR", unset="a private one on this machine")

@@ -66,7 +66,7 @@ class Workforce:
 
     @classmethod
     def of_cluster(cls, options: LabelOptions, cluster: Sequence[tuple[int, int]]) -> "Workforce":
-        """What a cluster with so many (CPUs, GPUs) a node is asked for."""
+        """What to request from a cluster whose nodes have these (CPUs, GPUs)."""
         wanted = options.device == "auto" or options.device.startswith("cuda")
         gpus = sum(each for _, each in cluster) if wanted else 0
         fair = [cpus // each for cpus, each in cluster if each] if gpus else [cpus for cpus, _ in cluster if cpus]

@@ -127,7 +127,7 @@ LACKS: dict[Need, str] = {
     "second": "has no second teacher, and signal {signal!r} compares two; name one: --second-teacher NAME",
     "confidence": "gives no confidence of its own, which signal {signal!r} is made of; leave it out",
 }
-"""What to say of a teacher without what a signal needs. Views need nothing of a teacher."""
+"""Error text for a teacher that lacks what a signal needs. Views need nothing of a teacher."""
 
 
 def parse_signals(text: str) -> tuple[str, ...]:

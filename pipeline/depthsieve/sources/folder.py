@@ -21,13 +21,11 @@ from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.images.decode import read_header
 from depthsieve.images.headers import NOT_BUT_TEXT
-from depthsieve.sources.containers.opening import OpenContainers
+from depthsieve.sources.containers.opening import KINDS, OpenContainers
 from depthsieve.sources.containers.protocol import (
-    CONTAINER_SUFFIXES,
     CONVERT_SUFFIXES,
     IMAGE_SUFFIXES,
     MAX_FILE_BYTES,
-    NAMED_SUFFIXES,
     PACKED_ENDINGS,
     Container,
     Member,
@@ -38,8 +36,8 @@ from depthsieve.sources.containers.protocol import (
 from depthsieve.sources.ids import check_name, decode_path, encode_path, split_id
 from depthsieve.sources.protocol import Listed, Passed, record_of
 
-_OF_USE = IMAGE_SUFFIXES | CONVERT_SUFFIXES | CONTAINER_SUFFIXES
-_NAMED = CONTAINER_SUFFIXES | NAMED_SUFFIXES
+_CONTAINERS = frozenset(suffix for suffix, kind in KINDS.items() if not kind.named)
+_OF_USE = IMAGE_SUFFIXES | CONVERT_SUFFIXES | _CONTAINERS
 _PACKED = "such archives cannot be read in place: unpack it, or pack it as tar or zip"
 _A_LIST = ": a list of images is a text file whose name ends in .txt, with a path or URL a line"
 _LEADS_OUT = (
@@ -98,7 +96,7 @@ class FolderSource:
 
     def named(self, path: bytes, passed: Passed) -> Iterator[Listed | RejectedImage]:
         """A file below the root that a user has named: an image whatever its suffix, or what is in a container."""
-        if suffix_of(path) in _NAMED:
+        if suffix_of(path) in KINDS:
             yield from self._members(path, passed, named=True)
         elif _is_packed(path):
             yield self._reject(path, _PACKED)
@@ -215,7 +213,7 @@ class FolderSource:
             is_of_use = is_of_use and not to_folder
         if not is_of_use:
             passed.other += 1
-        elif suffix in CONTAINER_SUFFIXES:
+        elif suffix in _CONTAINERS:
             yield from self._members(path, passed)
         elif suffix in CONVERT_SUFFIXES:
             yield self._reject(path, f"{suffix} files are not read: convert to PNG or JPEG")

@@ -128,7 +128,7 @@ def scan_to(
 ) -> Scan:
     """Scan sources, with the tables in ``folder``, which is made. What is known, and as it was, is only counted.
 
-    With ``find_gone`` what is known and not there is told too. ``known`` are tables with columns of
+    With ``find_gone`` known images that are missing are reported too. ``known`` are tables with columns of
     :data:`KNOWN_SCHEMA`. Raises :class:`SourceError` where a source is gone, and :class:`RunError` where the folder's
     disk has no room.
     """

@@ -6,11 +6,11 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.images.headers import stand_in
 from depthsieve.sources.containers.protocol import (
-    NAMED_SUFFIXES,
     Container,
     Descriptor,
     damage_named,
@@ -19,41 +19,77 @@ from depthsieve.sources.containers.protocol import (
 
 OPEN_AT_ONCE = 16
 
+Opener = Callable[[bytes], Container]
+
+
+def _tar() -> Opener:
+    from depthsieve.sources.containers.tar import TarContainer
+
+    return TarContainer
+
+
+def _zip() -> Opener:
+    from depthsieve.sources.containers.zip import ZipContainer
+
+    return ZipContainer
+
+
+def _parquet() -> Opener:
+    from depthsieve.sources.containers.parquet import ParquetContainer
+
+    return ParquetContainer
+
+
+def _arrow() -> Opener:
+    from depthsieve.sources.containers.arrow import ArrowContainer
+
+    return ArrowContainer
+
+
+def _lmdb() -> Opener:
+    from depthsieve.sources.containers.lmdb import LmdbContainer
+
+    return LmdbContainer
+
+
+def _hdf5() -> Opener:
+    from depthsieve.sources.containers.hdf5 import Hdf5Container
+
+    return Hdf5Container
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of container. ``opener`` imports what opens it. ``named``: only where a user names the file, since in a
+    folder of images such files mostly hold something else, as HDF5 does depth."""
+
+    opener: Callable[[], Opener]
+    named: bool = False
+
+
+KINDS = {
+    ".arrow": Kind(_arrow),
+    ".h5": Kind(_hdf5, named=True),
+    ".hdf5": Kind(_hdf5, named=True),
+    ".mat": Kind(_hdf5, named=True),
+    ".mdb": Kind(_lmdb),
+    ".parquet": Kind(_parquet),
+    ".tar": Kind(_tar),
+    ".zip": Kind(_zip),
+}
+"""By the suffix of the file. A container hands out the bytes of image files; one that holds pixels wraps them as PPM,
+as HDF5 does."""
+
 
 def open_container(path: bytes) -> Container:
     """The container at a resolved path, by its suffix. Raises :class:`NoImages`, :class:`ImageRejected`, OSError."""
     with damage_named():
         if (words := stand_in(Descriptor(path).at(0, 64))) is not None:
             raise ImageRejected(words)
-        return _opener(suffix_of(path))(path)
-
-
-def _opener(suffix: str) -> Callable[[bytes], Container]:
-    if suffix == ".tar":
-        from depthsieve.sources.containers.tar import TarContainer
-
-        return TarContainer
-    if suffix == ".zip":
-        from depthsieve.sources.containers.zip import ZipContainer
-
-        return ZipContainer
-    if suffix == ".parquet":
-        from depthsieve.sources.containers.parquet import ParquetContainer
-
-        return ParquetContainer
-    if suffix == ".arrow":
-        from depthsieve.sources.containers.arrow import ArrowContainer
-
-        return ArrowContainer
-    if suffix == ".mdb":
-        from depthsieve.sources.containers.lmdb import LmdbContainer
-
-        return LmdbContainer
-    if suffix in NAMED_SUFFIXES:
-        from depthsieve.sources.containers.hdf5 import Hdf5Container
-
-        return Hdf5Container
-    raise SourceError(f"{suffix or 'a file without a suffix'} is no kind of container that is known")
+        kind = KINDS.get(suffix_of(path))
+        if kind is None:
+            raise SourceError(f"{suffix_of(path) or 'a file without a suffix'} is not a known kind of container")
+        return kind.opener()(path)
 
 
 Stamp = tuple[int, int, int, int]

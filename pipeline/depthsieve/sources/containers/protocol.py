@@ -27,10 +27,6 @@ CONVERT_SUFFIXES = frozenset({
     ".jpx", ".jxl", ".jxr", ".nef", ".orf", ".pef", ".psd", ".raf", ".raw", ".rw2", ".srw", ".svg", ".tga",
 })
 # fmt: on
-CONTAINER_SUFFIXES = frozenset({".arrow", ".mdb", ".parquet", ".tar", ".zip"})
-"""Opened wherever they lie in a folder."""
-NAMED_SUFFIXES = frozenset({".h5", ".hdf5", ".mat"})
-"""Opened only where a user names the file: in a folder of images they mostly hold depth."""
 PACKED_ENDINGS = tuple(
     f".{kind}".encode()
     for kind in ("7z", "rar", "tar.bz2", "tar.gz", "tar.lz4", "tar.xz", "tar.zst", "tbz2", "tgz", "txz")
