@@ -77,7 +77,7 @@ def command(source: Path | str, store: str, photos: Photos, *more: str) -> list[
     return [
         sys.executable,
         "-m",
-        "depthsieve_cli",
+        "depthsieve",
         "label",
         str(source),
         store,
