@@ -195,7 +195,10 @@ def test_contact_sheet_has_a_row_for_each_sample(ran: Ran) -> None:
     assert not tint[:, : image.width // 2].any()
 
 
-def test_a_second_run_keeps_scenes_and_labels_and_says_the_same(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_keeps_scenes_and_labels_and_says_the_same(
+    ran: Ran, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("depthsieve.core.progress._is_watched", lambda: True)  # steps are said on a terminal
     before = state(ran.out)
     again = demo.run_demo(ran.out, progress=True, settings=ran.settings)
     assert without_time(again) == without_time(ran.result)

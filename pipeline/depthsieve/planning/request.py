@@ -1,6 +1,7 @@
 """A request to label, once all that is cheap to check was checked: options, sources, store, teacher and workforce."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -101,9 +102,12 @@ class LabelRequest:
         """The teacher that labels."""
         return self.work.teacher
 
-    @property
+    @functools.cached_property
     def excluded(self) -> Mapping[str, tuple[str, ...]]:
-        """By the names of sources, the patterns of what is left out of them: those said now and those remembered."""
+        """By the names of sources, the patterns of what is left out of them: those said now and those remembered.
+
+        As it was before the run wrote anything: a store without a plan may be made again with another label spec.
+        """
         if self.manifest is not None:
             return dict.fromkeys(self.manifest.sources, self.manifest.exclude)
         known = self.existing.excluded() if self.existing is not None else {}
