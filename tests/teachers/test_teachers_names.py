@@ -31,6 +31,9 @@ def test_names_that_mean_nothing(tmp_path: Path) -> None:
     assert "there is no such folder" in refusal("./nothing", TeacherNotFound)
     (tmp_path / "file").write_text("")
     assert "is a file; give the folder" in refusal(tmp_path / "file", TeacherUnsupported)
+    (tmp_path / "depth_anything_v2_vits.pth").touch()
+    refused = refusal(tmp_path / "depth_anything_v2_vits.pth", TeacherUnsupported)
+    assert "is a .pth file, which can run code and is not loaded; name one that was converted" in refused
 
 
 def test_paths_that_cannot_be_paths(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 from depthsieve.core.errors import StoreDamaged, UsageError
-from depthsieve.core.settings import About
+from depthsieve.core.settings import About, check_counts
 
 Quantity = Literal["disparity", "depth"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -160,10 +160,7 @@ class TeacherSettings:
     ] = None
 
     def __post_init__(self) -> None:
-        for option in ("size", "max_tokens"):
-            value = getattr(self, option)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UsageError(f"{option} must be a whole number of at least 1, not {value!r}")
+        check_counts(self, "size", "max_tokens")
         choices: dict[str, tuple[str | None, ...]] = {"dtype": get_args(Dtype)}
         choices |= {"oversize": (None, *get_args(Oversize)), "quantity": (None, *get_args(Quantity))}
         for option, known in choices.items():

@@ -2,10 +2,13 @@
 ``size: Annotated[int | None, About("Short side.", "Teacher", "PIXELS", unset="the teacher's own")] = None``.
 """
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from depthsieve.core.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,30 @@ class Declared:
     choices: tuple[str, ...]
     default: Any
     about: About
+
+
+def whole_number(value: Any) -> int | None:
+    """``value`` as an int where it is a whole number of any type, numpy's too; None for anything else, also True."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def check_counts(settings: Any, *names: str) -> None:
+    """Make fields of a frozen dataclass plain ints: whole numbers of any type, at least 1, or None.
+
+    Raises :class:`UsageError` for anything else.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None:
+            number = whole_number(value)
+            if number is None or number < 1:
+                raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
+            object.__setattr__(settings, name, number)
 
 
 def declared(settings: type[Any]) -> Iterator[Declared]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from depthsieve.core.errors import UsageError
+from depthsieve.core.settings import whole_number
 
 NEAR_DUPLICATES = 0.9
 """Cosine similarity from which two images are near-duplicates, where no other is asked for."""
@@ -102,7 +103,7 @@ class CurateSettings:
             raise UsageError("balance and cap go together: how to group images, and how many of a group may stay")
         for option in ("cap", "max_images"):
             value = getattr(self, option)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (whole_number(value) is None or value < 1):
                 raise UsageError(f"{_both(option)} must be a whole number of at least 1, not {value!r}")
         if not 0 <= self.drop < 1:
             raise UsageError(f"drop must be a share from 0 to under 1, not {self.drop!r}")

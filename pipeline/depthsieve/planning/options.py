@@ -8,7 +8,7 @@ from depthsieve.core.encodings import ENCODINGS, EncodingName
 from depthsieve.core.errors import UsageError
 from depthsieve.core.patterns import checked_patterns
 from depthsieve.core.records import Alpha, TeacherSettings
-from depthsieve.core.settings import About
+from depthsieve.core.settings import About, check_counts
 from depthsieve.reliability.kinds import parse_signals, signals_help
 
 DEFAULT_TEACHER, DEFAULT_SIGNALS = "depth-anything-v2-small", "flip"
@@ -154,16 +154,13 @@ class LabelOptions(TeacherSettings):
         if self.alpha not in (None, *get_args(Alpha)):
             raise UsageError(f"alpha must be one of {', '.join(get_args(Alpha))}, not {self.alpha!r}")
         _ = self.signal_names  # raises for those that do not exist
-        for option in ("batch_size", "threads", "workers", "shard_size"):
-            value = getattr(self, option)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UsageError(f"{option} must be a whole number of at least 1, not {value!r}")
+        check_counts(self, "batch_size", "threads", "workers", "shard_size", "image_quality")
         if self.encoding not in (None, *ENCODINGS):
             raise UsageError(f"encoding must be one of {', '.join(ENCODINGS)}, not {self.encoding!r}")
         if self.image_quality is not None and self.store_images is False:
             raise UsageError("image_quality is that of stored images; say store_images (--store-images) with it")
         quality = self.image_quality
-        if quality is not None and not (isinstance(quality, int) and 1 <= quality <= 100):
+        if quality is not None and quality > 100:
             raise UsageError(f"image_quality must be a whole number of 1 to 100, not {quality!r}")
         if self.part is not None and self.share is None:
             raise UsageError(f"part must be I/N, the I-th of N parts counted from 1, such as '2/8', not {self.part!r}")

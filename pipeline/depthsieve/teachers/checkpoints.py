@@ -42,6 +42,10 @@ class Checkpoint:
         return _read_json(self.name, self.folder, PROCESSOR) if (self.folder / PROCESSOR).exists() else {}
 
 
+PICKLES = (".pth", ".pt", ".ckpt", ".bin", ".pkl")
+"""Suffixes of files that torch.load reads, as the authors' own repositories offer them."""
+
+
 def read_checkpoint(name: str, folder: Path) -> Checkpoint:
     """The checkpoint in ``folder``, after everything that can be told without loading it was checked.
 
@@ -54,6 +58,12 @@ def read_checkpoint(name: str, folder: Path) -> Checkpoint:
     except OSError as error:
         raise TeacherNotFound(f"no teacher {name!r}: it cannot be reached ({error.strerror})") from error
     if not stat.S_ISDIR(mode):
+        if folder.suffix in PICKLES:
+            raise TeacherUnsupported(
+                f"teacher {name!r} is a {folder.suffix} file, which can run code and is not loaded; name one that "
+                "was converted for transformers: a preset such as depth-anything-v2-small, a hub id, or a folder with "
+                f"{CONFIG} and {WEIGHTS}"
+            )
         raise TeacherUnsupported(f"teacher {name!r} is a file; give the folder that holds {CONFIG} and {WEIGHTS}")
     config = _read_json(name, folder, CONFIG)
     weights = _find_weights(name, folder)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import Shape
-from depthsieve.training.arguments import check_flag, whole_number
+from depthsieve.core.settings import whole_number
+from depthsieve.training.arguments import check_flag
 from depthsieve.training.epoch import Draws
 
 _GREY = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601, as PIL and torchvision have it

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from depthsieve.core.errors import DepthsieveError, LoaderError, UsageError
-from depthsieve.training.arguments import check_flag, whole_number
+from depthsieve.core.settings import whole_number
+from depthsieve.training.arguments import check_flag
 from depthsieve.training.delivery import Delivery, Ranks
 from depthsieve.training.engine import Job, ahead
 from depthsieve.training.epoch import EpochPlan, plan_epoch, rank_share

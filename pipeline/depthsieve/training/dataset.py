@@ -20,10 +20,10 @@ import torch
 from torch.utils.data import Dataset
 
 from depthsieve.core.errors import LoaderError, UsageError
+from depthsieve.core.settings import whole_number
 from depthsieve.reliability.masking import drop_count
 from depthsieve.store import Store, open_store
 from depthsieve.store.cache import ShardCache
-from depthsieve.training.arguments import whole_number
 from depthsieve.training.augment import Augment
 from depthsieve.training.batches import BatchLoader
 from depthsieve.training.delivery import Delivery, Ranks

@@ -11,7 +11,8 @@ import torch
 
 from depthsieve.core.errors import UsageError
 from depthsieve.core.processes import cores
-from depthsieve.training.arguments import check_flag, whole_number
+from depthsieve.core.settings import whole_number
+from depthsieve.training.arguments import check_flag
 from depthsieve.training.expand import check_device
 
 PREFETCH = 2

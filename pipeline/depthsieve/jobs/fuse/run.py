@@ -11,6 +11,7 @@ from depthsieve.core.errors import DepthsieveError, RunError, StoreError, StoreN
 from depthsieve.core.processes import cores
 from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import DatasetNote, ImageFailure
+from depthsieve.core.settings import whole_number
 from depthsieve.jobs.fuse.draft import FusionDraft, LeftOut, draft_fusion
 from depthsieve.jobs.fuse.shards import ShardFuser, fused_spec, fusing_profile
 from depthsieve.planning.checks import check_space
@@ -79,7 +80,7 @@ def fuse(
         RunError: the fused store cannot be written; what is committed is kept.
     """
     for name, value in (("shard_size", shard_size), ("threads", threads)):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and (whole_number(value) is None or value < 1):
             raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
     run = _Fusion.begin(stores, out, shard_size, threads or cores())
     with disk_errors_named(run.root):
