@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from teachers_builders import DEPTH_ANYTHING_PROCESSOR, depth_anything_config, save
 
+import depthsieve
 from depthsieve.core.records import LabelJob, TeacherRequest
 from depthsieve.store import open_store
 
@@ -59,3 +60,8 @@ def job_of(store: Path, photos: Path, teacher: Path, cores: int | None = None) -
     fingerprint = open_store(store).fingerprint
     sources = (("default", str(photos)),)
     return LabelJob(str(store), TeacherRequest(str(teacher)), fingerprint, ("flip",), sources, cores=cores)
+
+
+def label(source: Path, store: Path, teacher: str, **options: object) -> depthsieve.LabelSummary:
+    settings = {"progress": False, "batch_size": 2, "threads": 1} | options
+    return depthsieve.label(source, store, teacher=teacher, **settings)  # type: ignore[arg-type]
