@@ -156,7 +156,7 @@ def test_clusters_that_do_not_let_one_in_are_one_line_in_seconds(tmp_path: Path,
     options = {"teacher": str(teacher), "runner": "ray", "workers": 1}
     nobody = base | {"RAY_ADDRESS": f"127.0.0.1:{free_port}"}  # else "auto" would find whatever Ray this machine has
     auto, of_auto = timed_answer(start(photos, tmp_path / "auto", nobody, address="auto", **options))
-    assert isinstance(auto, str) and auto.startswith("RunError: cannot reach Ray at auto: ")
+    assert isinstance(auto, str) and auto.startswith(f"RunError: cannot reach Ray at auto (127.0.0.1:{free_port}): ")
     refusals = [of_auto]
     with subprocess.Popen(head, env=os.environ | with_token, stdout=subprocess.DEVNULL, start_new_session=True) as ray:
         try:

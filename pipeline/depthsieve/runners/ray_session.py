@@ -101,8 +101,9 @@ def connected(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
             }
         else:
             stack.enter_context(_environment(RAY_gcs_server_port_wait_time_s=f"{CONNECT_S:.0f}"))
-            check_address(address)
-            settings = {"address": address}
+            found = _found(address)
+            check_address(found, "auto" if address == "auto" else None)
+            settings = {"address": found}
         try:
             stack.enter_context(_quiet())
             with _signals_kept():
@@ -113,18 +114,36 @@ def connected(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
         yield
 
 
-def check_address(address: str) -> None:
-    """Raise :class:`RunError` for an address where nobody answers, or on another machine without a token."""
+def _found(address: str) -> str:
+    """What "auto" stands for: RAY_ADDRESS, or the cluster that this machine joined last; "auto" where only Ray can
+    tell.
+
+    Ray tries a cluster that is gone for minutes, so its address is checked before.
+    """
+    if address != "auto":
+        return address
+    with contextlib.suppress(OSError):
+        last = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster").read_text().strip()
+        return os.environ.get("RAY_ADDRESS") or last or address
+    return os.environ.get("RAY_ADDRESS") or address
+
+
+def check_address(address: str, said: str | None = None) -> None:
+    """Raise :class:`RunError` for an address where nobody answers, or on another machine without a token.
+
+    ``said`` is what a user called it.
+    """
     if address == "auto":
         return
+    shown = f"{said} ({address})" if said else address
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if not (host and separator and port.isdigit()):
-        raise RunError(f"cannot reach Ray at {address}: an address is HOST:PORT, ray://HOST:PORT, or auto")
+        raise RunError(f"cannot reach Ray at {shown}: an address is HOST:PORT, ray://HOST:PORT, or auto")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S) as probe:
             peer = probe.getpeername()[0]
     except (OSError, OverflowError) as error:
-        raise RunError(f"cannot reach Ray at {address}: {getattr(error, 'strerror', None) or error}") from error
+        raise RunError(f"cannot reach Ray at {shown}: {getattr(error, 'strerror', None) or error}") from error
     if not _is_here(peer) and os.environ.get("RAY_AUTH_MODE", "").lower() not in ("token", "k8s"):
         raise RunError(
             f"the Ray cluster at {address} is not on this machine, so it must ask for a token: start it with "
