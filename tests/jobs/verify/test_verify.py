@@ -227,7 +227,7 @@ def test_a_label_that_comes_out_otherwise_is_planned_anew_and_the_rest_of_its_sh
     photos = tmp_path / "photos"
     shutil.copytree(made / "photos", photos)
     depthsieve.label(photos, store, teacher=str(made / "teacher"), moved=True, **SETTINGS)
-    before = {image: open_store(store).label(image) for image in open_store(store).images}
+    before = {image: open_store(store).label(image).depth for image in open_store(store).images}
     (group,) = store.glob("labels.zarr/shards/0000-000001-*")
     rows = [row["id"] for row in open_store(store).index().to_pylist() if row["shard"] == "0000-000001"]
     data = group / "depth" / "c" / "0" / "0" / "0"
@@ -241,8 +241,8 @@ def test_a_label_that_comes_out_otherwise_is_planned_anew_and_the_rest_of_its_sh
     assert [(finding.harmless, "it has newer labels" in finding.problem) for finding in mended.left] == [(True, True)]
     after = open_store(store)
     assert after.images == sorted(before)
-    for image, label in before.items():
-        same = np.array_equal(after.label(image).depth, label.depth)
+    for image, depth_HW in before.items():
+        same = np.array_equal(after.label(image).depth, depth_HW)
         assert same == (image != rows[0])
 
 
