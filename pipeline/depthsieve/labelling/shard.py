@@ -209,11 +209,12 @@ class ShardLabeller:
         try:
             if self._kept and not self._store.is_committed(shard.id):
                 # First: whoever sees the shard's own record finds its layers too, wherever a run was killed. What an
-                # attempt left that went no further than this is kept if it belongs to these labels, else replaced.
+                # attempt left that went no further is written again, since no repair looks at layers of labels that
+                # were never committed; files that are sound stay.
                 labels = done.content.content_digest()
                 for spec in self._kept:  # a layer is made only while its first shard is in hand, as verify expects
                     layer = make_layer(self._store.root, spec)
-                    commit_to_layer(layer, shard.id, labels, done.layers[spec.name], context.encoding)
+                    commit_to_layer(layer, shard.id, labels, done.layers[spec.name], context.encoding, again=True)
             commit_shard(self._store.root, shard, done.content, context)
         except OSError as error:
             raise StoreError(f"cannot write to {self._store.location}: {error.strerror or error}") from error

@@ -79,6 +79,8 @@ LocalRoot.create = end
     assert with_signals <= {f"{shard_id}.json" for shard_id in records(store, SIGNALS)}
     report = check(store)
     assert report.sound and any("its shard was never committed" in finding.problem for finding in report.findings)
+    (damaged, *_) = sorted(store.glob("layers/signals/shards/0000-000001-*/*/c/0/0/0"))  # and the disk was bad, too
+    damaged.write_bytes(damaged.read_bytes()[:-20])
     label = {**SETTINGS, "teacher": str(made / "teacher"), "keep_signals": True}
     assert depthsieve.label(made / "photos", store, **label).labelled == 6
     shutil.rmtree(made / "whole", ignore_errors=True)
