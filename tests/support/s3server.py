@@ -30,11 +30,12 @@ sent and the connection is reset), "reset" (not served either)."""
 class S3Server:
     """A server that can be stopped, started again at the same port, and told to fail."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._buckets = 0
-        self.port = 0
+        self._host = host
+        self.port = port
         self.fault: Fault | None = None
         self.calls: list[tuple[str, str]] = []
         self._down = True
@@ -55,7 +56,7 @@ class S3Server:
         }
 
     def start(self) -> None:
-        self._server = make_server("127.0.0.1", self.port, self, threaded=True)
+        self._server = make_server(self._host, self.port, self, threaded=True)
         self.port = self._server.port
         self._down = False
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
