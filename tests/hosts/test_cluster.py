@@ -1,0 +1,61 @@
+"""A cluster of two hosts that share a bucket only, and two parts of a job array there: the same bytes."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from hosts.bucket import Bucket
+from hosts.cluster import Cluster
+from hosts.lab import Host, Lab
+from hosts.runs import UNDISTURBED, problems, start, upload_photos, wait_until_idle, working
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def bucket(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Bucket:
+    bucket = lab.bucket()
+    upload_photos(bucket, tmp_path_factory.mktemp("source"), 8)
+    return bucket
+
+
+@pytest.fixture(scope="module")
+def node(lab: Lab) -> Host:
+    return lab.host("node")
+
+
+@pytest.fixture(scope="module")
+def cluster(lab: Lab, bucket: Bucket, node: Host) -> Iterator[Cluster]:
+    """A head and a node; meanwhile the node labels without a cluster, undisturbed."""
+    undisturbed = start(node, UNDISTURBED, **bucket.environment())
+    cluster = Cluster(lab.host("head"), **bucket.environment())
+    cluster.join(node)
+    done = undisturbed.ended()
+    assert done.returncode == 0, done.stdout
+    yield cluster
+
+
+def test_a_ray_worker_on_another_host_labels_to_the_same_bytes(cluster: Cluster, bucket: Bucket, node: Host) -> None:
+    before = len(bucket.calls())
+    done = start(cluster.head, "ray", "--address", cluster.address, **cluster.environment).ended()
+    assert (done.returncode, "8 of 8 images labelled" in done.stdout) == (0, True), done.stdout
+    assert problems(bucket, "ray") == []
+    commits = {call.split()[0] for call in bucket.calls(before) if " PUT /data/ray/commits/0000-0" in call}
+    assert commits == {node.ip}
+    wait_until_idle(cluster.head, node)
+
+
+def test_parts_on_two_hosts_label_to_the_same_bytes(cluster: Cluster, bucket: Bucket, node: Host) -> None:
+    planned = start(node, "parts", "--write", verb="plan", **bucket.environment()).ended()
+    assert planned.returncode == 0, planned.stdout
+    before = len(bucket.calls())
+    parts = [
+        start(host, "parts", "--part", f"{number}/2", **bucket.environment())
+        for number, host in ((1, cluster.head), (2, node))
+    ]
+    for part in parts:
+        assert part.ended().returncode == 0, part.shown
+    commits = {call.split()[0] for call in bucket.calls(before) if " PUT /data/parts/commits/0000-0" in call}
+    assert commits == {node.ip, cluster.head.ip}
+    assert problems(bucket, "parts") == []
+    assert working(cluster.head, node) == []
