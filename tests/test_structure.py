@@ -35,7 +35,7 @@ FLOORS = (
     "sources",
     "store",
     "curation evaluation labelling training",
-    "planning report runners",
+    "export planning report runners",
     "jobs",
     "demo",
 )

@@ -32,8 +32,11 @@ class GroupedCommand(Verb):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """See :meth:`click.Command.format_options`."""
-        groups: dict[str, list[tuple[str, str]]] = {group: [] for group in (*GROUPS, OUTPUT)}
-        for parameter in self.get_params(ctx):
+        params = self.get_params(ctx)
+        own = dict.fromkeys(getattr(one, "group", OUTPUT) for one in params)
+        order = (*GROUPS, *(one for one in own if one not in (*GROUPS, OUTPUT)), OUTPUT)
+        groups: dict[str, list[tuple[str, str]]] = {group: [] for group in order}
+        for parameter in params:
             record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
                 groups[getattr(parameter, "group", OUTPUT)].append(record)

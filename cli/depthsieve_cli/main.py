@@ -22,6 +22,7 @@ from depthsieve_cli.curate import curate
 from depthsieve_cli.datasets import datasets
 from depthsieve_cli.demo import demo
 from depthsieve_cli.evaluate import evaluate
+from depthsieve_cli.export import export
 from depthsieve_cli.features import features
 from depthsieve_cli.fuse import fuse
 from depthsieve_cli.label import label
@@ -51,7 +52,7 @@ def cli(ctx: click.Context) -> None:
 
 
 for command in (
-    *(completion, curate, datasets, demo, evaluate, features, fuse),
+    *(completion, curate, datasets, demo, evaluate, export, features, fuse),
     *(label, plan, recalibrate, scan, status, teachers, verify),
 ):
     cli.add_command(command)

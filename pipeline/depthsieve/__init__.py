@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from depthsieve.evaluation.comparing import evaluate_labels
     from depthsieve.evaluation.result import Evaluation
     from depthsieve.evaluation.settings import EvaluateSettings
+    from depthsieve.export.run import export_labels
+    from depthsieve.export.settings import ExportSummary
     from depthsieve.jobs.fuse.run import FuseSummary, fuse
     from depthsieve.jobs.label import label, plan
     from depthsieve.jobs.layers.features import FeaturesSummary, add_features
@@ -37,6 +39,7 @@ __all__ = [
     "CurateSummary",
     "EvaluateSettings",
     "Evaluation",
+    "ExportSummary",
     "FeaturesSummary",
     "FuseSummary",
     "GradientMatchingLoss",
@@ -56,6 +59,7 @@ __all__ = [
     "add_features",
     "curate",
     "evaluate_labels",
+    "export_labels",
     "fuse",
     "label",
     "load_recipe",
@@ -76,6 +80,8 @@ _HOMES = {
     "evaluation.comparing": ("evaluate_labels",),
     "evaluation.result": ("Evaluation",),
     "evaluation.settings": ("EvaluateSettings",),
+    "export.run": ("export_labels",),
+    "export.settings": ("ExportSummary",),
     "jobs.fuse.run": ("FuseSummary", "fuse"),
     "training": ("PseudoLabelDataset",),
     "training.losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),

@@ -21,6 +21,7 @@ RESULTS: dict[str, tuple[type[Any], set[str]]] = {
     "curate": (depthsieve.CurateSummary, set()),
     "fuse": (depthsieve.FuseSummary, set()),
     "features": (depthsieve.FeaturesSummary, set()),
+    "export": (depthsieve.ExportSummary, set()),
     "recalibrate": (depthsieve.RecalibrateSummary, set()),
     "verify": (depthsieve.VerifyReport, {"sound"}),
 }

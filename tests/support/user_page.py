@@ -45,6 +45,7 @@ def everything(photos: Path, folder: Path) -> dict[str, object]:
         np.save(truth / f"{Path(one.id).stem}.npy", 1 / (one.depth.astype(np.float32) + 0.1))
     evaluation: depthsieve.Evaluation = depthsieve.evaluate_labels(labels, truth, align="scale-shift", progress=False)
     subset = depthsieve.curate(labels, folder / "subset.parquet", max_dark=0.9, progress=False)
+    exported = depthsieve.export_labels(labels, folder / "png", target="png", mask=0.10, progress=False)
 
     dataset = depthsieve.PseudoLabelDataset(labels, subset=folder / "subset.parquet", drop=0.10, scope="image", crop=84)
     per_pixel = depthsieve.ScaleShiftInvariantLoss(reduction="none")
@@ -69,6 +70,7 @@ def everything(photos: Path, folder: Path) -> dict[str, object]:
         "sound": report.sound,
         "evaluated": [score.id for score in evaluation.images],
         "kept": subset.kept,
+        "exported": exported.images_now,
         "losses": losses,
         "recipe": recipe.name,
     }

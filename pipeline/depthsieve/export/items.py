@@ -1,0 +1,83 @@
+"""From a label in a store to what a target gets of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from depthsieve.core.recent import Recent
+from depthsieve.core.records import Quantity
+from depthsieve.export.metres import Metres
+from depthsieve.export.photos import Photo, PhotoReader
+from depthsieve.export.protocol import Item, Wants
+from depthsieve.export.resize import resize_codes, resize_depth
+from depthsieve.export.settings import Resolution
+from depthsieve.store import Store
+
+KEPT_SHARDS = 64
+"""Shards whose rows of numbers are kept."""
+
+_COLUMNS = ("orientation", "focal_px", "content_sha256")
+
+
+@dataclass(frozen=True)
+class ItemReader:
+    """Reads the labels of a store as targets want them. Threads may use one at once.
+
+    Raises :class:`UsageError` where metres are wanted and the store has none.
+    """
+
+    store: Store
+    wants: Wants
+    resolution: Resolution
+    mask: float | None
+    _photos: PhotoReader = field(init=False, repr=False)
+    _metres: Metres | None = field(init=False, repr=False)
+    _columns: Recent[dict[str, Any]] = field(default_factory=lambda: Recent(KEPT_SHARDS), repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_photos", PhotoReader(self.store))
+        object.__setattr__(self, "_metres", Metres(self.store) if self.wants == "metres" else None)
+
+    @property
+    def quantity(self) -> Quantity:
+        """Of the depth of items."""
+        return "depth" if self._metres else self.store.spec.quantity
+
+    @property
+    def unit(self) -> str:
+        """Of the depth of items: "m", or "1" where it has none."""
+        return "m" if self.quantity == "depth" else "1"
+
+    def read(self, image_id: str, path: str) -> Item:
+        """The label of one image, which goes to ``path``. Raises :class:`StoreDamaged`."""
+        label = self.store.label(image_id)
+        rows = self._rows(label.shard)
+        reliability_HW = label.reliability
+        valid_HW = reliability_HW > 0 if self.mask is None else label.mask(self.mask)
+        depth_HW = np.where(valid_HW, label.depth, np.float32(np.nan))
+        if self._metres is not None:
+            depth_HW = self._metres.depth(label, depth_HW)
+        shape = label.source_shape if self.resolution == "source" else label.shape
+        depth_HW = resize_depth(depth_HW, shape)
+        codes_HW = resize_codes(reliability_HW, shape)
+        orientation, digest = int(rows["orientation"][label.row]), str(rows["content_sha256"][label.row])
+        return Item(
+            id=label.id,
+            path=path,
+            depth_HW=depth_HW,
+            reliability_HW=np.where(np.isnan(depth_HW), np.uint8(0), codes_HW),
+            label_shape=label.shape,
+            source_shape=label.source_shape,
+            orientation=orientation,
+            focal_px=round(float(rows["focal_px"][label.row]), 3),
+            content_sha256=digest,
+            photo=Photo(label, digest, orientation, self._photos),
+        )
+
+    def _rows(self, shard: str) -> dict[str, Any]:
+        found = self._columns.get(shard)
+        if found is None:
+            reader = self.store.reader(shard)
+            found = self._columns.put(shard, {name: reader.column(name) for name in _COLUMNS})
+        return found

@@ -1,0 +1,188 @@
+"""What a target is given, and what it returns: the seam between the frame (:mod:`~depthsieve.export.run`) and targets.
+
+Axes: H row, W column, 3 red, green, blue; at label shape, or at that of the upright source.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthsieve.core.errors import UsageError
+from depthsieve.core.records import Quantity, Shape
+from depthsieve.export.names import safe_path
+from depthsieve.export.photos import Photo, PhotoFile
+from depthsieve.export.settings import Resolution
+from depthsieve.store import Store
+
+Wants = Literal["stored", "metres"]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a user asks of a target: labels of ``store``, ``images`` of them, with the target's own ``options``.
+
+    ``quantity`` and ``unit`` are those of the depth that the target is given, after a conversion to metres.
+    """
+
+    store: Store
+    images: int
+    quantity: Quantity
+    unit: str
+    resolution: Resolution
+    mask: float | None
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One label, as a target gets it.
+
+    Attributes:
+        id: the image's id in the store.
+        path: where it goes, relative, ``/``-separated, safe on every file system and no other image's: what
+            :meth:`Target.place` asked for, or that with a suffix ``~xxxxxxxx`` in its last part.
+        depth_HW: float32, in the target's quantity; NaN where it is invalid or masked.
+        reliability_HW: uint8; 0 where ``depth_HW`` is NaN.
+        label_shape: (height, width) of the label as it is stored.
+        source_shape: (height, width) of the upright source image.
+        orientation: the EXIF orientation of the source file, 1..8; depth is upright all the same.
+        focal_px: horizontal focal length at source resolution, from EXIF; 0 = unknown.
+        content_sha256: of the source file.
+        photo: the source image.
+    """
+
+    id: str
+    path: str
+    depth_HW: NDArray[np.float32]
+    reliability_HW: NDArray[np.uint8]
+    label_shape: Shape
+    source_shape: Shape
+    orientation: int
+    focal_px: float
+    content_sha256: str
+    photo: Photo
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Bool [H,W], False where depth is invalid or masked."""
+        return ~np.isnan(self.depth_HW)
+
+    def facts(self) -> dict[str, Any]:
+        """What any target's metadata has of it, as plain JSON values: the id first, which its path may differ from."""
+        height, width = self.depth_HW.shape
+        return {
+            "id": self.id,
+            "height": height,
+            "width": width,
+            "source_height": self.source_shape[0],
+            "source_width": self.source_shape[1],
+            "orientation": self.orientation,
+            "focal_px": self.focal_px,
+            "content_sha256": self.content_sha256,
+        }
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One label as a target writes it: ``files`` by their path in the output folder (in a :class:`VolumeTarget`, by the
+    name of the field); ``entry`` is what :meth:`Target.finish` gets of it, plain JSON values."""
+
+    files: Mapping[str, bytes | PhotoFile]
+    entry: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One image that was exported: its id, its :attr:`Item.path`, and what its :class:`Encoded` said."""
+
+    id: str
+    path: str
+    data: Mapping[str, Any]
+
+
+Entries = Callable[[], Iterator[Entry]]
+"""Called, the entries of all images that were exported, in the order of ids; as often as one likes."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What the README of an output folder says of its target, in Markdown, each a sentence or two.
+
+    ``layout``: which files there are. ``depth``: quantity, unit, scale, what is near. ``invalid``: what an invalid or
+    masked pixel holds, in depth and in reliability. ``precision``: how far values may be from the store's. ``photos``:
+    whether they are there, and how they lie under the depth. ``code``: Python that reads one label, run in the folder.
+    """
+
+    layout: str
+    depth: str
+    invalid: str
+    precision: str
+    photos: str
+    code: str
+
+
+class Target:
+    """What turns labels into files. Made for what is asked (:meth:`check`), before anything is written.
+
+    ``encode`` is a pure function of the item, called by several threads at once; the same item gives the same bytes.
+    """
+
+    wants: ClassVar[Wants] = "stored"
+    """Depth as the store has it, or in metres (then refused where the store has none)."""
+    holds_invalid: ClassVar[bool] = True
+    """Whether a pixel may be invalid. Where not, ``--mask`` is refused, unless :meth:`check` is overridden."""
+    resolutions: ClassVar[tuple[Resolution, ...]] = ("label", "source")
+    """Which it can be written at; the first is the default."""
+    links: ClassVar[bool] = False
+    """Whether it writes photos as files of their own, which ``--link`` may link."""
+    renames: ClassVar[bool] = True
+    """Whether an image may get another path than it asked for. Where not, two that ask for the same are refused."""
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
+        self.check()
+
+    def check(self) -> None:
+        """Raise :class:`UsageError`, with the reason, where what is asked cannot be held."""
+        if self.ask.mask is not None and not self.holds_invalid:
+            raise UsageError(f"{type(self).__name__} cannot hold invalid pixels, so --mask has nothing to mask with")
+
+    def notes(self) -> Iterable[str]:
+        """What a user should know before it is written, a line each."""
+        return ()
+
+    def place(self, image_id: str) -> str:
+        """Where an image would best go: see :attr:`Item.path`. A pure function of the id."""
+        return safe_path(image_id)
+
+    def encode(self, item: Item) -> Encoded:
+        """The files of one label. Raises :class:`ImageRejected` or :class:`SourceError` for this image alone."""
+        raise NotImplementedError
+
+    def finish(self, entries: Entries) -> Iterator[tuple[str, bytes]]:
+        """Files that are written once all labels are there: indices, lists. Path and bytes."""
+        return iter(())
+
+    def about(self) -> About:
+        """What the README says."""
+        raise NotImplementedError
+
+
+class VolumeTarget(Target):
+    """A target that puts many labels into one file, a volume: a tar, a table."""
+
+    per_volume: ClassVar[int] = 256
+    """Images of a volume, at most."""
+
+    def volume_name(self, number: int) -> str:
+        """The path of a volume."""
+        raise NotImplementedError
+
+    def write_volume(self, path: Path, samples: Iterator[tuple[Item, Encoded]]) -> None:
+        """Write a volume to ``path``, from samples in the order of ids, taking one at a time. The same samples give the
+        same bytes."""
+        raise NotImplementedError

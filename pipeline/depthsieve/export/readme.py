@@ -1,0 +1,93 @@
+"""The README of an output folder: what was written, and how to read it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from depthsieve.core.records import ImageFailure
+from depthsieve.core.version import __version__
+from depthsieve.export.protocol import Target
+from depthsieve.export.table import TARGETS
+
+SHOWN = 20
+"""Failed images that are named."""
+
+
+def write_readme(
+    target: Target,
+    asked: Mapping[str, Any],
+    count: int,
+    left_out: Mapping[str, int],
+    failed: Sequence[ImageFailure],
+    front: str = "",
+) -> str:
+    """The text, in Markdown. The same export gives the same bytes."""
+    store, about = target.ask.store, target.about()
+    row = TARGETS[asked["target"]]
+    generations = store.generations()
+    teacher = generations[-1].teacher if generations else None
+    lines = [
+        f"# Depth labels of {count:,} images, for `{row.name}`",
+        "",
+        f"{row.summary[:1].upper()}{row.summary[1:]}. Written by depthsieve {__version__}; labels are "
+        + (f"predictions of the teacher {code(teacher.name)}" if teacher else f"of kind {store.spec.kind}")
+        + f", label spec `{store.fingerprint[:16]}`.",
+        "",
+        f"- **Files**: {about.layout}",
+        f"- **Depth**: {about.depth}",
+        "- **Reliability**: 0 = never train on it; 1..255 = expected relative error `10000 ** (-(code - 1) / 254)`, "
+        "larger is better.",
+        f"- **Invalid pixels**: {about.invalid}",
+        f"- **Mask**: {_mask(target)}",
+        f"- **Precision**: {about.precision}",
+        f"- **Geometry**: {_geometry(target)}",
+        f"- **Photos**: {about.photos}",
+    ]
+    own = {name: asked[name] for name in (option.name for option in row.options)}
+    if own:
+        lines.append("- **Options**: " + ", ".join(f"{name} {code(str(value))}" for name, value in own.items()))
+    for source, note in store.datasets().items():
+        terms = f"{code(note.name)}: {code(note.licence)}, {code(note.licence_url)}"
+        lines.append(f"- **Licence** of the photos of source {code(source)}, dataset {terms}")
+    lines += ["", "## Left out", ""]
+    lines += [f"- {number:,} images of the store: {reason}" for reason, number in left_out.items()]
+    if failed:
+        lines.append(f"- {len(failed):,} images could not be exported:")
+        lines += [f"  - {code(one.id)}: {code(one.reason)}" for one in failed[:SHOWN]]
+        if len(failed) > SHOWN:
+            lines.append(f"  - and {len(failed) - SHOWN:,} more")
+    if not left_out and not failed:
+        lines.append("Nothing.")
+    lines += ["", "## Read it", "", "```python", about.code.strip(), "```", ""]
+    return front + "\n".join(lines)
+
+
+def _mask(target: Target) -> str:
+    if target.ask.mask is None:
+        return "none; only pixels of reliability 0 are invalid."
+    return (
+        f"of each image the {target.ask.mask:.4g} of its valid pixels that are least reliable (fewer where codes "
+        "tie) are invalid too."
+    )
+
+
+def _geometry(target: Target) -> str:
+    upright = "Maps are upright: the photo's EXIF orientation is undone."
+    if target.ask.resolution == "source":
+        return (
+            f"{upright} They were resized to the size of the upright photo: depth bilinearly among valid pixels, "
+            "invalid where the nearest pixel is; reliability by the nearest pixel."
+        )
+    return (
+        f"{upright} They are as large as the teacher worked; the centre of pixel x lies at "
+        "`(x + 0.5) * source_width / width - 0.5` of the upright photo, y likewise."
+    )
+
+
+def code(text: str) -> str:
+    """Text that Markdown shows as it is, whatever is in it."""
+    text = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    space = " " if longest else ""
+    return f"{fence}{space}{text}{space}{fence}"

@@ -1,0 +1,113 @@
+"""Which targets there are, and the options that each adds. Nothing heavy is imported here: the help is made of it."""
+
+import difflib
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from depthsieve.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from depthsieve.export.protocol import Target
+
+GENERAL, TRAINING = "Files", "Training"
+"""Groups of targets, as the help lists them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetOption:
+    """An option of one target, or of several that declare it alike: ``--colmap DIR`` of ``name`` "colmap".
+
+    ``kind`` is str, int, float or bool; with ``choices`` it is str. ``unset`` is what holds where a default of None
+    stays.
+    """
+
+    name: str
+    kind: type[Any]
+    default: Any
+    help: str
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    unset: str = ""
+
+    def checked(self, value: Any) -> Any:
+        """``value`` in the option's own type. Raises :class:`UsageError` for one that it does not take."""
+        if value is None and self.default is None:
+            return None
+        fits = isinstance(value, bool) if self.kind is bool else not isinstance(value, bool)
+        if self.choices and value not in self.choices:
+            raise UsageError(f"{self.name} must be one of {', '.join(self.choices)}, not {value!r}")
+        try:
+            made = self.kind(value)
+        except (TypeError, ValueError):
+            fits = False
+        if not fits or (self.kind is int and made != value):
+            raise UsageError(f"{self.name} must be a {self.kind.__name__}, not {value!r}")
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRow:
+    """A target: its ``name``, the ``group`` that the help lists it in, a ``summary`` of one line, the class that is it
+    ("module:Class" within this package), and its options."""
+
+    name: str
+    group: str
+    summary: str
+    home: str
+    options: tuple[TargetOption, ...] = field(default=())
+
+    def load(self) -> "type[Target]":
+        """The class of the target."""
+        module, _, name = self.home.partition(":")
+        found: type[Target] = getattr(importlib.import_module(f"depthsieve.export.{module}"), name)
+        return found
+
+    def settled(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All options of the target, those not ``given`` at their default.
+
+        Raises :class:`UsageError` for an option that it does not have, or a value that it does not take.
+        """
+        known = {option.name: option for option in self.options}
+        for name in given:
+            if name not in known:
+                whose = ", ".join(row.name for row in TARGETS.values() if name in {one.name for one in row.options})
+                hint = f"it belongs to {whose}" if whose else f"it has {', '.join(known) or 'none'}"
+                raise UsageError(f"target {self.name} has no option {name!r}; {hint}")
+        return {name: option.checked(given.get(name, option.default)) for name, option in known.items()}
+
+
+TARGETS: Mapping[str, TargetRow] = {
+    row.name: row
+    for row in (
+        TargetRow(
+            "png",
+            GENERAL,
+            "16-bit depth and 8-bit reliability in the source's folders, scale and offset per image in one JSON",
+            "to_png:PngTarget",
+        ),
+    )
+}
+
+
+def find_target(name: str) -> TargetRow:
+    """The row of a target. Raises :class:`UsageError` that lists them for an unknown one."""
+    row = TARGETS.get(name)
+    if row is None:
+        near = difflib.get_close_matches(name, TARGETS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"there is no target {name!r}; {hint}targets are {', '.join(TARGETS)}")
+    return row
+
+
+def all_options() -> Iterator[tuple[TargetOption, tuple[str, ...]]]:
+    """Each option of any target once, with the names of the targets that have it."""
+    owners: dict[str, list[str]] = {}
+    found: dict[str, TargetOption] = {}
+    for row in TARGETS.values():
+        for option in row.options:
+            found.setdefault(option.name, option)
+            owners.setdefault(option.name, []).append(row.name)
+    for name, option in found.items():
+        yield option, tuple(owners[name])
