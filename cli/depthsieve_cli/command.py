@@ -7,6 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from depthsieve.core.waiting import telling
 from depthsieve_cli.settings import shown_settings
 
 QUIET = "depthsieve.quiet"
@@ -43,7 +44,8 @@ class Verb(click.Command):
         }
         if from_file:
             note(shown_settings(from_file))
-        return super().invoke(ctx)
+        with telling(progress_for(bool(ctx.params.get("as_json")))):
+            return super().invoke(ctx)
 
 
 def _be_quiet(ctx: click.Context, option: click.Parameter, value: bool) -> None:

@@ -66,9 +66,41 @@ def say(line: str, *, shown: bool = True) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def print_line(line: str) -> None:
+    """A line on stderr, above the bars where there are any."""
+    if sys.stderr is None:
+        return
+    if _is_watched():
+        tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
+class StatusLine:
+    """A line on a terminal, below the bars, that says what goes on; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._line: Any = None
+
+    def show(self, text: str) -> None:
+        """Say that from now on, cut at the terminal's width; with "" the line goes."""
+        if text and is_terminal():
+            if self._line is None:
+                self._line = tqdm(bar_format="{desc}", leave=False)
+            self._line.set_description_str(text)
+        elif self._line is not None:
+            self._line.close()
+            self._line = None
+
+
+def is_terminal() -> bool:
+    """Whether stderr is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def _is_watched() -> bool:
     """Whether stderr is a terminal or a notebook."""
-    return sys.stderr.isatty() or any("notebook" in base.__module__ for base in tqdm.__mro__)
+    return is_terminal() or any("notebook" in base.__module__ for base in tqdm.__mro__)
 
 
 class _LogLines:

@@ -11,6 +11,7 @@ from depthsieve.core.errors import RunError
 from depthsieve.core.processes import Process
 from depthsieve.core.records import Alpha, Dtype, Oversize, Quantity
 from depthsieve.core.stopping import Stop
+from depthsieve.core.waiting import telling, waiting
 from depthsieve.jobs.layers.images import Stored, store_images, without_images
 from depthsieve.planning.checks import IMAGE_BYTES_PER_PIXEL, check_space, pixel_bytes
 from depthsieve.planning.draft import PlannedNow
@@ -129,9 +130,10 @@ def label(
     """
     chosen = LabelOptions.among(locals())
     stop = stop or Stop()
-    request = LabelRequest.checked(source, store, chosen, find_nodes)
     scan, planned, gone = None, PlannedNow(), Gone()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(telling(progress))
+        request = LabelRequest.checked(source, store, chosen, find_nodes)
         if chosen.part is None:
             scan = take_inventory(request, stack.enter_context(temporary_folder()), progress)
             gone = gone_from(request, scan)
@@ -214,8 +216,8 @@ def plan(
         progress: show bars on stderr, or in the notebook.
     """
     chosen = LabelOptions.among(locals())
-    request = LabelRequest.checked(source, store, chosen, find_nodes)
-    with temporary_folder() as folder:
+    with telling(progress), temporary_folder() as folder:
+        request = LabelRequest.checked(source, store, chosen, find_nodes)
         scan = take_inventory(request, folder, progress)
         gone = gone_from(request, scan)
         notes = (*request.recalled_notes, *scan_notes(request, scan), *gone.notes)
@@ -230,7 +232,7 @@ def plan(
                 _write_index(opened, leases)
             finally:
                 leases.give_back(lease, settled=True)
-    summary = estimate_left(request, opened, trial, progress)
+        summary = estimate_left(request, opened, trial, progress)
     notes += planned.notes
     return replace(summary, changed=planned.changed, removed=planned.removed, gone=gone.images, notes=notes)
 
@@ -240,8 +242,11 @@ def _write_index(store: Store, leases: Leases) -> None:
     them: each comes here once it has given back its own."""
     if any(one.alive and is_shard(one.name) for one in left_leases(store.root)):
         return
-    while isinstance(lease := leases.take(INDEX), Process):
-        time.sleep(INDEX_POLL_S)
+    lease = leases.take(INDEX)
+    if isinstance(lease, Process):
+        with waiting(f"the index, which {lease} is writing", "goes on without it where that process has ended"):
+            while isinstance(lease := leases.take(INDEX), Process):
+                time.sleep(INDEX_POLL_S)
     try:
         write_index(store)
     finally:

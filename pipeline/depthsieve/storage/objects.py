@@ -4,6 +4,7 @@ What goes wrong becomes an :class:`OSError` of one line, in words of our own: th
 and so may hold what signs them. Credentials come from the environment alone.
 """
 
+import contextlib
 import errno
 import os
 import random
@@ -22,6 +23,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from depthsieve.core.errors import UsageError
+from depthsieve.core.waiting import TELL_S, Wait, waiting
 from depthsieve.storage.object_errors import IN_KEY, fault_of, is_transient
 from depthsieve.storage.protocol import Entry
 
@@ -34,6 +36,10 @@ PART_BYTES = 16 * 1024 * 1024
 """Larger files are uploaded in parts of this size, ``PARTS_AT_ONCE`` at a time."""
 PARTS_AT_ONCE = 4
 PAGE = 1000
+ASK_S = 2
+"""Seconds that a server has to say how it is, while a call waits for it."""
+SLOWEST = 1e6
+"""Bytes a second at which an upload is no wait for the server."""
 
 _STORES = {"s3": S3Store, "s3a": S3Store, "gs": GCSStore, "az": AzureStore}
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
@@ -98,7 +104,7 @@ class Objects:
         self.address = address
         self._known = known
         self._opening = threading.Lock()
-        self._stores: dict[float, Any] = {}
+        self._stores: dict[tuple[float, float], Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Objects, (self.address, self._known)
@@ -137,7 +143,8 @@ class Objects:
         pages = iter(obstore.list(self.store(), folder or None, chunk_size=PAGE))
         while True:
             try:
-                page = next(pages, None)
+                with self.waited_for():
+                    page = next(pages, None)
             except (BaseError, OSError, ValueError) as error:
                 raise self.fault(error, folder) from None
             if page is None:
@@ -169,7 +176,7 @@ class Objects:
 
         for attempt in range(3):
             try:
-                return self._call(key, upload)
+                return self._call(key, upload, size)
             except OSError as error:
                 found = None
                 if is_transient(error) or isinstance(error, FileNotFoundError):
@@ -187,6 +194,10 @@ class Objects:
         once, and what is there after one that was lost is compared.
         """
         self.store()
+        with self.waited_for() as wait:
+            return self._put_new(key, data, wait)
+
+    def _put_new(self, key: str, data: bytes, wait: Wait) -> bool:
         once = self._open(0.0)
         unsure, until, pause = False, time.monotonic() + PATIENCE_S, 0.1
         while True:
@@ -205,6 +216,7 @@ class Objects:
                 if not is_transient(fault):
                     raise fault from None
                 unsure = True
+            wait.why = fault.strerror or ""
             if time.monotonic() + pause > until:
                 raise fault
             time.sleep(pause * random.uniform(0.5, 1.0))
@@ -221,7 +233,8 @@ class Objects:
         if not self._known:
             impatient = self._open(FIRST_CONTACT_S)
             try:
-                next(iter(obstore.list(impatient, chunk_size=PAGE)), None)
+                with self.waited_for(limit_s=FIRST_CONTACT_S, asks=False):
+                    next(iter(obstore.list(impatient, chunk_size=PAGE)), None)
             except (BaseError, OSError, ValueError) as error:
                 fault = self.fault(error, "")
                 if fault.errno != IN_KEY:
@@ -229,35 +242,59 @@ class Objects:
             self._known = True
         return self._open(PATIENCE_S)
 
-    def _call(self, key: str, function: Callable[[Any], _Result]) -> _Result:
+    def _call(self, key: str, function: Callable[[Any], _Result], size: int = 0) -> _Result:
         store = self.store()
         try:
-            return function(store)
+            with self.waited_for(size):
+                return function(store)
         except (BaseError, OSError, ValueError) as error:
             raise self.fault(error, key) from None
+
+    def waited_for(
+        self, size: int = 0, *, limit_s: float = PATIENCE_S, asks: bool = True
+    ) -> contextlib.AbstractContextManager[Wait]:
+        """Within it, this process waits for the server, with ``size`` bytes to send: what :mod:`waiting` tells of."""
+        bucket = f"{self.address.scheme}://{self.address.bucket}"
+        ends = "" if size > PART_BYTES else "gives up in {left}"
+        ask = self._ask if asks else None
+        return waiting(bucket, ends, limit_s=limit_s, ask=ask, tell_s=TELL_S + size / SLOWEST)
+
+    def _ask(self) -> str:
+        """What is wrong with the server just now; "" where it answers."""
+        try:
+            next(iter(obstore.list(self._open(0.0, ASK_S), chunk_size=1)), None)
+        except (BaseError, OSError, ValueError) as error:
+            fault = self.fault(error, "")
+            return (is_transient(fault) and fault.strerror) or ""
+        return ""
 
     def fault(self, error: Exception, key: str) -> OSError:
         """What to raise for an error of the library."""
         return fault_of(error, key, str(self.address), self.address.bucket, _endpoint(self.address.scheme)[1])
 
-    def _open(self, patience: float) -> Any:
-        """The obstore object that tries for so many seconds. Nothing is sent yet."""
+    def _open(self, patience: float, longest: float = 600) -> Any:
+        """The obstore object that tries for so many seconds, and for ``longest`` at one call. Nothing is sent yet."""
         _check_fork()
         with self._opening:
-            if patience not in self._stores:
+            if (patience, longest) not in self._stores:
                 http = _endpoint(self.address.scheme)[0].lower().startswith("http://")
                 try:
-                    self._stores[patience] = _make_store(self.address, patience, http)
+                    self._stores[patience, longest] = _make_store(self.address, patience, longest, http)
                 except (BaseError, OSError, ValueError) as error:
                     raise self.fault(error, "") from None
-            return self._stores[patience]
+            return self._stores[patience, longest]
 
 
-def _make_store(address: Address, patience: float, http: bool) -> Any:
+def _make_store(address: Address, patience: float, longest: float, http: bool) -> Any:
     pause = min(LONGEST_PAUSE_S, patience / 10)
     options: dict[str, Any] = {
         "prefix": address.prefix or None,
-        "client_options": {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "10min", "allow_http": http},
+        "client_options": {
+            "connect_timeout": "5s",
+            "read_timeout": "30s",
+            "timeout": f"{longest:g}s",
+            "allow_http": http,
+        },
         "retry_config": {
             "max_retries": 1000 if patience else 0,
             "retry_timeout": timedelta(seconds=patience),

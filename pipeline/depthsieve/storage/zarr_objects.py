@@ -16,6 +16,7 @@ class ZarrObjects(ObjectStore):  # type: ignore[type-arg]
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         try:
-            return await super().get(key, prototype, byte_range)
+            with self._objects.waited_for():
+                return await super().get(key, prototype, byte_range)
         except Exception as error:
             raise self._objects.fault(error, key) from None
