@@ -33,6 +33,7 @@ from depthsieve_cli.settings import settings_for
 from depthsieve_cli.status import status
 from depthsieve_cli.teachers import teachers
 from depthsieve_cli.verify import verify
+from depthsieve_cli.view import view
 
 
 @click.group(
@@ -53,7 +54,7 @@ def cli(ctx: click.Context) -> None:
 
 for command in (
     *(completion, curate, datasets, demo, evaluate, export, features, fuse),
-    *(label, plan, recalibrate, scan, status, teachers, verify),
+    *(label, plan, recalibrate, scan, status, teachers, verify, view),
 ):
     cli.add_command(command)
 

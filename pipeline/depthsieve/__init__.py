@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from depthsieve.jobs.layers.reliability import RecalibrateSummary, recalibrate
     from depthsieve.jobs.verify.repair import VerifyReport, verify
     from depthsieve.planning.summary import LabelSummary, PlanSummary
+    from depthsieve.report.view import View, view
     from depthsieve.sources.manifest_scan import ScanSummary, scan
     from depthsieve.sources.recipes import Recipe, load_recipe, recipe_names
     from depthsieve.store import Label, Store, open_store
@@ -56,6 +57,7 @@ __all__ = [
     "StoreStatus",
     "TrimmedLoss",
     "VerifyReport",
+    "View",
     "add_features",
     "curate",
     "evaluate_labels",
@@ -71,6 +73,7 @@ __all__ = [
     "scan",
     "status",
     "verify",
+    "view",
 ]
 
 _HOMES = {
@@ -91,6 +94,7 @@ _HOMES = {
     "jobs.layers.features": ("FeaturesSummary", "add_features"),
     "jobs.verify.repair": ("VerifyReport", "verify"),
     "jobs.label": ("label", "plan"),
+    "report.view": ("View", "view"),
     "core.stopping": ("Stop",),
     "store": ("Label", "Store", "open_store"),
     "store.status": ("StoreStatus", "status"),
