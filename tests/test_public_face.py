@@ -15,8 +15,14 @@ def test_a_page_of_user_code_runs(tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "photos", 2)
     found = user_page.everything(photos, tmp_path)
     assert (found["scanned"], found["planned"], found["labelled"]) == (2, 2, (2, 2, 2, 2))
-    assert (found["recalibrated"], found["fused"], found["sound"], found["kept"]) == (2, 2, True, 2)
-    assert (found["seen"], found["exported"]) == ((2, True), 2)
+    assert (found["recalibrated"], found["fused"], found["sound"], found["kept"], found["exported"]) == (
+        2,
+        2,
+        True,
+        2,
+        2,
+    )
+    assert found["shown"] == 2
     assert found["quantity"] == ("disparity", "disparity")
     assert len(set(found["shapes"])) == 1  # type: ignore[call-overload]
     assert len(found["evaluated"]) == 2 and len(found["losses"]) == 1  # type: ignore[arg-type]

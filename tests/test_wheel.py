@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DIST_INFO = f"depthsieve-{PROJECT['version']}.dist-info"
-DATA = {".py", ".typed", ".json", ".safetensors", ".md", ".toml"}
+DATA = {".py", ".css", ".js", ".typed", ".json", ".safetensors", ".md", ".toml"}
 
 
 def run(*command: str | Path, cwd: Path) -> str:

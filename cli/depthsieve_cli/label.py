@@ -1,7 +1,6 @@
 """``depthsieve label``: the main job."""
 
 import dataclasses
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +9,7 @@ from depthsieve.core.progress import say
 from depthsieve.core.stopping import Stop
 from depthsieve.planning.options import PLACE, LabelOptions
 from depthsieve_cli.choices import GroupedCommand, as_json_option, from_settings, option, source_and_store
-from depthsieve_cli.command import is_quiet, note, progress_for
+from depthsieve_cli.command import note, progress_for
 from depthsieve_cli.interrupt import graceful
 from depthsieve_cli.output import count, print_failures, print_growth, print_json
 from depthsieve_cli.stdin import keep_stdin
@@ -59,8 +58,6 @@ def label(source: str, store: str, grace: float, as_json: bool, **options: Any) 
         print_json(dataclasses.asdict(summary))
     else:
         _print_summary(summary)
-        if summary.labelled_now and not is_quiet():
-            click.echo(f"See them: depthsieve view {shlex.quote(store)}")
     if summary.interrupted:
         return 4
     if summary.errors:

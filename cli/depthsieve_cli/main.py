@@ -28,12 +28,12 @@ from depthsieve_cli.fuse import fuse
 from depthsieve_cli.label import label
 from depthsieve_cli.plan import plan
 from depthsieve_cli.recalibrate import recalibrate
+from depthsieve_cli.report import report
 from depthsieve_cli.scan import scan
 from depthsieve_cli.settings import settings_for
 from depthsieve_cli.status import status
 from depthsieve_cli.teachers import teachers
 from depthsieve_cli.verify import verify
-from depthsieve_cli.view import view
 
 
 @click.group(
@@ -54,7 +54,7 @@ def cli(ctx: click.Context) -> None:
 
 for command in (
     *(completion, curate, datasets, demo, evaluate, export, features, fuse),
-    *(label, plan, recalibrate, scan, status, teachers, verify, view),
+    *(label, plan, recalibrate, report, scan, status, teachers, verify),
 ):
     cli.add_command(command)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from depthsieve.jobs.layers.reliability import RecalibrateSummary, recalibrate
     from depthsieve.jobs.verify.repair import VerifyReport, verify
     from depthsieve.planning.summary import LabelSummary, PlanSummary
-    from depthsieve.report.view import View, view
+    from depthsieve.report.write import ReportSummary, report_labels
     from depthsieve.sources.manifest_scan import ScanSummary, scan
     from depthsieve.sources.recipes import Recipe, load_recipe, recipe_names
     from depthsieve.store import Label, Store, open_store
@@ -50,6 +50,7 @@ __all__ = [
     "PseudoLabelDataset",
     "RecalibrateSummary",
     "Recipe",
+    "ReportSummary",
     "ScaleShiftInvariantLoss",
     "ScanSummary",
     "Stop",
@@ -57,7 +58,6 @@ __all__ = [
     "StoreStatus",
     "TrimmedLoss",
     "VerifyReport",
-    "View",
     "add_features",
     "curate",
     "evaluate_labels",
@@ -70,10 +70,10 @@ __all__ = [
     "plan",
     "recalibrate",
     "recipe_names",
+    "report_labels",
     "scan",
     "status",
     "verify",
-    "view",
 ]
 
 _HOMES = {
@@ -89,12 +89,12 @@ _HOMES = {
     "training": ("PseudoLabelDataset",),
     "training.losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),
     "sources.manifest_scan": ("ScanSummary", "scan"),
+    "report.write": ("ReportSummary", "report_labels"),
     "planning.summary": ("LabelSummary", "PlanSummary"),
     "jobs.layers.reliability": ("RecalibrateSummary", "recalibrate"),
     "jobs.layers.features": ("FeaturesSummary", "add_features"),
     "jobs.verify.repair": ("VerifyReport", "verify"),
     "jobs.label": ("label", "plan"),
-    "report.view": ("View", "view"),
     "core.stopping": ("Stop",),
     "store": ("Label", "Store", "open_store"),
     "store.status": ("StoreStatus", "status"),

@@ -33,9 +33,6 @@ def everything(photos: Path, folder: Path) -> dict[str, object]:
     photo: np.ndarray = label.image()
     near: list[depthsieve.Label] = store[:2]
 
-    seen: depthsieve.View = depthsieve.view(labels, worst=1, best=1, drop=0.10, progress=False)
-    sheet: Path = seen.save(folder / "sheet.png")
-
     again = depthsieve.recalibrate(labels, name="second", progress=False)
     depthsieve.add_features(labels, device="cpu", progress=False)
     other = depthsieve.label(photos, folder / "other", teacher="tiny", signals="none", threads=1, progress=False)
@@ -47,6 +44,7 @@ def everything(photos: Path, folder: Path) -> dict[str, object]:
     for one in near:
         np.save(truth / f"{Path(one.id).stem}.npy", 1 / (one.depth.astype(np.float32) + 0.1))
     evaluation: depthsieve.Evaluation = depthsieve.evaluate_labels(labels, truth, align="scale-shift", progress=False)
+    page = depthsieve.report_labels(labels, folder / "report", images=2, progress=False)
     subset = depthsieve.curate(labels, folder / "subset.parquet", max_dark=0.9, progress=False)
     exported = depthsieve.export_labels(labels, folder / "png", target="png", mask=0.10, progress=False)
 
@@ -68,12 +66,12 @@ def everything(photos: Path, folder: Path) -> dict[str, object]:
         "labelled": (summary.labelled, other.labelled, state.labelled, len(store)),
         "quantity": (teacher.quantity, label.quantity),
         "shapes": (label.depth.shape, label.reliability.shape, mask.shape, photo.shape[:2]),
-        "seen": (len(seen.ids), sheet.stat().st_size > 0),
         "recalibrated": again.images_now,
         "fused": fused.fused_now,
         "sound": report.sound,
         "evaluated": [score.id for score in evaluation.images],
         "kept": subset.kept,
+        "shown": page.shown,
         "exported": exported.images_now,
         "losses": losses,
         "recipe": recipe.name,

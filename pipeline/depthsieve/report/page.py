@@ -1,69 +1,43 @@
-"""Parts of a page that opens from disk: one HTML file with its style and pictures inside, no script, no network.
+"""Parts of a page that opens from disk, without a network.
 
 Every function that takes text escapes it; those that take ``html`` say so in the parameter's name.
 """
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 from PIL import Image
 
 from depthsieve.evaluation.metrics import Floats
 from depthsieve.images.colours import Rgb
 
-_STYLE = """
-:root { color-scheme: light dark; --page: #fff; --text: #1c2024; --soft: #5b6470; --line: #d9dde2; --card: #f4f6f8;
-  --method: #b3123f; --oracle: #14795f; --random: #6b7480; }
-@media (prefers-color-scheme: dark) { :root { --page: #14171a; --text: #e6e9ec; --soft: #9aa4af; --line: #343b42;
-  --card: #1e2328; --method: #ff6f91; --oracle: #53cfa7; --random: #98a2ad; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--text); font: 16px/1.55 system-ui, sans-serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: .5rem 0; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; }
-p { max-width: 44rem; margin: .6rem 0; }
-.soft, figcaption, th { color: var(--soft); }
-code { overflow-wrap: anywhere; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); font-weight: normal;
-  vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem; margin: 1.2rem 0; }
-.card { background: var(--card); border-radius: 8px; padding: .8rem 1rem; font-size: .9rem; line-height: 1.4; }
-.card b { display: block; font-size: 1.6rem; line-height: 1.3; }
-.plot { max-width: 44rem; margin: 1rem 0; }
-.plot svg { display: block; width: 100%; height: auto; }
-.plot text { font: 13px system-ui, sans-serif; fill: var(--soft); }
-@media (max-width: 40rem) { .plot text { font-size: 21px; } th, td { padding-right: .6rem; } }
-.plot .grid { stroke: var(--line); }
-.plot polyline { fill: none; stroke-width: 2.5; stroke-linejoin: round; }
-.method { stroke: var(--method); } .oracle { stroke: var(--oracle); stroke-dasharray: 7 4; }
-.random { stroke: var(--random); stroke-dasharray: 2 4; }
-.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 45%), 1fr)); gap: .7rem;
-  margin: .5rem 0 1.8rem; }
-.panels figure { margin: 0; }
-.panels img { display: block; width: 100%; height: auto; border-radius: 4px; image-rendering: pixelated; }
-.panels img.photo { image-rendering: auto; }
-figcaption { font-size: .85rem; line-height: 1.35; margin-top: .25rem; }
-h3 { font-size: 1rem; margin: 1.2rem 0 0; overflow-wrap: anywhere; }
-.key { display: flex; flex-wrap: wrap; gap: .4rem 1.6rem; align-items: center; font-size: .9rem; margin: .8rem 0; }
-.key span { display: inline-flex; gap: .5rem; align-items: center; }
-.key img { width: auto; height: 1em; image-rendering: pixelated; border-radius: 2px; }
-"""
+WEB = Path(__file__).parent / "web"
+"""Styles and scripts of pages, as they are shipped."""
 
 
 def page(title: str, body_html: str) -> str:
-    """A whole HTML document."""
+    """A whole HTML document, its style inside."""
+    style = (WEB / "page.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{body_html}\n</main>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body_html}\n</main>\n"
         "</body>\n</html>\n"
     )
+
+
+def shown(text: str) -> str:
+    """Text of a file name as it can be shown: what would break the line or turn its direction is spelt out."""
+    return _UNSEEN.sub(lambda found: _SPELT.get(found[0], f"\\u{ord(found[0]):04x}"), text)
+
+
+_SPELT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -151,6 +125,31 @@ def plot(lines: Sequence[Line], x_name: str, y_name: str, marked: float) -> str:
         f'<figure class="plot"><svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
         + "".join(parts)
         + "</svg></figure>"
+    )
+
+
+def histogram(counts: Sequence[int], low: str, high: str, label: str) -> str:
+    """Bars of equal width as inline SVG, between the values at the ends; ``label`` is told to a screen reader."""
+    width, height, most = 300, 72, max([*counts, 1])
+    step = width / max(len(counts), 1)
+    bars = "".join(
+        f'<rect x="{place * step:.2f}" y="{height - height * count / most:.2f}" width="{step * 0.86:.2f}" '
+        f'height="{height * count / most:.2f}"/>'
+        for place, count in enumerate(counts)
+        if count
+    )
+    return (
+        f'<svg class="bars" viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(label)}">{bars}</svg>'
+        f'<div class="ends"><span>{escape(low)}</span><span>{escape(high)}</span></div>'
+    )
+
+
+def bar(share: float) -> str:
+    """A bar of a share 0..1 beside a number that says the same."""
+    return (
+        '<svg class="share" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect class="track" width="100" height="8"/><rect width="{100 * share:.2f}" height="8"/></svg>'
     )
 
 

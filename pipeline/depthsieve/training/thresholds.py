@@ -68,6 +68,13 @@ class Thresholds:
         :meth:`count`."""
         return self.count().masked_share
 
+    def histogram(self) -> NDArray[np.int64]:
+        """[K] the reliability codes of all images, counted over their whole labels; code 0 = invalid."""
+        total_K = np.zeros(256, np.int64)
+        for shard, row_R in self._selection.rows_of_shards():
+            total_K += self._sum_of_shard(shard, row_R)
+        return total_K
+
     def _refuse_batch(self) -> None:
         if self.scope == "batch":
             raise UsageError("at scope 'batch' what is masked depends on the batches: ask the loader's masked_share()")
@@ -79,9 +86,7 @@ class Thresholds:
 
     def _dataset(self) -> tuple[int, Pixels]:
         """The code of all images, and what it keeps."""
-        total_K = np.zeros(256, np.int64)
-        for shard, row_R in self._selection.rows_of_shards():
-            total_K += self._sum_of_shard(shard, row_R)
+        total_K = self.histogram()
         code = threshold_code(total_K, self.drop)
         return code, _counted(total_K, np.array([code]))
 

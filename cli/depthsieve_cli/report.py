@@ -1,0 +1,62 @@
+"""``depthsieve report``: a page to look at a store with."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from depthsieve_cli.choices import as_json_option
+from depthsieve_cli.command import Verb, progress_for
+from depthsieve_cli.output import count, print_failures, print_json, size
+
+if TYPE_CHECKING:
+    from depthsieve.report.write import ReportSummary
+
+
+@click.command(
+    cls=Verb,
+    short_help="Write a page to look at labels and masks; opens from disk.",
+    epilog="Example: depthsieve report labels/ -o report/ --open",
+)
+@click.argument("store")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder for the page.")
+@click.option("--images", default=300, show_default=True, metavar="N", help="How many images the gallery has.")
+@click.option(
+    "--drop", type=float, default=0.10, show_default=True, help="Share of the pixels that is masked at first."
+)
+@click.option("--reliability", metavar="NAME", help="Show a layer of recalibrate, not the labels' own reliability.")
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
+@as_json_option()
+def report(store: str, out: Path, images: int, drop: float, reliability: str | None, show: bool, as_json: bool) -> int:
+    """Write a page that shows STORE: figures, and a gallery with depth, reliability and the mask under a slider.
+
+    The page opens from disk, without a server or a network. Of a large store the gallery has a part, figures are of all
+    images. Run again, it replaces the report in DIR.
+
+    Exit codes: 0 done; 1 could not do it; 2 wrong options; 3 done, but some labels could not be read.
+    """
+    from depthsieve.report.write import report_labels  # torch takes seconds
+
+    summary = report_labels(
+        store, out, images=images, drop=drop, reliability=reliability, progress=progress_for(as_json)
+    )
+    if as_json:
+        print_json(dataclasses.asdict(summary))
+    else:
+        _print(summary)
+    if show:
+        click.launch(Path(summary.page).absolute().as_uri())
+    return 3 if summary.unreadable else 0
+
+
+def _print(summary: "ReportSummary") -> None:
+    shown = f"{summary.shown:,} of {count(summary.images, 'labelled image')}"
+    click.echo(f"{summary.store}: {shown} in the gallery, {size(summary.bytes)}.")
+    for note in summary.notes:
+        click.echo(f"Note: {note}.")
+    if summary.without_photo:
+        first = summary.without_photo[0]
+        click.echo(f"{count(len(summary.without_photo), 'photo')} cannot be read; the first: {first.reason}.")
+    print_failures(summary.unreadable)
+    click.echo(f"Open {summary.page}")

@@ -1,0 +1,49 @@
+"""Stores for the tests of reports, and one browser for all of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import chromium
+from storemaker import Picture, make_store
+
+from depthsieve.store import Store
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)>.png",
+    "</script><script>alert(2)</script>.png".replace("/", "∕"),
+    "sub</a/script><svg onload=alert(3)>.png",
+    "new\nline \u2028 \u202egnp.png",
+    "\"quotes\" 'and' `ticks` ${alert(4)}.png",
+    "__proto__.png",
+)
+PLAIN = ("plain/small.png", "plain/tall.png", "plain/wide.png")
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Labels with ties, invalid pixels and two shapes, of images with hostile names; one failed, one was refused."""
+    names = [*PLAIN, *HOSTILE]
+    pictures = [
+        Picture(name, (56, 84), (28, 42)) if n % 3 else Picture(name, (84, 56), (42, 28))
+        for n, name in enumerate(names)
+    ]
+    pictures.append(Picture("plain/broken.png", (56, 84), (28, 42), failed=True))
+    folder = tmp_path_factory.mktemp("made") / "a store"
+    return make_store(folder, pictures, rejected=("<b>refused</b>.png",))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium."""
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def page(made: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of :func:`made`."""
+    from depthsieve.report.write import report_labels
+
+    return Path(report_labels(made, tmp_path_factory.mktemp("report") / "out", progress=False).page)
