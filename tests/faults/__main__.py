@@ -14,6 +14,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=200, help="how many in all (default: 200)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="only kinds whose name this regular expression finds, such as ^ray")
+    parser.add_argument("--verbose", action="store_true", help="say how disturbed runs over hosts ended, too")
     parser.add_argument("--json", type=Path, help="write the table here, too")
     chosen = parser.parse_args()
     if not campaign.kinds_of(chosen.only):
@@ -21,7 +22,9 @@ def main() -> int:
         parser.error(f"no kind of fault matches {chosen.only!r}; there are: {names}")
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     print(campaign.HEAD)
-    rows = campaign.run(chosen.faults, chosen.seed, chosen.only, say=lambda text: print(text, flush=True))
+    rows = campaign.run(
+        chosen.faults, chosen.seed, chosen.only, chosen.verbose, say=lambda text: print(text, flush=True)
+    )
     whole = campaign.total(rows)
     print(campaign.line(whole))
     print("lost: images committed before and gone or changed after; again: committed images that were labelled again.")

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from faults import buckets, damage, local, onray, poisonous
+from hosts.lab import missing as no_lab
+
+from faults import buckets, damage, local, onhosts, onray, poisonous
 from faults.world import NotSurvived, Tally, World
 
 Fault = Callable[[World, random.Random, Tally], None]
@@ -19,11 +21,13 @@ Fault = Callable[[World, random.Random, Tally], None]
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of fault: its name in the table, what does it, and how many of 200 faults are of it."""
+    """One kind of fault: its name in the table, what does it, and how many of 240 faults are of it."""
 
     name: str
     do: Fault
     share: int
+    lacks: Callable[[], str | None] = lambda: None
+    """Why this machine cannot do it, if so."""
 
 
 KINDS = (
@@ -47,6 +51,10 @@ KINDS = (
     Kind("s3: 5% of all calls fail", buckets.calls_fail, 4),
     Kind("s3: server dies once and comes back", buckets.server_dies_once, 3),
     Kind("s3: run killed (-9) while calls fail", buckets.run_killed, 3),
+    *(
+        Kind(f"hosts, {'ray' if on_ray else 'parts'}: {what}", fault, 1, no_lab)
+        for what, fault, on_ray in onhosts.faults()
+    ),
 )
 
 
@@ -62,16 +70,20 @@ class Row:
     again: int = 0
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
 
-def run(faults: int, seed: int, only: str, say: Callable[[str], None]) -> list[Row]:
-    """Do ``faults`` faults, spread by their shares over the kinds that ``only`` finds, at least one of each."""
+def run(faults: int, seed: int, only: str, verbose: bool, say: Callable[[str], None]) -> list[Row]:
+    """Do ``faults`` faults, spread by their shares over the kinds that ``only`` finds, at least one of each.
+
+    ``verbose``: say how disturbed runs ended, too.
+    """
     kinds = kinds_of(only)
     home = Path(tempfile.mkdtemp(prefix="depthsieve-faults-"))
     try:
         world = World(home)
         counts = zip(kinds, _counts(kinds, faults), strict=True)
-        return [_do_kind(kind, count, seed, world, say) for kind, count in counts]
+        return [_do_kind(kind, count, seed, world, verbose, say) for kind, count in counts]
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -86,9 +98,12 @@ def _counts(kinds: Sequence[Kind], faults: int) -> list[int]:
     return [max(1, round(faults * kind.share / whole)) for kind in kinds]
 
 
-def _do_kind(kind: Kind, count: int, seed: int, world: World, say: Callable[[str], None]) -> Row:
+def _do_kind(kind: Kind, count: int, seed: int, world: World, verbose: bool, say: Callable[[str], None]) -> Row:
     row = Row(kind.name)
     start = time.monotonic()
+    if reason := kind.lacks():
+        say(f"{kind.name}: left out: {reason}")
+        return row
     for number in range(count):
         tally = Tally()
         try:
@@ -102,8 +117,11 @@ def _do_kind(kind: Kind, count: int, seed: int, world: World, say: Callable[[str
         row.tries += tally.tries
         row.lost += tally.lost
         row.again += tally.again
+        row.said += tally.said
     row.seconds = time.monotonic() - start
     say(line(row))
+    for said in row.said if verbose else ():
+        say(f"    {' / '.join(said.splitlines())}")
     for problem in row.problems:
         say(f"    {problem}")
     return row

@@ -42,7 +42,8 @@ class Tally:
     tries: int = 0
     lost: int = 0
     again: int = 0
-    problem: str | None = None
+    said: list[str] = field(default_factory=list)
+    """How disturbed runs ended, for who wants to read it."""
 
 
 @dataclass

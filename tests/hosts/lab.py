@@ -144,6 +144,14 @@ class Host:
         """Wait for a command; ``stdout`` has its standard error, too. :class:`subprocess.TimeoutExpired` ends it."""
         return self.start(*command, **environment).ended(timeout)
 
+    def skew(self, seconds: int) -> dict[str, str]:
+        """An environment whose processes see a clock that is so much ahead. Needs gcc."""
+        library = self.path("/tmp/skew.so")
+        subprocess.run(
+            ["gcc", "-shared", "-fPIC", "-O1", "-o", library, Path(__file__).with_name("skew.c")], check=True
+        )
+        return {"LD_PRELOAD": "/tmp/skew.so", "SKEW_S": str(seconds)}
+
     def processes(self) -> dict[int, str]:
         """The command lines of its processes but the first, by their ids outside."""
         space = Path(f"/proc/{self.pid}/ns/pid").readlink()

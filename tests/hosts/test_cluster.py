@@ -1,13 +1,11 @@
 """A cluster of two hosts that share a bucket only, and two parts of a job array there: the same bytes."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from hosts.bucket import Bucket
 from hosts.cluster import Cluster
 from hosts.lab import Host, Lab
-from hosts.runs import UNDISTURBED, problems, start, upload_photos, wait_until_idle, working
+from hosts.runs import problems, start, upload_photos, wait_until_idle, working
 
 pytestmark = pytest.mark.slow
 
@@ -25,27 +23,36 @@ def node(lab: Lab) -> Host:
 
 
 @pytest.fixture(scope="module")
-def cluster(lab: Lab, bucket: Bucket, node: Host) -> Iterator[Cluster]:
+def cluster(lab: Lab, bucket: Bucket, node: Host) -> Cluster:
     """A head and a node; meanwhile the node labels without a cluster, undisturbed."""
-    undisturbed = start(node, UNDISTURBED, **bucket.environment())
+    undisturbed = start(node, "undisturbed", **bucket.environment())
     cluster = Cluster(lab.host("head"), **bucket.environment())
     cluster.join(node)
     done = undisturbed.ended()
     assert done.returncode == 0, done.stdout
-    yield cluster
+    return cluster
 
 
-def test_a_ray_worker_on_another_host_labels_to_the_same_bytes(cluster: Cluster, bucket: Bucket, node: Host) -> None:
+@pytest.fixture(scope="module")
+def expected(cluster: Cluster, bucket: Bucket) -> dict[str, str]:
+    return bucket.digests("undisturbed")
+
+
+def test_a_ray_worker_on_another_host_labels_to_the_same_bytes(
+    cluster: Cluster, bucket: Bucket, node: Host, expected: dict[str, str]
+) -> None:
     before = len(bucket.calls())
     done = start(cluster.head, "ray", "--address", cluster.address, **cluster.environment).ended()
     assert (done.returncode, "8 of 8 images labelled" in done.stdout) == (0, True), done.stdout
-    assert problems(bucket, "ray") == []
+    assert problems(bucket, "ray", expected) == []
     commits = {call.split()[0] for call in bucket.calls(before) if " PUT /data/ray/commits/0000-0" in call}
     assert commits == {node.ip}
     wait_until_idle(cluster.head, node)
 
 
-def test_parts_on_two_hosts_label_to_the_same_bytes(cluster: Cluster, bucket: Bucket, node: Host) -> None:
+def test_parts_on_two_hosts_label_to_the_same_bytes(
+    cluster: Cluster, bucket: Bucket, node: Host, expected: dict[str, str]
+) -> None:
     planned = start(node, "parts", "--write", verb="plan", **bucket.environment()).ended()
     assert planned.returncode == 0, planned.stdout
     before = len(bucket.calls())
@@ -57,5 +64,5 @@ def test_parts_on_two_hosts_label_to_the_same_bytes(cluster: Cluster, bucket: Bu
         assert part.ended().returncode == 0, part.shown
     commits = {call.split()[0] for call in bucket.calls(before) if " PUT /data/parts/commits/0000-0" in call}
     assert commits == {node.ip, cluster.head.ip}
-    assert problems(bucket, "parts") == []
+    assert problems(bucket, "parts", expected) == []
     assert working(cluster.head, node) == []
