@@ -44,16 +44,21 @@ SPEC = LabelSpec(
 )
 PROFILE = NumericsProfile(1, 1, "cpu", "made up", "none")
 
+QUARTERS = {1: 0, 3: 2, 6: 1, 8: 3}
+"""How often a picture is turned to the left for its EXIF orientation to bring it upright."""
+
 
 @dataclass(frozen=True)
 class Picture:
-    """One image of a made store. ``failed`` or ``pending`` ones have no label."""
+    """One image of a made store. ``failed`` or ``pending`` ones have no label. With an EXIF ``orientation`` (1, 3, 6 or
+    8) the file holds it turned, so that upright it is of the shape ``source`` all the same."""
 
     path: str
     source: Shape
     label: Shape
     failed: bool = False
     pending: bool = False
+    orientation: int = 1
 
 
 def pictures(counts: dict[Shape, int]) -> list[Picture]:
@@ -89,7 +94,10 @@ def make_store(
     for number, picture in enumerate(images):
         target = root / picture.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(made_image(number, picture.source)).save(target)
+        turned = Image.fromarray(np.rot90(made_image(number, picture.source), QUARTERS[picture.orientation]))
+        exif = Image.Exif()
+        exif[0x0112] = picture.orientation
+        turned.save(target, **({} if picture.orientation == 1 else {"exif": exif}))
         by_shape.setdefault(picture.label, []).append(number)
     path = folder / "labels"
     path.mkdir(parents=True)
@@ -151,7 +159,8 @@ def learn(store: Store, datasets: dict[str, DatasetNote] | None) -> Store:
 def _record(root: Path, picture: Picture) -> ImageRecord:
     status = (root / picture.path).stat()
     height, width = picture.source
-    return ImageRecord(f"default/{picture.path}", status.st_size, status.st_mtime_ns, width, height)
+    size, mtime = status.st_size, status.st_mtime_ns
+    return ImageRecord(f"default/{picture.path}", size, mtime, width, height, picture.orientation)
 
 
 def _content(shard: Shard, numbers: Sequence[int], images: Sequence[Picture], root: Path) -> ShardArrays:
@@ -172,7 +181,7 @@ def _content(shard: Shard, numbers: Sequence[int], images: Sequence[Picture], ro
             "reason": np.array(["made up" if one else "" for one in failed], object),
             "source_height": np.array([record.height for record in shard.images], np.int32),
             "source_width": np.array([record.width for record in shard.images], np.int32),
-            "orientation": np.ones(count, np.uint8),
+            "orientation": np.array([record.orientation for record in shard.images], np.uint8),
             "focal_px": np.zeros(count, np.float32),
             "content_sha256": np.array([_sha256(root / images[number].path) for number in numbers], object),
         }

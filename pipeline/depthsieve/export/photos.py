@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.core.errors import ImageRejected, SourceError
+from depthsieve.core.records import Shape
 from depthsieve.images.decode import decode
 from depthsieve.images.headers import kind_of
 from depthsieve.sources import Source, decode_path, is_remote, reopen_source
@@ -95,12 +96,19 @@ class Photo:
         white."""
         return decode(self.data, self.label.store.spec.alpha).rgb_HW3
 
-    def at(self, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    def at(self, shape: Shape) -> NDArray[np.uint8]:
         """The photo, upright, RGB uint8 [H,W,3], on the pixels of a depth map of ``shape``; of the label's shape, it
         may be the image that the store keeps."""
         if shape == self.label.shape:
             return self.label.image()
         return to_label_shape(self.upright(), shape)
+
+    def jpeg(self, shape: Shape) -> bytes:
+        """The photo as an upright JPEG on the pixels of a depth map of ``shape``: the source file where it is one."""
+        height, width = self.label.source_shape
+        if shape == (height, width) and self.orientation == 1 and kind_of(self.data[:64]) == "JPEG":
+            return self.data
+        return jpeg(self.at(shape))
 
     def file(self, *, applies_exif: bool, kinds: tuple[str, ...] = ("JPEG", "PNG")) -> PhotoFile:
         """The photo as a file of its own for a reader of some ``kinds`` of files, which ``applies_exif`` or not.

@@ -23,11 +23,12 @@ Wants = Literal["stored", "metres"]
 
 @dataclass(frozen=True)
 class Ask:
-    """What a user asks of a target: labels of ``store``, ``images`` of them, with the target's own ``options``.
+    """What a user asks of a ``target``: labels of ``store``, ``images`` of them, with the target's own ``options``.
 
     ``quantity`` and ``unit`` are those of the depth that the target is given, after a conversion to metres.
     """
 
+    target: str
     store: Store
     images: int
     quantity: Quantity
@@ -149,7 +150,7 @@ class Target:
     def check(self) -> None:
         """Raise :class:`UsageError`, with the reason, where what is asked cannot be held."""
         if self.ask.mask is not None and not self.holds_invalid:
-            raise UsageError(f"{type(self).__name__} cannot hold invalid pixels, so --mask has nothing to mask with")
+            raise UsageError(f"target {self.ask.target} cannot hold invalid pixels, so it takes no --mask")
 
     def notes(self) -> Iterable[str]:
         """What a user should know before it is written, a line each."""
@@ -163,9 +164,13 @@ class Target:
         """The files of one label. Raises :class:`ImageRejected` or :class:`SourceError` for this image alone."""
         raise NotImplementedError
 
-    def finish(self, entries: Entries) -> Iterator[tuple[str, bytes]]:
-        """Files that are written once all labels are there: indices, lists. Path and bytes."""
+    def finish(self, entries: Entries) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
+        """Files that are written once all labels are there: indices, lists. Path, and bytes or parts of them."""
         return iter(())
+
+    def front_matter(self) -> str:
+        """What stands before the README's text, between lines of dashes; nothing for most."""
+        return ""
 
     def about(self) -> About:
         """What the README says."""
@@ -175,8 +180,10 @@ class Target:
 class VolumeTarget(Target):
     """A target that puts many labels into one file, a volume: a tar, a table."""
 
-    per_volume: ClassVar[int] = 256
-    """Images of a volume, at most."""
+    @property
+    def per_volume(self) -> int:
+        """Images of a volume, at most: the option ``images_per_file``, where 0 is all that one run adds."""
+        return int(self.ask.options["images_per_file"]) or max(self.ask.images, 1)
 
     def volume_name(self, number: int) -> str:
         """The path of a volume."""

@@ -19,7 +19,6 @@ def write_readme(
     count: int,
     left_out: Mapping[str, int],
     failed: Sequence[ImageFailure],
-    front: str = "",
 ) -> str:
     """The text, in Markdown. The same export gives the same bytes."""
     store, about = target.ask.store, target.about()
@@ -27,7 +26,7 @@ def write_readme(
     generations = store.generations()
     teacher = generations[-1].teacher if generations else None
     lines = [
-        f"# Depth labels of {count:,} images, for `{row.name}`",
+        f"# Depth labels of {_images(count)}, for `{row.name}`",
         "",
         f"{row.summary[:1].upper()}{row.summary[1:]}. Written by depthsieve {__version__}; labels are "
         + (f"predictions of the teacher {code(teacher.name)}" if teacher else f"of kind {store.spec.kind}")
@@ -50,16 +49,21 @@ def write_readme(
         terms = f"{code(note.name)}: {code(note.licence)}, {code(note.licence_url)}"
         lines.append(f"- **Licence** of the photos of source {code(source)}, dataset {terms}")
     lines += ["", "## Left out", ""]
-    lines += [f"- {number:,} images of the store: {reason}" for reason, number in left_out.items()]
+    lines += [f"- {_images(number)} of the store: {reason}" for reason, number in left_out.items()]
     if failed:
-        lines.append(f"- {len(failed):,} images could not be exported:")
+        lines.append(f"- {_images(len(failed))} could not be exported:")
         lines += [f"  - {code(one.id)}: {code(one.reason)}" for one in failed[:SHOWN]]
         if len(failed) > SHOWN:
             lines.append(f"  - and {len(failed) - SHOWN:,} more")
     if not left_out and not failed:
         lines.append("Nothing.")
     lines += ["", "## Read it", "", "```python", about.code.strip(), "```", ""]
-    return front + "\n".join(lines)
+    front = target.front_matter()
+    return (f"---\n{front}---\n\n" if front else "") + "\n".join(lines)
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image" if count == 1 else f"{count:,} images"
 
 
 def _mask(target: Target) -> str:

@@ -126,7 +126,7 @@ def _prepare(store: Store, out: str | Path, settings: ExportSettings, subset: An
     _check_apart(folder, store)
     selection, left_out = _selected(store, subset, settings.where)
     reader = ItemReader(store, kind.wants, resolution, settings.mask)
-    ask = Ask(store, len(selection), reader.quantity, reader.unit, resolution, settings.mask, options)
+    ask = Ask(row.name, store, len(selection), reader.quantity, reader.unit, resolution, settings.mask, options)
     asked = {
         "target": row.name,
         "store": store.fingerprint,
@@ -394,7 +394,9 @@ class _Export:
     def _finish(self, count: int, failed: Sequence[ImageFailure]) -> None:
         files = {}
         for path, data in self.target.finish(self._entries):
-            files[path] = self.ledger.write(path, data)
+            with self.ledger.volume(path) as temporary, temporary.open("wb") as file:
+                file.writelines([data] if isinstance(data, bytes) else data)
+            files[path] = (self.ledger.out / path).stat().st_size
         readme = write_readme(self.target, self.asked, count, self.left_out, failed)
         files["README.md"] = self.ledger.write("README.md", readme.encode())
         self.ledger.write_json("done.json", {"images": count, "files": files})

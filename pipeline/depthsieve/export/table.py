@@ -78,6 +78,9 @@ class TargetRow:
         return {name: option.checked(given.get(name, option.default)) for name, option in known.items()}
 
 
+IMAGES_PER_FILE = TargetOption("images_per_file", int, 1000, "Images of a file; 0 puts all into one.", "N")
+WITHOUT_PHOTOS = TargetOption("without_photos", bool, False, "Leave the photos out.")
+
 TARGETS: Mapping[str, TargetRow] = {
     row.name: row
     for row in (
@@ -86,6 +89,29 @@ TARGETS: Mapping[str, TargetRow] = {
             GENERAL,
             "16-bit depth and 8-bit reliability in the source's folders, scale and offset per image in one JSON",
             "to_png:PngTarget",
+        ),
+        TargetRow("npy", GENERAL, "float32 depth and uint8 reliability, a file each, NaN invalid", "to_npy:NpyTarget"),
+        TargetRow("npz", GENERAL, "depth and reliability of an image in one compressed file", "to_npy:NpzTarget"),
+        TargetRow(
+            "hdf5",
+            GENERAL,
+            "depth and reliability in HDF5, chunked and compressed, facts as attributes",
+            "to_hdf5:Hdf5Target",
+            (IMAGES_PER_FILE,),
+        ),
+        TargetRow(
+            "webdataset",
+            TRAINING,
+            "tar shards of photo, depth, reliability and JSON, for the library webdataset",
+            "to_webdataset:WebDatasetTarget",
+            (IMAGES_PER_FILE, WITHOUT_PHOTOS),
+        ),
+        TargetRow(
+            "huggingface",
+            TRAINING,
+            "Parquet that datasets.load_dataset opens, with the columns image and depth_map",
+            "to_huggingface:HuggingFaceTarget",
+            (IMAGES_PER_FILE, WITHOUT_PHOTOS),
         ),
     )
 }

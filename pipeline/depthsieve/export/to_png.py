@@ -1,9 +1,9 @@
 """``png``: 16-bit depth and 8-bit reliability, a PNG each, in the source's folders."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from depthsieve.export.codecs import encode_png, to_affine16
+from depthsieve.export.index import index_json, quantity_words
 from depthsieve.export.protocol import About, Encoded, Entries, Item, Target
 
 INDEX = "depth.json"
@@ -27,18 +27,15 @@ class PngTarget(Target):
         files = {depth: encode_png(coded.codes_HW, text), reliability: encode_png(item.reliability_HW)}
         return Encoded(files, {**item.facts(), **entry})
 
-    def finish(self, entries: Entries) -> Iterator[tuple[str, bytes]]:
+    def finish(self, entries: Entries) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
         head = {"quantity": self.ask.quantity, "unit": self.ask.unit, "invalid": 0, "value": "offset + scale * code"}
-        lines = [json.dumps(head)[:-1] + ', "images": [']
-        rows = [json.dumps(dict(entry.data)) for entry in entries()]
-        yield INDEX, "\n".join([*lines, ",\n".join(rows), "]}", ""]).encode()
+        yield INDEX, index_json(head, entries)
 
     def about(self) -> About:
-        near = "larger is farther" if self.ask.quantity == "depth" else "up to a scale and shift, larger is nearer"
         return About(
             layout=f"`depth/PATH.png` (16 bits), `reliability/PATH.png` (8 bits), and `{INDEX}` with a row an image: "
             "its `id`, both paths, `scale` and `offset`, sizes. PATH is the id with what file systems refuse encoded.",
-            depth=f"{self.ask.quantity} ({near}), unit {self.ask.unit}: `offset + scale * code`, with the image's own "
+            depth=f"{quantity_words(self.ask)}: `offset + scale * code`, with the image's own "
             "`scale` and `offset`, which the PNG's text chunks have too.",
             invalid="code 0 in depth, and 0 in reliability.",
             precision="within half of the image's `scale`: 1/131068 of the range of its valid values.",
@@ -52,7 +49,8 @@ import json
 import numpy as np
 from PIL import Image
 
-row = json.load(open("depth.json", encoding="utf-8"))["images"][0]
+with open("depth.json", encoding="utf-8") as file:
+    row = json.load(file)["images"][0]
 code = np.asarray(Image.open(row["depth"]))
 depth = np.where(code > 0, row["offset"] + row["scale"] * code.astype(np.float64), np.nan)
 reliability = np.asarray(Image.open(row["reliability"]))
