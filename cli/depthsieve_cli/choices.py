@@ -56,6 +56,17 @@ def as_json_option(what: str = "the summary", also: str = "no progress bar") -> 
     return option(OUTPUT, "--json", "as_json", is_flag=True, help=f"Print {what} as JSON{also and '; '}{also}.")
 
 
+def allow_failed_option() -> Decorator:
+    """The option ``--allow-failed`` of ``label`` and ``plan``: failed images do not change the exit code."""
+    return option(
+        OUTPUT,
+        "--allow-failed",
+        is_flag=True,
+        help="Exit with 0, not 3, where all that is left are images that failed: for schedulers, which take 3 for a "
+        "job to retry.",
+    )
+
+
 def from_settings(settings: type[Any], *, only: Collection[str] = (), without: Collection[str] = ()) -> Decorator:
     """Options for what a dataclass of settings declares: for all of it, ``only`` some, or all ``without`` some."""
     made = [_option(one) for one in declared(settings) if one.name not in without and (one.name in only or not only)]

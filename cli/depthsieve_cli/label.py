@@ -8,7 +8,14 @@ import click
 from depthsieve.core.progress import say
 from depthsieve.core.stopping import Stop
 from depthsieve.planning.options import PLACE, LabelOptions
-from depthsieve_cli.choices import GroupedCommand, as_json_option, from_settings, option, source_and_store
+from depthsieve_cli.choices import (
+    GroupedCommand,
+    allow_failed_option,
+    as_json_option,
+    from_settings,
+    option,
+    source_and_store,
+)
 from depthsieve_cli.command import note, progress_for
 from depthsieve_cli.interrupt import graceful
 from depthsieve_cli.output import count, print_failures, print_growth, print_json
@@ -35,8 +42,9 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="When interrupted, how long to go on with shards that can be finished.",
 )
+@allow_failed_option()
 @as_json_option()
-def label(source: str, store: str, grace: float, as_json: bool, **options: Any) -> int:
+def label(source: str, store: str, grace: float, allow_failed: bool, as_json: bool, **options: Any) -> int:
     """Label the images of SOURCE into STORE, a folder or s3://bucket/prefix.
 
     SOURCE is a folder, an image, an archive (.tar, .zip), a .parquet or HDF5 file with images, a list of files (.txt,
@@ -62,7 +70,7 @@ def label(source: str, store: str, grace: float, as_json: bool, **options: Any) 
         return 4
     if summary.errors:
         return 1
-    return 3 if summary.failed or summary.not_stored else 0
+    return 3 if (summary.failed or summary.not_stored) and not allow_failed else 0
 
 
 def _print_summary(summary: "LabelSummary") -> None:

@@ -7,7 +7,15 @@ import click
 
 from depthsieve.core.progress import say
 from depthsieve.planning.options import LabelOptions
-from depthsieve_cli.choices import OUTPUT, GroupedCommand, as_json_option, from_settings, option, source_and_store
+from depthsieve_cli.choices import (
+    OUTPUT,
+    GroupedCommand,
+    allow_failed_option,
+    as_json_option,
+    from_settings,
+    option,
+    source_and_store,
+)
 from depthsieve_cli.command import progress_for
 from depthsieve_cli.output import count, print_failures, print_growth, print_json, size
 from depthsieve_cli.stdin import keep_stdin
@@ -31,8 +39,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Label some images to learn how long it takes.",
 )
+@allow_failed_option()
 @as_json_option("the plan")
-def plan(source: str, store: str, write: bool, trial: bool, as_json: bool, **options: Any) -> int:
+def plan(source: str, store: str, write: bool, trial: bool, allow_failed: bool, as_json: bool, **options: Any) -> int:
     """Say what it takes to label the images of SOURCE into STORE: images, shards, bytes, hours.
 
     Nothing is written without --write. With it the plan stands, and any number of `depthsieve label --part` may work on
@@ -43,10 +52,11 @@ def plan(source: str, store: str, write: bool, trial: bool, as_json: bool, **opt
     say("Loading the teacher.", shown=progress)
     from depthsieve.jobs.label import plan as run_plan  # torch and transformers take seconds
 
+    of_failed = 0 if allow_failed else 3
     summary = run_plan(source, store, write=write, trial=trial, progress=progress, **options)
     if as_json:
         print_json(dataclasses.asdict(summary))
-        return 3 if summary.rejected else 0
+        return of_failed if summary.rejected else 0
     for note in summary.notes:
         click.echo(f"Note: {note}", err=True)
     _print_summary(summary)
@@ -55,7 +65,7 @@ def plan(source: str, store: str, write: bool, trial: bool, as_json: bool, **opt
         click.echo("The plan is written. Share it: depthsieve label SOURCE STORE --part I/N, for each I of 1 to N.")
     else:
         click.echo("Nothing was written. --write fixes the plan; `depthsieve label` plans and labels in one.")
-    return 3 if summary.rejected else 0
+    return of_failed if summary.rejected else 0
 
 
 def _print_summary(summary: "PlanSummary") -> None:

@@ -27,7 +27,7 @@ OPTIONS = [
 ]
 SETTINGS: dict[str, tuple[type[Any], list[str], set[str]]] = {
     # the dataclass behind a command, arguments that it cannot do without, and what is the command line's own
-    "label": (LabelOptions, ["photos", "labels"], {"source", "store", "grace", "as_json"}),
+    "label": (LabelOptions, ["photos", "labels"], {"source", "store", "grace", "allow_failed", "as_json"}),
     "demo": (DemoSettings, [], {"out", "as_json"}),
     "evaluate": (
         EvaluateSettings,

@@ -58,6 +58,23 @@ def test_failures_are_named_and_exit_with_3_until_they_are_resolved(
     assert "24 of 24 images labelled" in capsys.readouterr().out
 
 
+def test_failed_images_that_are_allowed_are_named_and_exit_with_0(
+    tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, store = write_photos(tmp_path / "photos", 2), tmp_path / "store"
+    (photos / "bad.jpg").write_bytes(b"")
+    planned = ("plan", photos, store, "--teacher", teacher, "--no-trial")
+    assert command(monkeypatch, *planned) == 3
+    assert command(monkeypatch, *planned, "--json", "--allow-failed") == 0
+    capsys.readouterr()
+    assert command(monkeypatch, *planned, "--write", "--allow-failed") == 0
+    assert "  failed: default/bad.jpg: empty file\n" in capsys.readouterr().out
+    assert command(monkeypatch, "label", photos, store, "--part", "1/1") == 3
+    capsys.readouterr()
+    assert command(monkeypatch, "label", photos, store, "--part", "1/1", "--allow-failed") == 0
+    assert "  failed: default/bad.jpg: empty file\n" in capsys.readouterr().out
+
+
 def test_json_is_all_that_is_on_stdout(
     tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
