@@ -175,3 +175,18 @@ class TestContract:
         assert root.location.endswith("/labels") and root.location in repr(root)
         assert root.path is None or root.path.is_absolute()
         assert root.free_bytes() is None if root.path is None else root.free_bytes() > 0
+
+
+def test_a_link_whose_answer_is_lost_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An NFS client that gets no answer sends the call again, and the server answers that the name is taken."""
+    root, link = open_root(tmp_path / "labels"), Path.hardlink_to
+
+    def answered_late(self: Path, target: Path) -> None:
+        link(self, target)
+        raise FileExistsError(errno.EEXIST, "File exists", str(self))
+
+    monkeypatch.setattr(Path, "hardlink_to", answered_late)
+    assert root.create("commits/0000-000000.json", b"mine") is True
+    assert root.create("commits/0000-000000.json", b"theirs") is False
+    assert root.read("commits/0000-000000.json") == b"mine"
+    assert root.names("tmp") == []

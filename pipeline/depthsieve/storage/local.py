@@ -84,13 +84,17 @@ class LocalRoot:
     def create(self, key: str, data: bytes, lasting: bool = True) -> bool:
         """A hard link of a finished file fails when the name is taken, so that no reader ever sees half a record. File
         systems without hard links (exFAT, some network disks) get an exclusive create, which a crash can leave torn.
+
+        Over NFS the answer to a call that succeeded may be lost, and the call that is sent again fails: then the file
+        has its second name all the same (see *O_EXCL* in open(2)).
         """
         target = self._target(key)
         with self._written(target.name, data, lasting) as temporary:
             try:
                 target.hardlink_to(temporary)
             except FileExistsError:
-                return False
+                if _links(temporary) < 2:
+                    return False
             except OSError as error:
                 if error.errno not in NO_HARD_LINKS:
                     raise
@@ -221,6 +225,12 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _links(path: Path) -> int:
+    """How many names a file has. It is opened for that: an NFS client then asks the server, not its own cache."""
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()).st_nlink
 
 
 def _create_exclusive(path: Path, data: bytes) -> bool:
