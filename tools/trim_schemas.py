@@ -4,7 +4,7 @@
     curl -LO https://raw.githubusercontent.com/ray-project/kuberay/v1.7.0/helm-chart/kuberay-operator/crds/ray.io_rayjobs.yaml
     python tools/trim_schemas.py ray.io_rayjobs.yaml
 
-The whole schemas are 1.4 MB (KubeRay) and 72 MB (all versions of Kubernetes). What was cut is refused by what is left, so
+The whole schemas are 1.4 MB (KubeRay) and 72 MB (all versions of Kubernetes). What was cut is refused by what is left:
 a recipe that uses a new field fails its test until this has been run again, which looks the field up.
 """
 
