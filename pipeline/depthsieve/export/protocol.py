@@ -3,7 +3,7 @@
 Axes: H row, W column, 3 red, green, blue; at label shape, or at that of the upright source.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -23,19 +23,26 @@ Wants = Literal["stored", "metres"]
 
 @dataclass(frozen=True)
 class Ask:
-    """What a user asks of a ``target``: labels of ``store``, ``images`` of them, with the target's own ``options``.
+    """What a user asks of a ``target``: labels of ``store``, those of ``ids`` (sorted), with the target's own ``options``.
 
-    ``quantity`` and ``unit`` are those of the depth that the target is given, after a conversion to metres.
+    ``out`` is the folder to be written, absolute. ``quantity`` and ``unit`` are those of the depth that the target is
+    given, after a conversion to metres.
     """
 
     target: str
     store: Store
-    images: int
+    ids: Sequence[str]
+    out: Path
     quantity: Quantity
     unit: str
     resolution: Resolution
     mask: float | None
     options: Mapping[str, Any]
+
+    @property
+    def images(self) -> int:
+        """How many images that is."""
+        return len(self.ids)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +147,9 @@ class Target:
     """Which it can be written at; the first is the default."""
     links: ClassVar[bool] = False
     """Whether it writes photos as files of their own, which ``--link`` may link."""
+    upright: ClassVar[bool] = True
+    """Whether it writes maps upright. Where not, they have the order of pixels that the file has: for readers that do
+    not look at EXIF."""
     renames: ClassVar[bool] = True
     """Whether an image may get another path than it asked for. Where not, two that ask for the same are refused."""
 
@@ -156,6 +166,14 @@ class Target:
         """What a user should know before it is written, a line each."""
         return ()
 
+    def inputs(self) -> Mapping[str, str]:
+        """Digests of files that it reads beside the store, by name: a folder is resumed with the same ones only."""
+        return {}
+
+    def leave_out(self, image_id: str) -> str:
+        """Why an image is not for this target, and is left out; "" where it is. A pure function of the id."""
+        return ""
+
     def place(self, image_id: str) -> str:
         """Where an image would best go: see :attr:`Item.path`. A pure function of the id."""
         return safe_path(image_id)
@@ -171,6 +189,10 @@ class Target:
     def front_matter(self) -> str:
         """What stands before the README's text, between lines of dashes; nothing for most."""
         return ""
+
+    def after(self, entries: Entries) -> Iterable[str]:
+        """What a user should know once all labels are there, a line each."""
+        return ()
 
     def about(self) -> About:
         """What the README says."""

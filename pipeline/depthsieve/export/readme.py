@@ -77,6 +77,10 @@ def _mask(target: Target) -> str:
 
 def _geometry(target: Target) -> str:
     upright = "Maps are upright: the photo's EXIF orientation is undone."
+    if not target.upright:
+        upright = (
+            "Maps have the order of pixels that the file has, EXIF orientation not undone, as this reader sees it."
+        )
     if target.ask.resolution == "source":
         return (
             f"{upright} They were resized to the size of the upright photo: depth bilinearly among valid pixels, "

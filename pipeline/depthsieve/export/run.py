@@ -126,7 +126,8 @@ def _prepare(store: Store, out: str | Path, settings: ExportSettings, subset: An
     _check_apart(folder, store)
     selection, left_out = _selected(store, subset, settings.where)
     reader = ItemReader(store, kind.wants, resolution, settings.mask)
-    ask = Ask(row.name, store, len(selection), reader.quantity, reader.unit, resolution, settings.mask, options)
+    ask = Ask(row.name, store, selection.ids, folder, reader.quantity, reader.unit, resolution, settings.mask, options)
+    made = kind(ask)
     asked = {
         "target": row.name,
         "store": store.fingerprint,
@@ -135,10 +136,11 @@ def _prepare(store: Store, out: str | Path, settings: ExportSettings, subset: An
         "resolution": resolution,
         "link": settings.link,
         **options,
+        **made.inputs(),
     }
     ledger = Ledger(folder)
     ledger.check(asked)
-    return _Export(store, selection, left_out, kind(ask), reader, ledger, asked, settings)
+    return _Export(store, *_fitting(made, selection, left_out), made, reader, ledger, asked, settings)
 
 
 def _check_apart(out: Path, store: Store) -> None:
@@ -164,6 +166,18 @@ def _selected(store: Store, subset: Any, where: str | None) -> tuple[Selection, 
     counts = Counter(status["status"].to_pylist())
     left_out = {"not selected": counts.pop("labelled", 0) - len(selection), **dict(sorted(counts.items()))}
     return selection, {reason: count for reason, count in left_out.items() if count}
+
+
+def _fitting(target: Target, selection: Selection, left_out: dict[str, int]) -> tuple[Selection, dict[str, int]]:
+    """The images that are for the target, and all that are not, by reason."""
+    reasons = {image_id: target.leave_out(image_id) for image_id in selection.ids}
+    counts = Counter(reason for reason in reasons.values() if reason)
+    if not counts:
+        return selection, left_out
+    kept = [image_id for image_id, reason in reasons.items() if not reason]
+    if not kept:
+        raise LoaderError(f"none of {len(selection):,} images is exported: {next(iter(counts))}")
+    return select(target.ask.store, kept), {**left_out, **dict(sorted(counts.items()))}
 
 
 @dataclass
@@ -415,7 +429,7 @@ class _Export:
             bytes=size,
             free_bytes=free,
             photos_linked=self.linked,
-            notes=tuple(self.target.notes()),
+            notes=(*self.target.notes(), *(() if dry_run else self.target.after(self._entries))),
             seconds=time.monotonic() - started,
         )
 
