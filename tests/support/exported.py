@@ -17,6 +17,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import OpenEXR
 from PIL import Image
 from storemaker import Picture, make_store
 
@@ -115,6 +116,16 @@ def read_huggingface(out: Path) -> dict[str, Read]:
     return found
 
 
+def read_exr(out: Path) -> dict[str, Read]:
+    found = {}
+    for path in out.rglob("*.exr"):
+        with OpenEXR.File(str(path), separate_channels=True) as file:
+            channels, header = file.channels(), file.header()
+            name = {"disparity": "Y", "depth": "Z"}[header["quantity"]]
+            found[header["id"]] = Read(channels[name].pixels.copy(), channels["reliability"].pixels.copy())
+    return found
+
+
 def _pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(path.read_bytes())))
 
@@ -126,7 +137,11 @@ READERS: dict[str, Reader] = {
     "hdf5": Reader(read_hdf5),
     "webdataset": Reader(read_webdataset),
     "huggingface": Reader(read_huggingface),
+    "exr": Reader(read_exr),
 }
+
+READ_ELSEWHERE = ("kitti", "ultralytics", "depth-anything-v2", "moge")
+"""Targets of metric stores, or of photos with poses, which have tests of their own."""
 
 
 def small_store(folder: Path, **changes: Any) -> Store:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from depthsieve.core.records import (
@@ -51,7 +52,10 @@ QUARTERS = {1: 0, 3: 2, 6: 1, 8: 3}
 @dataclass(frozen=True)
 class Picture:
     """One image of a made store. ``failed`` or ``pending`` ones have no label. With an EXIF ``orientation`` (1, 3, 6 or
-    8) the file holds it turned, so that upright it is of the shape ``source`` all the same."""
+    8) the file holds it turned, so that upright it is of the shape ``source`` all the same.
+
+    ``rgb_HW3`` is what it shows, upright, ``depth_HW`` and ``reliability_HW`` its label; by default all are drawn.
+    """
 
     path: str
     source: Shape
@@ -59,6 +63,10 @@ class Picture:
     failed: bool = False
     pending: bool = False
     orientation: int = 1
+    focal_px: float = 0.0
+    rgb_HW3: NDArray[Any] | None = None
+    depth_HW: NDArray[Any] | None = None
+    reliability_HW: NDArray[Any] | None = None
 
 
 def pictures(counts: dict[Shape, int]) -> list[Picture]:
@@ -94,7 +102,8 @@ def make_store(
     for number, picture in enumerate(images):
         target = root / picture.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        turned = Image.fromarray(np.rot90(made_image(number, picture.source), QUARTERS[picture.orientation]))
+        shown_HW3 = made_image(number, picture.source) if picture.rgb_HW3 is None else picture.rgb_HW3
+        turned = Image.fromarray(np.rot90(shown_HW3, QUARTERS[picture.orientation]))
         exif = Image.Exif()
         exif[0x0112] = picture.orientation
         turned.save(target, **({} if picture.orientation == 1 else {"exif": exif}))
@@ -169,7 +178,9 @@ def _content(shard: Shard, numbers: Sequence[int], images: Sequence[Picture], ro
     reliability_NHW = np.zeros((count, *shard.shape), np.uint8)
     for row, number in enumerate(numbers):
         if not images[number].failed:
-            depth_NHW[row], reliability_NHW[row] = made_label(number, shard.shape)
+            picture, (depth_HW, reliability_HW) = images[number], made_label(number, shard.shape)
+            depth_NHW[row] = depth_HW if picture.depth_HW is None else picture.depth_HW
+            reliability_NHW[row] = reliability_HW if picture.reliability_HW is None else picture.reliability_HW
     failed = np.array([images[number].failed for number in numbers])
     return ShardArrays(
         {
@@ -182,7 +193,7 @@ def _content(shard: Shard, numbers: Sequence[int], images: Sequence[Picture], ro
             "source_height": np.array([record.height for record in shard.images], np.int32),
             "source_width": np.array([record.width for record in shard.images], np.int32),
             "orientation": np.array([record.orientation for record in shard.images], np.uint8),
-            "focal_px": np.zeros(count, np.float32),
+            "focal_px": np.array([images[number].focal_px for number in numbers], np.float32),
             "content_sha256": np.array([_sha256(root / images[number].path) for number in numbers], object),
         }
     )

@@ -23,7 +23,7 @@ Wants = Literal["stored", "metres"]
 
 @dataclass(frozen=True)
 class Ask:
-    """What a user asks of a ``target``: labels of ``store``, those of ``ids`` (sorted), with the target's own ``options``.
+    """What a user asks of a ``target``: labels of ``store``, of the images ``ids`` (sorted), with its own ``options``.
 
     ``out`` is the folder to be written, absolute. ``quantity`` and ``unit`` are those of the depth that the target is
     given, after a conversion to metres.

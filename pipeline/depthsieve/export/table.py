@@ -80,6 +80,7 @@ class TargetRow:
 
 IMAGES_PER_FILE = TargetOption("images_per_file", int, 1000, "Images of a file; 0 puts all into one.", "N")
 WITHOUT_PHOTOS = TargetOption("without_photos", bool, False, "Leave the photos out.")
+_VAL = TargetOption("val", float, 0.1, "Share of images for validation, chosen by their ids.", "SHARE")
 
 TARGETS: Mapping[str, TargetRow] = {
     row.name: row
@@ -112,6 +113,60 @@ TARGETS: Mapping[str, TargetRow] = {
             "Parquet that datasets.load_dataset opens, with the columns image and depth_map",
             "to_huggingface:HuggingFaceTarget",
             (IMAGES_PER_FILE, WITHOUT_PHOTOS),
+        ),
+        TargetRow(
+            "exr",
+            GENERAL,
+            "depth and reliability as channels of an OpenEXR image, float32",
+            "to_exr:ExrTarget",
+        ),
+        TargetRow(
+            "kitti",
+            TRAINING,
+            "16-bit PNG, metres times 256, 0 unknown, beside the photos",
+            "to_kitti:KittiTarget",
+        ),
+        TargetRow(
+            "ultralytics",
+            TRAINING,
+            "a dataset of YOLO depth: images/ and depth/ by split, 16-bit millimetres, dataset.yaml",
+            "to_ultralytics:UltralyticsTarget",
+            (
+                _VAL,
+                TargetOption("depth_scale", int, 1000, "Steps of 16-bit depth a metre; 256 holds 256 m.", "N"),
+            ),
+        ),
+        TargetRow(
+            "depth-anything-v2",
+            TRAINING,
+            "lists and files of Depth Anything V2's metric_depth training",
+            "to_depth_anything:DepthAnythingTarget",
+            (
+                _VAL,
+                TargetOption(
+                    "style",
+                    str,
+                    "vkitti",
+                    "Which of its readers it is for: 16-bit centimetres, or HDF5 distances.",
+                    choices=("vkitti", "hypersim"),
+                ),
+            ),
+        ),
+        TargetRow(
+            "moge",
+            TRAINING,
+            "a folder an image: image.jpg, 16-bit logarithmic depth.png, meta.json with intrinsics; .index.txt",
+            "to_moge:MogeTarget",
+            (
+                TargetOption(
+                    "fov",
+                    float,
+                    None,
+                    "Angle of view along the longer side, of photos whose EXIF has no focal length.",
+                    "DEGREES",
+                    unset="such photos fail",
+                ),
+            ),
         ),
     )
 }
