@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,9 +26,18 @@ if TYPE_CHECKING:
     "--drop", type=float, default=0.10, show_default=True, help="Share of the pixels that is masked at first."
 )
 @click.option("--reliability", metavar="NAME", help="Show a layer of recalibrate, not the labels' own reliability.")
+@click.option(
+    "--subset",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Show what a subset of `curate` dropped, and why.",
+)
+@click.option("--evaluation", metavar="DIR", help="Show accuracy and curves: what `evaluate STORE -o DIR` wrote.")
+@click.option("--compare", metavar="OTHER", help="Show another store beside STORE, on the images that both have.")
+@click.option("--compare-evaluation", metavar="DIR", help="What `evaluate OTHER -o DIR` wrote.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 @as_json_option()
-def report(store: str, out: Path, images: int, drop: float, reliability: str | None, show: bool, as_json: bool) -> int:
+def report(store: str, out: Path, show: bool, as_json: bool, **options: Any) -> int:
     """Write a page that shows STORE: figures, and a gallery with depth, reliability and the mask under a slider.
 
     The page opens from disk, without a server or a network. Of a large store the gallery has a part, figures are of all
@@ -38,9 +47,7 @@ def report(store: str, out: Path, images: int, drop: float, reliability: str | N
     """
     from depthsieve.report.write import report_labels  # torch takes seconds
 
-    summary = report_labels(
-        store, out, images=images, drop=drop, reliability=reliability, progress=progress_for(as_json)
-    )
+    summary = report_labels(store, out, progress=progress_for(as_json), **options)
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:

@@ -5,7 +5,6 @@ Axes: N images, S shards, K the 256 reliability codes.
 
 import dataclasses
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,6 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from depthsieve.core.errors import LoaderError
 from depthsieve.core.records import TeacherRequest
 from depthsieve.features import COLUMNS
 from depthsieve.reliability.code import decode_error
@@ -140,12 +138,3 @@ def numbers_of(table: pa.Table) -> dict[str, tuple[str, NDArray[np.float64]]]:
     more = {"unreliable": "share of the valid pixels under the dataset's threshold, 0..1"}
     more["short_side"] = "shorter side of the photo, in pixels"
     return {name: (about, floats(table, name)) for name, about in (COLUMNS | more).items()}
-
-
-def check_labelled(table: pa.Table, store: Store, states: Sequence[str]) -> None:
-    """Raise :class:`LoaderError` where a store has no label to show."""
-    if not len(table):
-        raise LoaderError(
-            f"{store.location} has no labelled image ({', '.join(states) or 'it is empty'}); label images first: "
-            "`depthsieve label`"
-        )

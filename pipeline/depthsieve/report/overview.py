@@ -28,17 +28,21 @@ POLICY = (
 @dataclass(frozen=True)
 class Facts:
     """What a report says of a store. ``states`` counts all images by status, ``labelled`` and ``shown`` those with a
-    label and those in the gallery; ``histogram_K`` is that of the dataset; ``speed`` is in images a second."""
+    label and those in the gallery, which was chosen from
+    ``chosen_from``; ``histogram_K`` is that of the dataset; ``speed`` is in images a second."""
 
     store: Store
     states: Mapping[str, int]
     labelled: int
+    chosen_from: int
     shown: int
     drop: float
     histogram_K: NDArray[np.int64]
     failures: tuple[Reason, ...]
     spreads: tuple[Spread, ...]
     speed: float | None
+    sections: tuple[str, ...] = ()
+    """What else the page has, as HTML."""
 
     @property
     def failed(self) -> int:
@@ -49,7 +53,15 @@ class Facts:
 def page_of(facts: Facts, files: str) -> str:
     """The whole page. ``files`` is the folder beside it that has its style, script and pictures."""
     name = shown(Path(facts.store.location).name or facts.store.location)
-    sections = [_head(facts, name), _gallery(facts), _quality(facts), _failures(facts), _signals(facts), _origin(facts)]
+    sections = [
+        _head(facts, name),
+        _gallery(facts),
+        *facts.sections,
+        _quality(facts),
+        _failures(facts),
+        _signals(facts),
+        _origin(facts),
+    ]
     body = "\n".join(section for section in sections if section)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -129,11 +141,12 @@ def _teacher(store: Store) -> str:
 
 
 def _gallery(facts: Facts) -> str:
+    whole = "labelled images" if facts.chosen_from == facts.labelled else "images that both stores have"
     of = (
-        f"All {facts.labelled:,} labelled images."
-        if facts.shown == facts.labelled
-        else f"{facts.shown:,} of {facts.labelled:,} labelled images: those at both ends of every number that you can "
-        "sort by, and others at random. Figures outside of the gallery are of all images."
+        f"All {facts.shown:,} {whole}."
+        if facts.shown == facts.chosen_from
+        else f"{facts.shown:,} of {facts.chosen_from:,} {whole}: those at both ends of every number that you can sort "
+        "by, and others at random. Figures outside of the gallery are of all images."
     )
     return f"""<section id="gallery" aria-labelledby="gallery-title" tabindex="-1">
 <h2 id="gallery-title">Gallery</h2>

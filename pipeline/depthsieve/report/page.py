@@ -75,7 +75,7 @@ def panels(title: str, shown: Sequence[tuple[str, Rgb]]) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a plot; ``kind`` is ``method``, ``oracle`` or ``random`` and decides how it looks."""
+    """A line of a plot; ``kind`` is ``method``, ``other``, ``oracle`` or ``random`` and decides how it looks."""
 
     kind: str
     name: str

@@ -205,7 +205,7 @@ const depthsieve = (() => {
       for (const id of ["drop", "drop-number"]) if (get(id) !== event.target) get(id).value = String(Number((100 * dials.drop).toFixed(4)));
       paintMasks();
     };
-    const scopes = [["image", "each image"], ["dataset", "the dataset"]].map(([value, text]) => make("label", {},
+    const scopes = [["image", "each image"], ["dataset", "dataset"]].map(([value, text]) => make("label", {},
       make("input", { type: "radio", name: "scope", value, checked: value === dials.scope, onchange: () => { dials.scope = value; paintMasks(); } }), make("span", {}, text)));
     const at = String(Number((100 * dials.drop).toFixed(4)));
     const dialog = make("dialog", { id: "viewer", "aria-labelledby": "viewer-title", onclose: closed, onkeydown: pressed },
@@ -251,12 +251,20 @@ const depthsieve = (() => {
       const photo = body.photo === null ? null : await photoOf(body.photo);
       const labels = await Promise.all(body.labels.map(async (one) => one && { ...one, reliability: await unpacked(one.reliability), depth: await unpacked(one.depth) }));
       if (view.row !== row) return; // another one was asked for meanwhile
-      for (const one of labels) if (one) one.histogram = one.reliability.reduce((bins, code) => { bins[code] += 1; return bins; }, new Array(256).fill(0));
+      for (const one of labels) if (one) count256(one);
       view.maps = { photo, labels };
       show(row);
     } catch (error) {
       if (view.row === row) { problem(error.message); get("masked").textContent = ""; }
     }
+  }
+
+  /** How many pixels have each code, and the lowest and highest code of a valid one. */
+  function count256(label) {
+    label.histogram = new Array(256).fill(0);
+    for (const code of label.reliability) label.histogram[code] += 1;
+    label.low = Math.max(1, label.histogram.findIndex((pixels, code) => code && pixels));
+    label.high = Math.max(1, label.histogram.findLastIndex((pixels, code) => code && pixels));
   }
 
   const problem = (text) => get("problems").append(make("p", { class: "problem" }, shown(text)));
@@ -286,6 +294,7 @@ const depthsieve = (() => {
   function show(row) {
     const { photo, labels } = view.maps;
     const name = (number, text) => (labels.length > 1 ? `${text} of ${shown(data.stores[number].name)}` : text);
+    if (data.steps?.[row]) problem(`Dropped by the subset, ${data.steps[row]}: ${data.whyDropped[row]}`);
     if (!photo) problem(data.reasons[row] ?? "The photo cannot be read.");
     const figures = [figure("photo", "photo", labels.find((one) => one), [])];
     labels.forEach((one, number) => {
@@ -307,7 +316,9 @@ const depthsieve = (() => {
       const levels = one.reliability.map((code) => (high > low ? Math.min(Math.max((255 * (code - low)) / (high - low), 0), 255) : 0));
       paintLevels(get(`canvas-reliability-${number}`), one, levels, data.colours.reliability);
     });
-    get("codes").replaceChildren(make("canvas", { id: "codes-here", class: "codes-here", width: 1020, height: 96, "aria-hidden": "true" }));
+    get("codes").replaceChildren(...labels.flatMap((one, number) => (one ? [
+      make("p", { class: "soft" }, `Pixels by reliability code, ${one.low} to ${one.high}${labels.length > 1 ? `: ${shown(data.stores[number].name)}` : ""}`),
+      make("canvas", { id: `codes-${number}`, class: "codes-here", width: 1020, height: 96, "aria-hidden": "true" })] : [])));
     paintMasks();
   }
 
@@ -364,20 +375,24 @@ const depthsieve = (() => {
     return data.colours.checks[(Math.floor(pixel / width / field) + Math.floor((pixel % width) / field)) % 2];
   }
 
-  /** Fill a canvas pixel by pixel; `colourOf` gives red, green and blue, or null for what is to stay as it is. */
+  const packed = ([red, green, blue]) => ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0; // as a canvas has it
+
+  /** Draw over a canvas pixel by pixel; `colourOf` gives a packed colour, or 0 for what is to stay as it is. */
   function paint(canvas, label, colourOf) {
-    const context = canvas.getContext("2d");
-    const pixels = context.createImageData(label.width, label.height);
-    for (let pixel = 0; pixel < label.width * label.height; pixel += 1) {
-      const colour = label.reliability[pixel] === 0 ? checkAt(pixel, label) : colourOf(pixel);
-      if (colour) pixels.data.set([...colour, 255], 4 * pixel);
-    }
     const layer = make("canvas", { width: label.width, height: label.height });
+    const pixels = layer.getContext("2d").createImageData(label.width, label.height);
+    const colours = new Uint32Array(pixels.data.buffer);
+    for (let pixel = 0; pixel < colours.length; pixel += 1) {
+      colours[pixel] = label.reliability[pixel] === 0 ? packed(checkAt(pixel, label)) : colourOf(pixel);
+    }
     layer.getContext("2d").putImageData(pixels, 0, 0);
-    context.drawImage(layer, 0, 0);
+    canvas.getContext("2d").drawImage(layer, 0, 0);
   }
 
-  const paintLevels = (canvas, label, levels, table) => paint(canvas, label, (pixel) => table[levels[pixel]]);
+  function paintLevels(canvas, label, levels, table) {
+    const colours = Uint32Array.from(table, packed);
+    paint(canvas, label, (pixel) => colours[levels[pixel]]);
+  }
 
   function paintPhoto(canvas, photo, label) {
     const context = canvas.getContext("2d");
@@ -389,31 +404,30 @@ const depthsieve = (() => {
   function paintMasks() {
     if (!view.maps) return;
     const { photo, labels } = view.maps;
-    const told = labels.map((one, number) => {
+    const lines = labels.map((one, number) => {
       if (!one) return null;
       const histogram = dials.scope === "image" ? one.histogram : data.stores[number].histogram;
       const { code } = threshold(histogram, dials.drop);
       const canvas = get(`canvas-mask-${number}`);
       paintPhoto(canvas, photo, one);
-      paint(canvas, one, (pixel) => (one.reliability[pixel] < code ? data.colours.masked : null));
+      const masked = packed(data.colours.masked);
+      paint(canvas, one, (pixel) => (one.reliability[pixel] < code ? masked : 0));
       const below = validBelow(one.histogram);
-      const masked = below[code - 1];
-      const text = `${percent(below[255] ? masked / below[255] : 0)} of the valid pixels left out: ${count(masked)} under code ${code} (expected error ${percent(data.errors[code])})`;
+      const gone = below[code - 1];
+      const text = `${percent(below[255] ? gone / below[255] : 0)} of the valid pixels left out: ${count(gone)} under code ${code} (expected error ${percent(data.errors[code])})`;
       canvas.setAttribute("aria-label", `mask: ${text}`);
-      return { code, text: labels.length > 1 ? `${shown(data.stores[number].name)}: ${text}` : text };
+      paintCodes(get(`codes-${number}`), one, code);
+      return labels.length > 1 ? `${shown(data.stores[number].name)}: ${text}` : text;
     });
-    get("masked").textContent = told.filter(Boolean).map((one) => one.text).join("; ");
-    const first = told.findIndex(Boolean);
-    if (first >= 0) paintCodes(labels[first], told[first].code);
+    get("masked").textContent = lines.filter(Boolean).join("\n");
   }
 
   /** The codes of this image as bars, those that are left out in the mask's colour. */
-  function paintCodes(label, code) {
-    const canvas = get("codes-here");
+  function paintCodes(canvas, label, code) {
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, canvas.width, canvas.height);
     const most = Math.max(1, ...label.histogram.slice(1));
-    const [low, high] = [label.histogram.findIndex((pixels, at) => at && pixels), label.histogram.findLastIndex((pixels, at) => at && pixels)];
+    const { low, high } = label;
     const step = canvas.width / (high - low + 1);
     for (let at = low; at <= high; at += 1) {
       const [from, to] = label.codes;
