@@ -1,6 +1,7 @@
 """``depthsieve label``: the main job."""
 
 import dataclasses
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +17,7 @@ from depthsieve_cli.choices import (
     option,
     source_and_store,
 )
-from depthsieve_cli.command import note, progress_for
+from depthsieve_cli.command import is_quiet, note, progress_for
 from depthsieve_cli.interrupt import graceful
 from depthsieve_cli.output import count, print_failures, print_growth, print_json
 from depthsieve_cli.stdin import keep_stdin
@@ -66,6 +67,8 @@ def label(source: str, store: str, grace: float, allow_failed: bool, as_json: bo
         print_json(dataclasses.asdict(summary))
     else:
         _print_summary(summary)
+        if summary.labelled_now and not is_quiet():
+            click.echo(f"See them: depthsieve view {shlex.quote(store)}")
     if summary.interrupted:
         return 4
     if summary.errors:

@@ -34,6 +34,7 @@ from depthsieve_cli.settings import settings_for
 from depthsieve_cli.status import status
 from depthsieve_cli.teachers import teachers
 from depthsieve_cli.verify import verify
+from depthsieve_cli.view import view
 
 
 @click.group(
@@ -54,7 +55,7 @@ def cli(ctx: click.Context) -> None:
 
 for command in (
     *(completion, curate, datasets, demo, evaluate, export, features, fuse),
-    *(label, plan, recalibrate, report, scan, status, teachers, verify),
+    *(label, plan, recalibrate, report, scan, status, teachers, verify, view),
 ):
     cli.add_command(command)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from depthsieve.jobs.layers.reliability import RecalibrateSummary, recalibrate
     from depthsieve.jobs.verify.repair import VerifyReport, verify
     from depthsieve.planning.summary import LabelSummary, PlanSummary
+    from depthsieve.report.view import View, view
     from depthsieve.report.write import ReportSummary, report_labels
     from depthsieve.sources.manifest_scan import ScanSummary, scan
     from depthsieve.sources.recipes import Recipe, load_recipe, recipe_names
@@ -58,6 +59,7 @@ __all__ = [
     "StoreStatus",
     "TrimmedLoss",
     "VerifyReport",
+    "View",
     "add_features",
     "curate",
     "evaluate_labels",
@@ -74,6 +76,7 @@ __all__ = [
     "scan",
     "status",
     "verify",
+    "view",
 ]
 
 _HOMES = {
@@ -95,6 +98,7 @@ _HOMES = {
     "jobs.layers.features": ("FeaturesSummary", "add_features"),
     "jobs.verify.repair": ("VerifyReport", "verify"),
     "jobs.label": ("label", "plan"),
+    "report.view": ("View", "view"),
     "core.stopping": ("Stop",),
     "store": ("Label", "Store", "open_store"),
     "store.status": ("StoreStatus", "status"),

@@ -26,14 +26,16 @@ def test_a_folder_then_nothing_to_do(
     arguments = ("label", photos, store, "--teacher", teacher, "--batch-size", 2)
     assert command(monkeypatch, *arguments) == 0
     shown = capsys.readouterr()
-    first, second, third = shown.out.splitlines()
+    first, second, third, last = shown.out.splitlines()
     assert first.startswith("Labelled 3 images in ") and first.endswith("images/s).")
     assert second == f"{store}: 3 of 3 images labelled."
     assert third == "Passed over 1 hidden file, and 1 file of other kinds."
+    assert last == f"See them: depthsieve view '{store}'"
     assert "\r" not in shown.err, "no bar where nobody sees one"
     assert command(monkeypatch, *arguments) == 0
     shown = capsys.readouterr()
     assert shown.out.splitlines()[:2] == ["0 images to do.", f"{store}: 3 of 3 images labelled."]
+    assert "See them" not in shown.out, "nothing is new"
     assert "label:" not in shown.err
 
 

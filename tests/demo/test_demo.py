@@ -183,7 +183,7 @@ def test_exact_depth_and_error_panels_are_those_of_the_scene(ran: Ran) -> None:
     pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data in shown[:6]]
     np.testing.assert_array_equal(pictures[5], colours.error_colours(maps.error_HW))
     disparity_HW = 1 / maps.predicted_HW
-    span = (disparity_HW.min(), disparity_HW.max())
+    span = colours.span_of(disparity_HW)
     np.testing.assert_array_equal(pictures[2], colours.depth_colours(maps.truth_HW, "depth", span=span))
 
 

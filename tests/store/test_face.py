@@ -15,7 +15,7 @@ from s3server import S3Server
 from storemaker import Picture, add_planned, made_image, made_label, make_store
 
 from depthsieve.core.errors import NoLabel, SourceError, StoreDamaged, StoreError, UsageError
-from depthsieve.images.colours import CHECKS, VIRIDIS_256, depth_colours
+from depthsieve.images.colours import CHECKS, TINT, VIRIDIS_256, depth_colours
 from depthsieve.store import Store, open_store
 from depthsieve.store.layers import commit_to_layer, make_layer
 from depthsieve.store.lookup import near_ids
@@ -151,33 +151,47 @@ def test_its_image_is_the_stored_one_where_there_is_one(store: Store) -> None:
     np.testing.assert_array_equal(opened[TALL].image(), store[TALL].image())  # whose shard the layer does not have
 
 
-def panels(png: bytes) -> list[np.ndarray]:
-    """The three pictures below their headings, each of a label of 14x21 enlarged to 266x399."""
+def shown_in(png: bytes, tops: list[int]) -> list[list[np.ndarray]]:
+    """The four pictures of each row of a notebook's picture, of labels of 14x21, whose upper edges are there."""
     whole = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-    assert whole.shape[1] == 3 * 400 + 2 * 8
-    return [whole[22:, start : start + 400] for start in (0, 408, 816)]
+    return [[whole[top : top + 224, left : left + 336] for left in range(16, 16 + 4 * 352, 352)] for top in tops]
 
 
-def test_a_notebook_shows_photo_depth_and_reliability(store: Store) -> None:
+def enlarged(rgb_HW3: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(rgb_HW3).resize((336, 224), Image.Resampling.NEAREST))
+
+
+def test_a_notebook_shows_photo_depth_reliability_and_mask(store: Store) -> None:
     label = store[NEAR]
-    photo, depth, reliability = panels(label._repr_png_())
-
-    def enlarged(rgb_HW3: np.ndarray) -> np.ndarray:
-        size = (photo.shape[1], photo.shape[0])
-        return np.asarray(Image.fromarray(rgb_HW3).resize(size, Image.Resampling.NEAREST))
-
+    ((photo, depth, reliability, mask),) = shown_in(label._repr_png_(), [92])
     np.testing.assert_array_equal(photo, enlarged(label.image()))
     np.testing.assert_array_equal(depth, enlarged(depth_colours(label.depth, "disparity", label.reliability > 0)))
     colours = {tuple(one) for one in reliability.reshape(-1, 3)}
     assert {tuple(VIRIDIS_256[0]), tuple(VIRIDIS_256[-1])} <= colours  # stretched over codes that span far less
     assert int(np.ptp(label.reliability[label.reliability > 0])) < 100
+    masked_HW = (label.reliability > 0) & ~label.mask(0.10)
+    np.testing.assert_array_equal((mask == TINT).all(axis=-1), enlarged(masked_HW.astype(np.uint8)) == 1)
 
 
 def test_a_notebook_shows_checks_for_a_photo_that_is_gone(store: Store) -> None:
     (Path(store.sources()["default"]) / "near.png").unlink()
-    photo, depth, _ = panels(store[NEAR]._repr_png_())
+    ((photo, depth, _, _),) = shown_in(store[NEAR]._repr_png_(), [92])
     assert {tuple(one) for one in photo.reshape(-1, 3)} == set(CHECKS)
     assert len({tuple(one) for one in depth.reshape(-1, 3)}) > 20
+    assert "near.png: its image cannot be read" in store[NEAR].panels().no_photo
+
+
+def test_a_notebook_shows_some_labels_of_a_store(tmp_path: Path) -> None:
+    pictures = [Picture(f"{number}.png", (28, 42), (14, 21)) for number in range(9)]
+    store = make_store(tmp_path, pictures)
+    drawn = store._repr_png_()
+    assert drawn is not None
+    rows = shown_in(drawn, [16 + 26 + 50 + 26 + number * (26 + 224 + 16) for number in range(3)])
+    for row, image in zip(rows, ("0.png", "3.png", "6.png"), strict=True):
+        np.testing.assert_array_equal(row[0], enlarged(store[image].image()))
+    assert open_store(make_store(tmp_path / "none", []).path)._repr_png_() is None
+    (store.path / "commits" / "generation-0000.json").write_text("no record")
+    assert open_store(store.path)._repr_png_() is None
 
 
 def test_a_label_as_xarray(store: Store) -> None:

@@ -33,6 +33,9 @@ def everything(photos: Path, folder: Path) -> dict[str, object]:
     photo: np.ndarray = label.image()
     near: list[depthsieve.Label] = store[:2]
 
+    seen: depthsieve.View = depthsieve.view(labels, worst=1, best=1, drop=0.10, progress=False)
+    sheet: Path = seen.save(folder / "sheet.png")
+
     again = depthsieve.recalibrate(labels, name="second", progress=False)
     depthsieve.add_features(labels, device="cpu", progress=False)
     other = depthsieve.label(photos, folder / "other", teacher="tiny", signals="none", threads=1, progress=False)
@@ -66,6 +69,7 @@ def everything(photos: Path, folder: Path) -> dict[str, object]:
         "labelled": (summary.labelled, other.labelled, state.labelled, len(store)),
         "quantity": (teacher.quantity, label.quantity),
         "shapes": (label.depth.shape, label.reliability.shape, mask.shape, photo.shape[:2]),
+        "seen": (len(seen.ids), sheet.stat().st_size > 0),
         "recalibrated": again.images_now,
         "fused": fused.fused_now,
         "sound": report.sound,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from depthsieve.demo.settings import DemoSettings
 from depthsieve.evaluation.metrics import Floats, KeptError, Sparsification
 from depthsieve.images import colours
+from depthsieve.images.panels import Panels, with_common_codes
 from depthsieve.report.page import Line, cards, image, page, panels, plot, table
-from depthsieve.report.sheet import Panels
 
 
 @dataclass(frozen=True)
@@ -173,20 +173,22 @@ model to use.</p>"""
 
 
 def _gallery(result: DemoResult, samples: Sequence[tuple[Panels, SceneMaps]]) -> str:
+    labels = with_common_codes([label for label, _ in samples])
+    low, high = labels[0].codes
     parts = [
         "<h2>Scenes to look at</h2>",
         "<p>Taken at even distances from the best label to the worst.</p>",
         f'<div class="key">{_key("far", colours.SPECTRAL_256, "near")}'
-        f"{_key('doubtful', colours.VIRIDIS_256, 'reliable')}"
+        f"{_key(f'doubtful (code {low:.0f})', colours.VIRIDIS_256, f'reliable (code {high:.0f})')}"
         f"{_key('no error', colours.MAGMA_256, f'{colours.ERROR_TOP:.0%} and more')}"
         f"<span>{image(np.full((4, 8, 3), colours.TINT, np.uint8), '')}masked</span>"
         f"<span>{image(colours.with_checks(np.zeros((4, 8, 3), np.uint8), np.zeros((4, 8), np.bool_)), '')}"
         "sky, or no label</span></div>",
     ]
-    for label, maps in samples:
+    for label, (_, maps) in zip(labels, samples, strict=True):
         with np.errstate(divide="ignore"):
             disparity_HW, truth_HW = 1 / maps.predicted_HW, 1 / maps.truth_HW
-        span = (float(disparity_HW.min()), float(disparity_HW.max()))
+        span = colours.span_of(disparity_HW)
         pictures = [
             ("picture", label.image_HW3),
             ("depth: the label", label.depth_HW3),

@@ -1,9 +1,12 @@
 """Colours for depth, reliability, error and masks. Axes: H row, W column, 3 red, green, blue (uint8).
 
 Depth is shown as the field shows it: ColorBrewer's Spectral on disparity, near red, far blue, each map over its own
-range (Depth Anything's ``run.py``: matplotlib's ``Spectral_r``). Where there is nothing, a grey chequerboard stands.
+range (Depth Anything's ``run.py``: matplotlib's ``Spectral_r``), here from its 2nd to its 98th percentile. Reliability
+is stretched likewise: codes of real maps fill a small part of 1..255. Where there is nothing, a grey chequerboard
+stands.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,9 @@ TINT = (255, 0, 170)
 
 CHECKS = ((150, 150, 150), (190, 190, 190))
 """The two greys of the chequerboard that stands where there is no label or no truth."""
+
+SHOWN_PERCENT = (2, 98)
+"""Percentiles of what is shown that get the first and the last colour; what lies beyond gets the same."""
 
 ERROR_TOP = 0.5
 """The relative error that gets the lightest colour, as do all above."""
@@ -57,33 +63,45 @@ def depth_colours(
     Args:
         depth_HW: disparity, or metres if ``quantity`` is "depth": these are inverted, so that both look alike.
         valid_HW: where there is a label (default: everywhere); elsewhere, and where it is not finite, stand checks.
-        span: (lowest, highest) disparity of the scale; by default those of the valid pixels.
+        span: (lowest, highest) disparity of the scale; by default :func:`span_of` the valid pixels.
     """
     disparity = np.asarray(depth_HW, dtype=np.float64)
     if quantity == "depth":
         with np.errstate(divide="ignore", invalid="ignore"):
             disparity = np.where(disparity > 0, 1.0 / disparity, np.nan)
     known = np.isfinite(disparity) if valid_HW is None else np.isfinite(disparity) & valid_HW
-    if span is None:
-        span = (disparity[known].min(), disparity[known].max()) if known.any() else (0.0, 1.0)
-    return _mapped(disparity, known, span, SPECTRAL_256)
+    return _mapped(disparity, known, span_of(disparity[known]) if span is None else span, SPECTRAL_256)
 
 
-def reliability_colours(reliability_HW: NDArray[np.uint8], span: tuple[float, float] = (1.0, 255.0)) -> Rgb:
+def reliability_colours(reliability_HW: NDArray[np.uint8], span: tuple[float, float] | None = None) -> Rgb:
     """Reliability codes in viridis, dark = unreliable; code 0 (no label) as checks.
 
-    ``span`` is the (darkest, lightest) code: by default one scale for all images; see :func:`span_of` for another.
+    ``span`` is the (darkest, lightest) code; by default :func:`span_of_codes` of this map. One that is of several maps
+    makes their pictures comparable.
     """
     codes = np.asarray(reliability_HW, dtype=np.float64)
-    return _mapped(codes, codes > 0, span, VIRIDIS_256)
+    return _mapped(codes, codes > 0, span_of_codes([reliability_HW]) if span is None else span, VIRIDIS_256)
 
 
-def span_of(reliability_HW: NDArray[np.uint8]) -> tuple[float, float]:
-    """The (darkest, lightest) code for a picture of this map alone: 1% of its valid pixels are below, 1% above."""
-    codes = reliability_HW[reliability_HW > 0]
-    if not codes.size:
+def span_of(values: NDArray[Any]) -> tuple[float, float]:
+    """Between which of these values colours are stretched: their percentiles of :data:`SHOWN_PERCENT`."""
+    if not values.size:
+        return 0.0, 1.0
+    low, high = np.percentile(values, SHOWN_PERCENT)
+    return float(low), float(high)
+
+
+def span_of_codes(maps: Iterable[NDArray[np.uint8]]) -> tuple[float, float]:
+    """:func:`span_of` the valid codes of some reliability maps together; (1, 255) where there are none."""
+    counts_256 = np.zeros(256, np.int64)
+    for reliability_HW in maps:
+        counts_256 += np.bincount(reliability_HW.ravel(), minlength=256)
+    counts_256[0] = 0
+    total = int(counts_256.sum())
+    if not total:
         return 1.0, 255.0
-    low, high = np.percentile(codes, (1, 99))
+    ranks = np.array(SHOWN_PERCENT) * (total - 1) / 100
+    low, high = np.searchsorted(np.cumsum(counts_256), np.round(ranks), side="right")
     return float(low), float(high)
 
 
@@ -111,5 +129,5 @@ def with_checks(rgb_HW3: Rgb, known_HW: Bools) -> Rgb:
 
 def _mapped(values: NDArray[np.float64], known: Bools, span: tuple[float, float], table: Rgb) -> Rgb:
     low, high = span
-    scaled = (np.where(known, values, low) - low) / (high - low) if high > low else np.zeros_like(values)
+    scaled = (np.where(known, values, low) - low) / (high - low) if high > low else np.full(values.shape, 0.5)
     return with_checks(table[(np.clip(scaled, 0, 1) * 255).astype(np.uint8)], known)

@@ -1,5 +1,5 @@
 """Pictures and pages that show what is in a store."""
 
-from depthsieve.report.sheet import Panels, contact_sheet, label_panels
+from depthsieve.report.sheet import contact_sheet, label_panels
 
-__all__ = ["Panels", "contact_sheet", "label_panels"]
+__all__ = ["contact_sheet", "label_panels"]

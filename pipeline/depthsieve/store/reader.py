@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import importlib
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
@@ -25,6 +25,7 @@ from depthsieve.core.errors import (
 )
 from depthsieve.core.recent import Recent
 from depthsieve.core.records import Quantity, Shape
+from depthsieve.images.panels import Panels, panels_of
 from depthsieve.reliability.masking import threshold_code, train_mask
 from depthsieve.storage import Root, open_root
 from depthsieve.store import schema
@@ -42,6 +43,9 @@ from depthsieve.store.standing import standing
 if TYPE_CHECKING:
     from depthsieve.store.photos import Photos
 
+SHOWN = 4
+"""Labels that a notebook shows of a store."""
+
 COUNTED_SHARDS = 2000
 """Shards whose records are read to show a store."""
 
@@ -55,7 +59,7 @@ class Label:
     """One image's label, upright, at label shape. Get one with ``store[image_id]``.
 
     Maps are read from the store when they are first asked for, which raises :class:`StoreDamaged` where a checksum does
-    not fit. In a notebook a label shows itself: photo, depth and reliability side by side.
+    not fit. In a notebook a label shows itself: photo, depth, reliability and mask side by side.
 
     ``shard`` and ``row`` say where it is stored, ``source_shape`` is the (height, width) of the upright source image.
     The centre of pixel x of the label is at ``(x + 0.5) * source_width / width - 0.5`` of the source, y likewise.
@@ -130,14 +134,17 @@ class Label:
             attrs={"id": self.id, "source_height": height, "source_width": width},
         )
 
-    def _repr_png_(self) -> bytes:
-        from depthsieve.store.drawing import draw_label  # Pillow, which few readers of a store need
-
+    def panels(self, drop: float = 0.10) -> Panels:
+        """Photo, depth, reliability and the mask at ``drop`` as pictures, uint8 [H,W,3]. A photo that cannot be read is
+        chequered. Raises as :meth:`mask`, and :class:`StoreDamaged` for a label that cannot be read."""
+        maps = (self.depth, self.reliability, self.mask(drop), self.quantity)
         try:
-            photo_HW3: NDArray[np.uint8] | None = self.image()
-        except (SourceError, StoreDamaged):  # the heading of its panel says so
-            photo_HW3 = None
-        return draw_label(photo_HW3, self.depth, self.reliability, self.quantity)
+            return panels_of(self.id, self.image(), *maps)
+        except (SourceError, StoreDamaged) as error:
+            return panels_of(self.id, None, *maps, no_photo=str(error))
+
+    def _repr_png_(self) -> bytes:
+        return _png([self])
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,14 @@ class Store(Catalog):
             return f"<Store {self.location}: {self._counts()}; {self.spec.quantity} {self._made_by()}>"
         except (DepthsieveError, OSError) as error:
             return f"<Store {self.location}: {error}>"
+
+    def _repr_png_(self) -> bytes | None:
+        """For a notebook: some labels, taken at even distances, under what the store is; nothing where none is."""
+        try:
+            shown = self[:: max(1, -(-len(self) // SHOWN))]
+            return _png(shown, repr(self)) if shown else None
+        except (DepthsieveError, OSError):
+            return None  # the text says what is wrong
 
     def _counts(self) -> str:
         committed = self.committed()
@@ -351,6 +366,12 @@ class Store(Catalog):
             place = self.root.zarr(folder) if self.root.path is None else self.root.path / folder
             datasets.append(xarray.open_zarr(place, consolidated=False, chunks=None))
         return datasets[0].assign(datasets[-1][[spec.name for spec in RELIABILITY]]).set_coords("id")
+
+
+def _png(labels: Sequence[Label], title: str = "") -> bytes:
+    from depthsieve.images.sheet import draw_sheet, png  # Pillow, which few readers of a store need
+
+    return png(draw_sheet([label.panels() for label in labels], 0.10, title=title))
 
 
 def _xarray() -> Any:
