@@ -73,7 +73,8 @@ def label(source: str, store: str, grace: float, allow_failed: bool, as_json: bo
         return 4
     if summary.errors:
         return 1
-    return 3 if (summary.failed or summary.not_stored) and not allow_failed else 0
+    not_done = summary.failed or summary.not_stored or summary.not_scaled
+    return 3 if not_done and not allow_failed else 0
 
 
 def _print_summary(summary: "LabelSummary") -> None:
@@ -84,7 +85,7 @@ def _print_summary(summary: "LabelSummary") -> None:
     if summary.labelled_now:
         rate = summary.labelled_now / max(summary.seconds, 1e-9)
         click.echo(f"Labelled {count(summary.labelled_now, 'image')} in {summary.seconds:.1f} s ({rate:.3g} images/s).")
-    elif not (summary.errors or summary.planned_now or summary.stored_now or summary.removed):
+    elif not (summary.errors or summary.planned_now or summary.stored_now or summary.scaled_now or summary.removed):
         click.echo("0 images to do.")
     click.echo(f"{summary.store}: {summary.labelled:,} of {count(total, 'image')} labelled.")
     if summary.stored_now:
@@ -93,6 +94,12 @@ def _print_summary(summary: "LabelSummary") -> None:
         print_failures(summary.not_stored)
         number = count(len(summary.not_stored), "labelled image")
         click.echo(f"{number} could not be stored. The same command with --retry-failed tries again.")
+    if summary.scaled_now:
+        click.echo(f"Fitted {count(summary.scaled_now, 'label')} from before to metres.")
+    if summary.not_scaled:
+        print_failures(summary.not_scaled)
+        number = count(len(summary.not_scaled), "label")
+        click.echo(f"{number} could not be fitted. The same command with --retry-failed tries again.")
     if summary.skipped_hidden or summary.skipped_other:
         hidden, other = count(summary.skipped_hidden, "hidden file"), count(summary.skipped_other, "file")
         click.echo(f"Passed over {hidden}, and {other} of other kinds.")
@@ -110,6 +117,6 @@ def _print_summary(summary: "LabelSummary") -> None:
 def _left(summary: "LabelSummary") -> str:
     """What is left of a run that had to end."""
     if not summary.pending:
-        return "images of some shards are not stored yet"
+        return "images or metres of some shards are not there yet"
     lost = f", {summary.discarded:,} of them discarded with a shard that was not finished" if summary.discarded else ""
     return f"{count(summary.pending, 'image')} left{lost}"

@@ -71,6 +71,10 @@ class NoLabel(StoreError, KeyError):
     __str__ = Exception.__str__  # a KeyError would show the message in quotes
 
 
+class NoMetres(StoreError, ValueError):
+    """A relative label of which nobody knows the scale."""
+
+
 class StoreDamaged(StoreError, ValueError):
     """A file of the store does not fit its digest."""
 

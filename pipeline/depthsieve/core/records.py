@@ -214,7 +214,8 @@ class LabelJob:
 
     On the ``last_attempt`` of a run a file that cannot be read is its image's own failure, not the shard's. ``cores``
     is how many of them one worker may use (None: all that its process may). With ``keep_signals`` the signals are kept
-    beside the labels, with an ``image_quality`` the images, as JPEG of that quality.
+    beside the labels, with an ``image_quality`` the images, as JPEG of that quality, and with a ``metric`` teacher the
+    scale and shift that bring each label to its metres.
     """
 
     store: str
@@ -226,6 +227,7 @@ class LabelJob:
     cores: int | None = None
     keep_signals: bool = False
     image_quality: int | None = None
+    metric: TeacherRequest | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from depthsieve.core.records import Alpha, Dtype, Oversize, Quantity
 from depthsieve.core.stopping import Stop
 from depthsieve.core.waiting import telling, waiting
 from depthsieve.jobs.layers.images import Stored, store_images, without_images
+from depthsieve.jobs.layers.metric import Scaled, fit_stored
+from depthsieve.labelling.remarks import remark_notes
 from depthsieve.planning.checks import IMAGE_BYTES_PER_PIXEL, check_space, pixel_bytes
 from depthsieve.planning.draft import PlannedNow
 from depthsieve.planning.forecast import estimate, estimate_left
@@ -47,6 +49,7 @@ def label(
     max_tokens: int | None = None,
     oversize: Oversize | None = None,
     quantity: Quantity | None = None,
+    metric_from: str | None = None,
     signals: str | None = None,
     keep_signals: bool | None = None,
     encoding: EncodingName | None = None,
@@ -88,6 +91,9 @@ def label(
         max_tokens: most patches that an image may take (None: 16,384).
         oversize: "reject" (None) or "shrink" images above ``max_tokens``.
         quantity: "disparity" or "depth" (metres), for a checkpoint that does not say what it predicts.
+        metric_from: a teacher that predicts metres; relative labels, those that are there too, get a scale and shift to
+            its metres, as ``Label.metric`` and columns of the index (None: as the store does, for what is labelled now;
+            a new one does not; "none" stops that).
         signals: comma-separated, what reliability is made of (None: "flip"); "none" takes every pixel for reliable.
         keep_signals: keep the signals beside the labels, for :func:`depthsieve.recalibrate` (None: as the store does;
             a new one does not).
@@ -157,6 +163,7 @@ def label(
         try:
             outcome = dispatch(opened, todo, request.job(opened), leases, _runner(request), stop, progress)
             stored = _store_images(request, opened, leases, stop, progress)
+            scaled = _fit_metres(request, opened, leases, stop, progress)
         finally:
             stop.armed = False
             request.root.clear_scratch()  # of workers that died
@@ -164,10 +171,18 @@ def label(
                 with contextlib.suppress(OSError, RunError):  # it is derived, and a full disk has been told of already
                     _write_index(opened, leases)
         seconds = time.perf_counter() - start
-    interrupted = stop.requested and (stored.stopped or len(opened.pending(chosen.share)) > 0)
+    interrupted = stop.requested and (stored.stopped or scaled.stopped or len(opened.pending(chosen.share)) > 0)
     summary = _summary(opened, scan, outcome, (planned, seconds, interrupted), notes)
-    errors = (*summary.errors, *stored.errors)
-    return replace(summary, errors=errors, stored_now=stored.images, not_stored=stored.refused, gone=gone.images)
+    return replace(
+        summary,
+        errors=(*summary.errors, *stored.errors, *scaled.errors),
+        notes=(*summary.notes, *remark_notes(scaled.remarks)),
+        stored_now=stored.images,
+        not_stored=stored.refused,
+        scaled_now=scaled.images,
+        not_scaled=scaled.refused,
+        gone=gone.images,
+    )
 
 
 def plan(
@@ -182,6 +197,7 @@ def plan(
     max_tokens: int | None = None,
     oversize: Oversize | None = None,
     quantity: Quantity | None = None,
+    metric_from: str | None = None,
     signals: str | None = None,
     keep_signals: bool | None = None,
     encoding: EncodingName | None = None,
@@ -267,6 +283,15 @@ def _store_images(request: LabelRequest, store: Store, leases: Leases, stop: Sto
     todo = without_images(store)
     check_space(request.root, todo.pixels, todo.images, IMAGE_BYTES_PER_PIXEL)
     return store_images(store, request.image_quality, leases, stop, progress, again=request.options.retry_failed)
+
+
+def _fit_metres(request: LabelRequest, store: Store, leases: Leases, stop: Stop, progress: bool) -> Scaled:
+    """Give what was labelled without it a scale to metres, where that is asked for."""
+    asked = "metric_from" not in request.left_open and request.options.part is None
+    metric = request.work.metric
+    if request.metric is None or metric is None or not asked or stop.requested:
+        return Scaled()
+    return fit_stored(store, request.metric, metric, leases, stop, progress, again=request.options.retry_failed)
 
 
 def _summary(

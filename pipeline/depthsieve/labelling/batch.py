@@ -4,8 +4,7 @@ Axes: B images of a batch, C channels, H and W the label shape, h and w the seco
 codes, S the signals in alphabetical order.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -13,17 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from depthsieve.core.errors import DepthsieveError, ImageRejected, RunError, UsageError, one_line
+from depthsieve.core.errors import ImageRejected, UsageError
 from depthsieve.core.records import Quantity, Shape, TeacherRequest
 from depthsieve.features import COLUMNS, ImageSignals, label_signals
+from depthsieve.labelling.metric import MetricInput, check_metric
+from depthsieve.labelling.predicting import is_out_of_memory, predict, release_memory, to_device
 from depthsieve.reliability.code import encode_error, histogram
 from depthsieve.reliability.fusion import calibration_for, fuse, relative_error
 from depthsieve.reliability.kinds import SIGNALS, Need, Seen, Signal, check_needs
 from depthsieve.store import schema
 from depthsieve.teachers import Batch, Prediction, Teacher, load_requested
-
-OUT_OF_MEMORY = ("defaultcpuallocator", "out of memory", "alloc_failed")
-"""What errors say that torch raises without a type of their own: on CPUs, on MPS, in cuBLAS and cuDNN."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,8 @@ class PreparedImage:
     """An image ready for the teacher, and for the second one if there is one. ``hole_HW`` is True where the source is
     transparent. ``focal_px`` is the focal length at the source's resolution, 0 where it is unknown, and ``scale`` the
     width of the teacher's input over the source's. ``jpeg`` is the image at label shape, where it will be stored.
-    ``is_dim``: see :class:`~depthsieve.images.decode.DecodedImage`."""
+    ``metric`` is the input of the metric teacher, if there is one and it takes the image. ``is_dim``: see
+    :class:`~depthsieve.images.decode.DecodedImage`."""
 
     image_CHW: np.ndarray[Any, np.dtype[np.float32]]
     second_Chw: np.ndarray[Any, np.dtype[np.float32]] | None
@@ -42,23 +41,32 @@ class PreparedImage:
     signals: ImageSignals
     jpeg: bytes = b""
     is_dim: bool = False
+    metric: MetricInput | None = None
 
 
 @dataclass(frozen=True)
 class LabelWork:
-    """How images become labels: by which teacher, with which signals (sorted), whether those are kept, and the second
-    teacher that the labels are compared with, if any."""
+    """How images become labels: by which teacher, with which signals (sorted), whether those are kept, the second
+    teacher that the labels are compared with, if any, and the ``metric`` one that says how large things are."""
 
     teacher: Teacher
     signals: tuple[str, ...]
     second: Teacher | None = None
     keep_signals: bool = False
+    metric: Teacher | None = None
 
     @classmethod
-    def load(cls, request: TeacherRequest, signals: tuple[str, ...], keep_signals: bool = False) -> "LabelWork":
+    def load(
+        cls,
+        request: TeacherRequest,
+        signals: tuple[str, ...],
+        keep_signals: bool = False,
+        metric: TeacherRequest | None = None,
+    ) -> "LabelWork":
         """Load what is requested. Raises as :func:`depthsieve.teachers.load_teacher`."""
         second = load_requested(request.second) if request.second else None
-        return cls(load_requested(request), signals, second, keep_signals)
+        metric_teacher = load_requested(metric) if metric else None
+        return cls(load_requested(request), signals, second, keep_signals, metric_teacher)
 
     @property
     def needs_met(self) -> frozenset[Need]:
@@ -77,6 +85,8 @@ class LabelWork:
                 f"second teacher {second.name!r} predicts disparity and cannot judge the metres of teacher "
                 f"{first.name!r}; name a metric one"
             )
+        if self.metric is not None:
+            check_metric(first, self.metric)
         check_needs(self.signals, first.name, self.needs_met)
 
 
@@ -113,7 +123,7 @@ class _Batch:
     def to_device(self, part: slice, device: torch.device) -> tuple[Batch, Batch, torch.Tensor]:
         """The images of a part, those of the second teacher, and where they are valid."""
         maps = (self.image_BCHW, self.second_BChw, self.valid_BHW, self.focal_B)
-        images, second, valid, focal_B = (_to_device(map_[part], device) for map_ in maps)
+        images, second, valid, focal_B = (to_device(map_[part], device) for map_ in maps)
         return Batch(images, focal_B), Batch(second, focal_B * (second.shape[3] / images.shape[3])), valid
 
 
@@ -136,7 +146,7 @@ def label_batch(
     part = min(most, len(span))
     while (labels := _in_parts(batch, work, part)) is None:
         part = (part + 1) // 2
-        _release_memory(work.teacher)
+        release_memory(work.teacher)
     for place, (row, image) in enumerate(zip(span, prepared, strict=True)):
         fault = image if isinstance(image, ImageRejected) else labels.fault(place)
         if fault is not None:
@@ -281,12 +291,6 @@ def reliability_codes(
     return encode_error(fuse(depth_BHW, relative, quantity, calibration_for(quantity, relative)), valid_BHW)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, the machine's or the device's, did not suffice."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in OUT_OF_MEMORY)
-
-
 def _in_parts(batch: _Batch, work: LabelWork, part: int) -> _Labels | None:
     """The labels of a batch, ``part`` images at a time; None where those do not fit into memory."""
     done: list[_Labels] = []
@@ -303,50 +307,6 @@ def _in_parts(batch: _Batch, work: LabelWork, part: int) -> _Labels | None:
             raise
         return None  # the caller tries again, once the error is gone with all that its frames hold
     return _Labels.joined(done)
-
-
-def _to_device(array: np.ndarray[Any, Any], device: torch.device) -> torch.Tensor:
-    """A copy to a GPU goes from pinned memory, and nobody waits for it."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
-def _release_memory(teacher: Teacher) -> None:
-    if teacher.device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif teacher.device.type == "mps":
-        torch.mps.empty_cache()
-
-
-def predict(teacher: Teacher, batch: Batch) -> Prediction:
-    """What a teacher says of a batch, checked.
-
-    Raises :class:`RunError` in one line for a teacher that fails at any batch, since trying again cannot help; what
-    torch raises for want of memory, and as :class:`RuntimeError` (a lost device), passes.
-    """
-    with named_failure(teacher):
-        prediction = teacher.predict(batch)
-        wanted = (len(batch.image), *batch.image.shape[2:])
-        for what in ("depth", "confidence") if teacher.confidence_better is not None else ("depth",):
-            _check_map(what, getattr(prediction, what), wanted)
-        return prediction
-
-
-def _check_map(what: str, map_: Any, wanted: tuple[int, ...]) -> None:
-    if not isinstance(map_, torch.Tensor) or map_.dtype != torch.float32 or tuple(map_.shape) != wanted:
-        found = f"{map_.dtype} {list(map_.shape)}" if isinstance(map_, torch.Tensor) else type(map_).__name__
-        raise TypeError(f"its {what} is {found}, not torch.float32 {list(wanted)}")
-
-
-@contextlib.contextmanager
-def named_failure(teacher: Teacher) -> Iterator[None]:
-    """Turn what a teacher raises that nobody expects into one line that names it."""
-    try:
-        yield
-    except (DepthsieveError, OSError, MemoryError, RuntimeError):
-        raise
-    except Exception as error:
-        raise RunError(f"teacher {teacher.name!r} failed: {type(error).__name__}: {one_line(error)}") from error
 
 
 def _predict(teacher: Teacher, views: list[Batch]) -> list[Prediction]:

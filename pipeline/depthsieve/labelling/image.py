@@ -3,7 +3,6 @@
 import errno
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +11,9 @@ from depthsieve.core.errors import ImageRejected, SourceError, TeacherError
 from depthsieve.core.records import Alpha, ImageRecord, Shape
 from depthsieve.features import image_signals
 from depthsieve.images.decode import decode
-from depthsieve.labelling.batch import PreparedImage, named_failure
+from depthsieve.labelling.batch import PreparedImage
+from depthsieve.labelling.metric import prepare_metric, prepare_other
+from depthsieve.labelling.predicting import named_failure
 from depthsieve.sources import Source
 from depthsieve.store.stored_images import encode_image
 from depthsieve.teachers import Teacher
@@ -36,10 +37,12 @@ def prepare_image(
     image_quality: int | None = None,
     second: Teacher | None = None,
     alpha: Alpha = "respect",
+    metric: Teacher | None = None,
 ) -> Prepared:
     """Read, decode and resize one image; what is wrong with the image itself comes back as a value.
 
-    With an ``image_quality`` it is also made a JPEG of that, to be stored; with a ``second`` teacher, its input too.
+    With an ``image_quality`` it is also made a JPEG of that, to be stored; with a ``second`` or a
+    ``metric`` teacher, their inputs too.
     ``alpha``: see :func:`~depthsieve.images.decode.decode`. A file that cannot be read raises :class:`OSError`, unless
     that is its own fault, or this is the ``last_attempt``.
     """
@@ -52,7 +55,9 @@ def prepare_image(
             return ImageRejected(f"changed since the scan: {image.width}x{image.height} then, {width}x{height} now")
         with named_failure(teacher):
             prepared_CHW = teacher.prepare(decoded.rgb_HW3, shape)
-        second_Chw = _prepare_second(decoded.rgb_HW3, shape, second) if second else None
+        second_Chw = prepare_other(decoded.rgb_HW3, shape, second) if second else None
+        focal = decoded.header.focal_px
+        metric_input = prepare_metric(decoded.rgb_HW3, shape, metric, focal) if metric else None
         jpeg = b"" if image_quality is None else encode_image(decoded.rgb_HW3, shape, image_quality)
     except ImageRejected as error:
         return error
@@ -70,13 +75,15 @@ def prepare_image(
         covered = cv2.resize(decoded.hole_HW.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
         hole_HW = np.asarray(covered > 0)
     digest, signals = hashlib.sha256(data).hexdigest(), image_signals(decoded.rgb_HW3)
-    focal, scale = decoded.header.focal_px, shape[1] / width
-    return PreparedImage(prepared_CHW, second_Chw, hole_HW, focal, scale, digest, signals, jpeg, decoded.is_dim)
-
-
-def _prepare_second(rgb_HW3: np.ndarray[Any, Any], shape: Shape, second: Teacher) -> np.ndarray[Any, Any]:
-    """The second teacher's input, made of the image at label shape: so a shard's images have one shape there too."""
-    smaller = shape[0] * shape[1] < rgb_HW3.shape[0] * rgb_HW3.shape[1]
-    how = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-    with named_failure(second):
-        return second.prepare(cv2.resize(rgb_HW3, shape[::-1], interpolation=how), second.label_shape(*shape))
+    return PreparedImage(
+        prepared_CHW,
+        second_Chw,
+        hole_HW,
+        focal,
+        shape[1] / width,
+        digest,
+        signals,
+        jpeg,
+        decoded.is_dim,
+        metric_input,
+    )

@@ -14,7 +14,7 @@ from depthsieve.core.progress import with_progress
 from depthsieve.core.records import NumericsProfile, Shape
 from depthsieve.core.threads import torch_threads
 from depthsieve.images.decode import decoder_versions
-from depthsieve.labelling.batch import predict
+from depthsieve.labelling.predicting import predict
 from depthsieve.teachers import Batch, Teacher
 
 SMALL_JOB = 64

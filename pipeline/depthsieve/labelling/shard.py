@@ -25,15 +25,27 @@ from depthsieve.core.records import (
 )
 from depthsieve.core.stopping import Abandoned, Stop
 from depthsieve.core.threads import torch_threads
-from depthsieve.labelling.batch import LabelWork, PreparedImage, feature_arrays, is_out_of_memory, label_batch
+from depthsieve.labelling.batch import LabelWork, PreparedImage, feature_arrays, label_batch
 from depthsieve.labelling.image import Prepared, Unreadable, prepare_image
 from depthsieve.labelling.lanes import GPU_LANES, Lanes
+from depthsieve.labelling.metric import MetricInput, fit_batch, metric_spec
 from depthsieve.labelling.numerics import make_profile
-from depthsieve.labelling.remarks import DIM, TRANSPARENT, Remarks, add_remarks
+from depthsieve.labelling.predicting import is_out_of_memory
+from depthsieve.labelling.remarks import DIM, NO_METRES, TRANSPARENT, Remarks, add_remarks
 from depthsieve.reliability.fusion import calibration_for
 from depthsieve.sources import Source, reopen_source
+from depthsieve.storage import Root
 from depthsieve.store import open_store, schema
-from depthsieve.store.layer_kinds import FEATURES, IMAGES, SIGNALS, LayerSpec, features_spec, signals_spec
+from depthsieve.store.layer_kinds import (
+    FEATURES,
+    IMAGES,
+    METRIC,
+    METRIC_COLUMNS,
+    SIGNALS,
+    LayerSpec,
+    features_spec,
+    signals_spec,
+)
 from depthsieve.store.layers import commit_to_layer, make_layer
 from depthsieve.store.stored_images import images_spec, pack_images
 from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard, empty_arrays
@@ -64,13 +76,16 @@ def _second_spec(second: Teacher) -> dict[str, Any]:
     return {name: getattr(second, name) for name in names}
 
 
-def kept_layers(job: LabelJob, spec: LabelSpec, teacher: Teacher) -> tuple[LayerSpec, ...]:
-    """The layers that a job adds to with each shard: :attr:`Labelled.layers` has the arrays of each."""
-    kept = [features_of(teacher, spec)]
+def kept_layers(job: LabelJob, spec: LabelSpec, work: LabelWork, root: Root | None = None) -> tuple[LayerSpec, ...]:
+    """The layers that a job adds to with each shard, in the store at ``root`` if there is one yet.
+    :attr:`Labelled.layers` has the arrays of each."""
+    kept = [features_of(work.teacher, spec)]
     if job.keep_signals:
         kept.append(signals_spec(spec))
     if job.image_quality is not None:
         kept.append(images_spec(spec.fingerprint, job.image_quality))
+    if job.metric is not None and work.metric is not None:
+        kept.append(metric_spec(root, spec, job.metric, work.metric))
     return tuple(kept)
 
 
@@ -124,7 +139,7 @@ class ShardLabeller:
 
     def __init__(self, job: LabelJob, work: LabelWork | None = None, watch: Watch | None = None) -> None:
         self._job = job
-        self._work = work or LabelWork.load(job.teacher, job.signals, job.keep_signals)
+        self._work = work or LabelWork.load(job.teacher, job.signals, job.keep_signals, job.metric)
         self._watch = watch or Watch()
         self._store = open_store(job.store)
         if self._store.fingerprint != job.fingerprint:
@@ -134,7 +149,7 @@ class ShardLabeller:
                 f"a worker found other weights or settings for teacher {job.teacher.name!r} than the run was planned "
                 "with; give every worker the same checkpoint"
             )
-        self._kept = kept_layers(job, self._store.spec, self._work.teacher)
+        self._kept = kept_layers(job, self._store.spec, self._work, self._store.root)
         self._sources = {name: reopen_source(name, root) for name, root in job.sources}
         self._profiles = {generation.number: generation.profile for generation in self._store.generations()}
         self._lanes = lanes_of(self._work.teacher, job, list(self._profiles.values())[-1])
@@ -256,19 +271,27 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
     size, watch = work.profile.batch_size, work.watch
     spans = [range(start, min(start + size, len(shard.images))) for start in range(0, len(shard.images), size)]
     jpegs = [b""] * len(shard.images)
+    fit_NC = np.full((len(shard.images), len(METRIC_COLUMNS)), np.nan)
     began: list[float] = []
     remarks: list[tuple[str, int, str]] = []
 
     def prepare(row: int) -> Prepared:
         image, job = shard.images[row], work.job
         last, quality = job.last_attempt, job.image_quality
-        return prepare_image(image, shard.shape, work.sources, how.teacher, last, quality, how.second, work.alpha)
+        return prepare_image(
+            image, shard.shape, work.sources, how.teacher, last, quality, how.second, work.alpha, how.metric
+        )
 
     def predict(span: range, prepared: list[Prepared]) -> tuple[int, list[Unreadable]]:
         began.append(time.monotonic())
         most = 1 if watch.care and span.start in watch.care.singly else size
         with torch_threads(work.profile.threads):
             part = label_batch(arrays | kept | features, span, prepared, how, most)
+            if how.metric is not None:
+                rows = slice(span.start, span.stop)
+                fit_NC[rows] = fit_batch(
+                    arrays["depth"][rows], arrays["reliability"][rows], _metric_inputs(prepared), how.metric, most
+                )
         for row, image in zip(span, prepared, strict=True):
             if isinstance(image, PreparedImage) and arrays["status"][row] == schema.STATUS_LABELLED:
                 jpegs[row] = image.jpeg
@@ -276,6 +299,8 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
                     remarks.append((TRANSPARENT, 1, shard.images[row].id))
                 if image.is_dim:
                     remarks.append((DIM, 1, shard.images[row].id))
+                if how.metric is not None and not fit_NC[row, 0] > 0:
+                    remarks.append((NO_METRES, 1, shard.images[row].id))
         return part, [image for image in prepared if isinstance(image, Unreadable)]
 
     if watch.care:
@@ -298,7 +323,14 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
         layers[SIGNALS] = kept
     if work.job.image_quality is not None:
         layers[IMAGES] = pack_images(jpegs)
+    if how.metric is not None:
+        fit_NC[arrays["status"] != schema.STATUS_LABELLED] = np.nan
+        layers[METRIC] = {"fit": fit_NC}
     return Labelled(ShardArrays(arrays), tuple(split), layers, add_remarks(tuple(sorted(remarks))))
+
+
+def _metric_inputs(prepared: Sequence[Prepared]) -> list[MetricInput | None]:
+    return [image.metric if isinstance(image, PreparedImage) else None for image in prepared]
 
 
 def _check_stop(stop: Stop | None, seconds: float) -> None:

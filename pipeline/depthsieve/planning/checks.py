@@ -18,7 +18,7 @@ from depthsieve.sources.manifest import Manifest, is_manifest, open_manifest
 from depthsieve.sources.scan import Scan
 from depthsieve.storage import Root, is_url
 from depthsieve.store import Store, open_store
-from depthsieve.store.layer_kinds import IMAGES, SIGNALS
+from depthsieve.store.layer_kinds import IMAGES, METRIC, SIGNALS
 from depthsieve.store.layers import find_layer
 from depthsieve.store.schema import encoding_of
 
@@ -162,6 +162,16 @@ def images_notes(store: Store, options: LabelOptions, left_open: bool, todo: int
     if (left_open or options.part is not None) and (without := _shards_without(store, IMAGES)):
         alone = " without --part" if options.part is not None else ""
         yield f"{without} of the committed shards have no stored images; `label --store-images`{alone} adds them"
+
+
+def metric_notes(store: Store, options: LabelOptions, left_open: bool) -> Iterator[str]:
+    """What a user should know of labels without a scale to metres. ``left_open``: they get one as the store does it."""
+    if (left_open or options.part is not None) and (without := _shards_without(store, METRIC)):
+        alone = " without --part" if options.part is not None else ""
+        yield (
+            f"{without} of the committed shards have no scale to metres; `label --metric-from {options.metric_from}`"
+            f"{alone} adds it"
+        )
 
 
 def _shards_without(store: Store, name: str) -> int:

@@ -175,9 +175,8 @@ def _try_some(ahead: WorkAhead, profile: NumericsProfile, progress: bool) -> Tri
     request, options, teacher = ahead.request, ahead.request.options, ahead.request.teacher
     loaded = TeacherRequest(teacher.name)  # nobody loads it again
     cores = request.workforce.threads
-    job = LabelJob(
-        "", loaded, "", options.signal_names, (), True, cores, bool(options.keep_signals), request.image_quality
-    )
+    signals, keep, quality = options.signal_names, bool(options.keep_signals), request.image_quality
+    job = LabelJob("", loaded, "", signals, (), True, cores, keep, quality, request.metric)
     sources = {source.name: source for source in request.sources}
     for name, root in (ahead.store.sources() if ahead.store else {}).items():
         sources.setdefault(name, reopen_source(name, root))
@@ -221,10 +220,10 @@ def try_out(samples: Iterator[Sample], work: ShardWork, lanes: Lanes, round_done
 def _label_and_store(shard: Shard, work: ShardWork, lanes: Lanes, folder: Path) -> int:
     """Returns how many bytes it takes."""
     done, root = label_shard(shard, work, lanes), LocalRoot(folder)
-    teacher = work.how.teacher
+    how, teacher = work.how, work.how.teacher
     context = CommitContext("", teacher.quantity, teacher.unit, "", encoding=work.encoding)
     records = [publish_group(root, shard, done.content, context)]
-    for spec in kept_layers(work.job, label_spec(work.how, work.encoding), teacher):
+    for spec in kept_layers(work.job, label_spec(how, work.encoding), how):
         records.append(publish_to_layer(Layer(root, spec), shard.id, "", done.layers[spec.name], work.encoding))
     return sum(int(entry["bytes"]) for record in records for entry in record["files"].values())
 

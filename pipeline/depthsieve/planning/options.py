@@ -43,6 +43,16 @@ class LabelOptions(TeacherSettings):
             unset="the store's, if it has one",
         ),
     ] = None
+    metric_from: Annotated[
+        str | None,
+        About(
+            "A teacher that predicts metres, to give relative labels a scale and shift to metres, also those that "
+            "are there already; none stops that.",
+            TEACHER,
+            "NAME",
+            unset="the store's, if it has one, for what is labelled now",
+        ),
+    ] = None
     signals: Annotated[
         str | None,
         About(

@@ -13,12 +13,14 @@ from depthsieve.core.patterns import add_patterns
 from depthsieve.core.progress import logger
 from depthsieve.core.records import MAX_TOKENS, OVERSIZE, LabelJob, LabelSpec, TeacherRequest, default_dtype
 from depthsieve.labelling.batch import LabelWork
+from depthsieve.labelling.metric import metric_request, metric_spec
 from depthsieve.labelling.shard import label_spec
 from depthsieve.planning.checks import (
     check_source,
     find_manifest,
     find_store,
     images_notes,
+    metric_notes,
     signals_notes,
 )
 from depthsieve.planning.options import DEFAULT_SIGNALS, DEFAULT_TEACHER, LabelOptions
@@ -28,12 +30,12 @@ from depthsieve.sources.manifest import Manifest
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store
 from depthsieve.store.create import check_root, check_spec
-from depthsieve.store.layer_kinds import IMAGES, SIGNALS
+from depthsieve.store.layer_kinds import IMAGES, METRIC, SIGNALS
 from depthsieve.store.layers import find_layer
 from depthsieve.store.pending import Pending
 from depthsieve.store.schema import ENCODING, encoding_of
 from depthsieve.store.stored_images import QUALITY, quality_of
-from depthsieve.teachers import Teacher, full_name
+from depthsieve.teachers import Teacher, full_name, load_requested
 
 Nodes = Sequence[tuple[int, int]]
 """The (CPUs, GPUs) of each node of a cluster."""
@@ -54,6 +56,7 @@ class LabelRequest:
     existing: Store | None
     workforce: Workforce
     image_quality: int | None
+    metric: TeacherRequest | None
     recalled: str
     left_open: frozenset[str]
 
@@ -83,19 +86,39 @@ class LabelRequest:
         options, taken = recall(options, existing, device_kind(options, nodes))
         asked = teacher_request(options)
         # On a cluster the workers have the device that is asked for, and this process need not have it.
-        loaded = asked if nodes is None else asked.on("auto")
+        device = asked.device if nodes is None else "auto"
+        metric = metric_asked(asked, options)
         with _named_by(existing, "teacher" in left_open):
-            work = LabelWork.load(loaded, options.signal_names, bool(options.keep_signals))
+            work = LabelWork.load(asked.on(device), options.signal_names, bool(options.keep_signals))
+        if metric is not None:
+            with _metric_named_by(existing, "metric_from" in left_open):
+                work = replace(work, metric=load_requested(metric.on(device)))
         work.check()
         logger.info("teacher %s on %s, %s", work.teacher.name, work.teacher.device, work.teacher.dtype)
         spec = label_spec(work, chosen_encoding(existing, options), options.alpha or "respect")
         if existing is not None:
             check_spec(existing, spec)
+            if metric is not None and work.metric is not None:
+                check_metric_layer(existing, metric, work.metric)
         for images in sources:
             check_source(images, root, existing, options.moved)
         workforce = Workforce.choose(work.teacher, options, nodes)
         quality = chosen_quality(existing, options)
-        return cls(options, sources, manifest, root, asked, work, spec, existing, workforce, quality, taken, left_open)
+        return cls(
+            options=options,
+            sources=sources,
+            manifest=manifest,
+            root=root,
+            asked=asked,
+            work=work,
+            spec=spec,
+            existing=existing,
+            workforce=workforce,
+            image_quality=quality,
+            metric=metric,
+            recalled=taken,
+            left_open=left_open,
+        )
 
     @property
     def teacher(self) -> Teacher:
@@ -131,6 +154,7 @@ class LabelRequest:
             cores=self.workforce.threads,
             keep_signals=bool(self.options.keep_signals),
             image_quality=self.image_quality,
+            metric=self.metric and self.metric.on(device),
         )
 
     def notes(self, store: Store, todo: Pending) -> Iterator[str]:
@@ -141,6 +165,8 @@ class LabelRequest:
                     yield f"generation {generation.number} {difference}"
         yield from signals_notes(store, self.options, "keep_signals" in self.left_open, len(todo))
         yield from images_notes(store, self.options, "store_images" in self.left_open, len(todo))
+        if self.metric is not None:
+            yield from metric_notes(store, self.options, "metric_from" in self.left_open)
 
 
 @contextlib.contextmanager
@@ -153,6 +179,20 @@ def _named_by(store: Store | None, was_open: bool) -> Iterator[None]:
             raise
         raise TeacherNotFound(
             f"{error}; {store.location} was labelled before by it: name where it is now, --teacher NAME"
+        ) from error
+
+
+@contextlib.contextmanager
+def _metric_named_by(store: Store | None, was_open: bool) -> Iterator[None]:
+    """The same of the metric teacher."""
+    try:
+        yield
+    except TeacherNotFound as error:
+        if store is None or not was_open:
+            raise
+        raise TeacherNotFound(
+            f"{error}; the labels of {store.location} have their metres from it: name where it is now, --metric-from "
+            "NAME, or leave them without: --metric-from none"
         ) from error
 
 
@@ -201,11 +241,37 @@ def _known_of(store: Store, options: LabelOptions) -> dict[str, Any]:
         "second_teacher": made_by.second.name if made_by.second else None,
         "keep_signals": find_layer(store.root, SIGNALS, store.fingerprint) is not None,
         "store_images": find_layer(store.root, IMAGES, store.fingerprint) is not None,
+        "metric_from": _metric_of(store),
     }
     if options.teacher is not None and full_name(options.teacher) != made_by.name:
         return known
     own = ("revision", "size", "max_tokens", "oversize", "quantity")
     return known | {"teacher": made_by.name} | {name: getattr(made_by, name) for name in own}
+
+
+def _metric_of(store: Store) -> str | None:
+    layer = find_layer(store.root, METRIC, store.fingerprint)
+    return metric_request(layer.spec.detail or {}).name if layer is not None else None
+
+
+def metric_asked(asked: TeacherRequest, options: LabelOptions) -> TeacherRequest | None:
+    """The metric teacher that the options ask for, with the settings of the one that labels where they are no one's
+    own."""
+    if options.metric_from in (None, "none"):
+        return None
+    return replace(asked, name=full_name(options.metric_from), revision=None, size=None, quantity=None, second=None)
+
+
+def check_metric_layer(store: Store, asked: TeacherRequest, metric: Teacher) -> None:
+    """Raise :class:`UsageError` where the store has its metres of another teacher."""
+    layer = find_layer(store.root, METRIC, store.fingerprint)
+    if layer is not None and metric_spec(store.root, store.spec, asked, metric) != layer.spec:
+        has = metric_request(layer.spec.detail or {}).name
+        raise UsageError(
+            f"the labels of {store.location} have their metres from teacher {has!r}, with other weights, dtype or "
+            f"preprocessing than {asked.name!r} has here; say --metric-from none, or remove the folders layers/metric "
+            "and copies/layers/metric first to fit all labels again"
+        )
 
 
 def teacher_request(options: LabelOptions) -> TeacherRequest:

@@ -10,7 +10,8 @@ class LabelSummary:
     """What a run did, and how the store stands after it.
 
     ``stored_now`` counts the images that this run added to what was labelled before, and ``not_stored`` are those of
-    them that could not be, each with its reason. ``labelled_now`` and ``seconds`` are this run's, ``planned_now``
+    them that could not be, each with its reason; ``scaled_now`` and ``not_scaled`` say the same of scales to metres.
+    ``labelled_now`` and ``seconds`` are this run's, ``planned_now``
     counts the images it added to the plan, ``changed`` those among them whose file has changed on the disk, ``removed``
     the images that left the store, ``gone`` those that are no longer in the source and stay in the store.
     ``labelled``, ``failed`` (each with its reason) and ``pending`` are the whole store's. ``skipped_hidden`` and
@@ -33,6 +34,8 @@ class LabelSummary:
     interrupted: bool = False
     stored_now: int = 0
     not_stored: tuple[ImageFailure, ...] = ()
+    scaled_now: int = 0
+    not_scaled: tuple[ImageFailure, ...] = ()
     changed: int = 0
     removed: int = 0
     gone: int = 0

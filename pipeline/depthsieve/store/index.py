@@ -4,7 +4,9 @@ Columns: ``id``; ``status`` ("labelled", "failed", "rejected", "pending"); ``rea
 ``row`` of the label; ``height`` and ``width`` of the upright source; ``label_height``, ``label_width``;
 ``orientation``, ``size`` and ``mtime_ns`` of the file. The row of the highest committed generation wins; a newer one
 that is still pending does not hide an older label. Images that a generation removed have no row. Last come the
-features of labelled images (:mod:`depthsieve.features.columns`) and ``phash``, null where they are not known.
+features of labelled images (:mod:`depthsieve.features.columns`) and ``phash``, and ``metric_scale``, ``metric_shift``,
+``metric_residual``, ``metric_inliers`` and ``metric_pixels`` (:class:`depthsieve.reliability.metric.MetricFit`), null
+where they are not known.
 """
 
 import hashlib
@@ -22,6 +24,8 @@ from depthsieve.store import schema
 from depthsieve.store.catalog import Catalog
 from depthsieve.store.features import SCHEMA as FEATURES_SCHEMA
 from depthsieve.store.features import FeatureReader
+from depthsieve.store.metric import SCHEMA as METRIC_SCHEMA
+from depthsieve.store.metric import MetricReader
 
 PLACES_SCHEMA = pa.schema(
     [
@@ -41,7 +45,10 @@ PLACES_SCHEMA = pa.schema(
     ]
 )
 
-SCHEMA = pa.schema([*PLACES_SCHEMA, *FEATURES_SCHEMA])
+SCHEMA = pa.schema([*PLACES_SCHEMA, *FEATURES_SCHEMA, *METRIC_SCHEMA])
+
+Readers = Sequence[FeatureReader | MetricReader]
+"""Of the layers whose columns the index has."""
 
 
 def read_index(store: Catalog, snapshot: str, columns: Sequence[str], status: str | None) -> pa.Table | None:
@@ -123,19 +130,19 @@ def _first_of_each(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _all_rows(store: Catalog, features: bool = True) -> Iterator[pa.Table]:
     """Every place where an image is or was, of each generation."""
-    reader = FeatureReader(store) if features else None
+    readers = (FeatureReader(store), MetricReader(store)) if features else ()
     committed = store.committed()
     shards = pa.array(committed, pa.string())
     for generation in store.generations():
         for planned in store.read_plan(generation):
-            yield _planned_rows(store, planned, generation.number, shards, reader)
+            yield _planned_rows(store, planned, generation.number, shards, readers)
         for what in ("rejected", "removed"):
             rows = _rows_without_label(store.read_table(generation, what), what, generation.number)
             yield rows if features else rows.select(PLACES_SCHEMA.names)
 
 
 def _planned_rows(
-    store: Catalog, planned: pa.Table, generation: int, committed: pa.Array, reader: FeatureReader | None
+    store: Catalog, planned: pa.Table, generation: int, committed: pa.Array, readers: Readers
 ) -> pa.Table:
     shards = pc.unique(planned["shard"])
     failed: dict[tuple[str, int], str] = {}
@@ -155,11 +162,12 @@ def _planned_rows(
         "reason": reason,
         "generation": pa.repeat(pa.scalar(generation, pa.int32()), len(planned)),
     }
-    if reader is None:
+    if not readers:
         return pa.table([columns[name] for name in PLACES_SCHEMA.names], schema=PLACES_SCHEMA)
     labelled = pc.equal(status, "labelled")
     shard_N, row_N = (planned[name].combine_chunks() for name in ("shard", "row"))
-    columns |= reader.columns(shard_N, row_N, labelled.combine_chunks())
+    for reader in readers:
+        columns |= reader.columns(shard_N, row_N, labelled.combine_chunks())
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 

@@ -2,7 +2,8 @@
 
 ``signals`` holds the raw signals that reliability was made of. ``reliability`` holds the reliability that another
 calibration makes of them. ``features`` holds a few numbers about each image, which ``curate`` chooses by. ``images``
-holds the images themselves, at label shape. A new kind is an entry in :data:`KINDS`, and a line in
+holds the images themselves, at label shape. ``metric`` holds the scale and shift that make metres of relative labels.
+A new kind is an entry in :data:`KINDS`, and a line in
 docs/store_format.md.
 
 Axes: N images of a shard, H and W the label shape, K the 256 reliability codes.
@@ -45,6 +46,12 @@ _FEATURES = {
     "phash": "perceptual hash of the image: alike where few of 64 bits differ",
     "embedding": "what the teacher's backbone makes of the image, of norm 1; all 0 = not known",
 }
+
+METRIC = "metric"
+"""The kind of the layer of scales and shifts to metres, and its name."""
+
+METRIC_COLUMNS = ("scale", "shift", "residual", "inliers", "pixels")
+"""The numbers of a fit: see :class:`depthsieve.reliability.metric.MetricFit`."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
@@ -143,6 +150,11 @@ def _images_attributes(name: str) -> dict[str, Any]:
     return {"meaning": meanings[name]}
 
 
+def _metric_attributes(name: str) -> dict[str, Any]:
+    meaning = "1 / (scale * label + shift) is depth in metres; NaN: no scale fits this image, or nobody tried"
+    return {"meaning": meaning, "columns": list(METRIC_COLUMNS)}
+
+
 KINDS: Mapping[str, LayerKind] = {
     SIGNALS: LayerKind(
         arrays=lambda spec: tuple(schema.ArraySpec(name, "float16", ("image", "y", "x")) for name in spec.signals),
@@ -171,6 +183,13 @@ KINDS: Mapping[str, LayerKind] = {
         add_again="depthsieve label SOURCE {store} --store-images",
         detail="images",
         needed=("format", "quality", "subsampling"),
+    ),
+    METRIC: LayerKind(
+        arrays=lambda spec: (schema.ArraySpec("fit", "float64", ("image", "number")),),
+        attributes=_metric_attributes,
+        add_again="depthsieve label SOURCE {store} --metric-from TEACHER",
+        detail="metric",
+        needed=("method", "teacher", "weights_digest"),
     ),
 }
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from depthsieve.core.errors import (
     DepthsieveError,
     NoLabel,
+    NoMetres,
     SourceError,
     StoreDamaged,
     StoreError,
@@ -41,6 +42,8 @@ from depthsieve.store.root_document import spec_in
 from depthsieve.store.standing import standing
 
 if TYPE_CHECKING:
+    from depthsieve.reliability.metric import MetricFit
+    from depthsieve.store.metric import MetricReader
     from depthsieve.store.photos import Photos
 
 SHOWN = 4
@@ -92,6 +95,35 @@ class Label:
         """What :attr:`depth` holds: "disparity" (inverse depth up to scale and shift, larger is nearer), or "depth" in
         metres."""
         return self.store.spec.quantity
+
+    @functools.cached_property
+    def metric(self) -> "MetricFit":
+        """The scale and shift to metres of a relative label, and how well they fit; all NaN where there are none. See
+        ``depthsieve label --metric-from``, :class:`depthsieve.reliability.metric.MetricFit` and docs/metric.md."""
+        return self.store._metric.fit(self.shard, self.row)
+
+    @functools.cached_property
+    def metres(self) -> NDArray[np.float32]:
+        """Float32 [H,W], depth in metres: :attr:`depth` where that is in metres, else what :attr:`metric` makes of it;
+        infinite where that is beyond all distance; without a meaning where :attr:`reliability` is 0.
+
+        Raises:
+            NoMetres: the label is relative, and no scale to metres is known.
+        """
+        if self.quantity == "depth":
+            return self.depth
+        from depthsieve.reliability.metric import to_metres
+
+        if not self.metric.scale > 0:
+            raise NoMetres(self._why_no_metres())
+        return to_metres(self.depth, self.metric.scale, self.metric.shift)
+
+    def _why_no_metres(self) -> str:
+        if np.isnan(self.metric.pixels):
+            what = f"the labels of {self.store.location} are relative: their values are inverse depth without a scale"
+            return f"{self.id} has no metres: {what}; `depthsieve label ... --metric-from TEACHER` adds one"
+        compared = f"{self.metric.pixels:.1%} of its pixels could be compared"
+        return f"{self.id} has no metres: no scale fits its label to what the metric teacher saw ({compared})"
 
     def mask(self, drop: float = 0.10) -> NDArray[np.bool_]:
         """Bool [H,W], True = train: all valid pixels but the least reliable.
@@ -281,6 +313,12 @@ class Store(Catalog):
         from depthsieve.store.photos import Photos  # decoders, which few readers of a store need
 
         return Photos(self)
+
+    @functools.cached_property
+    def _metric(self) -> "MetricReader":
+        from depthsieve.store.metric import MetricReader
+
+        return MetricReader(self)
 
     @property
     def images(self) -> list[str]:

@@ -5,6 +5,7 @@ the bar, stops when it is asked to, names what went wrong with a shard without l
 shard, so that the same call resumes after a crash.
 """
 
+import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,11 +15,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from depthsieve.core.errors import RunError, StoreBusy, StoreDamaged
+from depthsieve.core.errors import ImageRejected, RunError, StoreBusy, StoreDamaged
 from depthsieve.core.processes import Process
 from depthsieve.core.progress import progress_bar
-from depthsieve.core.records import ImageFailure, Shard
+from depthsieve.core.records import ImageFailure, ImageRecord, Shard
 from depthsieve.core.stopping import Abandoned, Stop
+from depthsieve.labelling.image import IMAGE_FAULTS
 from depthsieve.runners.dispatch import disk_errors_named
 from depthsieve.sources import Source
 from depthsieve.storage import Root
@@ -88,6 +90,9 @@ class Backfill(ABC):
     title: ClassVar[str]
     """What the bar says."""
 
+    in_index: ClassVar[bool] = False
+    """Whether the index has columns of this layer: then it is out of date once a shard is added."""
+
     def __init__(self, store: Store, spec: LayerSpec) -> None:
         self.store = store
         self.spec = spec
@@ -128,6 +133,8 @@ class Backfill(ABC):
         with disk_errors_named(self.store.root), _lease(self.store.root, self.spec.name, leases):
             layer = make_layer(self.store.root, self.spec)
             counts = self.store.images_of(self.todo(layer))
+            if counts and self.in_index:
+                self.store.root.remove(schema.INDEX_RECORD)  # it says nothing of layers, and would count as up to date
             shown = progress and bool(counts)
             with progress_bar(self.title, total=sum(counts.values()), shown=shown, leave=True) as bar:
                 for shard_id, count in counts.items():
@@ -171,6 +178,26 @@ def raise_if_gone(name: str, source: Source, error: OSError) -> None:
     """Raise :class:`RunError` where it is not one image that cannot be read, but its whole source that is not there."""
     if not source.is_there():
         raise RunError(f"the images of source {name!r} are not at {source.root}; is the disk there?") from error
+
+
+def read_labelled(sources: Mapping[str, Source], image: ImageRecord, digest: str) -> bytes:
+    """The file of an image, seen to be the one that was labelled by its ``digest``.
+
+    Raises :class:`ImageRejected` and :class:`SourceError` for what is the image's own fault, :class:`RunError` where
+    its whole source is not there, and :class:`OSError`, with its name, for what may be better at the next try.
+    """
+    name = image.id.partition("/")[0]
+    try:
+        data = sources[name].read(image.id)
+    except OSError as error:
+        raise_if_gone(name, sources[name], error)
+        reason = f"cannot be read any more: {(error.strerror or str(error)).lower()}"
+        if error.errno in IMAGE_FAULTS:
+            raise ImageRejected(reason) from error
+        raise OSError(error.errno, f"{image.id} {reason}") from error
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ImageRejected("changed since it was labelled; `label --check-content` finds that, and labels it anew")
+    return data
 
 
 @contextmanager

@@ -17,13 +17,14 @@ from depthsieve.core.records import ImageFailure, Shard
 from depthsieve.core.threads import torch_threads
 from depthsieve.features import IMAGE_COLUMNS, LABEL_COLUMNS, label_signals
 from depthsieve.jobs.layers.backfill import Backfill, CommittedShard, Computed, raise_if_gone
-from depthsieve.labelling.batch import PreparedImage, feature_arrays, predict
+from depthsieve.labelling.batch import PreparedImage, feature_arrays
 from depthsieve.labelling.image import prepare_image
+from depthsieve.labelling.predicting import predict
 from depthsieve.labelling.shard import features_of
 from depthsieve.runners.dispatch import disk_errors_named
 from depthsieve.sources import reopen_source
 from depthsieve.storage import open_root
-from depthsieve.store import Store, open_store, schema
+from depthsieve.store import Store, open_store
 from depthsieve.store.create import write_index
 from depthsieve.store.layers import Layer
 from depthsieve.teachers import Batch, Teacher, load_requested
@@ -67,7 +68,6 @@ def add_features(store: str | Path, *, device: str = "auto", progress: bool = Tr
     filled = _Features(opened, _load_teacher(opened, device)).run(progress=progress)
     if filled.shards:
         with disk_errors_named(opened.root):
-            opened.root.remove(schema.INDEX_RECORD)  # it says nothing of layers, and would count as up to date
             write_index(opened)
     return FeaturesSummary(
         store=opened.location,
@@ -102,6 +102,7 @@ def _load_teacher(store: Store, device: str) -> Teacher:
 
 class _Features(Backfill):
     title = "features"
+    in_index = True
 
     def __init__(self, store: Store, teacher: Teacher) -> None:
         super().__init__(store, features_of(teacher, store.spec))

@@ -4,7 +4,6 @@ A shard at a time, its images side by side. What is committed is kept, and the s
 """
 
 import functools
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ from depthsieve.core.processes import cores
 from depthsieve.core.records import ImageFailure, ImageRecord, Shape
 from depthsieve.core.stopping import Abandoned, Stop
 from depthsieve.images.decode import decode
-from depthsieve.jobs.layers.backfill import Backfill, CommittedShard, Computed, lacking_shards, raise_if_gone
-from depthsieve.labelling.image import IMAGE_FAULTS
+from depthsieve.jobs.layers.backfill import Backfill, CommittedShard, Computed, lacking_shards, read_labelled
 from depthsieve.sources import reopen_source
 from depthsieve.store import Store
 from depthsieve.store.arrays import ShardReader
@@ -139,21 +137,7 @@ class _Images(Backfill):
         if self._stop.requested and not self._stop.seconds_left():
             raise Abandoned
         try:
-            data = self._read(image)
-            if hashlib.sha256(data).hexdigest() != digest:
-                reason = "changed since it was labelled; `label --check-content` finds that, and labels it anew"
-                return ImageRejected(reason)
+            data = read_labelled(self._sources, image, digest)
             return encode_image(decode(data, self.store.spec.alpha).rgb_HW3, shape, self._quality)
         except (SourceError, ImageRejected) as error:
             return error
-
-    def _read(self, image: ImageRecord) -> bytes:
-        name = image.id.partition("/")[0]
-        try:
-            return self._sources[name].read(image.id)
-        except OSError as error:
-            raise_if_gone(name, self._sources[name], error)
-            reason = f"cannot be read any more: {(error.strerror or str(error)).lower()}"
-            if error.errno in IMAGE_FAULTS:
-                raise ImageRejected(reason) from error
-            raise OSError(error.errno, f"{image.id} {reason}") from error

@@ -15,12 +15,13 @@ from depthsieve.jobs.verify.findings import Finding, Inspection, Look
 from depthsieve.jobs.verify.inspect import check_is_store, inspect_store
 from depthsieve.jobs.verify.inspect_layers import inspect_layers
 from depthsieve.jobs.verify.repair_layers import TakenOut, repair_layers
+from depthsieve.labelling.metric import metric_request
 from depthsieve.labelling.shard import Care, ShardLabeller, Watch
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store, plan, schema
 from depthsieve.store.arrays import ShardReader
 from depthsieve.store.create import add_generation, write_index
-from depthsieve.store.layer_kinds import IMAGES, SIGNALS
+from depthsieve.store.layer_kinds import IMAGES, METRIC, SIGNALS
 from depthsieve.store.layers import Layer, find_layer
 from depthsieve.store.leases import PLAN, Leases, left_leases
 from depthsieve.store.standing import standing
@@ -196,7 +197,7 @@ def _labeller(store: Store, shard_id: str, kept_failures: dict[int, str]) -> Sha
     if generation.teacher is None:
         return _fuser(store, shard_id)
     sources = tuple(store.sources().items())
-    signals, images = (_layer(store, name) for name in (SIGNALS, IMAGES))
+    signals, images, metric = (_layer(store, name) for name in (SIGNALS, IMAGES, METRIC))
     job = LabelJob(
         store.location,
         generation.teacher,
@@ -205,6 +206,7 @@ def _labeller(store: Store, shard_id: str, kept_failures: dict[int, str]) -> Sha
         sources,
         keep_signals=signals is not None,
         image_quality=None if images is None else quality_of(images.spec),
+        metric=None if metric is None else metric_request(metric.spec.detail or {}),
     )
     # An image that failed keeps its failure: it may be one that ends the process that decodes it.
     care = Care(lambda step, rows: None, kept_failures) if kept_failures else None

@@ -1,0 +1,130 @@
+"""Give labels that are there already a scale and shift to metres, as a layer.
+
+A shard at a time: its labels are read from the store, its images from their sources and through the metric teacher, in
+the batches that they were labelled in, so that a scale is the same whether it was fitted then or now.
+
+Axes: N images of a shard, C the numbers of a fit.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from depthsieve.core.errors import ImageRejected, SourceError, StoreDamaged
+from depthsieve.core.processes import cores
+from depthsieve.core.records import ImageFailure, ImageRecord, Shape, TeacherRequest
+from depthsieve.core.stopping import Abandoned, Stop
+from depthsieve.core.threads import torch_threads
+from depthsieve.images.decode import decode
+from depthsieve.jobs.layers.backfill import Backfill, CommittedShard, Computed, read_labelled
+from depthsieve.labelling.metric import MetricInput, fit_batch, metric_spec, prepare_metric
+from depthsieve.labelling.remarks import NO_METRES, Remarks, add_remarks
+from depthsieve.sources import reopen_source
+from depthsieve.store import Store, schema
+from depthsieve.store.arrays import ShardReader
+from depthsieve.store.layer_kinds import METRIC_COLUMNS
+from depthsieve.store.layers import Layer
+from depthsieve.store.leases import Leases
+from depthsieve.teachers import Teacher
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """What :func:`fit_stored` did: labels looked at, those of them whose image could not be read, how many have none
+    since none fits, why shards are still without, and whether it was stopped before the end."""
+
+    images: int = 0
+    refused: tuple[ImageFailure, ...] = ()
+    remarks: Remarks = ()
+    errors: tuple[str, ...] = ()
+    stopped: bool = False
+
+
+def fit_stored(
+    store: Store,
+    asked: TeacherRequest,
+    metric: Teacher,
+    leases: Leases,
+    stop: Stop,
+    progress: bool = True,
+    again: bool = False,
+) -> Scaled:
+    """Fit the labels of every committed shard that the layer lacks.
+
+    An image that is not the one labelled, or cannot be read, is refused by name and leaves its label without a scale;
+    with ``again`` such are retried. Raises :class:`RunError` where a source is not there at all, and
+    :class:`StoreBusy` where another process is at it.
+    """
+    job = _Metric(store, asked, metric, stop, again)
+    filled = job.run(progress=progress, stop=stop, leases=leases)
+    remarks = add_remarks(*(((NO_METRES, 1, image_id),) for image_id in job.unfitted))
+    return Scaled(filled.images, filled.refused, remarks, filled.errors, filled.stopped)
+
+
+class _Metric(Backfill):
+    title = "metres"
+    in_index = True
+
+    def __init__(self, store: Store, asked: TeacherRequest, metric: Teacher, stop: Stop, again: bool) -> None:
+        super().__init__(store, metric_spec(store.root, store.spec, asked, metric))
+        self._metric, self._stop, self._again = metric, stop, again
+        self._sources = {name: reopen_source(name, root) for name, root in store.sources().items()}
+        self._profiles = {generation.number: generation.profile for generation in store.generations()}
+        self.unfitted: list[str] = []
+
+    def todo(self, layer: Layer) -> Iterator[str]:
+        """Those that the layer does not have, and ``again`` those with labels that nobody tried to fit."""
+        yield from super().todo(layer)
+        if self._again:
+            yield from (one for one in sorted(layer.shards() & self.store.committed()) if self._lacks(layer, one))
+
+    def _lacks(self, layer: Layer, shard_id: str) -> bool:
+        try:
+            shard = CommittedShard.of(self.store, shard_id)
+            folder = layer.folder_of(shard_id, shard.digest)
+            if folder is None:
+                return True
+            fit_NC = ShardReader(self.store.root, folder).column("fit")
+            return bool(np.isnan(fit_NC[shard.labelled_rows(), METRIC_COLUMNS.index("pixels")]).any())
+        except StoreDamaged:
+            return True  # what it is, is said when the shard's turn comes
+
+    def compute(self, layer: Layer, shard: CommittedShard) -> Computed:
+        """The fits of a shard, batch by batch."""
+        images, rows = shard.shard.images, shard.labelled_rows()
+        digest_N = shard.labels.column("content_sha256")
+        profile = self._profiles[schema.shard_number(shard.id)[0]]
+        fit_NC = np.full((len(images), len(METRIC_COLUMNS)), np.nan)
+        refused: dict[int, str] = {}
+        with ThreadPoolExecutor(cores(), "metres") as pool:
+            for start in range(0, len(images), profile.batch_size):
+                batch = range(start, min(start + profile.batch_size, len(images)))
+                labelled = [row for row in batch if row in set(rows)]
+                found = pool.map(lambda row: self._input(images[row], shard.shard.shape, str(digest_N[row])), labelled)
+                inputs: dict[int, MetricInput | None] = {}
+                for row, one in zip(labelled, found, strict=True):
+                    if isinstance(one, ImageRejected | SourceError):
+                        refused[row] = str(one)
+                    else:
+                        inputs[row] = one
+                depth_BHW = np.stack([shard.labels.depth(row) for row in batch])
+                code_BHW = np.stack([shard.labels.reliability(row) for row in batch])
+                with torch_threads(profile.threads):
+                    slots = [inputs.get(row) for row in batch]
+                    fit_NC[batch.start : batch.stop] = fit_batch(
+                        depth_BHW, code_BHW, slots, self._metric, profile.batch_size
+                    )
+        tried = [row for row in rows if row not in refused]
+        self.unfitted += [images[row].id for row in tried if not fit_NC[row, 0] > 0]
+        return Computed({"fit": fit_NC}, len(tried), refused)
+
+    def _input(self, image: ImageRecord, shape: Shape, digest: str) -> MetricInput | ImageRejected | SourceError | None:
+        if self._stop.requested and not self._stop.seconds_left():
+            raise Abandoned
+        try:
+            decoded = decode(read_labelled(self._sources, image, digest), self.store.spec.alpha)
+        except (SourceError, ImageRejected) as error:
+            return error
+        return prepare_metric(decoded.rgb_HW3, shape, self._metric, decoded.header.focal_px)
