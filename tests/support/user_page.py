@@ -30,7 +30,7 @@ def everything(photos: Path, folder: Path) -> dict[str, object]:
     store = depthsieve.open_store(labels)
     label = store[0]
     mask: np.ndarray = label.mask(drop=0.10)
-    scale: float = label.metric.scale
+    assert np.isnan(label.metric.scale)
     photo: np.ndarray = label.image()
     near: list[depthsieve.Label] = store[:2]
 
