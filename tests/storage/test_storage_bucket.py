@@ -50,6 +50,22 @@ def test_a_fault_of_the_server_is_outlived(s3: S3Server, root: Root, what: str, 
     assert root.names("") == ["commits", "there"]
 
 
+def test_a_deletion_and_an_upload_whose_answers_never_come_are_repeated(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on a link that is dead for a while: the library repeats neither."""
+    monkeypatch.setattr(objects, "SILENCE_S", 0.5)
+    root = open_root(f"s3://{s3.new_bucket()}/labels")
+    root.write("there", b"data")
+    (tmp_path / "large").write_bytes(os.urandom(objects.PART_BYTES + 1))
+    with s3.failing(every("POST", first=1, what="silent")):
+        root.remove("there")
+        assert s3.fault is not None
+    with s3.failing(every("POST", first=1, what="silent")):
+        root.publish(tmp_path, "group", list_folder(tmp_path))
+    assert root.names("") == ["group"]
+
+
 def test_of_many_that_create_at_once_one_wins_on_a_server_that_fails(s3: S3Server, root: Root) -> None:
     """A call whose answer is lost must neither win twice nor lose its own object."""
     with s3.failing(some_calls(0.3, seed=1)), ThreadPoolExecutor(4) as threads:

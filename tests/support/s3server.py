@@ -10,6 +10,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +25,9 @@ NOWHERE = "http://127.0.0.1:9"
 
 Fault = Callable[[dict[str, Any]], str | None]
 """Told of a call, says what becomes of it: None (served), "503" (refused), "lost" (served, but the answer is not
-sent and the connection is reset), "reset" (not served either)."""
+sent and the connection is reset), "reset" (not served either), "silent" (likewise, after some seconds)."""
+
+SILENT_S = 3.0
 
 
 class S3Server:
@@ -102,7 +105,9 @@ class S3Server:
         if not ours:
             self.calls.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
         what = "reset" if self._down else None if ours or self.fault is None else self.fault(environ)
-        if what == "reset":
+        if what == "silent":
+            time.sleep(SILENT_S)
+        if what in ("reset", "silent"):
             return self._reset(environ)
         if what is not None and what.isdecimal():
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))

@@ -32,6 +32,10 @@ PATIENCE_S = 180.0
 FIRST_CONTACT_S = 6.0
 """The same before the server has ever answered: a wrong endpoint should be reported at once."""
 LONGEST_PAUSE_S = 5.0
+SILENCE_S = 30.0
+"""How long a server may say nothing within a call before the call counts as lost."""
+AGAIN_S = 0.5
+"""Seconds before a lost call is repeated that the library does not repeat."""
 PART_BYTES = 16 * 1024 * 1024
 """Larger files are uploaded in parts of this size, ``PARTS_AT_ONCE`` at a time."""
 PARTS_AT_ONCE = 4
@@ -243,12 +247,22 @@ class Objects:
         return self._open(PATIENCE_S)
 
     def _call(self, key: str, function: Callable[[Any], _Result], size: int = 0) -> _Result:
+        """Have the library do something that may be done twice.
+
+        It repeats no deletion or upload in parts whose answer never came, as on a link that is dead for a while.
+        """
         store = self.store()
-        try:
-            with self.waited_for(size):
-                return function(store)
-        except (BaseError, OSError, ValueError) as error:
-            raise self.fault(error, key) from None
+        until = time.monotonic() + PATIENCE_S
+        with self.waited_for(size) as wait:
+            while True:
+                try:
+                    return function(store)
+                except (BaseError, OSError, ValueError) as error:
+                    fault = self.fault(error, key)
+                    if fault.errno not in (errno.ETIMEDOUT, errno.ECONNREFUSED) or time.monotonic() > until:
+                        raise fault from None
+                    wait.why = fault.strerror or ""
+                    time.sleep(AGAIN_S)
 
     def waited_for(
         self, size: int = 0, *, limit_s: float = PATIENCE_S, asks: bool = True
@@ -291,7 +305,7 @@ def _make_store(address: Address, patience: float, longest: float, http: bool) -
         "prefix": address.prefix or None,
         "client_options": {
             "connect_timeout": "5s",
-            "read_timeout": "30s",
+            "read_timeout": f"{SILENCE_S:g}s",
             "timeout": f"{longest:g}s",
             "allow_http": http,
         },
