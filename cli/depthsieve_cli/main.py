@@ -16,7 +16,7 @@ from typing import NoReturn
 import click
 
 import depthsieve
-from depthsieve.core.errors import DepthsieveError, UsageError
+from depthsieve.core.errors import DepthsieveError, RunInterrupted, UsageError
 from depthsieve_cli.completion import completion
 from depthsieve_cli.curate import curate
 from depthsieve_cli.datasets import datasets
@@ -96,7 +96,7 @@ def main() -> NoReturn:
         code = 4
     except DepthsieveError as error:
         click.echo(f"Error: {error}", err=True)
-        code = 2 if isinstance(error, UsageError) else 1
+        code = 2 if isinstance(error, UsageError) else 4 if isinstance(error, RunInterrupted) else 1
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone, as in `depthsieve ... | head`
         code = 1

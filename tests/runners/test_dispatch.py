@@ -1,16 +1,20 @@
 """What dispatch makes of what a runner tells: progress by images, and how many were computed for nothing."""
 
+import json
+import os
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from labelled import small_teacher, write_photos
 
 import depthsieve
+from depthsieve.core.processes import Process
 from depthsieve.core.records import LabelJob, ShardResult, ShardTask, TeacherRequest
 from depthsieve.core.stopping import Stop
 from depthsieve.runners import OnImages, Runner, dispatch
-from depthsieve.store import Store, open_store
+from depthsieve.store import Store, leases, open_store
 from depthsieve.store.leases import Leases, left_leases
 
 Run = Callable[[LabelJob, Iterator[ShardTask], Stop], Generator[ShardResult, None, None]]
@@ -50,8 +54,8 @@ def bar(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def run(store: Store, stop: Stop, make: Callable[[OnImages], Runner]) -> dispatch.Outcome:
     job = LabelJob(store.location, TeacherRequest("made up"), store.fingerprint, (), ())
-    with Leases(store.root) as leases:
-        outcome = dispatch.dispatch(store, store.pending(), job, leases, make, stop, True)
+    with Leases(store.root) as mine:
+        outcome = dispatch.dispatch(store, store.pending(), job, mine, make, stop, True)
         assert left_leases(store.root) == []
     return outcome
 
@@ -90,3 +94,30 @@ def test_a_shard_that_is_tried_again_counts_once(store: Store, bar: list[int]) -
     outcome = run(store, Stop(), make)
     assert (outcome.labelled, outcome.discarded, outcome.errors) == (12, 0, ())
     assert bar[:3] == [2, 4, 0] and bar[-1] == 12
+
+
+def test_a_shard_of_a_machine_that_turns_out_to_be_gone_comes_last_and_forgives_no_other(
+    store: Store, bar: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "SIGN_S", 0.01)
+    monkeypatch.setattr(leases, "RENEW_S", 0.01)
+    elsewhere = Process("node7", "0123456789ab", 4242, 99)
+    lost, bad, good = sorted(store.pending())
+    store.root.write(f"leases/{lost}.0.json", json.dumps({"holder": asdict(elsewhere)}).encode())
+    sign = Path(store.location) / "leases" / f"alive-{elsewhere.token}"
+    sign.write_bytes(b"")
+    asked: list[str] = []
+
+    def make(on_images: OnImages) -> Runner:
+        def runner(job: LabelJob, tasks: Iterator[ShardTask], stop: Stop) -> Generator[ShardResult, None, None]:
+            for task in tasks:
+                asked.append(task.shard_id)
+                yield ShardResult(task.shard_id, 4, error="broken" if task.shard_id == bad else None)
+            if asked[-3:] == [bad, bad, bad]:
+                os.utime(sign, (sign.stat().st_mtime - leases.STALE_S + 0.5,) * 2)
+
+        return runner
+
+    outcome = run(store, Stop(), make)
+    assert asked == [bad, good, bad, bad, lost]
+    assert (outcome.labelled, outcome.errors) == (8, (f"shard {bad}: broken",))

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 import tempfile
 import threading
@@ -17,9 +18,10 @@ from patience import PATIENCE_S, wait_for
 from ray_workers import CREEPS, ORDERS, OrderedWorker, begun, counts, note_answer, order, questions
 
 import depthsieve
-from depthsieve.core.errors import RunError
-from depthsieve.core.records import LabelJob, ShardResult, ShardTask
+from depthsieve.core.errors import RunError, RunInterrupted
+from depthsieve.core.records import RESUME, LabelJob, ShardResult, ShardTask
 from depthsieve.core.stopping import Stop
+from depthsieve.core.waiting import TELL_S, telling
 from depthsieve.runners import Runner
 from depthsieve.runners import ray as ray_module
 from depthsieve.runners.ray import RayOptions, ray_runner
@@ -280,11 +282,15 @@ def test_the_grace_ends_what_does_not_end(orders: Path, job: LabelJob) -> None:
     assert stop.seconds_left() == 0
 
 
-def test_no_room_for_any_worker_is_one_line(cluster: Any, job: LabelJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_module, "START_S", 2.0)
-    needs = "each needs 64 CPUs and 0 GPUs, the cluster has 3 nodes with 2 CPUs and 0 GPUs in all"
-    with pytest.raises(RunError, match=rf"^no Ray worker has started in 2 s: {needs}$"):
-        run(job, replace(TWO, cpus_per_worker=64))
+def test_no_room_for_any_worker_is_told_at_once_and_ends_the_run_in_one_line(
+    cluster: Any, job: LabelJob, capfd: pytest.CaptureFixture[str]
+) -> None:
+    why = "each needs 64 CPUs, and the largest of 3 nodes has 1 CPU; --threads 1 would fit"
+    with telling(True), pytest.raises(RunInterrupted) as caught:
+        run(job, replace(TWO, cpus_per_worker=64, wait_s=TELL_S + 2))
+    assert str(caught.value) == f"no Ray worker for {TELL_S + 2:.0f} s: {why}; {RESUME}"
+    ends = r"the run ends in \d s, exit code 4, unless one starts"
+    assert re.search(rf"waiting for a Ray worker for \d s: {re.escape(why)}; {ends}\n", capfd.readouterr().err)
 
 
 def test_workers_with_another_depthsieve_are_refused(

@@ -24,7 +24,7 @@ import depthsieve
 from depthsieve.core import lifelines
 from depthsieve.core.errors import RunError
 from depthsieve.runners import ray_session
-from depthsieve.runners.ray_session import ClusterOffer, check_address
+from depthsieve.runners.ray_session import check_address
 from depthsieve.runners.ray_worker import death_of
 
 SCRIPT = """
@@ -276,14 +276,6 @@ OF_ITS_OWNER = "The actor is dead because its owner has died."
 def test_deaths_are_told_apart(error: RayError, blames: bool, reason: str) -> None:
     death = death_of(error)
     assert (death.reason, death.blames) == (reason, blames)
-
-
-def test_what_a_cluster_has_room_for() -> None:
-    offer = ClusterOffer(((8, 0), (16, 4), (2, 1)))
-    assert offer.workers(4, gpu=False) == 2 + 4
-    assert offer.workers(2, gpu=True) == 4 + 1
-    assert offer.workers(64, gpu=False) == 1
-    assert str(offer) == "the cluster has 3 nodes with 26 CPUs and 5 GPUs in all"
 
 
 def test_users_of_a_folder_end_with_the_process_that_asked_for_it_even_by_sigkill(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from patience import wait_for
 
 from depthsieve.core.errors import StoreBusy
 from depthsieve.core.processes import Process, is_alive, started_at
+from depthsieve.core.stopping import Stop
+from depthsieve.core.waiting import WAITS
 from depthsieve.storage import open_root
 from depthsieve.store import leases as leases_module
 from depthsieve.store.leases import Lease, Leases
@@ -165,3 +167,53 @@ def test_a_process_that_ended_and_was_not_waited_for_is_dead() -> None:
     wait_for(lambda: started_at(child.pid) is None, "the process has ended")
     assert is_alive(replace(Process.current(), pid=child.pid, started=started or 0).token) is False
     child.wait()
+
+
+def test_a_holder_on_another_machine_that_gives_a_sign_of_life_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases_module, "SIGN_S", 0.01)
+    sign = hold(tmp_path, "plan", ELSEWHERE)
+    said: list[str] = []
+
+    def renew() -> None:
+        wait_for(lambda: said.extend(wait.what for wait in WAITS.now()) or said, "it is waited for")
+        os.utime(sign, (sign.stat().st_mtime + 1,) * 2)
+
+    renewing = threading.Thread(target=renew)
+    renewing.start()
+    with (
+        Leases(open_root(tmp_path)) as mine,
+        pytest.raises(StoreBusy, match="is being labelled by process 4242 on node7"),
+    ):
+        mine.take_or_raise("plan")
+    renewing.join()
+    assert set(said) == {"a sign of life of process 4242 on node7, which has leases on this store"}
+
+
+def test_a_holder_on_another_machine_that_gives_none_is_waited_for_and_taken_over_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases_module, "SIGN_S", 0.01)
+    monkeypatch.setattr(leases_module, "RENEW_S", 0.01)
+    sign = hold(tmp_path, "plan", ELSEWHERE)
+    now = sign.stat().st_mtime
+    os.utime(sign, (now - leases_module.STALE_S + 0.5,) * 2)  # expires soon, by the clock of the disk
+    with Leases(open_root(tmp_path)) as mine:
+        assert mine.take("plan") == ELSEWHERE
+        assert mine.take_or_raise("plan") == Lease("plan", 1)
+
+
+def test_a_stop_ends_the_wait(tmp_path: Path) -> None:
+    hold(tmp_path, "plan", ELSEWHERE)
+    stop = Stop()
+    stop.request()
+    with Leases(open_root(tmp_path)) as mine:
+        assert mine.outlived(ELSEWHERE, stop) is False
+
+
+def test_a_holder_on_this_machine_is_known_at_once(tmp_path: Path) -> None:
+    with Leases(open_root(tmp_path)) as mine:
+        assert mine.outlived(Process.current()) is False
+        assert mine.outlived(ended_process()) is True
+        assert WAITS.now() == []

@@ -9,7 +9,7 @@ from pathlib import Path
 from patience import wait_for
 
 from depthsieve.core.records import ShardResult
-from depthsieve.runners.ray_worker import RayWorker, Readiness
+from depthsieve.runners.ray_worker import RayWorker, Readiness, Report
 
 ORDERS = "DEPTHSIEVE_TEST_ORDERS"
 """The variable with the folder of orders: a file named by a shard holds what befalls the worker that gets it."""
@@ -72,10 +72,10 @@ class OrderedWorker(RayWorker):
         self._creeping = ""
         self._waiting = False
 
-    def images_done(self) -> dict[str, int]:
+    def report(self) -> Report:
         if self._creeping:
             self._images[self._creeping] = self._images.get(self._creeping, 0) + 1
-        done = super().images_done()
+        done = super().report()
         if self._waiting:
             with (Path(os.environ[ORDERS]) / "asked").open("a") as file:
                 file.write("x")

@@ -15,6 +15,7 @@
     │   └── StoreDamaged (ValueError)      a digest does not fit
     ├── GroundTruthError (ValueError)      ground truth that is missing, ambiguous, or cannot be read
     ├── RunError (RuntimeError)            a run that had to stop; what is committed stands
+    │   └── RunInterrupted                 it ended for want of what may come back, such as workers
     └── LoaderError (ValueError)           a dataset or state that does not fit the store
 
 The message says what was wrong, which item, and what to do. The command line prints it as one line.
@@ -85,6 +86,10 @@ class GroundTruthError(DepthsieveError, ValueError):
 
 class RunError(DepthsieveError, RuntimeError):
     """A run that had to stop; what is committed is kept, and running the same command again resumes."""
+
+
+class RunInterrupted(RunError):
+    """A run that ended because what it needs, such as a worker, did not come in time: nothing is wrong with it."""
 
 
 class LoaderError(DepthsieveError, ValueError):

@@ -65,6 +65,17 @@ class Wait:
         return f"waiting for {self.what} for {now - self.since:.0f} s{cause}" + (f"; {ends}" if ends else "")
 
 
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """A wait of another process, in which it is ``age_s`` seconds old and ``left_s`` from its limit."""
+
+    what: str
+    why: str
+    ends: str
+    age_s: float
+    left_s: float | None
+
+
 @dataclass(slots=True)
 class _Told:
     since: float
@@ -149,6 +160,12 @@ class Waits:
         with self._lock:
             waits = [*self._waits]
         return [*oldest_by_what(waits).values()]
+
+    def report(self) -> tuple[Waited, ...]:
+        """The waits that should be told of by another process."""
+        now = time.monotonic()
+        due = [wait for wait in self.now() if now - wait.since >= wait.tell_s]
+        return tuple(Waited(one.what, one.why, one.ends, now - one.since, one.left(now)) for one in due)
 
     def _tell(self) -> None:
         line, asked = StatusLine(), dict[str, float]()

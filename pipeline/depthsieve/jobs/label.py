@@ -23,8 +23,9 @@ from depthsieve.planning.inventory import Gone, gone_from, scan_notes, take_inve
 from depthsieve.planning.options import LabelOptions
 from depthsieve.planning.request import LabelRequest
 from depthsieve.planning.summary import LabelSummary, PlanSummary
-from depthsieve.runners.choose import Workers, find_nodes, make_runner
+from depthsieve.runners.choose import Nodes, Workers, find_nodes, make_runner
 from depthsieve.runners.dispatch import MakeRunner, Outcome, disk_errors_named, dispatch
+from depthsieve.runners.staffing import Need
 from depthsieve.sources.scan import Scan
 from depthsieve.storage.temporary import temporary_folder
 from depthsieve.store import Store
@@ -71,6 +72,7 @@ def label(
     runner: str = "auto",
     workers: int | None = None,
     address: str | None = None,
+    wait_workers: float = 600.0,
     part: str | None = None,
     progress: bool = True,
     stop: Stop | None = None,
@@ -119,6 +121,7 @@ def label(
         runner: a name of :data:`depthsieve.runners.choose.RUNNERS`, or "auto".
         workers: worker processes (None: one a GPU; on a cluster as many as it has room for).
         address: a running cluster (None: this machine).
+        wait_workers: seconds that a run on a cluster lasts while it has no worker, or no node for one.
         part: "i/n" labels the i-th of n parts of a plan that :func:`plan` wrote, beside other runs, and adds nothing.
         progress: show bars on stderr, or in the notebook.
         stop: once it is requested, shards that fit into its grace period are finished. Without one a
@@ -132,14 +135,15 @@ def label(
         SourceError: the source cannot be read, or holds no images.
         TeacherError: the teacher cannot be loaded.
         StoreError: the store is another than expected, or is in use. Nothing was written in these four cases.
-        RunError: the run had to stop. What is committed stays, and the same call resumes.
+        RunError: the run had to stop. What is committed stays, and the same call resumes. It is a
+            :class:`~depthsieve.core.errors.RunInterrupted` where no worker came in ``wait_workers`` seconds.
     """
     chosen = LabelOptions.among(locals())
     stop = stop or Stop()
     scan, planned, gone = None, PlannedNow(), Gone()
     with contextlib.ExitStack() as stack:
         stack.enter_context(telling(progress))
-        request = LabelRequest.checked(source, store, chosen, find_nodes)
+        request = LabelRequest.checked(source, store, chosen, _find_nodes)
         if chosen.part is None:
             scan = take_inventory(request, stack.enter_context(temporary_folder()), progress)
             gone = gone_from(request, scan)
@@ -219,6 +223,7 @@ def plan(
     runner: str = "auto",
     workers: int | None = None,
     address: str | None = None,
+    wait_workers: float = 600.0,
     write: bool = False,
     trial: bool = True,
     progress: bool = True,
@@ -233,7 +238,7 @@ def plan(
     """
     chosen = LabelOptions.among(locals())
     with telling(progress), temporary_folder() as folder:
-        request = LabelRequest.checked(source, store, chosen, find_nodes)
+        request = LabelRequest.checked(source, store, chosen, _find_nodes)
         scan = take_inventory(request, folder, progress)
         gone = gone_from(request, scan)
         notes = (*request.recalled_notes, *scan_notes(request, scan), *gone.notes)
@@ -269,9 +274,15 @@ def _write_index(store: Store, leases: Leases) -> None:
         leases.give_back(lease, settled=True)
 
 
+def _find_nodes(options: LabelOptions) -> Nodes | None:
+    """The nodes of the cluster that is to label."""
+    need = Need(options.threads or 1, float(options.device.startswith("cuda")))
+    return find_nodes(options.runner, options.address, options.workers, need, options.wait_workers)
+
+
 def _runner(request: LabelRequest) -> MakeRunner:
     options, crew = request.options, request.workforce
-    workers = Workers(crew.workers, crew.threads, crew.gpus, options.address)
+    workers = Workers(crew.workers, crew.threads, crew.gpus, options.address, options.wait_workers)
     return make_runner(options.runner, crew.apart, request.work, workers)
 
 

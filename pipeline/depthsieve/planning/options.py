@@ -1,5 +1,6 @@
 """What can be set about a labelling run. An option is declared once: here, or in :class:`TeacherSettings`."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_args
@@ -144,6 +145,9 @@ class LabelOptions(TeacherSettings):
     address: Annotated[
         str | None, About("A running Ray cluster.", PLACE, "ADDR", unset="a private one on this machine")
     ] = None
+    wait_workers: Annotated[
+        float, About("How long a run on a cluster lasts while it has no worker, or no node for one.", PLACE, "SECONDS")
+    ] = 600.0
     part: Annotated[
         str | None,
         About(
@@ -167,6 +171,8 @@ class LabelOptions(TeacherSettings):
         check_counts(self, "batch_size", "threads", "workers", "shard_size", "image_quality")
         if self.encoding not in (None, *ENCODINGS):
             raise UsageError(f"encoding must be one of {', '.join(ENCODINGS)}, not {self.encoding!r}")
+        if not 0 <= self.wait_workers < math.inf:
+            raise UsageError(f"wait_workers must be a number of seconds of at least 0, not {self.wait_workers!r}")
         if self.image_quality is not None and self.store_images is False:
             raise UsageError("image_quality is that of stored images; say store_images (--store-images) with it")
         quality = self.image_quality

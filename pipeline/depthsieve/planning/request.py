@@ -66,19 +66,19 @@ class LabelRequest:
         source: str | Path,
         store: str | Path,
         options: LabelOptions,
-        find_nodes: Callable[[str, str | None, int | None], Nodes | None],
+        find_nodes: Callable[[LabelOptions], Nodes | None],
     ) -> "LabelRequest":
         """The request, once everything was checked that needs no look at the images. Nothing is written.
 
-        ``find_nodes`` returns the nodes of the cluster that a runner by that name has at an address, for so many
-        workers; None where it has no cluster. Raises :class:`UsageError`, :class:`SourceError`, :class:`StoreError`,
-        :class:`TeacherError`, and :class:`RunError` where the cluster cannot be reached.
+        ``find_nodes`` returns the nodes of the cluster that is to label, None without one. Raises
+        :class:`UsageError`, :class:`SourceError`, :class:`StoreError`, :class:`TeacherError`, and :class:`RunError`
+        where the cluster cannot be reached or has no node that can work.
         """
         manifest = find_manifest(source, options)
         sources = manifest.open_sources() if manifest else (open_source(source, options.name, options.root),)
         root = open_root(store)
         check_root(root)
-        nodes = find_nodes(options.runner, options.address, options.workers)
+        nodes = find_nodes(options)
         existing = find_store(root)
         if existing is not None:
             check_spec(existing, replace(existing.spec, kind="teacher"))  # before another teacher is looked for

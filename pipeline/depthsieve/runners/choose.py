@@ -3,12 +3,14 @@
 This imports neither torch nor ray: the command line reads the names here.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from depthsieve.core.errors import UsageError
+from depthsieve.runners.staffing import Need
 
 if TYPE_CHECKING:
     from depthsieve.labelling.batch import LabelWork
@@ -23,12 +25,13 @@ LOCAL, APART = "local", "ray"
 @dataclass(frozen=True, slots=True)
 class Workers:
     """How many workers (None: as many as the cluster at ``address`` has room for), each with so many ``threads``, and
-    the ``gpus`` that they share."""
+    the ``gpus`` that they share. A run without any of them ends after ``wait_s`` seconds."""
 
     count: int | None
     threads: int
     gpus: int
     address: str | None = None
+    wait_s: float = math.inf
 
 
 Nodes = Sequence[tuple[int, int]]
@@ -38,12 +41,13 @@ Nodes = Sequence[tuple[int, int]]
 @dataclass(frozen=True, slots=True)
 class RunnerKind:
     """A kind of runner. ``summary`` is for the help, ``make`` takes loaded work and the workers. ``nodes`` asks
-    the cluster at an address what its nodes have, and raises :class:`RunError` where it cannot be reached; it is None
-    for a runner that is one process, this one."""
+    the cluster at an address what its nodes have, and raises :class:`RunError` where it cannot be reached; for so many
+    seconds it waits for the first node that a worker with such a :class:`Need` could use. It is None for a runner that
+    is one process, this one."""
 
     summary: str
     make: "Callable[[LabelWork, Workers], MakeRunner]"
-    nodes: Callable[[str], Nodes] | None = None
+    nodes: Callable[[str, Need, float], Nodes] | None = None
 
 
 def _local(work: "LabelWork", workers: Workers) -> "MakeRunner":
@@ -55,13 +59,14 @@ def _local(work: "LabelWork", workers: Workers) -> "MakeRunner":
 def _ray(work: "LabelWork", workers: Workers) -> "MakeRunner":
     from depthsieve.runners.ray import RayOptions, ray_runner  # heavy, and a laptop does without
 
-    return partial(ray_runner, RayOptions(workers.count, workers.threads, workers.gpus, workers.address))
+    options = RayOptions(workers.count, workers.threads, workers.gpus, workers.address, wait_s=workers.wait_s)
+    return partial(ray_runner, options)
 
 
-def _ray_nodes(address: str) -> Nodes:
+def _ray_nodes(address: str, need: Need, wait_s: float) -> Nodes:
     from depthsieve.runners.ray_session import cluster_offer
 
-    return cluster_offer(address).nodes
+    return cluster_offer(address, need, wait_s).nodes
 
 
 RUNNERS: Mapping[str, RunnerKind] = {
@@ -70,18 +75,18 @@ RUNNERS: Mapping[str, RunnerKind] = {
 }
 
 
-def find_nodes(runner: str, address: str | None, workers: int | None) -> Nodes | None:
-    """What the nodes of the cluster at ``address`` have; None without a cluster.
+def find_nodes(runner: str, address: str | None, workers: int | None, need: Need, wait_s: float) -> Nodes | None:
+    """What the nodes of the cluster at ``address`` have, once one of them could have a worker; None without a cluster.
 
-    Raises :class:`UsageError` for a runner that does not exist or cannot do what is asked, and :class:`RunError` where
-    the cluster cannot be reached.
+    Raises :class:`UsageError` for a runner that does not exist or cannot do what is asked, :class:`RunError` where the
+    cluster cannot be reached, and :class:`RunInterrupted` where no such node joins it in ``wait_s`` seconds.
     """
     if runner not in (AUTO, *RUNNERS):
         raise UsageError(f"runner must be one of {', '.join((AUTO, *RUNNERS))}, not {runner!r}")
     nodes = RUNNERS[APART if runner == AUTO else runner].nodes
     if nodes is None and (address or (workers or 1) > 1):
         raise UsageError(f"the {runner} runner has one worker and no address; use --runner {APART} for more")
-    return None if address is None or nodes is None else nodes(address)
+    return None if address is None or nodes is None else nodes(address, need, wait_s)
 
 
 def make_runner(runner: str, apart: bool, work: "LabelWork", workers: Workers) -> "MakeRunner":

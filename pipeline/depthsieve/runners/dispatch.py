@@ -51,13 +51,13 @@ class _Hand:
     store: Store
     leases: Leases
     taken: dict[str, Lease] = field(default_factory=dict)
-    busy: dict[Process, int] = field(default_factory=dict)
+    busy: dict[Process, list[str]] = field(default_factory=dict)
 
     def tasks(self, shard_ids: Iterable[str]) -> Iterator[ShardTask]:
         for shard_id in shard_ids:
             lease = self.leases.take(shard_id)
             if isinstance(lease, Process):
-                self.busy[lease] = self.busy.get(lease, 0) + 1
+                self.busy.setdefault(lease, []).append(shard_id)
                 continue
             self.taken[shard_id] = lease
             if self.store.is_committed(shard_id):  # by another process, since the list was made
@@ -67,6 +67,11 @@ class _Hand:
 
     def give_back(self, shard_id: str, settled: bool) -> None:
         self.leases.give_back(self.taken.pop(shard_id), settled)
+
+    def freed(self, stop: Stop) -> list[str]:
+        """The shards of holders that turn out to be gone."""
+        gone = [holder for holder in self.busy if not stop.requested and self.leases.outlived(holder, stop)]
+        return [shard_id for holder in gone for shard_id in self.busy.pop(holder)]
 
     def give_all_back(self) -> None:
         for shard_id in list(self.taken):
@@ -120,6 +125,8 @@ def dispatch(
 ) -> Outcome:
     """Have every shard of ``todo`` labelled that no other process holds, with up to :data:`ATTEMPTS` attempts each.
 
+    Those of a holder on another machine come last, once it turns out to be gone: that is waited for.
+
     Raises :class:`RunError` when the run had to stop; what is committed is kept.
     """
     if not len(todo):
@@ -127,6 +134,7 @@ def dispatch(
     labelled = 0
     notes: list[str] = []
     errors: list[str] = []
+    given_up: list[str] = []
     remarks: Remarks = ()
     hand = _Hand(store, leases)
     bar = progress_bar("label", total=todo.images, shown=progress, leave=True)
@@ -135,7 +143,9 @@ def dispatch(
         stack.callback(hand.give_all_back)
         shown = _Progress(bar)
         runner = make_runner(shown.on_images)
-        for attempt in range(1, ATTEMPTS + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             tried, left, errors = left, [], []
             results = runner(replace(job, last_attempt=attempt == ATTEMPTS), hand.tasks(tried), stop)
             with contextlib.closing(results):
@@ -151,7 +161,13 @@ def dispatch(
                     else:
                         left.append(result.shard_id)
                         errors.append(f"shard {result.shard_id}: {result.error}")
-            if not left or attempt == ATTEMPTS or stop.wait(PAUSE_S * 2 ** (attempt - 1)):
+            if left and attempt < ATTEMPTS:
+                if stop.wait(PAUSE_S * 2 ** (attempt - 1)):
+                    break
+                continue
+            given_up, errors, attempt, left = [*given_up, *errors], [], 0, hand.freed(stop)
+            if not left:
                 break
-    errors += [f"{holder} is labelling {shards} of the shards" for holder, shards in hand.busy.items()]
+    errors = [*given_up, *errors]
+    errors += [f"{holder} is labelling {len(shards)} of the shards" for holder, shards in hand.busy.items()]
     return Outcome(labelled, tuple(errors), (*notes, *remark_notes(remarks)), shown.in_flight)

@@ -8,7 +8,7 @@ import math
 import pickle
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -20,18 +20,17 @@ from depthsieve.core.stopping import Stop
 from depthsieve.core.version import __version__
 from depthsieve.runners import OnImages, Runner
 from depthsieve.runners.ledger import Death, Ledger
-from depthsieve.runners.ray_session import connected, current_offer, one_line
+from depthsieve.runners.ray_session import connected, current_offer, is_placed, one_line
 from depthsieve.runners.ray_worker import RayWorker, Readiness, death_of, holds_something, misfit
 from depthsieve.runners.slots import Slot
+from depthsieve.runners.staffing import ClusterOffer, Need
+from depthsieve.runners.vigil import Vigil
 
 WINDOW = 2
 """Shards at an actor: the one that is with its teacher, and one that is being committed or waits for its turn."""
 
 POLL_S = 0.25
 """Seconds within which a stop is noticed."""
-
-START_S = 300.0
-"""Seconds for which a run may have no worker with a loaded teacher."""
 
 DRAIN_S = 2.0
 """Seconds to wait for results that a dead actor had sent before its end."""
@@ -51,9 +50,6 @@ MOST_POLLS = 50
 LONGEST_PAUSE_S = 60.0
 """Longest wait, in seconds, before an actor is replaced whose predecessors all died without a result."""
 
-ISOLATION_PATIENCE = 8
-"""How many times longer than others a shard in isolation may show no progress: it is labelled piece by piece."""
-
 
 @dataclass(frozen=True, slots=True)
 class RayOptions:
@@ -61,7 +57,7 @@ class RayOptions:
 
     ``address`` None starts a private Ray on this machine; ``workers`` None, with an address, is as many as the cluster
     has room for, also later, when it has grown. With an address each worker takes a whole GPU if ``gpus`` is not 0. A
-    run in which no worker makes progress for ``watchdog_s`` seconds ends.
+    run ends that has no worker for ``wait_s`` seconds, and one in which no worker makes progress for ``watchdog_s``.
     """
 
     workers: int | None
@@ -69,6 +65,12 @@ class RayOptions:
     gpus: int = 0
     address: str | None = None
     watchdog_s: float = 1800.0
+    wait_s: float = 600.0
+
+    @property
+    def need(self) -> Need:
+        """What each worker takes of a node."""
+        return Need(self.cpus_per_worker, self.gpus_per_worker)
 
     @property
     def gpus_per_worker(self) -> float:
@@ -124,14 +126,15 @@ class _Driver:
         )(worker)
         self._slots: list[Slot] = []
         self._calls: dict[Any, tuple[Slot, str]] = {}
-        self._staffed = self._heard = self._asked = self._counted = time.monotonic()
+        self._asked = self._counted = now = time.monotonic()
+        self._vigil = Vigil(options.need, options.wait_s, options.watchdog_s, self._offer, now)
         self._stopping = False
 
     def results(self) -> Iterator[ShardResult]:
         """A result for each task, until there are no more or the stop's grace is over.
 
-        Raises :class:`RunError` when a worker cannot do the job, none starts within :data:`START_S`, they die one
-        after another, or none gives a sign of life.
+        Raises :class:`RunError` when a worker cannot do the job, they die one after another, or none gives a sign of
+        life, and :class:`RunInterrupted` when there is none for too long.
         """
         while self._goes_on():
             if not self._stopping:
@@ -143,9 +146,9 @@ class _Driver:
 
     def close(self) -> None:
         """End the actors."""
+        self._vigil.close()
         for slot in self._slots:
-            with contextlib.suppress(RayError):
-                self._vacate(slot)
+            self._vacate(slot)
 
     def _goes_on(self) -> bool:
         under_way = any(slot.window for slot in self._slots)
@@ -202,15 +205,22 @@ class _Driver:
             self._ledger.refill(len(self._slots))
 
     def _open(self, slot: Slot, isolates: bool) -> None:
-        slot.actor, slot.isolates, slot.images, slot.asked = self._actor_class.remote(), isolates, {}, False
+        slot.actor, slot.isolates = self._actor_class.remote(), isolates
+        slot.where, slot.images, slot.waits = "", {}, ()
         self._calls[slot.actor.prepare.remote(*self._job, isolates)] = (slot, "prepare")
+        self._ask(slot)  # answered as soon as its process is there
+
+    def _ask(self, slot: Slot) -> None:
+        slot.asked = True
+        self._calls[_control(slot.actor.report)] = (slot, "report")
 
     def _vacate(self, slot: Slot) -> None:
         actor, slot.actor, slot.ready, slot.doubt = slot.actor, None, False, None
         slot.window.clear()
         self._calls = {call: at for call, at in self._calls.items() if at[0] is not slot}
         if actor is not None:
-            ray.kill(actor)
+            with contextlib.suppress(RayError):  # "Actor creation cancelled", of one that was not registered yet
+                ray.kill(actor)
 
     def _hand_out(self) -> None:
         """Keep workers busy: first those that are idle; then a second shard for each, while there are plenty."""
@@ -261,29 +271,32 @@ class _Driver:
     def _heard_of(self, slot: Slot, kind: str, call: Any, answer: Any) -> Iterator[ShardResult]:
         if isinstance(answer, Readiness):
             slot.where, slot.ready = answer.where, answer.problem is None
+            self._vigil.started()
             if answer.problem is not None:
                 death = Death(f"the Ray worker on {answer.where}: {answer.problem}", blames=False)
                 yield from self._bury(slot, death, unfit=True)
         elif kind == "label":
-            self._heard, slot.deaths = time.monotonic(), 0
+            self._vigil.heard(time.monotonic())
+            slot.deaths = 0
             slot.take(call)
             if answer is not None:  # else the stop came before it started
                 yield self._ledger.finish(answer)
         elif kind == "doubt" and slot.doubt is not None:
             yield from self._bury(slot, death_of(slot.doubt))  # it lives, but its calls are lost
         else:
-            slot.asked = False
-            if answer != slot.images:
-                slot.images, self._heard = answer, time.monotonic()
+            slot.asked, slot.where, slot.waits = False, answer.where, answer.waits
+            if answer.images != slot.images:
+                slot.images = answer.images
+                self._vigil.heard(time.monotonic())
             for _, task in slot.window:  # a shard whose result is in counts by that
-                if task.shard_id in answer:
-                    self._on_images(task.shard_id, answer[task.shard_id])
+                if task.shard_id in answer.images:
+                    self._on_images(task.shard_id, answer.images[task.shard_id])
 
     def _failed(self, slot: Slot, kind: str, error: RayError) -> Iterator[ShardResult]:
         """A call came back without an answer: its actor is gone, or unavailable, and Ray may know more soon."""
         now = time.monotonic()
         unclear = isinstance(error, ActorUnavailableError)
-        if kind == "images" and unclear:
+        if kind == "report" and unclear:
             slot.asked = False  # its calls for shards, which are lost too, decide
         elif slot.doubt is None and unclear:
             slot.doubt, slot.doubted, slot.ask_at = error, now, now
@@ -303,6 +316,7 @@ class _Driver:
             raise RunError(death.reason)
         answered, left = self._drained(slot)
         self._vacate(slot)
+        self._vigil.lost(death.reason)
         slot.deaths += 1
         slot.not_before = time.monotonic() + min(LONGEST_PAUSE_S, 2.0 ** (slot.deaths - 1) - 1)
         yield from map(self._ledger.finish, answered)
@@ -329,28 +343,22 @@ class _Driver:
 
     # who makes no progress
 
+    def _offer(self) -> ClusterOffer:
+        """What the cluster has; not what is free of it where an actor has found its place."""
+        offer = current_offer()
+        placed = any(is_placed(slot.actor) for slot in self._slots if slot.actor is not None and not slot.ready)
+        return replace(offer, free=None) if placed else offer
+
     def _watch(self) -> None:
         """Poll for progress. Raises :class:`RunError` when there has been no worker, or no progress, for too long."""
         now = time.monotonic()
-        if self._stopping or any(slot.ready for slot in self._slots):
-            self._staffed = now
-        elif now - self._staffed > START_S:
-            wanted = f"{self._options.cpus_per_worker} CPUs and {self._options.gpus_per_worker:g} GPUs"
-            raise RunError(f"no Ray worker has started in {START_S:.0f} s: each needs {wanted}, {current_offer()}")
         for slot in self._slots:
             if slot.doubt is not None and slot.ask_at <= now:
                 slot.ask_at = math.inf
-                self._calls[_control(slot.actor.images_done)] = (slot, "doubt")
-        working = [slot for slot in self._slots if slot.window]
-        if not working:
-            self._heard = now
-        patience = self._options.watchdog_s * (ISOLATION_PATIENCE if any(slot.isolates for slot in working) else 1)
-        if now - self._heard > patience:
-            where = ", ".join(f"shard {slot.window[0][1].shard_id} on {slot.where}" for slot in working[:20])
-            raise RunError(f"no Ray worker has made progress for {patience:.0f} s; look at {where}")
+                self._calls[_control(slot.actor.report)] = (slot, "doubt")
+        working = self._vigil.look(self._slots, self._stopping, now)
         if now - self._asked >= max(PROGRESS_S, len(working) / MOST_POLLS):
             self._asked = now
             for slot in working:
                 if not slot.asked and slot.doubt is None:
-                    slot.asked = True
-                    self._calls[_control(slot.actor.images_done)] = (slot, "images")
+                    self._ask(slot)

@@ -10,17 +10,20 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import state as ray_state
 from ray._private import worker as ray_internals
 from ray.exceptions import RayError
 
-from depthsieve.core.errors import RunError
+from depthsieve.core.errors import RunError, RunInterrupted
 from depthsieve.core.lifelines import ending_users_of
+from depthsieve.core.waiting import waiting
+from depthsieve.runners.staffing import LASTS, ClusterOffer, Need
 
 LONGEST_BASE = 16
 """Bytes of a temporary folder's path under which Ray's sockets still fit into the 107 that the kernel allows."""
@@ -29,6 +32,9 @@ PREFIX = "dsray-"
 
 CONNECT_S = 5.0
 """Seconds in which a cluster must take a connection."""
+
+NODES_S = 1.0
+"""Seconds between two looks at whether a node has joined."""
 
 LONGEST_REASON = 300
 """Characters of one of Ray's errors that the user is shown."""
@@ -42,38 +48,48 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON] + " ..."
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterOffer:
-    """What the nodes of a cluster have: (CPUs, GPUs) of each."""
-
-    nodes: tuple[tuple[int, int], ...]
-
-    @property
-    def gpus(self) -> int:
-        """GPUs of all nodes."""
-        return sum(gpus for _, gpus in self.nodes)
-
-    def workers(self, cpus_per_worker: int, gpu: bool) -> int:
-        """How many workers find room, at least 1: one a GPU, or as many as there are CPUs for."""
-        return max(
-            1, sum(min(gpus, cpus // cpus_per_worker) if gpu else cpus // cpus_per_worker for cpus, gpus in self.nodes)
-        )
-
-    def __str__(self) -> str:
-        cpus = sum(cpus for cpus, _ in self.nodes)
-        return f"the cluster has {len(self.nodes)} nodes with {cpus} CPUs and {self.gpus} GPUs in all"
-
-
 def current_offer() -> ClusterOffer:
     """What the connected cluster has to offer now."""
-    offered = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    return ClusterOffer(tuple((int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in offered))
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    offered = tuple((int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in (node["Resources"] for node in alive))
+    try:
+        known = ray_state.available_resources_per_node()
+        left = [known[node["NodeID"]] for node in alive]
+        free = tuple((float(one.get("CPU", 0)), float(one.get("GPU", 0))) for one in left)
+    except (RayError, KeyError, RuntimeError, AttributeError):  # from outside the cluster it cannot be asked
+        return ClusterOffer(offered)
+    return ClusterOffer(offered, free)
 
 
-def cluster_offer(address: str) -> ClusterOffer:
-    """What the cluster at ``address`` has to offer now; raises as :func:`connected`."""
+def is_placed(actor: Any) -> bool:
+    """Whether an actor has found a node that starts its process; False also where that cannot be asked."""
+    try:
+        return bool(ray_state.actors(actor._ray_actor_id.hex()).get("Pid"))
+    except (RayError, RuntimeError, AttributeError):
+        return False
+
+
+def cluster_offer(address: str, need: Need, wait_s: float) -> ClusterOffer:
+    """What the cluster at ``address`` has to offer, once it has a node that can work: with CPUs, and a GPU where
+    ``need`` has one.
+
+    Raises as :func:`connected`, and :class:`RunInterrupted` where no such node joins in ``wait_s`` seconds.
+    """
     with connected(address, 0, 0):
-        return current_offer()
+        offer = current_offer()
+        if offer.can_work(need):
+            return offer
+        with waiting(f"a node with {need.least}", LASTS + " unless one joins", limit_s=wait_s) as wait:
+            # A task that needs one also has an autoscaler bring it.
+            joined = ray.remote(num_cpus=1, num_gpus=min(need.gpus, 1.0))(lambda: None).remote()
+            while not (offer := current_offer()).can_work(need):
+                wait.why = offer.shortage(need)
+                if time.monotonic() - wait.since > wait_s:
+                    reason = f"no node with {need.least} has joined in {wait_s:.0f} s: {wait.why}"
+                    raise RunInterrupted(f"{reason}; run the same command again, or give it longer (--wait-workers)")
+                time.sleep(NODES_S)
+            ray.cancel(joined)
+        return offer
 
 
 @contextlib.contextmanager

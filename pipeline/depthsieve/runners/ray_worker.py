@@ -15,6 +15,7 @@ from depthsieve.core.errors import DepthsieveError
 from depthsieve.core.records import LabelJob, ShardResult
 from depthsieve.core.stopping import Abandoned, Stop
 from depthsieve.core.version import __version__
+from depthsieve.core.waiting import WAITS, Waited
 from depthsieve.labelling.isolation import label_isolated
 from depthsieve.labelling.shard import ShardLabeller, Watch
 from depthsieve.runners.ledger import Death
@@ -33,11 +34,21 @@ class Readiness:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a worker stands: where it is, images done so far of each shard in flight, and what it waits for. One whose
+    counts change is alive, however slow."""
+
+    where: str
+    images: dict[str, int]
+    waits: tuple[Waited, ...]
+
+
 class RayWorker:
     """An actor: the labeller with its teacher, loaded once; one that isolates starts processes of its own instead.
 
-    One shard is labelled at a time, in a thread, while another may be committed; :meth:`stop` and :meth:`images_done`
-    are answered meanwhile.
+    One shard is labelled at a time, in a thread, while another may be committed; :meth:`stop` and :meth:`report` are
+     answered meanwhile.
     """
 
     def __init__(self) -> None:
@@ -52,7 +63,7 @@ class RayWorker:
         ``version`` is the driver's; the job is pickled, since another version might not be able to read it. ``roots``
         are those of sources that the driver sees.
         """
-        where = f"node {ray.util.get_node_ip_address()}, process {os.getpid()}"
+        where = _here()
         if version != __version__:
             return Readiness(where, f"it has depthsieve {__version__}, this run {version}; give every node the same")
         job: LabelJob = pickle.loads(pickled_job)
@@ -85,9 +96,13 @@ class RayWorker:
         self._stop.grace_s = seconds
         self._stop.request()
 
-    def images_done(self) -> dict[str, int]:
-        """Images labelled so far of each shard in flight: a worker whose counts change is alive, however slow."""
-        return self._images.copy()
+    def report(self) -> Report:
+        """How it stands; also answered while it gets ready."""
+        return Report(_here(), self._images.copy(), WAITS.report())
+
+
+def _here() -> str:
+    return f"node {ray.util.get_node_ip_address()}, process {os.getpid()}"
 
 
 def holds_something(root: str) -> bool:

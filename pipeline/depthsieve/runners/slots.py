@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from depthsieve.core.records import ShardTask
+from depthsieve.core.waiting import Waited
 
 
 @dataclass(slots=True, eq=False)
@@ -15,7 +16,7 @@ class Slot:
     actor: Any = None
     isolates: bool = False
     ready: bool = False
-    where: str = ""
+    where: str = ""  # once its process has answered
     window: deque[tuple[Any, ShardTask]] = field(default_factory=deque)
     doubt: Exception | None = None  # it was unavailable, and is polled until Ray knows whether it lives
     doubted: float = 0.0  # since when
@@ -23,12 +24,18 @@ class Slot:
     deaths: int = 0  # since its last result
     not_before: float = 0.0
     images: dict[str, int] = field(default_factory=dict)  # done so far of each shard in flight, at its last answer
+    waits: tuple[Waited, ...] = ()  # what it waited for then
     asked: bool = False  # a question about that is out
 
     @property
     def free(self) -> bool:
         """Whether a shard would start at once."""
         return self.ready and not self.window and self.doubt is None
+
+    @property
+    def loads(self) -> bool:
+        """Whether its process is there, and gets ready."""
+        return bool(self.where) and not self.ready and self.actor is not None
 
     def take(self, call: Any) -> ShardTask:
         """The task of a call, which leaves the window."""

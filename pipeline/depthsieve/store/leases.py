@@ -19,11 +19,15 @@ from types import TracebackType
 from depthsieve.core.errors import StoreBusy
 from depthsieve.core.processes import Process, is_alive
 from depthsieve.core.records import canonical_json
+from depthsieve.core.stopping import Stop
+from depthsieve.core.waiting import waiting
 from depthsieve.storage import Root
 
 FOLDER = "leases"
 RENEW_S = 15.0
 STALE_S = 120.0
+SIGN_S = 1.0
+"""Seconds between two looks for a sign of life."""
 
 _SIGN = "alive-"
 
@@ -107,11 +111,29 @@ class Leases:
         return Lease(name, deaths)
 
     def take_or_raise(self, name: str) -> Lease:
-        """The lease. Raises :class:`StoreBusy` naming its holder."""
-        taken = self.take(name)
-        if isinstance(taken, Process):
-            raise StoreBusy(f"{self._root.location} is being labelled by {taken}; wait until it has ended")
+        """The lease. Raises :class:`StoreBusy` naming its holder, once that has given a sign of life."""
+        while isinstance(taken := self.take(name), Process):
+            if not self.outlived(taken):
+                raise StoreBusy(f"{self._root.location} is being labelled by {taken}; wait until it has ended")
         return taken
+
+    def outlived(self, holder: Process, stop: Stop | None = None) -> bool:
+        """Whether the holder of a lease is gone: waits until it gives a sign of life, or its leases expire.
+
+        That of a process on this machine is known at once. Once a ``stop`` is requested the answer is False.
+        """
+        if is_alive(holder.token) is not None:
+            return self._is_gone(holder.token)
+        first = self._root.entry(_sign_key(holder.token))
+        ends = f"goes on in {{left}}, or ends once {holder} gives one"
+        with waiting(f"a sign of life of {holder}, which has leases on this store", ends, limit_s=STALE_S + RENEW_S):
+            while first is not None and not self._is_gone(holder.token):
+                sign = self._root.entry(_sign_key(holder.token))
+                if sign is not None and sign.modified != first.modified:
+                    return False
+                if (stop or Stop()).wait(SIGN_S):
+                    return False
+        return True
 
     def give_back(self, lease: Lease, settled: bool) -> None:
         """Release a lease. ``settled``: nobody will want it again, so the deaths before it are forgotten too."""
