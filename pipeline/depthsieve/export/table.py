@@ -11,7 +11,7 @@ from depthsieve.core.errors import UsageError
 if TYPE_CHECKING:
     from depthsieve.export.protocol import Target
 
-GENERAL, TRAINING = "Files", "Training"
+GENERAL, TRAINING, RECONSTRUCTION = "Files", "Training", "Reconstruction"
 """Groups of targets, as the help lists them."""
 
 
@@ -165,6 +165,22 @@ TARGETS: Mapping[str, TargetRow] = {
                     "Angle of view along the longer side, of photos whose EXIF has no focal length.",
                     "DEGREES",
                     unset="such photos fail",
+                ),
+            ),
+        ),
+        TargetRow(
+            "3dgs",
+            RECONSTRUCTION,
+            "inverse depth for gaussian-splatting, with its scale fitted to a COLMAP model",
+            "to_3dgs:GaussianSplattingTarget",
+            (
+                TargetOption(
+                    "colmap",
+                    str,
+                    None,
+                    "The COLMAP model of the photos, or the scene's folder.",
+                    "DIR",
+                    unset="no scale is fitted",
                 ),
             ),
         ),
