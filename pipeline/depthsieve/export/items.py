@@ -49,6 +49,15 @@ class ItemReader:
         """Of the depth of items: "m", or "1" where it has none."""
         return "m" if self.quantity == "depth" else "1"
 
+    @property
+    def metres_from(self) -> str | None:
+        """Which fits the metres of relative labels come from; None where there are none in it."""
+        return self._metres.origin if self._metres else None
+
+    def leave_out(self, image_id: str) -> str:
+        """Why an image cannot be read as it is wanted; empty where it can."""
+        return self._metres.leave_out(image_id) if self._metres else ""
+
     def read(self, image_id: str, path: str) -> Item:
         """The label of one image, which goes to ``path``. Raises :class:`StoreDamaged`."""
         label = self.store.label(image_id)

@@ -135,12 +135,13 @@ def _prepare(store: Store, out: str | Path, settings: ExportSettings, subset: An
         "mask": settings.mask,
         "resolution": resolution,
         "link": settings.link,
+        **({"metres_from": reader.metres_from} if reader.metres_from else {}),
         **options,
         **made.inputs(),
     }
     ledger = Ledger(folder)
     ledger.check(asked)
-    return _Export(store, *_fitting(made, selection, left_out), made, reader, ledger, asked, settings)
+    return _Export(store, *_fitting(made, reader, selection, left_out), made, reader, ledger, asked, settings)
 
 
 def _check_apart(out: Path, store: Store) -> None:
@@ -168,9 +169,11 @@ def _selected(store: Store, subset: Any, where: str | None) -> tuple[Selection, 
     return selection, {reason: count for reason, count in left_out.items() if count}
 
 
-def _fitting(target: Target, selection: Selection, left_out: dict[str, int]) -> tuple[Selection, dict[str, int]]:
+def _fitting(
+    target: Target, reader: ItemReader, selection: Selection, left_out: dict[str, int]
+) -> tuple[Selection, dict[str, int]]:
     """The images that are for the target, and all that are not, by reason."""
-    reasons = {image_id: target.leave_out(image_id) for image_id in selection.ids}
+    reasons = {image_id: target.leave_out(image_id) or reader.leave_out(image_id) for image_id in selection.ids}
     counts = Counter(reason for reason in reasons.values() if reason)
     if not counts:
         return selection, left_out

@@ -52,7 +52,8 @@ class Cloud:
 def cloud_of(label: Label, drop: float = 0.10, focal: float | None = None, fov: float | None = None) -> Cloud:
     """The points of a label: its valid pixels less those that ``drop`` masks, in the colours of the photo.
 
-    Depth in metres gives metres. Relative disparity has neither scale nor shift: its 98th percentile is put at distance
+    Depth in metres gives metres, and so do relative labels that have a scale and shift to them (:attr:`Label.metric`).
+    Other relative disparity has neither scale nor shift: its 98th percentile is put at distance
     1 and its 2nd at 10, so planes come out bent unless that happens to be right.
 
     Args:
@@ -67,15 +68,16 @@ def cloud_of(label: Label, drop: float = 0.10, focal: float | None = None, fov: 
         StoreError: no pixel is left.
         StoreDamaged: the label cannot be read.
     """
-    depth_HW = label.depth.astype(np.float64)
+    relative = label.quantity == "disparity" and not label.metric.scale > 0
+    depth_HW = (label.depth if relative else label.metres).astype(np.float64)
     keep_HW = label.mask(drop) & np.isfinite(depth_HW)
-    if label.quantity == "depth":
+    if not relative:
         keep_HW &= depth_HW > 0
     if not keep_HW.any():
         raise StoreError(f"{label.id} has no pixel that is valid and not masked, so there are no points")
     height, width = depth_HW.shape
     focal_label, notes = _focal(label, focal, fov)
-    if label.quantity == "disparity":
+    if relative:
         low, high = colours.span_of(depth_HW[keep_HW])
         share_HW = np.maximum((depth_HW - low) / (high - low), 0) if high > low else np.ones_like(depth_HW)
         depth_HW = 1 / (1 / FARTHEST + share_HW * (1 / NEAREST - 1 / FARTHEST))

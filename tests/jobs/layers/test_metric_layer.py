@@ -16,6 +16,7 @@ from PIL import Image
 
 import depthsieve
 from depthsieve.core.errors import NoMetres, TeacherNotFound, UsageError
+from depthsieve.report.cloud import cloud_of
 from depthsieve.store import open_store
 
 RULER = '''
@@ -204,6 +205,21 @@ def test_labels_that_a_repair_makes_otherwise_have_metres_too(tmp_path: Path, ph
     label = open_store(store)["default/a.png"]
     assert label.shard.startswith("0001-") and label.metric.scale == pytest.approx(before.scale, rel=1e-2)
     assert depthsieve.verify(store).sound
+
+
+def test_exports_in_metres_and_clouds_take_them(tmp_path: Path, photos: Path) -> None:
+    rgb_HW3 = np.asarray(Image.open(photos / "c.png")).copy()
+    rgb_HW3[:, :, 2] = 0  # nothing fits
+    Image.fromarray(rgb_HW3).save(photos / "c.png")
+    depthsieve.label(photos, tmp_path / "store", metric_from="ruler", **OPTIONS)
+    done = depthsieve.export_labels(tmp_path / "store", tmp_path / "out", target="kitti", progress=False)
+    assert (done.images_now, dict(done.left_out)) == (4, {"relative, and without a scale to metres": 1})
+    label = open_store(tmp_path / "store")["default/b.png"]
+    (png,) = [path for path in (tmp_path / "out").rglob("*b.png") if "depth" in str(path)]
+    np.testing.assert_allclose(np.asarray(Image.open(png)) / 256, label.metres, atol=0.5 / 256 + 1e-4)
+    cloud = cloud_of(label, drop=0.0, fov=60)
+    np.testing.assert_allclose(np.sort(-cloud.vertices_N["z"]), np.sort(label.metres[label.mask(0.0)]), rtol=1e-6)
+    assert not [note for note in cloud.notes if "relative" in note]
 
 
 def test_the_command_says_what_it_fitted(
