@@ -43,10 +43,13 @@ const depthsieve = (() => {
     });
   }
 
-  async function unpacked(text) {
+  /** A map as _packed in report/maps.py has it: each row less the one above it. */
+  async function unpacked(text, width) {
     const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    return new Uint8Array(await new Response(stream).arrayBuffer());
+    const map = new Uint8Array(await new Response(stream).arrayBuffer());
+    for (let pixel = width; pixel < map.length; pixel += 1) map[pixel] += map[pixel - width];
+    return map;
   }
 
   async function photoOf(text) {
@@ -249,7 +252,7 @@ const depthsieve = (() => {
     try {
       const body = await loadScript(row);
       const photo = body.photo === null ? null : await photoOf(body.photo);
-      const labels = await Promise.all(body.labels.map(async (one) => one && { ...one, reliability: await unpacked(one.reliability), depth: await unpacked(one.depth) }));
+      const labels = await Promise.all(body.labels.map(async (one) => one && { ...one, reliability: await unpacked(one.reliability, one.width), depth: await unpacked(one.depth, one.width) }));
       if (view.row !== row) return; // another one was asked for meanwhile
       for (const one of labels) if (one) count256(one);
       view.maps = { photo, labels };
