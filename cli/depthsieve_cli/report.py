@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from depthsieve_cli.choices import as_json_option
-from depthsieve_cli.command import Verb, progress_for
+from depthsieve_cli.command import Verb, note, progress_for
+from depthsieve_cli.opening import open_file
 from depthsieve_cli.output import count, print_failures, print_json, size
 
 if TYPE_CHECKING:
@@ -52,16 +53,16 @@ def report(store: str, out: Path, show: bool, as_json: bool, **options: Any) -> 
         print_json(dataclasses.asdict(summary))
     else:
         _print(summary)
-    if show:
-        click.launch(Path(summary.page).absolute().as_uri())
+    if show and (problem := open_file(Path(summary.page))):
+        note(problem)
     return 3 if summary.unreadable else 0
 
 
 def _print(summary: "ReportSummary") -> None:
     shown = f"{summary.shown:,} of {count(summary.images, 'labelled image')}"
     click.echo(f"{summary.store}: {shown} in the gallery, {size(summary.bytes)}.")
-    for note in summary.notes:
-        click.echo(f"Note: {note}.")
+    for line in summary.notes:
+        click.echo(f"Note: {line}.")
     if summary.without_photo:
         first = summary.without_photo[0]
         click.echo(f"{count(len(summary.without_photo), 'photo')} cannot be read; the first: {first.reason}.")

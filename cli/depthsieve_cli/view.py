@@ -1,10 +1,5 @@
 """``depthsieve view``: labels as a picture, or one as a point cloud."""
 
-import contextlib
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -13,6 +8,7 @@ from depthsieve.core.errors import UsageError
 from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.command import Verb, note, progress_for
 from depthsieve_cli.completion import ids as complete_ids
+from depthsieve_cli.opening import open_file
 from depthsieve_cli.output import print_json
 
 DEFAULT_OUT = Path("depthsieve-view.png")
@@ -101,7 +97,7 @@ def view(
         out = shown.save(out or DEFAULT_OUT)
         written.append(out)
     if show:
-        notes += filter(None, (_open(path) for path in written))
+        notes += filter(None, (open_file(path) for path in written))
     if as_json:
         found = {"store": shown.store, "ids": shown.ids, "drop": drop, "chosen": shown.chosen, "notes": notes}
         print_json(found | {"out": out, "ply": ply, "points": made and len(made.vertices_N)})
@@ -113,19 +109,3 @@ def view(
         click.echo(f"{shown.chosen}: {len(made.vertices_N):,} points, {left_out}: {ply}")
     if out is not None:
         click.echo(f"{shown.chosen}: {out}")
-
-
-def _open(path: Path) -> str:
-    """Show a file in the viewer that the system has for it; why that could not be done, or nothing."""
-    if sys.platform == "win32":
-        with contextlib.suppress(OSError):
-            os.startfile(path)
-            return ""
-    program = "open" if sys.platform == "darwin" else "xdg-open"
-    if shutil.which(program) is not None:
-        found = subprocess.run([program, str(path.absolute())], capture_output=True, text=True)
-        if not found.returncode:
-            return ""
-        said = found.stderr.strip().splitlines() or [f"exit code {found.returncode}"]
-        return f"{program} could not show {path}: {said[-1]}"
-    return f"this system has no viewer that {program} finds; open {path} yourself"

@@ -198,3 +198,19 @@ def test_the_policy_of_the_page_allows_no_network(page: Path) -> None:
     policy = re.findall(r'Content-Security-Policy" content="([^"]+)"', page.read_text())
     assert len(policy) == 1 and policy[0].startswith("default-src &#x27;none&#x27;")
     assert not re.search(r"https?:|\*|unsafe", policy[0])
+
+
+def test_open_shows_the_page_in_the_systems_browser(
+    made: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "bin" / "xdg-open"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$1" > "{tmp_path}/opened"\nexit 3\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    out = tmp_path / "a page"
+    assert command(monkeypatch, "report", made.location, "-o", out, "--images", 1, "--open") == 0
+    assert (tmp_path / "opened").read_text() == f"{out / 'index.html'}\n"
+    printed = capsys.readouterr()
+    assert f"Open {out / 'index.html'}" in printed.out
+    assert "Note: xdg-open could not show" in printed.err
