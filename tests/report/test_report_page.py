@@ -172,7 +172,7 @@ def test_thousands_of_rows_are_paged(browser: Any, page: Path, tmp_path: Path) -
         "ids": [f"default/{n:05}.jpg" for n in range(count)],
         "states": ["labelled"] * count,
         "reasons": [None] * count,
-        "sizes": [[4, 3]] * count,
+        "sizes": [[4, 3, 16]] * count,
         "numbers": {"reliability": [(n * 7919) % count for n in range(count)]},
     }
     script.write_text(f"depthsieve.start({json.dumps(rows)});\n")

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from depthsieve.core.errors import DepthsieveError, one_line
 from depthsieve.core.processes import cores
 from depthsieve.core.progress import with_progress
-from depthsieve.core.records import Shape
 from depthsieve.curation.subset import Dropped
 from depthsieve.images import colours
 from depthsieve.report.compared import difference
@@ -32,11 +31,11 @@ DIFFERENCE = "mean difference of the two stores' depth pictures, 0..1"
 
 @dataclass(frozen=True)
 class Written:
-    """One image of the gallery: the shape of its thumbnail's pictures, or why it has none; why it has no photo; and
-    how far the depth of a second store is from the first's (NaN: not known)."""
+    """One image of the gallery: width, height and stride of its thumbnail's pictures, or why it has none; why it has no
+    photo; and how far the depth of a second store is from the first's (NaN: not known)."""
 
     id: str
-    shape: Shape | None
+    size: tuple[int, int, int] | None
     no_label: str | None = None
     no_photo: str | None = None
     difference: float = float("nan")
@@ -58,10 +57,10 @@ def write_images(stores: Sequence[Store], ids: Sequence[str], part: Path, progre
         except DepthsieveError as error:
             photo_HW3, problem = None, one_line(error)
         (part / "images" / f"{number}.js").write_bytes(image_script(number, photo_HW3, maps))
-        data, shape = thumbnail(photo_HW3, maps[0])
-        (part / "images" / f"{number}.jpg").write_bytes(data)
+        strip = thumbnail(photo_HW3, maps[0])
+        (part / "images" / f"{number}.jpg").write_bytes(strip.jpeg)
         apart = difference(maps[0], maps[1]) if len(maps) > 1 else float("nan")
-        return Written(image_id, shape, no_photo=problem, difference=apart)
+        return Written(image_id, (strip.width, strip.height, strip.stride), no_photo=problem, difference=apart)
 
     with ThreadPoolExecutor(cores()) as pool:
         yield from with_progress(pool.map(write, range(len(ids))), "report", total=len(ids), shown=progress)
@@ -95,9 +94,9 @@ def gallery(
         "shown": len(written),
         "images": images,
         "ids": ids,
-        "states": [*("labelled" if one.shape else "unreadable" for one in written), *failed["status"].to_pylist()],
+        "states": [*("labelled" if one.size else "unreadable" for one in written), *failed["status"].to_pylist()],
         "reasons": [*(one.no_label or one.no_photo for one in written), *failed["reason"].to_pylist()],
-        "sizes": [*((one.shape or (0, 0))[::-1] for one in written), *[(0, 0)] * rest],
+        "sizes": [*(one.size for one in written), *[None] * rest],
         "numbers": {name: [*map(_plain, value_N.tolist()), *[None] * rest] for name, (_, value_N) in known.items()},
         "about": {name: about for name, (about, _) in known.items()},
         "stores": [

@@ -96,7 +96,9 @@ def section(judged: Sequence[tuple[str, Judged]], drop: float) -> str:
     name, first = judged[0]
     kinds = ("method", "other")
     lines = [
-        _line("random", "pixels dropped at random", first, "random_S"),
+        _line(
+            "random", "pixels dropped at random" + (f": {shown(name)}" if len(judged) > 1 else ""), first, "random_S"
+        ),
         *(
             _line(
                 kind, "least reliable pixels first" + (f": {shown(whose)}" if len(judged) > 1 else ""), one, "method_S"

@@ -85,18 +85,29 @@ def image_script(number: int, photo_HW3: Rgb | None, labels: Sequence[Maps | Non
     return f"depthsieve.image({number}, {json.dumps(body, allow_nan=False)});\n".encode()
 
 
-def thumbnail(photo_HW3: Rgb | None, maps: Maps) -> tuple[bytes, Shape]:
-    """A JPEG of photo, depth and reliability side by side, each of the (height, width) that comes with it."""
+@dataclass(frozen=True)
+class Strip:
+    """A JPEG of photo, depth and reliability side by side, each ``width`` x ``height``, one every ``stride`` pixels."""
+
+    jpeg: bytes
+    width: int
+    height: int
+    stride: int
+
+
+def thumbnail(photo_HW3: Rgb | None, maps: Maps) -> Strip:
+    """The pictures of a label, small. Between two of them the first goes on, up to the next block of the JPEG, so that
+    none has the colours of its neighbour at its edge."""
     height, width = maps.shape
     if photo_HW3 is None:
         photo_HW3 = colours.with_checks(np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.bool_))
     scale = min(THUMBNAIL[0] / width, THUMBNAIL[1] / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     how = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
-    strip = Image.new("RGB", (3 * size[0], size[1]))
-    for place, rgb_HW3 in enumerate((photo_HW3, *maps.pictures())):
-        strip.paste(Image.fromarray(rgb_HW3).resize(size, how), (place * size[0], 0))
-    return _jpeg(strip, THUMBNAIL_QUALITY), (size[1], size[0])
+    stride = size[0] + 16 - size[0] % 16
+    tiles = [np.asarray(Image.fromarray(one).resize(size, how)) for one in (photo_HW3, *maps.pictures())]
+    strip = np.concatenate([np.pad(one, ((0, 0), (0, stride - size[0]), (0, 0)), "edge") for one in tiles], axis=1)
+    return Strip(_jpeg(Image.fromarray(strip), THUMBNAIL_QUALITY), *size, stride)
 
 
 def _jpeg(picture: Image.Image, quality: int) -> bytes:

@@ -187,10 +187,11 @@ const depthsieve = (() => {
       return make("li", {}, make("div", { class: "tile", "data-row": row }, make("span", { class: "frame" }, make("p", {}, shown(data.reasons[row] ?? ""))),
         make("span", { class: "about" }, name, make("span", {}, data.states[row]))));
     }
-    const [width, height] = data.sizes[row];
+    const [width, height, stride] = data.sizes[row];
     const crop = make("span", { class: width / height > 4 / 3 ? "crop wide" : "crop tall" },
       make("img", { src: `${FILES}/images/${row}.jpg`, alt: "", loading: "lazy", decoding: "async" }));
     crop.style.aspectRatio = `${width} / ${height}`;
+    crop.style.setProperty("--stride", stride / width);
     const column = state.order in data.numbers ? state.order : "reliability";
     return make("li", {}, make("button", { type: "button", class: "tile", "data-row": row, onclick: (event) => open(row, event.currentTarget) },
       make("span", { class: "frame" }, crop),
