@@ -1,6 +1,7 @@
 """Committing a shard: late duplicates, attempts that race, torn groups; exactly one wins, whole."""
 
 import errno
+import os
 import hashlib
 import json
 from pathlib import Path
@@ -117,9 +118,10 @@ def test_a_worker_that_outlived_its_run_cannot_commit_half_a_group(store: Store)
     assert len(open_store(store.path)) == 2
 
 
-def test_file_systems_without_hard_links(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reason", [errno.EPERM, errno.EXDEV])
+def test_file_systems_without_hard_links(store: Store, monkeypatch: pytest.MonkeyPatch, reason: int) -> None:
     def refuse(self: Path, target: Path) -> None:
-        raise OSError(errno.EPERM, "Operation not permitted")
+        raise OSError(reason, os.strerror(reason))
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     (shard,) = plan(store, range(2))

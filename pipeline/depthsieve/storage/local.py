@@ -16,7 +16,8 @@ from typing import Any
 from depthsieve.core.processes import Process, is_alive
 from depthsieve.storage.protocol import Entry
 
-NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+"""EXDEV: file systems that link within one folder only, such as AFS."""
 
 SCRATCH = "tmp"
 
