@@ -19,11 +19,11 @@ export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0                  # else the nodes
 head=$SLURMD_NODENAME                    # the batch script runs on the first node of the job
 ip=$(python -c 'import ray; print(ray.util.get_node_ip_address())')
 place=(--cpus-per-task="$SLURM_CPUS_PER_TASK" --ntasks-per-node=1)
-size=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_PER_NODE:-0}" --disable-usage-stats --block)
+size=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --disable-usage-stats --block)
 srun --nodes=1 --ntasks=1 --nodelist="$head" "${place[@]}" ray start --head --node-ip-address="$ip" --port=6379 "${size[@]}" &
-until (exec 3<>"/dev/tcp/$ip/6379") 2>/dev/null; do sleep 1; done
+until (exec 3<>"/dev/tcp/$ip/6379") 2>/dev/null; do kill -0 $!; sleep 1; done    # ends the job if the head did not start
 workers=$((SLURM_JOB_NUM_NODES - 1))
-srun --nodes="$workers" --ntasks="$workers" --exclude="$head" "${place[@]}" ray start --address="$ip:6379" "${size[@]}" &
+[ $workers = 0 ] || srun --nodes="$workers" --ntasks="$workers" --exclude="$head" "${place[@]}" ray start --address="$ip:6379" "${size[@]}" &
 
 depthsieve label "$PHOTOS" "$LABELS" --teacher "$TEACHER" --device "$DEVICE" --address "$ip:6379" --grace 60 --allow-failed &
 label=$!

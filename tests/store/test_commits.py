@@ -1,9 +1,9 @@
 """Committing a shard: late duplicates, attempts that race, torn groups; exactly one wins, whole."""
 
 import errno
-import os
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
