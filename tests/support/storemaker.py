@@ -27,6 +27,7 @@ from depthsieve.core.records import (
     TeacherRequest,
 )
 from depthsieve.planning.sharding import MAX_SHARD_PIXELS
+from depthsieve.sources import encode_path
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.create import add_generation, open_or_create
@@ -96,7 +97,7 @@ def made_label(number: int, shape: Shape) -> tuple[np.ndarray[Any, Any], np.ndar
 def make_store(
     folder: Path, images: Sequence[Picture], rejected: Sequence[str] = (), spec: LabelSpec = SPEC, shard_size: int = 3
 ) -> Store:
-    """Write ``folder/images`` and a store ``folder/labels`` with one generation; ids are ``default/`` and the path."""
+    """Write ``folder/images`` and in ``folder/labels`` a store with one generation more; ids are ``default/PATH``."""
     root = folder / "images"
     by_shape: dict[Shape, list[int]] = {}
     for number, picture in enumerate(images):
@@ -109,7 +110,7 @@ def make_store(
         turned.save(target, **({} if picture.orientation == 1 else {"exif": exif}))
         by_shape.setdefault(picture.label, []).append(number)
     path = folder / "labels"
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     store = open_or_create(open_root(path), spec)
     generation = len(store.generations())
     planned, numbers_of = [], []
@@ -169,7 +170,7 @@ def _record(root: Path, picture: Picture) -> ImageRecord:
     status = (root / picture.path).stat()
     height, width = picture.source
     size, mtime = status.st_size, status.st_mtime_ns
-    return ImageRecord(f"default/{picture.path}", size, mtime, width, height, picture.orientation)
+    return ImageRecord(f"default/{encode_path(picture.path)}", size, mtime, width, height, picture.orientation)
 
 
 def _content(shard: Shard, numbers: Sequence[int], images: Sequence[Picture], root: Path) -> ShardArrays:

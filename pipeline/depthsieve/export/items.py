@@ -12,7 +12,8 @@ from depthsieve.export.photos import Photo, PhotoReader
 from depthsieve.export.protocol import Item, Wants
 from depthsieve.export.resize import resize_codes, resize_depth
 from depthsieve.export.settings import Resolution
-from depthsieve.store import Store
+from depthsieve.store import Label, Store
+from depthsieve.training.selection import Entry
 
 KEPT_SHARDS = 64
 """Shards whose rows of numbers are kept."""
@@ -58,9 +59,9 @@ class ItemReader:
         """Why an image cannot be read as it is wanted; empty where it can."""
         return self._metres.leave_out(image_id) if self._metres else ""
 
-    def read(self, image_id: str, path: str) -> Item:
+    def read(self, entry: Entry, path: str) -> Item:
         """The label of one image, which goes to ``path``. Raises :class:`StoreDamaged`."""
-        label = self.store.label(image_id)
+        label = Label(entry.id, self.store, entry.shard, entry.row, entry.source_shape)
         rows = self._rows(label.shard)
         reliability_HW = label.reliability
         valid_HW = reliability_HW > 0 if self.mask is None else label.mask(self.mask)

@@ -122,17 +122,19 @@ class Ledger:
             found.append([Part(len(found), part, tuple(images)) for part, images in sorted(parts.items())])
         return found
 
-    def add_round(self, number: int, images: Sequence[tuple[str, str]], per_part: int) -> None:
-        """Write a new round of these images, ids and paths in order, before any of them is exported."""
+    def add_round(self, number: int, images: Sequence[tuple[str, str]], per_part: int) -> list[Part]:
+        """A new round of these images, ids and paths in order, written before any of them is exported."""
         parts = [index // per_part for index in range(len(images))]
         ids, paths = ([image[side] for image in images] for side in (0, 1))
         table = pa.table([ids, paths, parts], schema=_SCHEMA)
         with self._renamed(self._folder / f"round-{number:04d}.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
+        starts = range(0, len(images), per_part)
+        return [Part(number, at // per_part, tuple(images[at : at + per_part])) for at in starts]
 
     def record(self, part: Part) -> dict[str, Any]:
         """What was written of a part; nothing where its record is not there."""
-        return self._read(f"{part.name}.json") or {"images": [], "failed": []}
+        return self._read(f"{part.name}.json") or {"images": [], "failed": [], "volume": {}}
 
     def write_json(self, name: str, body: Mapping[str, Any]) -> None:
         """Write a record."""

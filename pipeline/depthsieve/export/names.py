@@ -68,6 +68,7 @@ class Places:
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self._files: dict[str, str] = {}
         self._folders: set[str] = set()
+        self._stems: set[str] = set()
         for path in taken:
             self._take(path, path)
 
@@ -79,18 +80,20 @@ class Places:
             if key in self._folders:
                 break
             self._folders.add(key)
+            self._stems.add(key.rpartition(".")[0])
 
-    def _rival(self, path: str) -> str | None:
-        """Whom a path belongs to already; "" where it is a folder."""
+    def _rival(self, path: str) -> tuple[str, int] | None:
+        """Whom a path belongs to already, "" where it is a folder; and how many of its parts are at fault."""
         key = same_file(path)
         if key in self._files:
-            return self._files[key]
-        if key in self._folders:
-            return ""
+            return self._files[key], key.count("/") + 1
+        if key in self._folders or key in self._stems:
+            return "", key.count("/") + 1
         while "/" in key:
             key = key.rpartition("/")[0]
-            if key in self._files:
-                return self._files[key]
+            for file in (key, key.rpartition(".")[0]):  # a target's files have a suffix more
+                if file in self._files:
+                    return self._files[file], key.count("/") + 1
         return None
 
     def give(self, image_id: str, wanted: str, renames: bool = True) -> str:
@@ -98,24 +101,23 @@ class Places:
 
         Raises :class:`UsageError` that names both, unless it ``renames``.
         """
-        path = wanted
-        rival = self._rival(path)
-        if rival is not None and not renames:
-            other = f"the same as {rival}" if rival else "a folder of other images"
-            raise UsageError(
-                f"{image_id} would be written as {wanted}, {other}: on some file systems, or in this target, their "
-                "names are one; rename one of them, or leave one out with --subset or --where"
-            )
-        turn = 0
-        while self._rival(path) is not None:
-            path = _with_digest(wanted, image_id + "\n" * turn)
-            turn += 1
+        path, turn = wanted, 0
+        while (found := self._rival(path)) is not None:
+            rival, count = found
+            if not renames:
+                other = f"the same as {rival}" if rival else "a folder of other images"
+                raise UsageError(
+                    f"{image_id} would be written as {wanted}, {other}: on some file systems, or in this target, their "
+                    "names are one; rename one of them, or leave one out with --subset or --where"
+                )
+            parts = path.split("/")
+            whose = image_id if count == len(parts) else "/".join(parts[:count])
+            parts[count - 1] = _with_digest(parts[count - 1], whose + "\n" * turn)
+            path, turn = "/".join(parts), turn + 1
         self._take(path, image_id)
         return path
 
 
-def _with_digest(path: str, image_id: str) -> str:
-    folder, slash, name = path.rpartition("/")
+def _with_digest(name: str, whose: str) -> str:
     stem, dot, suffix = name.rpartition(".")
-    name = f"{stem}~{digest(image_id)}.{suffix}" if dot else f"{name}~{digest(image_id)}"
-    return f"{folder}{slash}{name}"
+    return f"{stem}~{digest(whose)}.{suffix}" if dot else f"{name}~{digest(whose)}"

@@ -7,7 +7,7 @@ from typing import Any
 from depthsieve.core.records import ImageFailure
 from depthsieve.core.version import __version__
 from depthsieve.export.protocol import Target
-from depthsieve.export.table import TARGETS
+from depthsieve.export.table import find_target
 
 SHOWN = 20
 """Failed images that are named."""
@@ -22,7 +22,7 @@ def write_readme(
 ) -> str:
     """The text, in Markdown. The same export gives the same bytes."""
     store, about = target.ask.store, target.about()
-    row = TARGETS[asked["target"]]
+    row = find_target(asked["target"])
     generations = store.generations()
     teacher = generations[-1].teacher if generations else None
     lines = [

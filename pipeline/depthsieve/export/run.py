@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,7 @@ from depthsieve.reliability.masking import drop_fraction
 from depthsieve.storage import expand, is_url
 from depthsieve.store import Store, open_store
 from depthsieve.store.index import settled_index
+from depthsieve.training.selection import Entry as Place
 from depthsieve.training.selection import Selection, select
 
 PER_PART = 256
@@ -219,8 +221,8 @@ class _Export:
     def per_part(self) -> int:
         return self.target.per_volume if isinstance(self.target, VolumeTarget) else PER_PART
 
-    def _todo(self) -> Iterator[tuple[Part, list[tuple[str, str]], dict[str, Any]]]:
-        """Parts that are not complete, the images of them that are to be written, and what is recorded."""
+    def _todo(self) -> Iterator[tuple[Part, Sequence[tuple[str, str]]]]:
+        """Parts of earlier rounds that are not complete, and the images of them that are to be written."""
         for part in (part for parts in self.rounds for part in parts):
             record = self.ledger.record(part)
             has = {
@@ -229,21 +231,23 @@ class _Export:
                 if image["version"] == self._version(image["id"]) and self.ledger.has(image["files"])
             }
             left = [image for image in part.images if image[0] not in has]
-            whole = isinstance(self.target, VolumeTarget)
-            if whole and not left and not self.ledger.has(record.get("volume", {})):
-                left = list(part.images)
-            if left:
-                yield part, list(part.images) if whole else left, record
+            if isinstance(self.target, VolumeTarget) and (left or not self.ledger.has(record["volume"])):
+                yield part, part.images  # a volume is written whole
+            elif left:
+                yield part, left
+
+    def _entry(self, image_id: str) -> Place:
+        return self.selection[self._number[image_id]]
 
     def _version(self, image_id: str) -> str:
         """Which label of an image this is: another one after it was labelled again."""
-        entry = self.selection[self._number[image_id]]
+        entry = self._entry(image_id)
         if entry.shard not in self._versions:
             self._versions[entry.shard] = str(self.store.commit_record(entry.shard)["content_sha256"])[:16]
         return f"{self._versions[entry.shard]}/{entry.row}"
 
     def dry_run(self, started: float) -> ExportSummary:
-        images = [*self.new, *(image for _, left, _ in self._todo() for image in left)]
+        images = [*(image for _, left in self._todo() for image in left), *self.new]
         return self._summary(started, True, len(images), self._estimate(images), (), free_bytes(self.ledger.out))
 
     def _estimate(self, images: Sequence[tuple[str, str]]) -> int:
@@ -256,80 +260,96 @@ class _Export:
                 item, encoded = made
                 pixels += item.depth_HW.size
                 written += sum(len(one) for one in encoded.files.values() if isinstance(one, bytes))
-        entries = [self.selection[self._number[image_id]] for image_id, _ in images]
+        entries = [self._entry(image_id) for image_id, _ in images]
         shapes = [one.source_shape if self.reader.resolution == "source" else one.label_shape for one in entries]
         photos = sum(one.source_size for one in entries) if self.target.links and self.settings.link == "copy" else 0
         return round(written / max(pixels, 1) * sum(height * width for height, width in shapes)) + photos
 
     def run(self, started: float, progress: bool) -> ExportSummary:
         free = free_bytes(self.ledger.out)
-        todo = list(self.new)
+        todo = [*self._todo()]
+        images = [*(image for _, left in todo for image in left), *self.new]
+        if images:
+            needed = self._estimate(images)
+            if needed > free:
+                raise RunError(
+                    f"{self.ledger.out}: {len(images):,} images take about {_size(needed)} and {_size(free)} are free; "
+                    "make room or name a folder on another disk"
+                )
+            say(f"{len(images):,} images take about {_size(needed)}; {_size(free)} are free.", shown=progress)
         self.ledger.open(self.asked)
         try:
-            todo += [image for _, left, _ in self._todo() for image in left]
-            if todo:
-                needed = self._estimate(todo)
-                if needed > free:
-                    raise RunError(
-                        f"{self.ledger.out}: {len(todo):,} images take about {_size(needed)} and {_size(free)} are "
-                        "free; make room or name a folder on another disk"
-                    )
-                say(f"{len(todo):,} images take about {_size(needed)}; {_size(free)} are free.", shown=progress)
-            if self.new:
-                self.ledger.add_round(len(self.rounds), self.new, self.per_part)
-                self.rounds = self.ledger.rounds()
-            if todo:
+            if images:
                 self.ledger.undo()
+            if self.new:
+                parts = self.ledger.add_round(len(self.rounds), self.new, self.per_part)
+                self.rounds.append(parts)
+                todo += [(part, part.images) for part in parts]
             with (
                 ThreadPoolExecutor(self.settings.threads or cores()) as pool,
-                progress_bar("export", total=len(todo), shown=progress) as bar,
+                progress_bar("export", total=len(images), shown=progress) as bar,
             ):
-                for part, images, record in self._todo():
-                    self._write_part(part, images, record, pool, bar)
+                for part, left in todo:
+                    if isinstance(self.target, VolumeTarget):
+                        self._write_volume(self.target, part, pool, bar)
+                    else:
+                        self._write_files(part, left, pool, bar)
             count, size, failed = self._totals()
             if self.ledger.done() is None:
                 self._finish(count, failed)
         finally:
             self.ledger.close()
-        return self._summary(started, False, len(todo) - len(failed), size, failed, free)
+        return self._summary(started, False, len(images) - len(failed), size, failed, free)
 
-    def _write_part(
-        self, part: Part, images: Sequence[tuple[str, str]], record: dict[str, Any], pool: ThreadPoolExecutor, bar: Any
-    ) -> None:
-        """Write the images of a part, and record it."""
-        failed: list[dict[str, str]] = []
+    def _write_files(self, part: Part, images: Sequence[tuple[str, str]], pool: ThreadPoolExecutor, bar: Any) -> None:
+        """Write the files of some images of a part, and record it."""
+        written = {row["id"]: row for row in self.ledger.record(part)["images"]}
+        failed: dict[str, str] = {}
+        for result in self._ahead(pool, self._written, images):
+            bar.update()
+            if isinstance(result, ImageFailure):
+                failed[result.id] = result.reason
+                written.pop(result.id, None)
+            else:
+                written[result["id"]] = result
+        self._record(part, written, failed, {})
+
+    def _write_volume(self, target: VolumeTarget, part: Part, pool: ThreadPoolExecutor, bar: Any) -> None:
+        """Write the volume that a part is, and record it. Where all its images fail there is none."""
         written: dict[str, dict[str, Any]] = {}
-        body: dict[str, Any] = {}
-        if isinstance(self.target, VolumeTarget):
-            volume = self.target.volume_name(self._volume_number(part))
+        failed: dict[str, str] = {}
 
-            def samples() -> Iterator[tuple[Item, Encoded]]:
-                for made in self._ahead(pool, self._encoded, images):
-                    bar.update()
-                    if isinstance(made, ImageFailure):
-                        failed.append({"id": made.id, "reason": made.reason})
-                    else:
-                        item, encoded = made
-                        written[item.id] = self._row(item, encoded, {})
-                        yield made
-
-            made = samples()
-            first = next(made, None)
-            if first is not None:
-                with self.ledger.volume(volume) as temporary:
-                    self.target.write_volume(temporary, _again(first, made))
-                body["volume"] = {volume: (self.ledger.out / volume).stat().st_size}
-        else:
-            written = {image["id"]: image for image in record["images"]}
-            for result in self._ahead(pool, self._written, images):
+        def samples() -> Iterator[tuple[Item, Encoded]]:
+            for made in self._ahead(pool, self._encoded, part.images):
                 bar.update()
-                if isinstance(result, ImageFailure):
-                    failed.append({"id": result.id, "reason": result.reason})
-                    written.pop(result.id, None)
+                if isinstance(made, ImageFailure):
+                    failed[made.id] = made.reason
                 else:
-                    written[result["id"]] = result
+                    item, encoded = made
+                    written[item.id] = self._row(item, encoded, {})
+                    yield made
+
+        name = target.volume_name(self._volume_number(part))
+        made = samples()
+        first = next(made, None)
+        if first is None:
+            (self.ledger.out / name).unlink(missing_ok=True)
+        else:
+            with self.ledger.volume(name) as temporary:
+                target.write_volume(temporary, chain([first], made))
+        size = {} if first is None else {name: (self.ledger.out / name).stat().st_size}
+        self._record(part, written, failed, size)
+
+    def _record(
+        self,
+        part: Part,
+        written: Mapping[str, Mapping[str, Any]],
+        failed: Mapping[str, str],
+        volume: Mapping[str, int],
+    ) -> None:
         in_order = [written[image_id] for image_id, _ in part.images if image_id in written]
-        self.ledger.write_json(f"{part.name}.json", {"images": in_order, "failed": failed, **body})
+        failures = [{"id": image_id, "reason": reason} for image_id, reason in failed.items()]
+        self.ledger.write_json(f"{part.name}.json", {"images": in_order, "failed": failures, "volume": volume})
 
     def _volume_number(self, part: Part) -> int:
         """Volumes are counted through the rounds."""
@@ -356,10 +376,10 @@ class _Export:
 
     def _encoded(self, image_id: str, path: str) -> tuple[Item, Encoded] | ImageFailure:
         try:
-            item = self.reader.read(image_id, path)
+            item = self.reader.read(self._entry(image_id), path)
             return item, self.target.encode(item)
         except (ImageRejected, SourceError, StoreDamaged) as error:
-            return ImageFailure(image_id, one_line(error))
+            return ImageFailure(image_id, one_line(error).removeprefix(f"{image_id}: "))
 
     def _written(self, image_id: str, path: str) -> dict[str, Any] | ImageFailure:
         """Encode an image and write its files; its row of the record."""
@@ -371,15 +391,15 @@ class _Export:
         return self._row(item, encoded, sizes)
 
     def _row(self, item: Item, encoded: Encoded, sizes: Mapping[str, int]) -> dict[str, Any]:
-        linked = self.settings.link != "copy" and any(
-            isinstance(one, PhotoFile) and one.original is not None for one in encoded.files.values()
-        )
+        originals = {
+            name for name, one in encoded.files.items() if isinstance(one, PhotoFile) and one.original is not None
+        }
         return {
             "id": item.id,
             "path": item.path,
             "version": self._version(item.id),
             "files": dict(sizes),
-            "linked": linked,
+            "linked": sorted(originals) if self.settings.link != "copy" else [],
             "entry": dict(encoded.entry),
         }
 
@@ -402,9 +422,10 @@ class _Export:
         for part in (part for parts in self.rounds for part in parts):
             record = self.ledger.record(part)
             count += len(record["images"])
-            size += sum(record.get("volume", {}).values())
-            size += sum(sum(row["files"].values()) for row in record["images"] if not row["linked"])
-            self.linked += sum(row["linked"] for row in record["images"])
+            size += sum(record["volume"].values())
+            for row in record["images"]:
+                size += sum(number for name, number in row["files"].items() if name not in row["linked"])
+                self.linked += len(row["linked"])
             failed += [ImageFailure(one["id"], one["reason"]) for one in record["failed"]]
         return count, size, tuple(sorted(failed, key=lambda one: one.id))
 
@@ -435,11 +456,6 @@ class _Export:
             notes=(*self.target.notes(), *(() if dry_run else self.target.after(self._entries))),
             seconds=time.monotonic() - started,
         )
-
-
-def _again(first: _Result, rest: Iterator[_Result]) -> Iterator[_Result]:
-    yield first
-    yield from rest
 
 
 def _size(count: float) -> str:
