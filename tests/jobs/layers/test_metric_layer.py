@@ -95,6 +95,7 @@ def test_labels_get_a_scale_and_shift_that_make_metres(tmp_path: Path, photos: P
 
 
 def test_fitted_later_or_at_once_are_the_same_bytes(tmp_path: Path, photos: Path) -> None:
+    Image.new("RGB", (48, 40), (9, 9, 9)).save(photos / "bb.png")  # of one brightness: it fails
     depthsieve.label(photos, tmp_path / "at once", metric_from="ruler", **OPTIONS)
     depthsieve.label(photos, tmp_path / "later", **OPTIONS)
     with pytest.raises(NoMetres, match=r"default/a.png has no metres: .* relative.*--metric-from TEACHER` adds one"):
