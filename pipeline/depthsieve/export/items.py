@@ -13,7 +13,6 @@ from depthsieve.export.protocol import Item, Wants
 from depthsieve.export.resize import resize_codes, resize_depth
 from depthsieve.export.settings import Resolution
 from depthsieve.store import Label, Store
-from depthsieve.training.selection import Entry
 
 KEPT_SHARDS = 64
 """Shards whose rows of numbers are kept."""
@@ -59,9 +58,8 @@ class ItemReader:
         """Why an image cannot be read as it is wanted; empty where it can."""
         return self._metres.leave_out(image_id) if self._metres else ""
 
-    def read(self, entry: Entry, path: str) -> Item:
-        """The label of one image, which goes to ``path``. Raises :class:`StoreDamaged`."""
-        label = Label(entry.id, self.store, entry.shard, entry.row, entry.source_shape)
+    def read(self, label: Label, path: str) -> Item:
+        """A label of the store, which goes to ``path``. Raises :class:`StoreDamaged`."""
         rows = self._rows(label.shard)
         reliability_HW = label.reliability
         valid_HW = reliability_HW > 0 if self.mask is None else label.mask(self.mask)

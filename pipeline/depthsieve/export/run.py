@@ -37,7 +37,7 @@ from depthsieve.export.settings import ExportSettings, ExportSummary, Link, Reso
 from depthsieve.export.table import find_target
 from depthsieve.reliability.masking import drop_fraction
 from depthsieve.storage import expand, is_url
-from depthsieve.store import Store, open_store
+from depthsieve.store import Label, Store, open_store
 from depthsieve.store.index import settled_index
 from depthsieve.training.selection import Entry as Place
 from depthsieve.training.selection import Selection, select
@@ -376,7 +376,9 @@ class _Export:
 
     def _encoded(self, image_id: str, path: str) -> tuple[Item, Encoded] | ImageFailure:
         try:
-            item = self.reader.read(self._entry(image_id), path)
+            place = self._entry(image_id)
+            label = Label(image_id, self.store, place.shard, place.row, place.source_shape)
+            item = self.reader.read(label, path)
             return item, self.target.encode(item)
         except (ImageRejected, SourceError, StoreDamaged) as error:
             return ImageFailure(image_id, one_line(error).removeprefix(f"{image_id}: "))

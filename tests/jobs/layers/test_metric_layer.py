@@ -220,7 +220,7 @@ def test_exports_in_metres_and_clouds_take_them(tmp_path: Path, photos: Path) ->
     (png,) = [path for path in (tmp_path / "out").rglob("*b.png") if "depth" in str(path)]
     written_HW = np.asarray(Image.open(png)) / 256
     assert np.median(written_HW) == pytest.approx(np.median(label.metres), rel=0.1)  # drawn out to the photo's shape
-    item = ItemReader(open_store(tmp_path / "store"), "metres", "label", None).read("default/b.png", "b")
+    item = ItemReader(open_store(tmp_path / "store"), "metres", "label", None).read(label, "b")
     np.testing.assert_array_equal(item.depth_HW, label.metres)
     cloud = cloud_of(label, drop=0.0, fov=60)
     np.testing.assert_allclose(np.sort(-cloud.vertices_N["z"]), np.sort(label.metres[label.mask(0.0)]), rtol=1e-6)
