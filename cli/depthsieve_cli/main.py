@@ -25,6 +25,7 @@ from depthsieve_cli.evaluate import evaluate
 from depthsieve_cli.export import export
 from depthsieve_cli.features import features
 from depthsieve_cli.fuse import fuse
+from depthsieve_cli.importing import import_maps
 from depthsieve_cli.label import label
 from depthsieve_cli.plan import plan
 from depthsieve_cli.recalibrate import recalibrate
@@ -54,7 +55,7 @@ def cli(ctx: click.Context) -> None:
 
 
 for command in (
-    *(completion, curate, datasets, demo, evaluate, export, features, fuse),
+    *(completion, curate, datasets, demo, evaluate, export, features, fuse, import_maps),
     *(label, plan, recalibrate, report, scan, status, teachers, verify, view),
 ):
     cli.add_command(command)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from depthsieve.export.run import export_labels
     from depthsieve.export.settings import ExportSummary
     from depthsieve.jobs.fuse.run import FuseSummary, fuse
+    from depthsieve.jobs.importing.run import ImportSummary, import_labels
     from depthsieve.jobs.label import label, plan
     from depthsieve.jobs.layers.features import FeaturesSummary, add_features
     from depthsieve.jobs.layers.reliability import RecalibrateSummary, recalibrate
@@ -45,6 +46,7 @@ __all__ = [
     "FeaturesSummary",
     "FuseSummary",
     "GradientMatchingLoss",
+    "ImportSummary",
     "Label",
     "LabelSummary",
     "PlanSummary",
@@ -65,6 +67,7 @@ __all__ = [
     "evaluate_labels",
     "export_labels",
     "fuse",
+    "import_labels",
     "label",
     "load_recipe",
     "load_teacher",
@@ -97,6 +100,7 @@ _HOMES = {
     "jobs.layers.reliability": ("RecalibrateSummary", "recalibrate"),
     "jobs.layers.features": ("FeaturesSummary", "add_features"),
     "jobs.verify.repair": ("VerifyReport", "verify"),
+    "jobs.importing.run": ("ImportSummary", "import_labels"),
     "jobs.label": ("label", "plan"),
     "report.view": ("View", "view"),
     "core.stopping": ("Stop",),

@@ -154,8 +154,8 @@ def add_generation(
     """Write a plan, then the record that commits it; all of it twice, since it cannot be made again.
 
     ``tables`` are the plan's rows as :func:`depthsieve.store.plan.encode_parts` takes them; ``removed`` are ids that
-    leave the store. ``made_by`` is the request for the teacher, or where the stores are that labels are fused of.
-    ``datasets`` is what is newly known of sources, by name, and ``excluded`` what is left out of them from now on;
+    leave the store. ``made_by`` is the request for the teacher, or where the stores or maps are that labels are made
+    of. ``datasets`` is what is newly known of sources, by name, and ``excluded`` what is left out of them from now on;
     ``shard_size`` is that of shards where a trial chose it.
     """
     number = len(store.generations())

@@ -26,8 +26,23 @@ SHARDS_SCHEMA = pa.schema([("images", pa.int32()), ("label_height", pa.int32()),
 PARENTS_SCHEMA = pa.schema([("parent_shards", pa.list_(pa.string())), ("parent_rows", pa.list_(pa.int32()))])
 """The additional columns in the plan of a fused store: where the label of each parent is that an image's is made of."""
 
+MAPS_SCHEMA = pa.schema(
+    [
+        ("map", pa.string()),
+        ("confidence", pa.string()),
+        ("map_size", pa.int64()),
+        ("map_mtime_ns", pa.int64()),
+        ("map_sha256", pa.string()),
+    ]
+)
+"""The additional columns in the plan of an imported store: where the files of an image's map and of its confidence are,
+relative to the folder of maps, their bytes in all, the later of their times, and a digest of what is in them."""
+
 PART_SHARDS = 1024
 """Shards in a part of a plan: at 256 images each about 10 MB."""
+
+MADE_OF = (*PARENTS_SCHEMA, *MAPS_SCHEMA)
+"""Columns that say of a row what its label is made of, where that is no teacher's."""
 
 _RECORD_FIELDS = tuple(field.name for field in dataclasses.fields(ImageRecord))
 
@@ -61,9 +76,10 @@ class Generation:
     ``files`` maps each file of the plan to its sha256 and bytes; ``sources`` each source's name to its root. ``images``
     counts the planned rows, ``rejected`` the refused files, ``removed`` the images that are no longer in their source
     and leave the store. ``teacher`` is how it was asked for, so that a repair can load it again; None in a fused store,
-    where ``parents`` are the locations of the stores that its labels are made of, in order. ``datasets`` says of
-    sources, by name, which dataset their images are of; the ones that this generation learnt.
-    ``excluded`` are patterns of what is left out of a source, by its name, where that is another than before.
+    where ``parents`` are the locations of the stores that its labels are made of, in order, and in an imported one,
+    where that is the location of the folder of maps. ``datasets`` says of sources, by name, which dataset their images
+    are of; the ones that this generation learnt. ``excluded`` are patterns of what is left out of a source, by its
+    name, where that is another than before.
     ``shard_size`` is how many images a shard holds at most where a trial chose it by its speed, else None.
     """
 
@@ -143,8 +159,9 @@ def table_name(generation: int, what: str) -> str:
 def encode_parts(tables: Iterable[pa.Table]) -> Iterator[tuple[bytes, pa.Table]]:
     """Each part's bytes, and its rows of the table of shards.
 
-    ``tables`` are of :data:`PLAN_SCHEMA`, in a fused store with :data:`PARENTS_SCHEMA`, shards in order and never torn
-    between two tables; they may hold as few or as many shards as they like.
+    ``tables`` are of :data:`PLAN_SCHEMA`, in a fused store with :data:`PARENTS_SCHEMA`, in an imported one with
+    :data:`MAPS_SCHEMA`, shards in order and never torn between two tables; they may hold as few or as many shards as
+    they like.
     """
     waiting: list[pa.Table] = []
     shards = 0
@@ -175,9 +192,8 @@ def _encode_part(tables: Sequence[pa.Table]) -> tuple[bytes, pa.Table]:
     shards = pa.table(
         [pa.array(_shard_counts(table), pa.int32()), first["label_height"], first["label_width"]], SHARDS_SCHEMA.names
     )
-    fused = set(PARENTS_SCHEMA.names) <= set(table.column_names)
-    schema = pa.schema([*PLAN_SCHEMA, *PARENTS_SCHEMA]) if fused else PLAN_SCHEMA
-    return encode_table(table, schema), shards.cast(SHARDS_SCHEMA)
+    more = [one for one in MADE_OF if one.name in table.column_names]
+    return encode_table(table, pa.schema([*PLAN_SCHEMA, *more])), shards.cast(SHARDS_SCHEMA)
 
 
 def encode_table(table: pa.Table, schema: pa.Schema) -> bytes:

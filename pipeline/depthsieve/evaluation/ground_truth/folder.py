@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from depthsieve.core.errors import GroundTruthError, ImageRejected, SourceError
 from depthsieve.evaluation.ground_truth.hdf5 import read_hdf5
 from depthsieve.evaluation.ground_truth.names import FileNames, file_key, name_fields, paths_of
-from depthsieve.evaluation.ground_truth.readers import USUAL_SCALES, read_mask, read_npy, read_pfm, read_png
+from depthsieve.evaluation.ground_truth.readers import USUAL_SCALES, read_mask, read_npy, read_npz, read_pfm, read_png
 from depthsieve.evaluation.ground_truth.settings import ANY_FOLDER, SUFFIXES, TruthSettings, fill
 from depthsieve.evaluation.ground_truth.times import NANOSECONDS, associate, timestamp
 from depthsieve.evaluation.ground_truth.values import StereoCalibration, TruthMap, read_calibration, to_metres
@@ -33,7 +33,7 @@ class FolderTruth:
         self._settings = settings
         self._reader = FolderSource(_SOURCE, os.path.realpath(root))
         others: Counter[str] = Counter()
-        self._files = FileNames(_listed(self.location, others))
+        self._files = FileNames(listed_files(self.location, others))
         self._calibrations: dict[str, StereoCalibration] = {}
         if not len(self._files):
             there = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(3))
@@ -94,7 +94,8 @@ class FolderTruth:
         """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
         settings = self._settings
         calibration = self._calibration(image_id) if settings.calib_pattern is not None else None
-        truth = to_metres(_values(self._bytes(place), place.lower(), settings), settings, calibration)
+        values_HW = read_values(self._bytes(place), place, settings.scale, settings.dataset)
+        truth = to_metres(values_HW, settings, calibration)
         if settings.mask_pattern is None:
             return truth
         valid_HW = self._mask(image_id)
@@ -170,11 +171,18 @@ def _shown(path: str) -> str:
     return encode_path(path.replace(ANY_FOLDER, "*"))
 
 
-def _values(data: bytes, name: str, settings: TruthSettings) -> NDArray[Any]:
-    readers: dict[str, Callable[[bytes, float | None], NDArray[Any]]]
-    readers = {".npy": read_npy, ".png": read_png, ".pfm": read_pfm}
-    read = readers.get(name[name.rfind(".") :])
-    return read_hdf5(data, settings.scale, settings.dataset) if read is None else read(data, settings.scale)
+def read_values(
+    data: bytes, name: str, scale: float | None, dataset: str | None, png_bits: tuple[int, ...] = (16,)
+) -> NDArray[Any]:
+    """The values [H,W] of a file of that name, as they are stored. Raises :class:`GroundTruthError` for what is not one
+    map of numbers."""
+    suffix = name.lower()[name.rfind(".") :]
+    if suffix == ".png":
+        return read_png(data, scale, png_bits)
+    if suffix == ".npz":
+        return read_npz(data, scale, dataset)
+    readers: dict[str, Callable[[bytes, float | None], NDArray[Any]]] = {".npy": read_npy, ".pfm": read_pfm}
+    return readers[suffix](data, scale) if suffix in readers else read_hdf5(data, scale, dataset)
 
 
 def _files_of_group(path: str, files: list[str]) -> list[tuple[int, str]]:
@@ -186,7 +194,7 @@ def _files_of_group(path: str, files: list[str]) -> list[tuple[int, str]]:
     return sorted((time[1], file) for time, file in timed if time is not None)
 
 
-def _listed(root: str, others: Counter[str]) -> Iterator[str]:
+def listed_files(root: str, others: Counter[str]) -> Iterator[str]:
     """Relative paths of all files that may be ground truth, ``/``-separated. Suffixes of others are counted."""
 
     def refuse(error: OSError) -> None:

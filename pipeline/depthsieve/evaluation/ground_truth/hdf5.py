@@ -30,8 +30,8 @@ MATLAB_DATASET = "depths"
 
 def read_hdf5(data: bytes, scale: float | None, dataset: str | None) -> NDArray[Any]:
     """The one map in the bytes of a file: in ``dataset``, or in the only dataset there is."""
-    with _opened(io.BytesIO(data)) as file:
-        held = _dataset(file, dataset)
+    with opened(io.BytesIO(data)) as file:
+        held = dataset_in(file, dataset)
         size = one_map(held.shape, held.dtype, scale)
         return np.asarray(held[()]).reshape(size)
 
@@ -53,8 +53,8 @@ class Hdf5Stack:
         self._matlab = path.suffix.lower() == ".mat"
         self._name = settings.dataset or (MATLAB_DATASET if self._matlab else None)
         try:
-            with _opened(path) as file:
-                held = _dataset(file, self._name)
+            with opened(path) as file:
+                held = dataset_in(file, self._name)
                 if len(held.shape) != 3:
                     raise GroundTruthError(
                         f"its dataset has the shape {list(held.shape)}, and [N, height, width] is needed"
@@ -94,8 +94,8 @@ class Hdf5Stack:
 
     def read(self, place: str, image_id: str) -> TruthMap:
         """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
-        with _opened(self._path) as file:
-            values = np.asarray(_dataset(file, self._name)[int(place.rpartition("::")[2])])
+        with opened(self._path) as file:
+            values = np.asarray(dataset_in(file, self._name)[int(place.rpartition("::")[2])])
         return to_metres(values.T if self._matlab else values, self._settings)
 
     def _place(self, number: int) -> str:
@@ -119,7 +119,8 @@ class Hdf5Stack:
 
 
 @contextlib.contextmanager
-def _opened(source: Path | io.BytesIO) -> Iterator[h5py.File]:
+def opened(source: Path | io.BytesIO) -> Iterator[h5py.File]:
+    """An HDF5 file to read. Raises :class:`GroundTruthError` for one that is damaged, or whatever HDF5 makes of it."""
     try:
         with h5py.File(source, "r") as file:
             yield file
@@ -131,7 +132,7 @@ def _opened(source: Path | io.BytesIO) -> Iterator[h5py.File]:
         raise GroundTruthError(what) from error
 
 
-def _dataset(file: h5py.File, name: str | None) -> Any:
+def dataset_in(file: h5py.File, name: str | None) -> Any:
     """The dataset called ``name``, or the only one in the root. Links, and values in other files, are refused."""
     if name is None:
         found = [key for key in file if _hard(file, key) and file.get(key, getclass=True) is h5py.Dataset]

@@ -1,4 +1,4 @@
-"""Depth maps, and masks, in the bytes of a file: ``.npy``, PNG, ``.pfm``. Input is hostile.
+"""Depth maps, and masks, in the bytes of a file: ``.npy``, ``.npz``, PNG, ``.pfm``. Input is hostile.
 
 Each reader returns the values as they are stored, [H,W], and refuses what is not one map of numbers. The size that a
 file declares is checked before anything is allocated. Axes: H row, W column.
@@ -9,6 +9,7 @@ import math
 import re
 import struct
 import warnings
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,27 @@ def read_npy(data: bytes, scale: float | None) -> NDArray[Any]:
     return _npy_values(shape, fortran, dtype, body).reshape(size)
 
 
+def read_npz(data: bytes, scale: float | None, dataset: str | None) -> NDArray[Any]:
+    """The array ``dataset``, or the only one, of a file as ``numpy.savez`` writes it; never a pickled one."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
+            if dataset is None and len(names) != 1:
+                listed = ", ".join(repr(name) for name in sorted(names)[:5]) or "none"
+                raise GroundTruthError(f"which array holds the depth? Name it with --dataset (there are: {listed})")
+            member = names.get(dataset or "") if dataset is not None else next(iter(names.values()))
+            if member is None:
+                raise GroundTruthError(f"it has no array {dataset!r}")
+            if archive.getinfo(member).file_size > 16 * MAX_PIXELS:
+                raise GroundTruthError(f"its array {member!r} has more bytes than a depth map may have")
+            unpacked = archive.read(member)
+    except (GroundTruthError, MemoryError):
+        raise
+    except Exception as error:  # whatever zipfile and zlib make of bad bytes
+        raise GroundTruthError("it is damaged or not an .npz file") from error
+    return read_npy(unpacked, scale)
+
+
 def _npy_parts(data: bytes) -> "tuple[tuple[int, ...], bool, np.dtype[Any], memoryview]":
     """Shape, whether columns lie together, type, and the bytes of the values."""
     file = io.BytesIO(data)
@@ -80,12 +102,12 @@ def _npy_values(shape: tuple[int, ...], fortran: bool, dtype: "np.dtype[Any]", b
     return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def read_png(data: bytes, scale: float | None) -> NDArray[Any]:
-    """A PNG of one grey channel of 16 bits."""
+def read_png(data: bytes, scale: float | None, bits_allowed: tuple[int, ...] = (16,)) -> NDArray[Any]:
+    """A PNG of one grey channel of 16 bits, or of others that are allowed."""
     width, height, bits, colour = _png_head(data)
     if colour != _PNG_GREY:
         raise GroundTruthError("a PNG in colour: depth is one grey channel of 16 bits (is this a picture of depth?)")
-    if bits != 16:
+    if bits not in bits_allowed:
         raise GroundTruthError(f"a PNG of {bits} bits: depth needs 16 (is this a picture of depth?)")
     one_map((height, width), np.dtype(np.uint16), scale)
     return _png_values(data, (height, width))

@@ -11,7 +11,7 @@ from depthsieve.core.errors import UsageError
 GroundTruthQuantity = Literal["depth", "inverse", "disparity"]
 """What the values of the files are: metres, one over metres, or disparity in pixels of a stereo camera."""
 
-SUFFIXES = (".npy", ".png", ".pfm", ".h5", ".hdf5")
+SUFFIXES = (".npy", ".png", ".pfm", ".h5", ".hdf5", ".npz")
 """Suffixes of the ground truth of one image, in the order in which they are looked for."""
 
 MASK_SUFFIXES = (".npy", ".png")

@@ -2,16 +2,16 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from depthsieve.core.errors import DepthsieveError, RunError, StoreError, StoreNotFound, UsageError
+from depthsieve.core.errors import RunError, StoreError, StoreNotFound, UsageError
 from depthsieve.core.processes import cores
-from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import DatasetNote, ImageFailure
 from depthsieve.core.settings import whole_number
+from depthsieve.jobs.committing import commit_pending, leaving_no_folder
 from depthsieve.jobs.fuse.draft import FusionDraft, LeftOut, draft_fusion
 from depthsieve.jobs.fuse.shards import ShardFuser, fused_spec, fusing_profile
 from depthsieve.planning.checks import check_space
@@ -21,11 +21,10 @@ from depthsieve.runners.dispatch import disk_errors_named
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store
 from depthsieve.store.create import add_generation, check_root, check_spec, open_or_create, prepare_root, write_index
-from depthsieve.store.leases import PLAN, Lease, Leases
+from depthsieve.store.leases import PLAN, Leases
 from depthsieve.store.plan import rejected_table, removed_table
 from depthsieve.store.schema import encoding_of
 from depthsieve.store.standing import standing
-from depthsieve.store.writer import commit_shard
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,6 @@ class _Fusion:
     root: Root
     shard_size: int
     threads: int
-    errors: list[str] = field(default_factory=list)
 
     @classmethod
     def begin(cls, stores: Sequence[str | Path], out: str | Path, shard_size: int, threads: int) -> "_Fusion":
@@ -121,7 +119,7 @@ class _Fusion:
 
     def run(self, progress: bool) -> FuseSummary:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_leaving_no_folder(self.root))
+            stack.enter_context(leaving_no_folder(self.root))
             prepare_root(self.root)
             leases = stack.enter_context(Leases(self.root))
             lease = leases.take_or_raise(PLAN)
@@ -131,7 +129,8 @@ class _Fusion:
                 leases.forget(store.is_committed)
                 start = time.perf_counter()
                 try:
-                    fused = self._fuse(store, leases, progress)
+                    make = partial(ShardFuser, store, self.parents, self.threads)
+                    fused, errors = commit_pending(store, make, leases, "fuse", progress)
                 finally:
                     with contextlib.suppress(OSError, RunError):  # it is derived
                         write_index(store)
@@ -149,7 +148,7 @@ class _Fusion:
             stands.pending,
             draft.left_out,
             store.spec.calibration,
-            tuple(self.errors),
+            errors,
         )
 
     def _plan(self) -> tuple[Store, FusionDraft]:
@@ -177,70 +176,6 @@ class _Fusion:
                     terms |= {name: note for name, note in parent.datasets().items() if name in draft.sources}
                 add_generation(store, tables, *nothing, sources, fusing_profile(), locations, terms)
             return store, draft
-
-    def _fuse(self, store: Store, leases: Leases, progress: bool) -> int:
-        """Fuse every shard that is left, one being committed while the next is made; returns the images labelled."""
-        todo = store.pending()
-        labelled = 0
-        with contextlib.ExitStack() as stack:
-            shown = progress and len(todo) > 0
-            bar = stack.enter_context(progress_bar("fuse", total=todo.images, shown=shown, leave=True))
-            fuser = ShardFuser(store, self.parents, self.threads, lambda: bar.update())
-            pool = stack.enter_context(ThreadPoolExecutor(1, "commit"))
-            held = stack.enter_context(_Held(leases))
-            committing: list[tuple[str, Future[bool]]] = []
-            for shard_id in todo:
-                held.take(shard_id)  # so that `verify` knows what is under way
-                try:
-                    shard, content, context = fuser.label_only(shard_id)
-                except (DepthsieveError, OSError) as error:  # a parent's: it costs no other shard its labels
-                    self.errors.append(f"shard {shard_id}: {error}")
-                    held.give_back(shard_id)
-                    continue
-                for before, commit in committing:
-                    commit.result()
-                    held.give_back(before)
-                committing = [(shard_id, pool.submit(commit_shard, store.root, shard, content, context))]
-                labelled += len(shard.images) - len(content.failures)
-            for _, commit in committing:
-                commit.result()
-        return labelled
-
-
-@contextlib.contextmanager
-def _leaving_no_folder(root: Root) -> Iterator[None]:
-    """Where fusing is refused, remove the empty folders that it made to find that out."""
-    folders = [] if root.path is None else [root.path / "leases", root.path / "tmp", root.path, *root.path.parents]
-    made = [folder for folder in folders if not folder.exists()]
-    try:
-        yield
-    except DepthsieveError:
-        for folder in made:
-            with contextlib.suppress(OSError):  # not empty
-                folder.rmdir()
-        raise
-
-
-class _Held(contextlib.AbstractContextManager["_Held"]):
-    """Leases of the shards in hand; those that are left are given back at the end."""
-
-    def __init__(self, leases: Leases) -> None:
-        self._leases = leases
-        self._taken: dict[str, Lease] = {}
-
-    def take(self, shard_id: str) -> None:
-        lease = self._leases.take(shard_id)
-        if isinstance(lease, Lease):
-            self._taken[shard_id] = lease
-
-    def give_back(self, shard_id: str) -> None:
-        if shard_id in self._taken:
-            self._leases.give_back(self._taken.pop(shard_id), settled=True)
-
-    def __exit__(self, *error: object) -> None:
-        for shard_id in list(self._taken):
-            with contextlib.suppress(OSError):
-                self.give_back(shard_id)
 
 
 def _example(left_out: LeftOut) -> str:

@@ -94,8 +94,12 @@ class ShardFuser:
             shard, content, context = self.label_only(shard_id)
         except (DepthsieveError, OSError) as error:
             return ShardResult(shard_id, error=str(error))
-        commit_shard(self._store.root, shard, content, context)
+        self.commit(shard, content, context)
         return ShardResult(shard_id, len(shard.images) - len(content.failures))
+
+    def commit(self, shard: Shard, content: ShardArrays, context: CommitContext) -> None:
+        """Commit what :meth:`label_only` made."""
+        commit_shard(self._store.root, shard, content, context)
 
     def label_only(self, shard_id: str) -> tuple[Shard, ShardArrays, CommitContext]:
         """A shard, its fused labels, and what its commit record would say besides; nothing is committed."""

@@ -16,6 +16,8 @@ from depthsieve.core.processes import cores
 from depthsieve.core.records import ImageFailure, Shard
 from depthsieve.core.threads import torch_threads
 from depthsieve.features import IMAGE_COLUMNS, LABEL_COLUMNS, label_signals
+from depthsieve.jobs.importing.settings import KIND
+from depthsieve.jobs.importing.shards import NO_TEACHER, imported_features
 from depthsieve.jobs.layers.backfill import Backfill, CommittedShard, Computed, raise_if_gone
 from depthsieve.labelling.batch import PreparedImage, feature_arrays
 from depthsieve.labelling.image import prepare_image
@@ -26,6 +28,7 @@ from depthsieve.sources import reopen_source
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store
 from depthsieve.store.create import write_index
+from depthsieve.store.layer_kinds import LayerSpec
 from depthsieve.store.layers import Layer
 from depthsieve.teachers import Batch, Teacher, load_requested
 
@@ -65,7 +68,10 @@ def add_features(store: str | Path, *, device: str = "auto", progress: bool = Tr
         RunError: the store cannot be written, or a source is not there; what is committed is kept.
     """
     opened = open_store(open_root(store))
-    filled = _Features(opened, _load_teacher(opened, device)).run(progress=progress)
+    imported = opened.spec.kind == KIND
+    teacher = NO_TEACHER if imported else _load_teacher(opened, device)
+    spec = imported_features(opened.spec) if imported else features_of(teacher, opened.spec)
+    filled = _Features(opened, teacher, spec).run(progress=progress)
     if filled.shards:
         with disk_errors_named(opened.root):
             write_index(opened)
@@ -104,8 +110,8 @@ class _Features(Backfill):
     title = "features"
     in_index = True
 
-    def __init__(self, store: Store, teacher: Teacher) -> None:
-        super().__init__(store, features_of(teacher, store.spec))
+    def __init__(self, store: Store, teacher: Teacher, spec: LayerSpec) -> None:
+        super().__init__(store, spec)
         self._teacher = teacher
         self._sources = {name: reopen_source(name, root) for name, root in store.sources().items()}
 

@@ -11,6 +11,9 @@ from depthsieve.core.processes import Process, cores
 from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import ImageFailure, LabelJob, Shard, digest_of, seal, unseal
 from depthsieve.jobs.fuse.shards import ShardFuser, open_parents
+from depthsieve.jobs.importing.maps import reopen_maps
+from depthsieve.jobs.importing.settings import KIND
+from depthsieve.jobs.importing.shards import ShardImporter
 from depthsieve.jobs.verify.findings import Finding, Inspection, Look
 from depthsieve.jobs.verify.inspect import check_is_store, inspect_store
 from depthsieve.jobs.verify.inspect_layers import inspect_layers
@@ -192,8 +195,10 @@ def _label_again(store: Store, damaged: dict[str, list[str]], progress: bool) ->
     return done
 
 
-def _labeller(store: Store, shard_id: str, kept_failures: dict[int, str]) -> ShardLabeller | ShardFuser:
+def _labeller(store: Store, shard_id: str, kept_failures: dict[int, str]) -> ShardLabeller | ShardFuser | ShardImporter:
     (generation,) = (one for one in store.generations() if one.number == schema.shard_number(shard_id)[0])
+    if store.spec.kind == KIND:
+        return _importer(store, shard_id)
     if generation.teacher is None:
         return _fuser(store, shard_id)
     sources = tuple(store.sources().items())
@@ -226,6 +231,17 @@ def _fuser(store: Store, shard_id: str) -> ShardFuser:
         raise RunError(
             f"shard {shard_id} cannot be fused again: {error}; if those stores have moved, run `depthsieve "
             f"fuse` with their places and -o {store.location} first"
+        ) from error
+
+
+def _importer(store: Store, shard_id: str) -> ShardImporter:
+    (location,) = store.generations()[-1].parents
+    try:
+        return ShardImporter(store, reopen_maps(location, store.spec), cores())
+    except DepthsieveError as error:
+        raise RunError(
+            f"shard {shard_id} cannot be imported again: {error}; if the maps have moved, run `depthsieve import` with "
+            f"their place and {store.location} first"
         ) from error
 
 
@@ -267,10 +283,10 @@ def _plan_again(store: Store, shard: Shard, group: str) -> int:
     name = schema.shard_name(len(generations), 0)
     images = tuple(shard.images[row] for row in rows)
     table = plan.PlannedShard(Shard(name, shard.shape, images), ("replace",) * len(images)).table()
-    if before.teacher is None:
-        planned = store.planned_rows(shard.id).take(rows)
-        for column in plan.PARENTS_SCHEMA.names:
-            table = table.append_column(column, planned[column])
+    planned = store.planned_rows(shard.id).take(rows)
+    for field in plan.MADE_OF:
+        if field.name in planned.column_names:
+            table = table.append_column(field.name, planned[field.name])
     nothing = (plan.rejected_table([]), plan.removed_table([]))
     made_by = before.teacher or generations[-1].parents
     add_generation(store, [table], *nothing, store.sources(), before.profile, made_by)

@@ -1,0 +1,1 @@
+"""Depth maps made elsewhere become a store: settings, maps in files, the plan, the shards, the run."""

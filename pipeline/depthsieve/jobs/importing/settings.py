@@ -1,0 +1,131 @@
+"""What is said about maps that were made elsewhere, and the label spec that it makes."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from depthsieve.core.errors import UsageError
+from depthsieve.core.records import LabelSpec, Quantity, digest_of
+from depthsieve.evaluation.ground_truth.settings import TruthSettings
+from depthsieve.reliability.fusion import UNCALIBRATED
+from depthsieve.store.schema import ENCODING
+
+KIND = "imported"
+"""The kind of the label spec."""
+
+Means = Literal["higher-is-better", "lower-is-better", "error", "code"]
+"""What confidence maps hold: something whose larger or smaller values are better, the expected relative error, or
+reliability codes of depthsieve."""
+
+CALIBRATIONS: Mapping[Means | None, str] = {
+    None: "none",
+    "higher-is-better": f"confidence-{UNCALIBRATED}",
+    "lower-is-better": f"confidence-{UNCALIBRATED}",
+    "error": "as told",
+    "code": "as told",
+}
+
+SIGNALS = ("confidence",)
+"""The signals of a store whose reliability was imported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueSettings:
+    """What the numbers in the files mean. All of it decides the labels, and is in their spec.
+
+    ``scale`` is how many units of the files are one metre, or one of disparity; ``invalid`` are numbers, as the files
+    have them, that mark pixels without depth; ``max_value`` is the largest depth in metres, or disparity, that counts.
+    ``dataset`` names the array in HDF5 and .npz files. ``made_by`` says in a few words what made the maps: maps of
+    other words are of another spec. Raises :class:`UsageError` for a value that is invalid.
+    """
+
+    scale: float | None = None
+    invalid: tuple[float, ...] = ()
+    max_value: float | None = None
+    dataset: str | None = None
+    confidence_means: Means | None = None
+    confidence_range: tuple[float, float] | None = None
+    confidence_dataset: str | None = None
+    made_by: str = ""
+
+    def __post_init__(self) -> None:
+        for option, value in (("scale", self.scale), ("max_value (--max)", self.max_value)):
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{option} must be a number above 0, not {value!r}")
+        for marker in self.invalid:
+            if not math.isfinite(marker):
+                raise UsageError(f"invalid takes finite numbers, not {marker!r}: NaN and infinity are invalid anyway")
+        if self.confidence_means not in (None, *get_args(Means)):
+            raise UsageError(
+                f"confidence_means must be one of {', '.join(get_args(Means))}, not {self.confidence_means!r}"
+            )
+        span = self.confidence_range
+        if span is not None:
+            if self.confidence_means not in ("higher-is-better", "lower-is-better"):
+                raise UsageError("confidence_range is for confidence of which higher or lower is better")
+            if len(span) != 2 or not (math.isfinite(span[0]) and math.isfinite(span[1]) and span[0] < span[1]):
+                raise UsageError(f"confidence_range takes two numbers, the smaller first, not {span!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """What is set, by name."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, (), "")}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "ValueSettings":
+        """The settings that :meth:`to_json` wrote, tuples as JSON has them."""
+        values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in body.items()}
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceSettings:
+    """Where maps are, as :func:`depthsieve.evaluate_labels` has it; ``confidence`` is the pattern of confidence maps.
+
+    ``stretched``: the maps cover their photos whole although their aspects differ.
+    """
+
+    pattern: str | None = None
+    confidence: str | None = None
+    replace: tuple[tuple[str, str], ...] = ()
+    strip: int = 0
+    stretched: bool = False
+
+    def __post_init__(self) -> None:
+        _ = self.maps, self.confidences
+
+    @property
+    def maps(self) -> TruthSettings:
+        """Where the map of an image is."""
+        return TruthSettings(pattern=self.pattern, replace=self.replace, strip=self.strip)
+
+    @property
+    def confidences(self) -> TruthSettings:
+        """Where its confidence map is."""
+        try:
+            return TruthSettings(pattern=self.confidence, replace=self.replace, strip=self.strip)
+        except UsageError as error:
+            raise UsageError(f"confidence: {error}") from error
+
+
+def imported_spec(quantity: Quantity, values: ValueSettings, format: str) -> LabelSpec:
+    """What decides the labels that are made of such maps; ``format`` is "files", or what wrote them."""
+    made = {"format": format, **values.to_json()}
+    return LabelSpec(
+        weights_digest=digest_of(made),
+        quantity=quantity,
+        unit="m" if quantity == "depth" else "",
+        dtype="float32",
+        preprocessing={"import": made},
+        signals=() if values.confidence_means is None else SIGNALS,
+        calibration=CALIBRATIONS[values.confidence_means],
+        encoding=ENCODING,
+        kind=KIND,
+    )
+
+
+def settings_in(spec: LabelSpec) -> tuple[ValueSettings, str]:
+    """The settings and the format that a spec was made of."""
+    body = dict(spec.to_json()["preprocessing"]["import"])
+    made_of = str(body.pop("format"))
+    return ValueSettings.from_json(body), made_of
