@@ -46,8 +46,8 @@ ALIGNED = {
     "--ground-truth",
     required=True,
     metavar="DIR",
-    help="Folder with a .npy, 16-bit .png, .pfm, .h5 or .hdf5 file per image, or one HDF5 file (NYU's .mat) with all "
-    "maps.",
+    help="Folder with a .npy, .npz, 16-bit .png, .pfm, .h5 or .hdf5 file per image, or one HDF5 file (NYU's .mat) "
+    "with all maps.",
 )
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write JSON, a CSV of images and plots."

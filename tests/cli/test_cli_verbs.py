@@ -14,6 +14,7 @@ from depthsieve_cli.main import cli
 assert isinstance(cli, click.Group)
 VERBS: dict[str, Callable[..., Any]] = {
     "features labels": depthsieve.add_features,
+    "import maps labels --images photos": depthsieve.import_labels,
     "fuse labels others -o fused": depthsieve.fuse,
     "recalibrate labels": depthsieve.recalibrate,
     "verify labels": depthsieve.verify,

@@ -20,6 +20,7 @@ RESULTS: dict[str, tuple[type[Any] | None, set[str]]] = {
     "status --history": (Event, set()),
     "curate": (depthsieve.CurateSummary, set()),
     "fuse": (depthsieve.FuseSummary, set()),
+    "import": (depthsieve.ImportSummary, set()),
     "features": (depthsieve.FeaturesSummary, set()),
     "export": (depthsieve.ExportSummary, set()),
     "recalibrate": (depthsieve.RecalibrateSummary, set()),

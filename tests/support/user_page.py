@@ -47,6 +47,7 @@ def everything(photos: Path, folder: Path) -> dict[str, object]:
     truth.mkdir()
     for one in near:
         np.save(truth / f"{Path(one.id).stem}.npy", 1 / (one.depth.astype(np.float32) + 0.1))
+    imported = depthsieve.import_labels(truth, folder / "made", images=photos, quantity="depth", progress=False)
     evaluation: depthsieve.Evaluation = depthsieve.evaluate_labels(labels, truth, align="scale-shift", progress=False)
     page = depthsieve.report_labels(labels, folder / "report", images=2, progress=False)
     subset = depthsieve.curate(labels, folder / "subset.parquet", max_dark=0.9, progress=False)
@@ -70,6 +71,7 @@ def everything(photos: Path, folder: Path) -> dict[str, object]:
         "labelled": (summary.labelled, other.labelled, state.labelled, len(store)),
         "quantity": (teacher.quantity, label.quantity),
         "shapes": (label.depth.shape, label.reliability.shape, mask.shape, photo.shape[:2]),
+        "imported": imported.labelled,
         "seen": (len(seen.ids), sheet.stat().st_size > 0),
         "recalibrated": again.images_now,
         "fused": fused.fused_now,

@@ -104,12 +104,12 @@ def evaluate_labels(
         pattern: where in the folder an image's ground truth is. ``{dir}`` is the folder that the image is in, relative
             to its source, ``{stem}`` its name without the suffix, ``{name}`` with it, ``{source}`` the name of its
             source, and ``*`` any one folder. None: ``{dir}/{stem}`` with one of the suffixes .npy, .png, .pfm, .h5,
-            .hdf5.
+            .hdf5, .npz.
         replace: pairs of texts; before ``pattern``, the first is replaced by the second in the image's path.
         strip: before ``replace``, leave out so many folders at the start of the image's path.
         associate: match by time: an image and its ground truth have numbers in their names that differ by at most so
             many seconds. The closest pairs come first, and no file is used twice.
-        dataset: of HDF5 files. None: the only one, and ``depths`` in a ``.mat`` file.
+        dataset: the array in HDF5 and .npz files. None: the only one, and ``depths`` in a ``.mat`` file.
         count_from: the number of the first image, 0 or 1, where one file holds all maps and images are named by number.
         distance_to_depth: the files hold distance to the camera's centre; convert it to depth for this focal length, in
             pixels of the ground truth.

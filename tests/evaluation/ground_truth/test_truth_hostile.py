@@ -185,7 +185,7 @@ def test_links_and_what_is_no_file(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("nowhere", "no such folder or file"),
-        ("empty", "holds no ground truth: no .npy, .png, .pfm, .h5, .hdf5 file in it$"),
+        ("empty", "holds no ground truth: no .npy, .png, .pfm, .h5, .hdf5, .npz file in it$"),
         ("other", "no .npy, .* file in it, but 2 .exr, 1 .pgm: convert to one of these$"),
         ("a.npy", "name a folder with a file per image"),
         ("a.mat", "a.mat: it is damaged or not an HDF5 file .*-v7.3"),

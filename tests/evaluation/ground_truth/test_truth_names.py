@@ -136,7 +136,7 @@ def test_hidden_files_and_linked_folders_are_not_ground_truth(tmp_path: Path) ->
 
 def test_what_was_looked_for_is_said(tmp_path: Path) -> None:
     truth = opened(tmp_path, {"a.npy": b""})
-    assert truth.looked_for("default/x/b.jpg") == "x/b.npy|.png|.pfm|.h5|.hdf5"
+    assert truth.looked_for("default/x/b.jpg") == "x/b.npy|.png|.pfm|.h5|.hdf5|.npz"
 
 
 DISPARITY = {"ground_truth_quantity": "disparity"}

@@ -64,8 +64,8 @@ class ImportSummary:
 def import_labels(
     maps: str | Path,
     store: str | Path,
-    *,
     images: str | Path,
+    *,
     quantity: Quantity | None = None,
     scale: float | None = None,
     invalid: Sequence[float] = (),

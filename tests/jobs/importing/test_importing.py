@@ -1,0 +1,255 @@
+"""Importing: maps made elsewhere become a store that everything else serves."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from labelled import decided_bytes
+from mapmaker import SHAPE, confidence_of, image_id, imported, metres_of, shape_of, write_maps
+
+import depthsieve
+from depthsieve.core.errors import SourceError, StoreMismatch, UsageError
+from depthsieve.reliability.masking import masked_share, threshold_code
+from depthsieve.training import PseudoLabelDataset
+
+CONFIDENT: dict[str, Any] = {
+    "pattern": "mm/{dir}/{stem}.png",
+    "confidence": "sure/{dir}/{stem}.npy",
+    "confidence_means": "higher-is-better",
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six photos with maps, and two stores: ``plain`` without confidence, ``sure`` with it."""
+    folder = write_maps(tmp_path_factory.mktemp("importing"))
+    imported(folder, folder / "plain")
+    imported(folder, folder / "sure-store", ".", shard_size=2, scale=1000, **CONFIDENT)
+    return folder
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    return Path(shutil.copytree(made, tmp_path / "made"))
+
+
+def test_labels_are_the_maps_at_their_own_shape(made: Path) -> None:
+    store = depthsieve.open_store(made / "plain")
+    assert list(store) == sorted(image_id(number) for number in range(6))
+    assert (store.spec.kind, store.spec.quantity, store.spec.unit, store.spec.signals) == ("imported", "depth", "m", ())
+    for number in range(6):
+        label, metres = store[image_id(number)], metres_of(number)
+        np.testing.assert_allclose(label.depth, metres, rtol=4.9e-4)
+        np.testing.assert_array_equal(label.reliability, np.where(metres > 0, 255, 0))
+        assert label.source_shape == tuple(2 * side for side in shape_of(number))
+        assert label.image().shape == (*shape_of(number), 3)
+
+
+def test_reliability_is_the_confidence_on_one_scale(made: Path) -> None:
+    store = depthsieve.open_store(made / "sure-store")
+    assert store.spec.signals == ("confidence",) and store.spec.calibration.endswith("uncalibrated")
+    for number in range(6):
+        expected = 1 + np.rint(254 * confidence_of(number).astype(np.float64))
+        expected[metres_of(number) == 0] = 0
+        np.testing.assert_array_equal(store[image_id(number)].reliability, expected)
+
+
+def test_everything_else_serves_the_store(made: Path, tmp_path: Path) -> None:
+    store = made / "sure-store"
+    report = depthsieve.verify(store, progress=False)
+    assert (report.findings, report.images) == ((), 6)
+    status = depthsieve.status(store)
+    assert (status.labelled, status.pending, status.failed) == (6, 0, ())
+    chosen = depthsieve.curate(store, tmp_path / "subset.parquet", min_reliability=60, max_text=9, progress=False)
+    means = {number: float((1 + 254 * confidence_of(number)[2:]).mean()) for number in range(6)}
+    assert chosen.kept == sum(mean >= 60 for mean in means.values()) and not chosen.notes
+    sample = PseudoLabelDataset(store, subset=tmp_path / "subset.parquet", drop=0.1)[0]
+    valid = (sample["reliability"] > 0).float().mean()
+    assert sample["image"].shape[1:] == sample["depth"].shape
+    assert 0.89 < float(sample["mask"].float().mean() / valid) <= 0.91
+    assert depthsieve.view(store, worst=1, progress=False).ids == (image_id(0),)
+    metric = depthsieve.evaluate_labels(store, made / "m", min_pixels=1, progress=False)
+    assert max(score.abs_rel for score in metric.images) < 4.9e-4
+    assert depthsieve.add_features(store, progress=False).shards_now == 0, "they came with the labels"
+
+
+def test_without_confidence_a_mask_drops_nothing_and_it_says_so(made: Path, tmp_path: Path) -> None:
+    summary = imported(made, tmp_path / "again")
+    assert any("every valid pixel has the same reliability, so a mask drops none" in note for note in summary.notes)
+    label = depthsieve.open_store(made / "plain")[0]
+    np.testing.assert_array_equal(label.mask(0.5), label.reliability > 0)
+    counts = np.bincount(label.reliability.ravel(), minlength=256)
+    assert masked_share(counts, threshold_code(counts, 0.5)) == 0
+
+
+def test_again_does_nothing_and_more_maps_extend(copy: Path) -> None:
+    before = decided_bytes(copy / "plain")
+    again = imported(copy, copy / "plain", moved=True)
+    assert (again.imported_now, again.planned_now, again.labelled) == (0, 0, 6)
+    moved = decided_bytes(copy / "plain")  # maps and photos lie elsewhere than they did: that is recorded
+    assert {key: moved[key] for key in before} == before and len(moved) > len(before)
+    again = imported(copy, copy / "plain")
+    assert decided_bytes(copy / "plain") == moved
+    write_maps(copy, range(6, 8))
+    more = imported(copy, copy / "plain")
+    assert (more.imported_now, more.labelled) == (2, 8)
+    np.testing.assert_allclose(depthsieve.open_store(copy / "plain")[image_id(7)].depth, metres_of(7), rtol=4.9e-4)
+    assert depthsieve.verify(copy / "plain", progress=False).sound
+
+
+def test_a_changed_map_replaces_its_label_and_a_touched_one_does_not(copy: Path) -> None:
+    imported(copy, copy / "plain", moved=True)
+    changed, touched = copy / "mm/even/é 0.png", copy / "mm/odd ones/é 1.png"
+    changed.write_bytes((copy / "mm/even/é 4.png").read_bytes())
+    touched.touch()
+    (copy / "photos/odd ones/é 3.png").touch()
+    summary = imported(copy, copy / "plain")
+    assert (summary.planned_now, summary.imported_now, summary.labelled) == (1, 1, 6)
+    store = depthsieve.open_store(copy / "plain")
+    np.testing.assert_array_equal(store[image_id(0)].depth, store[image_id(4)].depth)
+    assert [event.action for event in store.history(image_id(0))] == ["add", "replace"]
+
+
+def test_threads_and_kills_do_not_move_a_byte(made: Path, tmp_path: Path) -> None:
+    killed = f"""
+import os, sys
+from depthsieve.jobs.importing import shards
+from mapmaker import imported
+from pathlib import Path
+commit, calls = shards.commit_shard, []
+def commit_some(*arguments):
+    calls.append(commit(*arguments))
+    if len(calls) == 2:
+        os._exit(9)
+shards.commit_shard = commit_some
+imported(Path({str(made)!r}), Path(sys.argv[1]), ".", shard_size=2, scale=1000, threads=2, **{CONFIDENT!r})
+"""
+    support = str(Path(__file__).parents[2] / "support")
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {support!r})\n{killed}", str(tmp_path / "store")]
+    assert subprocess.run(command, check=False).returncode == 9
+    assert depthsieve.status(tmp_path / "store").pending == 2
+    summary = imported(made, tmp_path / "store", ".", scale=1000, threads=2, **CONFIDENT)
+    assert (summary.imported_now, summary.planned_now, summary.labelled) == (2, 0, 6)
+    assert decided_bytes(tmp_path / "store") == decided_bytes(made / "sure-store")
+
+
+def test_damage_is_mended_from_the_maps(copy: Path) -> None:
+    sound = decided_bytes(copy / "plain")
+    (chunk, *_) = sorted((copy / "plain").glob("labels.zarr/shards/*/depth/c/0/0/0"))
+    chunk.write_bytes(chunk.read_bytes()[:-9] + b"damaged!!")
+    assert not depthsieve.verify(copy / "plain", progress=False).sound
+    report = depthsieve.verify(copy / "plain", repair=True, progress=False)
+    assert report.sound and report.relabelled == 4
+    assert decided_bytes(copy / "plain") == sound
+    shutil.rmtree(copy / "plain" / "layers")
+    shutil.rmtree(copy / "plain" / "copies" / "layers")
+    assert depthsieve.add_features(copy / "plain", progress=False).images_now == 6
+    assert decided_bytes(copy / "plain") == sound
+
+
+def test_a_map_that_changed_since_it_was_planned_is_not_taken_for_the_planned_one(copy: Path, monkeypatch: Any) -> None:
+    from depthsieve.jobs.importing import run
+
+    real = run.commit_pending
+
+    def change_first(*arguments: Any) -> Any:
+        (copy / "mm/even/é 0.png").write_bytes((copy / "mm/even/é 4.png").read_bytes())
+        return real(*arguments)
+
+    monkeypatch.setattr(run, "commit_pending", change_first)
+    summary = imported(copy, copy / "new")
+    assert [failed.id for failed in summary.failed] == [image_id(0)]
+    assert summary.failed[0].reason == "its map has changed since it was planned; import again to take the new one"
+    assert imported(copy, copy / "new").failed == ()
+
+
+def test_failures_are_named_and_tried_again_once_they_are_mended(copy: Path) -> None:
+    whole = (copy / "mm/even/é 0.png").read_bytes()
+    (copy / "mm/even/é 0.png").write_bytes(whole[:200])
+    (copy / "photos/odd ones/é 1.png").write_bytes(b"no image")
+    (copy / "mm/even/é 2.png").unlink()
+    shutil.copy(copy / "mm/even/é 4.png", copy / "mm/even/no image.png")
+    summary = imported(copy, copy / "new")
+    assert {failed.id: failed.reason for failed in summary.failed} == {
+        image_id(0): "its map even/é 0.png: truncated or damaged PNG",
+        image_id(1): "not an image but text",
+    }
+    assert (summary.labelled, summary.without_map, summary.first_without_map) == (3, 1, (image_id(2),))
+    assert (summary.without_image, summary.first_without_image) == (1, ("even/no image.png",))
+    before = decided_bytes(copy / "new")
+    assert imported(copy, copy / "new").failed == summary.failed
+    assert decided_bytes(copy / "new") == before, "nothing new is known, so nothing is written"
+    (copy / "mm/even/é 0.png").write_bytes(whole)
+    assert [failed.id for failed in imported(copy, copy / "new").failed] == [image_id(1)]
+    assert len(depthsieve.open_store(copy / "new")) == 4
+
+
+def test_a_dry_run_says_the_same_and_writes_nothing(made: Path, tmp_path: Path) -> None:
+    summary = imported(made, tmp_path / "new", dry_run=True)
+    assert (summary.planned_now, summary.pending, summary.labelled, summary.imported_now) == (6, 6, 0, 0)
+    assert 6 * SHAPE[0] * SHAPE[1] < summary.bytes < 30 * SHAPE[0] * SHAPE[1]
+    assert not (tmp_path / "new").exists()
+
+
+def test_maps_of_other_settings_never_mix(made: Path) -> None:
+    for other in ({"scale": 100}, {"invalid": (7,)}, {"max_value": 9}, {"made_by": "another"}):
+        with pytest.raises(StoreMismatch, match=r"another label spec.*preprocessing\.import"):
+            imported(made, made / "plain", **other)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"quantity": None}, UsageError, "say what the maps hold with --quantity"),
+        ({"scale": None}, UsageError, "need --scale, how many are a metre: 1000"),
+        ({"scale": 0}, UsageError, "scale must be a number above 0"),
+        ({"confidence": "{stem}.npy"}, UsageError, "--confidence-means, what they hold, go together"),
+        ({"confidence_range": (0, 1)}, UsageError, "is for confidence of which higher or lower is better"),
+        ({"pattern": "../{stem}.png"}, UsageError, "would leave the folder"),
+        ({"pattern": "{stem}.npy"}, SourceError, r"looked for é 0\.npy, and what is there begins with even/é 0\.png"),
+        ({"images": "nowhere"}, SourceError, "no such file"),
+        ({"max_value": 0.001}, SourceError, "none of 6 maps .* its map has no valid pixel; nothing was written"),
+        ({"threads": 0}, UsageError, "threads must be a whole number"),
+    ],
+)
+def test_mistakes_are_one_line(made: Path, tmp_path: Path, options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        imported(made, tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
+
+
+def test_maps_that_do_not_belong_to_one_image_are_refused(copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"have the same map, even/é 0\.png; tell them apart with --pattern"):
+        imported(copy, tmp_path / "new", pattern="even/é 0.png")
+    np.save(copy / "mm/even/é 0.npy", metres_of(0))
+    with pytest.raises(
+        SourceError, match=r"has two maps in .*, even/é 0\.npy and even/é 0\.png; say which with --patt"
+    ):
+        imported(copy, tmp_path / "new")
+    with pytest.raises(SourceError, match="it is its own map, one and the same file"):
+        imported(copy, tmp_path / "new", "photos")
+
+
+def test_the_command_says_what_it_did(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from commandline import command
+
+    arguments = ("import", made / "m", tmp_path / "store", "--images", made / "photos", "--quantity", "depth")
+    assert command(monkeypatch, *arguments, "--dry-run") == 0
+    assert command(monkeypatch, *arguments) == 0
+    shown = capsys.readouterr()
+    first, second, third = shown.out.splitlines()
+    assert first.startswith(f"Would import 6 images into {tmp_path / 'store'}, at most ")
+    assert first.endswith("; 0 are there. Nothing was written.")
+    assert second.startswith("Imported 6 images in ") and third == f"{tmp_path / 'store'}: 6 of 6 images labelled."
+    assert shown.err.startswith("Note: no confidence: ")
+    assert command(monkeypatch, *arguments, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["labelled"] == 6
+    assert command(monkeypatch, *arguments, "--max", 0) == 2
