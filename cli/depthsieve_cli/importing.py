@@ -77,7 +77,7 @@ MEANS = ("higher-is-better", "lower-is-better", "error", "code")
 )
 @click.option("--confidence-dataset", metavar="NAME", help="Its array in HDF5 and .npz files.  [default: the only one]")
 @click.option("--stretched", is_flag=True, help="Maps cover their photos whole although their aspects differ.")
-@click.option("--made-by", default="", metavar="TEXT", help="What made the maps; maps of other words never mix.")
+@click.option("--made-by", metavar="TEXT", help="What made the maps; maps of other words never mix.")
 @click.option(
     "--name", default="default", show_default=True, metavar="NAME", help="Name of the source, first part of its ids."
 )

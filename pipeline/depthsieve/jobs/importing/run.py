@@ -79,7 +79,7 @@ def import_labels(
     confidence_range: tuple[float, float] | None = None,
     confidence_dataset: str | None = None,
     stretched: bool = False,
-    made_by: str = "",
+    made_by: str | None = None,
     name: str = "default",
     root: str | None = None,
     exclude: Sequence[str] = (),
@@ -147,7 +147,7 @@ def import_labels(
         confidence_means=confidence_means,
         confidence_range=confidence_range,
         confidence_dataset=confidence_dataset,
-        made_by=made_by,
+        made_by=made_by or "",
     )
     places = PlaceSettings(
         pattern=pattern, confidence=confidence, replace=tuple(replace), strip=strip, stretched=stretched
