@@ -22,7 +22,7 @@ from depthsieve.planning.draft import IMAGES_SCHEMA, draft_batches
 from depthsieve.planning.generation import write_generation
 from depthsieve.planning.options import LabelOptions
 from depthsieve.planning.sharding import cut_shards
-from depthsieve.planning.workforce import Workforce, device_kind
+from depthsieve.planning.workforce import Workforce
 from depthsieve.storage import open_root
 from depthsieve.store import plan
 from depthsieve.store.create import open_or_create
@@ -206,23 +206,6 @@ def test_on_a_cluster_its_nodes_say_what_there_is_and_not_this_machine(
     profile = found.profile(teacher, 4, found.threads)
     assert (profile.device_kind, profile.threads, profile.batch_size) == (kind, workforce.threads, 4)
     assert (profile.device_model == "the cluster's") == (kind == "cuda")
-
-
-@pytest.mark.parametrize(
-    ("options", "workforce"),
-    [
-        ({"device": "cuda"}, Workforce(True, None, 1, 1, on_cluster=True)),
-        ({"device": "cuda", "threads": 8, "workers": 4}, Workforce(True, 4, 8, 1, on_cluster=True)),
-        ({}, Workforce(True, None, 16, 0, on_cluster=True)),
-    ],
-)
-def test_gpus_that_are_named_are_waited_for_where_none_has_joined_the_cluster_yet(
-    tmp_path: Path, options: dict[str, object], workforce: Workforce
-) -> None:
-    teacher = load_teacher(str(small_teacher(tmp_path / "teacher")), device="cpu")
-    asked = LabelOptions(address="auto", **options)  # type: ignore[arg-type]
-    assert Workforce.choose(teacher, asked, ((0, 0), (16, 0))) == workforce
-    assert workforce.device == device_kind(asked, ((0, 0), (16, 0)))
 
 
 def test_without_an_address_this_machine_says_what_there_is(tmp_path: Path) -> None:

@@ -66,12 +66,9 @@ class Workforce:
 
     @classmethod
     def of_cluster(cls, options: LabelOptions, cluster: Sequence[tuple[int, int]]) -> "Workforce":
-        """What to request from a cluster whose nodes have these (CPUs, GPUs). GPUs that are asked for by name may be
-        those of nodes that have yet to join."""
-        named = options.device.startswith("cuda")
-        gpus = sum(each for _, each in cluster) if named or options.device == "auto" else 0
-        if named and not gpus:
-            return cls(True, options.workers, options.threads or 1, 1, on_cluster=True)
+        """What to request from a cluster whose nodes have these (CPUs, GPUs)."""
+        wanted = options.device == "auto" or options.device.startswith("cuda")
+        gpus = sum(each for _, each in cluster) if wanted else 0
         fair = [cpus // each for cpus, each in cluster if each] if gpus else [cpus for cpus, _ in cluster if cpus]
         return cls(True, options.workers, options.threads or max(1, min(fair, default=1)), gpus, on_cluster=True)
 
