@@ -131,7 +131,7 @@ def test_ultralytics_itself_reads_it(tmp_path: Path) -> None:
 def test_what_is_too_far_is_invalid_and_counted(tmp_path: Path) -> None:
     summary = export(metric_store(tmp_path), tmp_path / "out", "ultralytics", options={"val": 0.6})
     pixels = [int((expected(f"default/{name}") > 65.535).sum()) for name in SCENES]
-    told = f"{sum(pixels):,} pixels of {sum(map(bool, pixels))} images are farther than 65.535 m"
+    told = f"{sum(pixels):,} pixels of {sum(map(bool, pixels))} images farther than 65.535 m"
     assert sum(pixels) > 100
     assert [note.startswith(told) for note in summary.notes] == [True]
     for images in read_ultralytics(tmp_path / "out").values():
@@ -261,7 +261,7 @@ def test_moge_needs_a_focal_length_or_an_angle_of_view(tmp_path: Path) -> None:
     assert "--fov says the angle of view" in summary.failed[0].reason
     summary = export(store, tmp_path / "again", "moge", options={"fov": 60.0})
     assert not summary.failed
-    assert summary.notes == ("1 images have no focal length in their EXIF and got that of --fov 60",)
+    assert summary.notes == ("1 image without a focal length in EXIF got that of --fov 60",)
     meta = json.loads((tmp_path / "again" / "default" / "b" / "meta.json").read_text())
     assert meta["focal_from"] == "--fov"
     assert meta["intrinsics"][0][0] == pytest.approx(0.5 / math.tan(math.radians(30)))

@@ -140,7 +140,7 @@ READERS: dict[str, Reader] = {
     "exr": Reader(read_exr),
 }
 
-READ_ELSEWHERE = ("3dgs", "kitti", "ultralytics", "depth-anything-v2", "moge")
+READ_ELSEWHERE = ("3dgs", "nerfstudio", "kitti", "ultralytics", "depth-anything-v2", "moge")
 """Targets of metric stores, or of photos with poses, which have tests of their own."""
 
 

@@ -1,8 +1,26 @@
-"""A depth map beside its photo, in folders of their own."""
+"""A depth map beside its photo, in folders of their own; and how several targets tell what they did."""
+
+from collections.abc import Collection, Iterable
 
 from depthsieve.export.names import safe_path
 from depthsieve.export.photos import PhotoFile
 from depthsieve.export.protocol import Entries, Item
+
+SHOWN = 5
+"""Names in a line of what is told."""
+
+
+def counted(of: int | Collection[str], what: str) -> str:
+    """ "1 label", "2 labels"."""
+    number = of if isinstance(of, int) else len(of)
+    return f"{number:,} {what}{'s' if number != 1 else ''}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Some names in a line, and how many more there are."""
+    ordered = sorted(names)
+    rest = f" and {len(ordered) - SHOWN:,} more" if len(ordered) > SHOWN else ""
+    return ", ".join(ordered[:SHOWN]) + rest
 
 
 def stem(path: str) -> str:
@@ -28,4 +46,5 @@ def too_far(entries: Entries, limit: float, instead: str) -> list[str]:
     pixels, images = sum(counts), sum(count > 0 for count in counts)
     if not pixels:
         return []
-    return [f"{pixels:,} pixels of {images:,} images are farther than {limit:.6g} m, the most it holds: {instead}"]
+    what = f"{counted(pixels, 'pixel')} of {counted(images, 'image')} farther than {limit:.6g} m"
+    return [f"{what}, the most that the files hold: {instead}"]

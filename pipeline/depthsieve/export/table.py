@@ -184,6 +184,24 @@ TARGETS: Mapping[str, TargetRow] = {
                 ),
             ),
         ),
+        TargetRow(
+            "nerfstudio",
+            RECONSTRUCTION,
+            "transforms.json with millimetre depth for every frame, beside the photos",
+            "to_nerfstudio:NerfstudioTarget",
+            (
+                TargetOption(
+                    "transforms", str, None, "transforms.json of the photos, or its folder.", "FILE", unset="needed"
+                ),
+                TargetOption(
+                    "depth_format",
+                    str,
+                    "png",
+                    "16-bit files, which hold 65.535 m, or float32 ones.",
+                    choices=("png", "npy"),
+                ),
+            ),
+        ),
     )
 }
 

@@ -25,7 +25,7 @@ from depthsieve.export.codecs import encode_png
 from depthsieve.export.colmap import PINHOLE, View, model_files, read_model
 from depthsieve.export.matching import Matches, match_names
 from depthsieve.export.metric_codes import as_in_file, encode_inverse
-from depthsieve.export.pairs import safe_stem
+from depthsieve.export.pairs import SHOWN, counted, listed, safe_stem
 from depthsieve.export.protocol import About, Encoded, Entries, Item, Target
 from depthsieve.export.sparse_fit import SparseFit, fit_sparse, sample_map, weight_of
 
@@ -39,7 +39,7 @@ NEAREST = 64
 LEFT_OUT = (0.2, 5.0)
 """Times the median scale, the reader leaves out what is below or above."""
 
-SHOWN, DROPPED_SHOWN = 5, 20
+DROPPED_SHOWN = 20
 _ASPECT = 0.01
 
 
@@ -114,19 +114,19 @@ class GaussianSplattingTarget(Target):
         plain = [name for name in missing if name not in self._matches.ambiguous and name not in self._shared]
         if plain:
             told.append(
-                f"{_count(plain, 'photo')} of the model without a label, and so without depth: {_listed(plain)}"
+                f"{counted(plain, 'photo')} of the model without a label, and so without depth: {listed(plain)}"
             )
         for name, ids in list(self._matches.ambiguous.items())[:SHOWN]:
-            told.append(f"photo {name} of the model could be {_listed(ids)}: it gets no depth; choose with --subset")
+            told.append(f"photo {name} of the model could be {listed(ids)}: it gets no depth; choose with --subset")
         if len(self._matches.ambiguous) > SHOWN:
             told.append(f"and {len(self._matches.ambiguous) - SHOWN} more photos of the model are ambiguous")
         if self._shared:
             told.append(
-                f"photos that differ in the suffix alone share a file, and get no depth: {_listed(self._shared)}"
+                f"photos that differ in the suffix alone share a file, and get no depth: {listed(self._shared)}"
             )
         strays = [image_id for image_id in self.ask.ids if image_id not in self._matches.photo_of]
         if strays:
-            told.append(f"{_count(strays, 'label')} left out, as no photo of the model has the name: {_listed(strays)}")
+            told.append(f"{counted(strays, 'label')} left out, as no photo of the model has the name: {listed(strays)}")
         distorted = sorted({view.camera for view in self._views} - set(PINHOLE))
         if distorted:
             told.append(
@@ -210,12 +210,12 @@ class GaussianSplattingTarget(Target):
         told = []
         if filled:
             told.append(
-                f"{_count(filled, 'invalid pixel')} got the value of the nearest valid one: gaussian-splatting has no "
+                f"{counted(filled, 'invalid pixel')} got the value of the nearest valid one: gaussian-splatting has no "
                 "invalid pixels"
             )
         if clipped:
             told.append(
-                f"{_count(clipped, 'pixel')} nearer than 1/{NEAREST} of their image's median depth were written as that"
+                f"{counted(clipped, 'pixel')} nearer than 1/{NEAREST} of their image's median depth got that depth"
             )
         if not self._views:
             return told
@@ -271,17 +271,6 @@ def _key(name: str) -> str | None:
 
 def _line(fit: Mapping[str, Any] | None) -> dict[str, float]:
     return {"scale": 0.0, "offset": 0.0} if fit is None else {"scale": fit["scale"], "offset": fit["offset"]}
-
-
-def _count(of: Any, what: str) -> str:
-    number = of if isinstance(of, int) else len(of)
-    return f"{number:,} {what}{'s' if number != 1 else ''}"
-
-
-def _listed(names: Any) -> str:
-    names = sorted(names)
-    rest = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + rest
 
 
 _PLAIN_CODE = """

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from depthsieve.core.errors import ImageRejected, UsageError
 from depthsieve.export.codecs import encode_png
 from depthsieve.export.metric_codes import encode_log
-from depthsieve.export.pairs import safe_stem
+from depthsieve.export.pairs import counted, safe_stem
 from depthsieve.export.photos import PhotoFile
 from depthsieve.export.protocol import About, Encoded, Entries, Item, Target
 
@@ -64,7 +64,7 @@ class MogeTarget(Target):
         if not assumed:
             return []
         return [
-            f"{assumed:,} images have no focal length in their EXIF and got that of --fov {self.ask.options['fov']:g}"
+            f"{counted(assumed, 'image')} without a focal length in EXIF got that of --fov {self.ask.options['fov']:g}"
         ]
 
     def about(self) -> About:
