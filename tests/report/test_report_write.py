@@ -214,3 +214,14 @@ def test_open_shows_the_page_in_the_systems_browser(
     printed = capsys.readouterr()
     assert f"Open {out / 'index.html'}" in printed.out
     assert "Note: xdg-open could not show" in printed.err
+
+
+def test_the_speed_is_that_of_labelling_and_a_copied_store_has_none(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 8)
+    label(photos, tmp_path / "store", str(small_teacher(tmp_path / "teacher")), shard_size=1, batch_size=1)
+    found = figures.images_per_second(open_store(tmp_path / "store"))
+    assert found is not None and found < 1000
+    shutil.copytree(tmp_path / "store", tmp_path / "moved")
+    assert figures.images_per_second(open_store(tmp_path / "moved")) == found
+    shutil.copytree(tmp_path / "store", tmp_path / "copied", copy_function=shutil.copyfile)
+    assert figures.images_per_second(open_store(tmp_path / "copied")) is None

@@ -5,6 +5,7 @@ Axes: N images, S shards, K the 256 reliability codes.
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,8 +103,16 @@ def masked_at(histogram_K: NDArray[np.int64]) -> tuple[MaskedAt, ...]:
     return tuple(rows)
 
 
+ASKED = 50
+"""Shards whose times are compared, to tell a store that was copied."""
+
+AT_ONCE = 16
+"""So many shards may be written at once by workers side by side."""
+
+
 def images_per_second(store: Store) -> float | None:
-    """How fast the store was labelled, by the times of its commit records, pauses left out; None where too few tell."""
+    """How fast the store was labelled, by the times of its commit records, pauses left out; None where too few tell,
+    and of a store whose files have the times at which they were copied."""
     committed = {
         entry.key.rpartition("/")[2].removesuffix(".json"): entry.modified
         for entry in store.root.entries(schema.COMMITS)
@@ -112,11 +121,26 @@ def images_per_second(store: Store) -> float | None:
     if len(images) < 3:
         return None
     order = sorted(images, key=lambda shard: committed[shard])
+    if _was_copied(store, [(shard, committed[shard]) for shard in order]):
+        return None
     interval_S = np.diff([committed[shard] for shard in order])
     done_S = np.array([images[shard] for shard in order[1:]])
     working = interval_S <= PAUSE * np.median(interval_S)
     seconds = float(interval_S[working].sum())
     return float(done_S[working].sum()) / seconds if seconds > 0 else None
+
+
+def _was_copied(store: Store, records: Sequence[tuple[str, float]]) -> bool:
+    """Whether times say nothing: the files of most shards are written just before their record, after those of others,
+    unless they were all copied."""
+    places = range(2, len(records), max(1, len(records) // ASKED))
+    fit = 0
+    for place in places:
+        shard, recorded = records[place]
+        written = store.root.entry(f"{schema.group_key(store.commit_record(shard)['group'])}/zarr.json")
+        earliest = records[max(0, place - AT_ONCE)][1]
+        fit += written is not None and earliest <= written.modified <= recorded
+    return 2 * fit <= len(places)
 
 
 def licence(teacher: TeacherRequest | None) -> str:
