@@ -54,7 +54,7 @@ ONLY_IN = {
     "depthsieve_cli": "depthsieve_cli depthsieve.__main__",
 }
 
-NOT_YET = ("sources/containers/video.py", "jobs/layers/KIND.py")
+NOT_YET = ("sources/containers/video.py", "jobs/layers/KIND.py", "export/to_NAME.py")
 """What docs/architecture.md names and is not built."""
 
 HEAVY = (
@@ -261,4 +261,4 @@ def test_documents_name_only_files_that_exist() -> None:
             inside = (ROOT, ROOT / "pipeline" / "depthsieve", ROOT / "cli" / "depthsieve_cli")
             assert place in NOT_YET or any(list(folder.glob(place)) for folder in inside), f"{page}: {place}"
         folders = {path.name for path in (ROOT, *(ROOT / "pipeline").rglob("*"), *ROOT.iterdir()) if path.is_dir()}
-        assert set(re.findall(r"`([a-z]+)/`", text)) - folders <= {"export"}, page
+        assert set(re.findall(r"`([a-z]+)/`", text)) - folders == set(), page

@@ -23,7 +23,7 @@ class ExportCommand(GroupedCommand):
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)
         for group in dict.fromkeys(row.group for row in TARGETS.values()):
-            with formatter.section(f"Targets: {group}"):
+            with formatter.section(f"Targets ({group.lower()})"):
                 formatter.write_dl([(row.name, f"{row.summary}.") for row in TARGETS.values() if row.group == group])
 
 
