@@ -1,8 +1,10 @@
 """Labelling from and into an object store, end to end: the same bytes as in a folder, whatever the server does."""
 
+import errno
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +24,7 @@ from poison import poison, poisoned
 from s3server import KEY_ID, SECRET, S3Server, some_calls
 
 import depthsieve
-from depthsieve.core.errors import LoaderError, StoreError, UsageError
+from depthsieve.core.errors import LoaderError, RunError, StoreError, UsageError
 from depthsieve.core.records import Shard
 from depthsieve.storage import open_root
 from depthsieve.store import open_store, schema
@@ -94,6 +96,19 @@ def decided_objects(store: str) -> dict[str, str]:
     keys = [entry.key for part in DECIDED for entry in root.entries(part)]
     with ThreadPoolExecutor(8) as threads:
         return dict(zip(keys, threads.map(lambda key: hashlib.sha256(root.read(key)).hexdigest(), keys), strict=True))
+
+
+def test_a_full_disk_of_this_machine_is_not_said_of_the_bucket(
+    s3: S3Server, store: str, photos: Photos, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("depthsieve.labelling.shard.commit_shard", no_room)
+    with pytest.raises(RunError, match=f"cannot write to {store}: no room in .* on {socket.gethostname()}, where"):
+        label(photos.folder, store, photos)
+    with pytest.raises(RunError, match="labels: No space left on device; what is"):
+        label(photos.folder, tmp_path / "labels", photos)
 
 
 def test_from_a_bucket_into_a_bucket_gives_a_folders_bytes(photos: Photos, store: str) -> None:

@@ -5,6 +5,8 @@ Axes: C channels, H and W the label shape; batches are rows [kB, (k+1)B) of the 
 
 import contextlib
 import errno
+import socket
+import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +36,7 @@ from depthsieve.labelling.predicting import is_out_of_memory
 from depthsieve.labelling.remarks import DIM, NO_METRES, TRANSPARENT, Remarks, add_remarks
 from depthsieve.reliability.fusion import calibration_for
 from depthsieve.sources import Source, reopen_source
-from depthsieve.storage import Root
+from depthsieve.storage import Root, is_url
 from depthsieve.store import open_store, schema
 from depthsieve.store.layer_kinds import (
     FEATURES,
@@ -232,7 +234,15 @@ class ShardLabeller:
                     commit_to_layer(layer, shard.id, labels, done.layers[spec.name], context.encoding, again=True)
             commit_shard(self._store.root, shard, done.content, context)
         except OSError as error:
-            raise StoreError(f"cannot write to {self._store.location}: {error.strerror or error}") from error
+            raise StoreError(f"cannot write to {self._store.location}: {_why_not(error, self._store.root)}") from error
+
+
+def _why_not(error: OSError, root: Root) -> str:
+    """What stopped a commit. Before a bucket gets a shard, this machine's own disk does."""
+    if is_url(root.location) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        here = f"{tempfile.gettempdir()} on {socket.gethostname()}"
+        return f"no room in {here}, where shards are put together first; make room there, or set TMPDIR"
+    return error.strerror or str(error)
 
 
 def lanes_of(teacher: Teacher, job: LabelJob, profile: NumericsProfile) -> Lanes:
