@@ -60,7 +60,7 @@ class Stage:
         """Start the hosts: of a cluster a head and two nodes, else one for each part. ``prepare`` does something to
         each of the two, and says what is particular in the environment of its processes."""
         if self.on_ray:
-            self.cluster = Cluster(self._host("head"), **self.bucket.environment())
+            self.cluster = Cluster(self._host("head"))
         for name in ("one", "two"):
             self.add(name, prepare)
 
@@ -69,7 +69,7 @@ class Stage:
         host = self._host(name)
         self.environments[name] = prepare(host)
         if self.cluster is not None:
-            self.cluster.join(host, **self.environments[name])
+            self.cluster.join(host, **self.bucket.environment() | self.environments[name])
 
     def replace_victim(self) -> None:
         """Switch the victim off, and put a host in its place that has nothing particular."""

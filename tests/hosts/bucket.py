@@ -70,6 +70,11 @@ class Bucket:
         """An object."""
         return bytes.fromhex(self._ask("read", key))
 
+    def find(self, text: str) -> list[str]:
+        """The keys of all objects that have ``text`` in them or in their keys."""
+        found: list[str] = self._ask("find", text)
+        return found
+
     def calls(self, since: int = 0) -> list[str]:
         """The calls from hosts so far but the first ``since``: "10.77.0.11 PUT /data/labels/lock 200"."""
         found: list[str] = self._ask("calls", since)
@@ -132,6 +137,9 @@ class _Server(S3Server):
         keys = self.keys(prefix + "/")
         return {key.removeprefix(prefix + "/"): hashlib.sha256(self.get(NAME, key)).hexdigest() for key in keys}
 
+    def find(self, text: str) -> list[str]:
+        return [key for key in self.keys("") if text in key or text.encode() in self.get(NAME, key)]
+
     def read(self, key: str) -> str:
         return self.get(NAME, key).hex()
 
@@ -176,7 +184,7 @@ class _Server(S3Server):
 def main() -> None:
     """Serve until standard input ends."""
     server = _Server()
-    words = {name: getattr(server, name) for name in ("ready", "upload", "keys", "digests", "read", "storm")}
+    words = {name: getattr(server, name) for name in ("ready", "upload", "keys", "digests", "find", "read", "storm")}
     words |= {"calls": server.calls_since, "stop": server.stop, "start": server.start}
     for line in sys.stdin:
         what, *more = json.loads(line)

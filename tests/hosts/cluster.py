@@ -13,18 +13,18 @@ TOKEN = "/home/op/.ray/auth_token"
 
 
 class Cluster:
-    """A running head, and what its nodes are given as their environment."""
+    """A running head; each process of Ray, and each driver, is given ``environment``."""
 
-    def __init__(self, head: "Host", **environment: str) -> None:
+    def __init__(self, head: "Host") -> None:
         self.head = head
         self.address = f"{head.name}:{PORT}"
-        self.environment = {"RAY_AUTH_MODE": "token", **environment}
-        _do(head, "ray", "get-auth-token", "--generate", **self.environment)
+        self.environment = {"RAY_AUTH_MODE": "token"}
+        _do(head, "sh", "-c", "umask 077; ray get-auth-token --generate", **self.environment)
         self.token = head.path(TOKEN).read_text()
         self._start(head, "--head", f"--port={PORT}", "--num-cpus=0")
 
     def join(self, host: "Host", cpus: int = 1, **environment: str) -> None:
-        """Make a host a node of the cluster."""
+        """Make a host a node of the cluster. Workers there inherit ``environment``, which leads to the bucket."""
         self.give_token(host)
         self._start(host, f"--address={self.address}", f"--num-cpus={cpus}", **environment)
 

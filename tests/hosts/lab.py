@@ -96,7 +96,7 @@ class Host:
         with ours, theirs:
             settings = {"name": name, "ip": self.ip, "mac": mac.hex(":"), "disk_mb": disk_mb, "lab": theirs.fileno()}
             command = ["unshare", *AS_ROOT, *SPACES, "--propagation", "private", "--fork", "--kill-child"]
-            boot = [sys.executable, "-m", "hosts.boot", json.dumps(settings | {"seen": _environment_folders()})]
+            boot = [sys.executable, "-m", "hosts.boot", json.dumps(settings | {"seen": environment_folders()})]
             self._unshare = subprocess.Popen(
                 [*command, *boot],
                 stdin=subprocess.PIPE,
@@ -235,7 +235,7 @@ def _child(pid: int) -> int:
 
 
 @functools.cache
-def _environment_folders() -> tuple[str, ...]:
+def environment_folders() -> tuple[str, ...]:
     """The folders with Python, this repository and all packages; none within another."""
     asked = [sys.executable, "-I", "-c", "import sys; print(*sys.path, sep='\\n')"]
     packages = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.splitlines()

@@ -4,45 +4,19 @@ import pytest
 
 from hosts.bucket import Bucket
 from hosts.cluster import Cluster
-from hosts.lab import Host, Lab
-from hosts.runs import problems, start, upload_photos, wait_until_idle, working
+from hosts.lab import Host
+from hosts.runs import problems, start, wait_until_idle, working
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def bucket(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Bucket:
-    bucket = lab.bucket()
-    upload_photos(bucket, tmp_path_factory.mktemp("source"), 8)
-    return bucket
-
-
-@pytest.fixture(scope="module")
-def node(lab: Lab) -> Host:
-    return lab.host("node")
-
-
-@pytest.fixture(scope="module")
-def cluster(lab: Lab, bucket: Bucket, node: Host) -> Cluster:
-    """A head and a node; meanwhile the node labels without a cluster, undisturbed."""
-    undisturbed = start(node, "undisturbed", **bucket.environment())
-    cluster = Cluster(lab.host("head"), **bucket.environment())
-    cluster.join(node)
-    done = undisturbed.ended()
-    assert done.returncode == 0, done.stdout
-    return cluster
-
-
-@pytest.fixture(scope="module")
-def expected(cluster: Cluster, bucket: Bucket) -> dict[str, str]:
-    return bucket.digests("undisturbed")
 
 
 def test_a_ray_worker_on_another_host_labels_to_the_same_bytes(
     cluster: Cluster, bucket: Bucket, node: Host, expected: dict[str, str]
 ) -> None:
     before = len(bucket.calls())
-    done = start(cluster.head, "ray", "--address", cluster.address, **cluster.environment).ended()
+    done = start(
+        cluster.head, "ray", "--address", cluster.address, **cluster.environment | bucket.environment()
+    ).ended()
     assert (done.returncode, "8 of 8 images labelled" in done.stdout) == (0, True), done.stdout
     assert problems(bucket, "ray", expected) == []
     commits = {call.split()[0] for call in bucket.calls(before) if " PUT /data/ray/commits/0000-0" in call}
