@@ -12,4 +12,5 @@ set -e
 . ./site.sh
 part=()
 if [ -n "$SLURM_ARRAY_TASK_ID" ]; then part=(--part "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"); fi
-exec depthsieve label "$PHOTOS" "$LABELS" --device "$DEVICE" --grace 60 --allow-failed "${part[@]}"
+exec depthsieve label "$PHOTOS" "$LABELS" --device "$DEVICE" --threads "$SLURM_CPUS_PER_TASK" --grace 60 --allow-failed \
+    "${part[@]}"

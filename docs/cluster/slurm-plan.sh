@@ -6,4 +6,5 @@
 #SBATCH --time=4:00:00
 set -e
 . ./site.sh
-exec depthsieve plan "$PHOTOS" "$LABELS" --teacher "$TEACHER" --device "$DEVICE" --write --allow-failed
+exec depthsieve plan "$PHOTOS" "$LABELS" --teacher "$TEACHER" --device "$DEVICE" --threads "$SLURM_CPUS_PER_TASK" \
+    --write --allow-failed

@@ -76,7 +76,12 @@ COMMANDS = [
         for line in commands(text)
     ),
 ]
-VARIABLES = {"$DEVICE": "cpu", '"${part[@]}"': "--part 1/2", "$((JOB_COMPLETION_INDEX + 1))/$PARTS": "1/16"}
+VARIABLES = {
+    "$DEVICE": "cpu",
+    "$SLURM_CPUS_PER_TASK": "8",
+    '"${part[@]}"': "--part 1/2",
+    "$((JOB_COMPLETION_INDEX + 1))/$PARTS": "1/16",
+}
 
 
 @pytest.mark.parametrize("line", COMMANDS)

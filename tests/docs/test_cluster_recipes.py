@@ -92,6 +92,12 @@ def test_there_are_as_many_parts_as_pods() -> None:
     assert "$(" not in text.replace("$((", ""), "Kubernetes would put a variable of its own there"
 
 
+@pytest.mark.parametrize("name", ["kubernetes-plan.yaml", "kubernetes-label.yaml", "kubernetes-finish.yaml"])
+def test_a_pod_has_as_many_threads_as_it_requests_cores(name: str) -> None:
+    (threads,) = re.findall(r"--threads[ ,\"]+(\d+)", (RECIPES / name).read_text())
+    assert job(name)[2]["resources"]["requests"]["cpu"] == threads
+
+
 def test_pauses_outlast_a_lease() -> None:
     from depthsieve.store.leases import STALE_S
 
