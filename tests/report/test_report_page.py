@@ -127,10 +127,10 @@ def test_hostile_names_are_text_and_nothing_else(browser: Any, page: Path) -> No
         )
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_axe_finds_no_serious_fault(browser: Any, page: Path, dark: bool) -> None:
+@pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 390)], ids=["light", "dark, on a phone"])
+def test_axe_finds_no_serious_fault(browser: Any, page: Path, dark: bool, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
-    with Page(browser, page, dark=dark) as opened:
+    with Page(browser, page, width=width, dark=dark) as opened:
         for what in ("gallery", "viewer"):
             if what == "viewer":
                 opened.open(Path(PLAIN[0]).name)

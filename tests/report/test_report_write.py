@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 from commandline import command
 from labelled import label, small_teacher, write_photos
-from storemaker import Picture, make_store
+from storemaker import Picture, learn, make_store
 
 from depthsieve.core.errors import LoaderError, RunError, UsageError
+from depthsieve.core.records import DatasetNote
 from depthsieve.features import COLUMNS
 from depthsieve.report import figures
 from depthsieve.report.choice import choose
@@ -225,3 +226,17 @@ def test_the_speed_is_that_of_labelling_and_a_copied_store_has_none(tmp_path: Pa
     assert figures.images_per_second(open_store(tmp_path / "moved")) == found
     shutil.copytree(tmp_path / "store", tmp_path / "copied", copy_function=shutil.copyfile)
     assert figures.images_per_second(open_store(tmp_path / "copied")) is None
+
+
+def test_terms_of_the_images_are_told(tmp_path: Path) -> None:
+    store = make_store(tmp_path, [Picture("0.png", (56, 84), (28, 42))])
+    terms = ("CC <BY>-NC 4.0", "https://example.org/licence", "no", "not confirmed", "yes", "Not to be sold.", "")
+    store = learn(store, {"default": DatasetNote("sa-1b", "SA-1B", "https://example.org", *terms)})
+    write = report_labels(store, tmp_path / "out", progress=False)
+    text = Path(write.page).read_text()
+    assert (
+        "source default: sa-1b</dt><dd>CC &lt;BY&gt;-NC 4.0: commercial use: no; labels may be passed on: not confirmed"
+        in text
+    )
+    assert "Not to be sold." in text
+    assert "does not know the terms" not in text

@@ -89,5 +89,5 @@ def section(first: Store, table_N: pa.Table, histogram_K: NDArray[np.int64], oth
 <h2 id="compared-title">Two stores</h2>
 <p class="soft">{len(other.row_N):,} images are in both, and the gallery is chosen from them. {escape(names[1])} is
 <code>{escape(shown(other.store.location))}</code>.</p>
-{table(["", *names], rows)}
+{table(["labels", *names], rows)}
 </section>"""

@@ -3,7 +3,7 @@
 from html import escape
 
 from depthsieve.curation.subset import Dropped
-from depthsieve.report.page import bar, shown
+from depthsieve.report.page import bar, shown, wide
 
 EXAMPLES = 25
 """How many dropped images of a step the page names; the gallery has more of them."""
@@ -29,16 +29,17 @@ def section(dropped: Dropped, subset: str) -> str:
             f"{more}</details>"
         )
     rows.append(_row("kept", dropped.kept, 0, dropped.kept, total))
-    return f"""<section aria-labelledby="funnel-title">
-<h2 id="funnel-title">What curation keeps</h2>
-<p class="soft">{dropped.kept:,} of {total:,} images are kept by <code>{escape(shown(subset))}</code>. Steps that
-dropped nothing are not listed. Masks at the scope of the dataset are those of the kept images.</p>
-<div class="wide"><table>
+    steps = f"""<table>
 <thead><tr><th scope="col">step</th><th scope="col">in</th><th scope="col">dropped</th><th scope="col">out</th>
 <th scope="col"><span class="hidden">share that is left</span></th></tr></thead>
 <tbody>
 {"".join(rows)}</tbody>
-</table></div>
+</table>"""
+    return f"""<section aria-labelledby="funnel-title">
+<h2 id="funnel-title">What curation keeps</h2>
+<p class="soft">{dropped.kept:,} of {total:,} images are kept by <code>{escape(shown(subset))}</code>. Steps that
+dropped nothing are not listed. Masks at the scope of the dataset are those of the kept images.</p>
+{wide("Steps of curation", steps)}
 {"".join(lists)}
 </section>"""
 

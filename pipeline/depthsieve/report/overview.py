@@ -12,7 +12,7 @@ from depthsieve.core.version import __version__
 from depthsieve.reliability.masking import masked_share, threshold_code
 from depthsieve.report.figures import BINS, CODE_ERRORS, Reason, Spread, licence, masked_at
 from depthsieve.report.folder import MADE_BY
-from depthsieve.report.page import cards, histogram, shown, table
+from depthsieve.report.page import cards, histogram, shown, table, wide
 from depthsieve.store import Store
 
 REASONS = 20
@@ -191,15 +191,16 @@ def _failures(facts: Facts) -> str:
     )
     left = facts.failures[REASONS:]
     more = f"<p>{len(left):,} more reasons, of {sum(one.images for one in left):,} images.</p>" if left else ""
-    return f"""<section aria-labelledby="failures-title">
-<h2 id="failures-title">Images without a label</h2>
-<p class="soft">{facts.failed:,} in all. <code>depthsieve label --retry-failed</code> tries them again.</p>
-<div class="wide"><table class="texts">
+    reasons = f"""<table class="texts">
 <thead><tr><th scope="col">reason</th><th scope="col">status</th><th scope="col">images</th><th scope="col">the first
 </th></tr></thead>
 <tbody>
 {listed}</tbody>
-</table></div>
+</table>"""
+    return f"""<section aria-labelledby="failures-title">
+<h2 id="failures-title">Images without a label</h2>
+<p class="soft">{facts.failed:,} in all. <code>depthsieve label --retry-failed</code> tries them again.</p>
+{wide("Images without a label, by reason", reasons)}
 {more}
 </section>"""
 

@@ -44,7 +44,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column is text and whose others are numbers."""
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table>\n<thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    return wide(
+        " and ".join(filter(None, head)),
+        f"<table>\n<thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>",
+    )
+
+
+def wide(name: str, table_html: str) -> str:
+    """What scrolls sideways where the window is narrower, by keyboard too; ``name`` is told to a screen reader."""
+    return f'<div class="wide" tabindex="0" role="group" aria-label="{escape(name)}">{table_html}</div>'
 
 
 def cards(numbers: Sequence[tuple[str, str]]) -> str:
