@@ -1,4 +1,4 @@
-"""Stores for the tests of reports, and one browser for all of them."""
+"""Stores for the tests of reports, and a browser."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,9 +34,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return make_store(folder, pictures, rejected=("<b>refused</b>.png",))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium."""
+    """Headless Chromium. Playwright has an event loop in this thread while it is there, so it goes with the module."""
     with chromium() as opened:
         yield opened
 

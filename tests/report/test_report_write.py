@@ -18,6 +18,7 @@ from depthsieve.core.records import DatasetNote
 from depthsieve.features import COLUMNS
 from depthsieve.report import figures
 from depthsieve.report.choice import choose
+from depthsieve.report.maps import Maps
 from depthsieve.report.write import report_labels
 from depthsieve.store import Store, open_store
 
@@ -240,3 +241,12 @@ def test_terms_of_the_images_are_told(tmp_path: Path) -> None:
     )
     assert "Not to be sold." in text
     assert "does not know the terms" not in text
+
+
+def test_metres_come_as_inverse_depth() -> None:
+    metres_HW = np.array([[1.0, 2.0, 4.0, 0.0]])
+    code_HW = np.array([[9, 9, 9, 9]], np.uint8)
+    one, other = Maps.of(metres_HW, code_HW, "depth"), Maps.of(np.array([[1.0, 0.5, 0.25, 7.0]]), code_HW, "disparity")
+    assert one.level_HW.tolist() == [[255, 85, 0, 0]]
+    assert (one.far, one.near) == (pytest.approx(0.26), pytest.approx(0.98))
+    assert other.near > 6
