@@ -230,7 +230,21 @@ def test_a_photo_of_another_shape_than_colmap_saw_is_not_fitted(tmp_path: Path, 
     square = shots({"c.png": 4}, (64, 64))
     scene = write_model(tmp_path / "scene", [*made[:3], *square], text=True)
     summary = export(store, tmp_path / "out", "3dgs", options={"colmap": str(scene)})
-    assert any("leaves out c.png: COLMAP saw 64 x 64 pixels, another shape" in note for note in summary.notes)
+    assert any(
+        "leaves out c.png: COLMAP saw 64 x 64 pixels, another shape than 84 x 56" in note for note in summary.notes
+    )
+
+
+def test_a_label_need_not_have_the_shape_of_its_photo(tmp_path: Path) -> None:
+    """Sides of labels are multiples of what a teacher works in."""
+    source = (50, 84)  # 1.68, and a label of 1.5
+    store = make_store(tmp_path / "store", relative_pictures({"a.jpg": 5}, source=source, rgb_HW3=None))
+    made = _shot("a.jpg", render_scene(5, 2 * SHAPE[0], 2 * SHAPE[1]), 5)
+    squeezed = Shot("a.jpg", source, made.xy_P2 * [1, 50 / 56], made.z_P, made.focal)
+    scene = write_model(tmp_path / "scene", [squeezed], text=True)
+    summary = export(store, tmp_path / "out", "3dgs", options={"colmap": str(scene)})
+    assert not any("leaves out" in note for note in summary.notes)
+    assert off(read(scene, tmp_path / "out", SHAPE)["a.jpg"], 5) < 0.01
 
 
 def test_nothing_is_said_of_scale_where_nothing_fits(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from PIL import Image, ImageOps
 
 from depthsieve.export.metric_codes import (
     as_in_file,
+    as_in_file_shape,
     encode_inverse,
     encode_linear,
     encode_log,
@@ -26,6 +27,7 @@ def depth_with_holes() -> NDArray[np.float32]:
 def test_a_map_goes_back_to_the_order_of_pixels_of_its_file(orientation: int) -> None:
     upright_HW = np.arange(12, dtype=np.uint8).reshape(3, 4)
     in_file = Image.fromarray(as_in_file(upright_HW, orientation))
+    assert as_in_file_shape(upright_HW.shape, orientation) == in_file.size[::-1]
     exif = in_file.getexif()
     exif[0x0112] = orientation
     np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(in_file)), upright_HW)

@@ -29,7 +29,7 @@ def scene_picture(name: str, seed: int, **changes: Any) -> Picture:
         "reliability_HW": reliability_HW,
         "focal_px": scene.focal_px,
     }
-    return Picture(name, SOURCE, SHAPE, **{**fields, **changes})
+    return Picture(name, label=SHAPE, **{"source": SOURCE, **fields, **changes})
 
 
 def exact_depth(seed: int) -> NDArray[np.float32]:

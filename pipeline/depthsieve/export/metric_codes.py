@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depthsieve.core.records import Shape
 from depthsieve.export.codecs import CODES
 
 UPRIGHT_TO_FILE = {
@@ -31,6 +32,11 @@ def as_in_file(map_HW: NDArray[Any], orientation: int) -> NDArray[Any]:
     turns, mirrored = UPRIGHT_TO_FILE[orientation]
     turned = np.rot90(map_HW, turns)
     return np.ascontiguousarray(turned[:, ::-1] if mirrored else turned)
+
+
+def as_in_file_shape(shape: Shape, orientation: int) -> Shape:
+    """The (height, width) of an upright map in the order of pixels that the file has."""
+    return shape[::-1] if UPRIGHT_TO_FILE[orientation][0] % 2 else shape
 
 
 def encode_linear(metres_HW: NDArray[np.floating], steps: float, invalid: int = 0) -> tuple[NDArray[np.uint16], int]:

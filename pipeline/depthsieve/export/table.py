@@ -191,7 +191,12 @@ TARGETS: Mapping[str, TargetRow] = {
             "to_nerfstudio:NerfstudioTarget",
             (
                 TargetOption(
-                    "transforms", str, None, "transforms.json of the photos, or its folder.", "FILE", unset="needed"
+                    "transforms",
+                    str,
+                    None,
+                    "transforms.json of the photos, or its folder.",
+                    "FILE",
+                    unset="none: it is needed",
                 ),
                 TargetOption(
                     "depth_format",

@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.core.errors import UsageError
+from depthsieve.core.records import Shape
 from depthsieve.export.codecs import encode_png
 from depthsieve.export.colmap import PINHOLE, View, model_files, read_model
 from depthsieve.export.matching import Matches, match_names
-from depthsieve.export.metric_codes import as_in_file, encode_inverse
+from depthsieve.export.metric_codes import as_in_file, as_in_file_shape, encode_inverse
 from depthsieve.export.pairs import SHOWN, counted, listed, safe_stem
 from depthsieve.export.protocol import About, Encoded, Entries, Item, Target
 from depthsieve.export.sparse_fit import SparseFit, fit_sparse, sample_map, weight_of
@@ -147,7 +148,8 @@ class GaussianSplattingTarget(Target):
         photo = self._matches.photo_of.get(item.id)
         if photo is not None:
             codes_HW = as_in_file(item.reliability_HW, item.orientation)
-            fit = self._fit(self._by_name[photo], code_HW, valid_HW, codes_HW)
+            photo_shape = as_in_file_shape(item.source_shape, item.orientation)
+            fit = self._fit(self._by_name[photo], photo_shape, code_HW, valid_HW, codes_HW)
             entry["fit"] = {
                 "photo": photo,
                 "id": item.id,
@@ -171,16 +173,21 @@ class GaussianSplattingTarget(Target):
         return np.minimum(inverse_HW, limit), int((inverse_HW > limit).sum())
 
     def _fit(
-        self, view: View, code_HW: NDArray[np.uint16], valid_HW: NDArray[np.bool_], reliability_HW: NDArray[np.uint8]
+        self,
+        view: View,
+        photo_shape: Shape,
+        code_HW: NDArray[np.uint16],
+        valid_HW: NDArray[np.bool_],
+        reliability_HW: NDArray[np.uint8],
     ) -> SparseFit:
-        height, width = code_HW.shape
+        height, width = photo_shape
         if abs(np.log(width * view.shape[0] / (height * view.shape[1]))) > max(_ASPECT, 1 / min(height, width)):
             return SparseFit(
                 0.0,
                 0.0,
                 0,
-                reason=f"COLMAP saw {view.shape[1]} x {view.shape[0]} pixels, another shape than the photo that was "
-                f"labelled: its label is {width} x {height}",
+                reason=f"COLMAP saw {view.shape[1]} x {view.shape[0]} pixels, another shape than {width} x {height} of "
+                "the photo that was labelled",
             )
         ahead_P = view.z_P > 0
         xy_P2, z_P = view.xy_P2[ahead_P], view.z_P[ahead_P]
