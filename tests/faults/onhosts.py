@@ -268,7 +268,7 @@ def clocks_differ(stage: Stage, chance: random.Random) -> None:
 
 def clock_wrong(stage: Stage, chance: random.Random) -> None:
     """A clock is twenty minutes off, and then set."""
-    _one_unfit(stage, "RequestTimeTooSkewed", lambda host: host.skew(chance.choice([1200, -1200])))
+    _one_unfit(stage, "clock is wrong; set it", lambda host: host.skew(chance.choice([1200, -1200])))
 
 
 def other_version(stage: Stage, chance: random.Random) -> None:
@@ -290,7 +290,9 @@ def other_checkpoint(stage: Stage, chance: random.Random) -> None:
     def prepare(host: Host) -> dict[str, str]:
         with host.path(f"{TEACHER}/model.safetensors").open("r+b") as file:
             file.seek(-4, 2)
-            file.write(b"\0\0\0\0")
+            last = file.read()
+            file.seek(-4, 2)
+            file.write(bytes(255 - byte for byte in last))
         return {}
 
     _one_unfit(stage, "checkpoint", prepare)

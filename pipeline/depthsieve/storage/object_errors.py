@@ -41,6 +41,8 @@ def fault_of(error: Exception, key: str, root: str, bucket: str, endpoint: str) 
         )
     if missing := re.search(r"Missing (AccessKeyId|SecretAccessKey)", text):
         return OSError(errno.EIO, f"no credentials: {missing[1]} is not set", where)
+    if code == "RequestTimeTooSkewed":
+        return PermissionError(errno.EACCES, f"access denied ({said}): this machine's clock is wrong; set it", where)
     if kind in ("PermissionDeniedError", "UnauthenticatedError") or status in ("401", "403"):
         return PermissionError(errno.EACCES, f"access denied ({said or kind})", where)
     if kind == "NotSupportedError" or status == "501":
