@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from s3server import S3Server
 from depthsieve.core.processes import Process
 from depthsieve.storage import Entry, Root, open_root
 from depthsieve.storage.local import list_folder
+from depthsieve.storage.together import together
 
 DEAD = f"{Process.current().machine}-{2**22 + 1}-1"  # above the largest process id
 
@@ -170,6 +172,25 @@ class TestContract:
         command = [sys.executable, "-c", script]
         done = subprocess.run(command, input=pickle.dumps(root), capture_output=True, check=True, timeout=120)
         assert done.stdout.strip() == b"b'data'"
+
+    def test_names_after_one(self, root: Root) -> None:
+        for name in ("0000-000001.json", "0000-000002.json", "generation-0000.json", "generation-0001.json"):
+            root.write(f"commits/{name}", b"{}")
+        assert root.names("commits", after="generation") == ["generation-0000.json", "generation-0001.json"]
+        assert root.names("commits", after="0000-000002.json") == ["generation-0000.json", "generation-0001.json"]
+        assert root.names("commits", after="z") == [] == root.names("no", after="a")
+
+    def test_calls_made_together_all_end_and_come_back_in_order(self, root: Root) -> None:
+        root.prepare()
+        calls = [partial(root.write, f"many/{number:02d}", b"%d" % number) for number in range(20)]
+        together(root, calls)
+        reads = [partial(root.read, f"many/{number:02d}") for number in range(20)]
+        assert together(root, reads) == [b"%d" % number for number in range(20)]
+        ended: list[int] = []
+        missing = partial(root.read, "many/none")
+        with pytest.raises(FileNotFoundError):
+            together(root, [lambda: ended.append(0), missing])
+        assert ended == [0]
 
     def test_what_it_is_called(self, root: Root) -> None:
         assert root.location.endswith("/labels") and root.location in repr(root)

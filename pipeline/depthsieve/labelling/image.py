@@ -3,6 +3,7 @@
 import errno
 import hashlib
 from collections.abc import Mapping
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -14,7 +15,6 @@ from depthsieve.images.decode import decode
 from depthsieve.labelling.batch import PreparedImage
 from depthsieve.labelling.metric import prepare_metric, prepare_other
 from depthsieve.labelling.predicting import named_failure
-from depthsieve.sources import Source
 from depthsieve.store.stored_images import encode_image
 from depthsieve.teachers import Teacher
 
@@ -24,6 +24,16 @@ IMAGE_FAULTS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENO
 """File errors that are the image's own: trying again at once cannot help. All others are transient at first."""
 
 
+class Readable(Protocol):
+    """What images are read from: a source, or what fetches a source's images ahead."""
+
+    def read(self, image_id: str) -> bytes:
+        """See :class:`~depthsieve.sources.protocol.Source`."""
+
+    def is_there(self) -> bool:
+        """See :class:`~depthsieve.sources.protocol.Source`."""
+
+
 class Unreadable(ImageRejected):
     """A file that could not be read; where that is true of a whole shard, it is the disk and not the images."""
 
@@ -31,7 +41,7 @@ class Unreadable(ImageRejected):
 def prepare_image(
     image: ImageRecord,
     shape: Shape,
-    sources: Mapping[str, Source],
+    sources: Mapping[str, Readable],
     teacher: Teacher,
     last_attempt: bool,
     image_quality: int | None = None,

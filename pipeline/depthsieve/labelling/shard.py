@@ -7,9 +7,11 @@ import contextlib
 import errno
 import socket
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,8 +29,9 @@ from depthsieve.core.records import (
 )
 from depthsieve.core.stopping import Abandoned, Stop
 from depthsieve.core.threads import torch_threads
+from depthsieve.labelling.ahead import fetched_ahead
 from depthsieve.labelling.batch import LabelWork, PreparedImage, feature_arrays, label_batch
-from depthsieve.labelling.image import Prepared, Unreadable, prepare_image
+from depthsieve.labelling.image import Prepared, Readable, Unreadable, prepare_image
 from depthsieve.labelling.lanes import GPU_LANES, Lanes
 from depthsieve.labelling.metric import MetricInput, fit_batch, metric_spec
 from depthsieve.labelling.numerics import make_profile
@@ -37,6 +40,7 @@ from depthsieve.labelling.remarks import DIM, NO_METRES, TRANSPARENT, Remarks, a
 from depthsieve.reliability.fusion import calibration_for
 from depthsieve.sources import Source, reopen_source
 from depthsieve.storage import Root, is_url
+from depthsieve.storage.together import together
 from depthsieve.store import open_store, schema
 from depthsieve.store.layer_kinds import (
     FEATURES,
@@ -48,12 +52,22 @@ from depthsieve.store.layer_kinds import (
     features_spec,
     signals_spec,
 )
-from depthsieve.store.layers import commit_to_layer, make_layer
+from depthsieve.store.layers import Layer, make_layer, pack_for_layer, record_in_layer
 from depthsieve.store.stored_images import images_spec, pack_images
-from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard, empty_arrays
+from depthsieve.store.writer import (
+    CommitContext,
+    PackedGroup,
+    ShardArrays,
+    create_record,
+    empty_arrays,
+    pack_group,
+)
 from depthsieve.teachers import Teacher
 
 Done = TypeVar("Done")
+
+IN_MEMORY = 2
+"""Shards of a worker whose arrays are in memory: one with the teacher, and one being packed."""
 
 
 def label_spec(work: LabelWork, encoding: str = schema.ENCODING, alpha: Alpha = "respect") -> LabelSpec:
@@ -113,12 +127,13 @@ class Care:
 
 @dataclass(frozen=True)
 class Watch:
-    """Callbacks of a worker. ``images`` gets, after each batch, the shard and how many of its images are done so far;
-    ``stop`` ends the work early."""
+    """Callbacks of a worker. ``images`` gets, after each batch, the shard and how many of its images are done so far,
+    ``sends`` a shard whose labels are on this machine's disk and go to the store now; ``stop`` ends the work early."""
 
     images: Callable[[str, int], None] = lambda shard_id, count: None
     stop: Stop | None = None
     care: Care | None = None
+    sends: Callable[[str], None] = lambda shard_id: None
 
 
 @dataclass(frozen=True)
@@ -135,8 +150,8 @@ class Labelled:
 class ShardLabeller:
     """Labels and commits the shards of a job, one call a shard, in this process.
 
-    ``work`` is the job's, where its teachers are loaded already. Two threads may call it at once: while one shard is
-    being committed, the other is with the teacher.
+    ``work`` is the job's, where its teachers are loaded already. Several threads may call it at once: while shards are
+    being committed, another is with the teacher.
     """
 
     def __init__(self, job: LabelJob, work: LabelWork | None = None, watch: Watch | None = None) -> None:
@@ -151,6 +166,9 @@ class ShardLabeller:
                 f"a worker found other weights or settings for teacher {job.teacher.name!r} than the run was planned "
                 "with; give every worker the same checkpoint"
             )
+        self._made: set[str] = set()
+        self._making = threading.Lock()
+        self._in_memory = threading.BoundedSemaphore(IN_MEMORY)
         self._kept = kept_layers(job, self._store.spec, self._work, self._store.root)
         self._sources = {name: reopen_source(name, root) for name, root in job.sources}
         self._profiles = {generation.number: generation.profile for generation in self._store.generations()}
@@ -170,9 +188,13 @@ class ShardLabeller:
 
     def _label_and_commit(self, shard_id: str) -> ShardResult:
         try:
-            shard, planned = self._planned(shard_id)
-            done = self._label(shard, planned, self._watch)
-            self._commit(shard, done, planned)
+            with contextlib.ExitStack() as scratch:
+                packed = self._label_and_pack(shard_id, scratch)
+                if self._watch.stop and self._watch.stop.seconds_left() <= 0:
+                    raise Abandoned
+                self._watch.sends(shard_id)
+                self._commit(shard_id, packed)
+                return packed.result
         except DepthsieveError as error:
             return ShardResult(shard_id, error=str(error), fatal=True)
         except OSError as error:
@@ -182,13 +204,31 @@ class ShardLabeller:
                 raise
             hint = "out of memory with one image at a time; free memory, or use a smaller --size in a new store"
             return ShardResult(shard_id, error=hint, fatal=True)
+
+    def _label_and_pack(self, shard_id: str, scratch: contextlib.ExitStack) -> "_Packed":
+        """Label a shard, and leave its files on this machine's disk until ``scratch`` ends. Its arrays are no longer in
+        memory then: of a worker's shards at most :data:`IN_MEMORY` are, however many are being uploaded."""
+        with self._in_memory:
+            shard, planned = self._planned(shard_id)
+            done = self._label(shard, planned, self._watch)
+            context = self._context(done, planned)
+            if self._watch.care:
+                self._watch.care.tell("commit", ())
+            with self._store_named():
+                group = pack_group(self._store.root, shard, done.content, context, scratch)
+                labels, layers = group.body["content_sha256"], []
+                for spec in self._kept:
+                    layer = Layer(self._store.root, spec)
+                    of = (shard_id, labels)
+                    packed = pack_for_layer(layer, of, done.layers[spec.name], context.encoding, scratch)
+                    layers.append((layer, packed))
         notes = tuple(
             f"shard {shard_id}: batch of rows {first}..{first + rows - 1} did not fit into memory and was labelled in "
             f"parts of {part}; its labels may differ in the last bits"
             for first, rows, part in done.split_batches
         )
         labelled = len(shard.images) - len(done.content.failures)
-        return ShardResult(shard_id, labelled, notes=notes, remarks=done.remarks)
+        return _Packed(group, tuple(layers), ShardResult(shard_id, labelled, notes=notes, remarks=done.remarks))
 
     def try_rows(self, shard_id: str, rows: Sequence[int]) -> None:
         """Take each of the rows from file to label, alone in its place, and commit nothing. Needs care."""
@@ -219,20 +259,37 @@ class ShardLabeller:
         spec, profile = self._store.spec, digest_of(actual)
         return CommitContext(spec.fingerprint, spec.quantity, spec.unit, profile, done.split_batches, spec.encoding)
 
-    def _commit(self, shard: Shard, done: Labelled, planned: NumericsProfile) -> None:
-        context = self._context(done, planned)
-        if self._watch.care:
-            self._watch.care.tell("commit", ())
+    def _commit(self, shard_id: str, packed: "_Packed") -> None:
+        """Upload all files, then write the records of layers, and last the shard's own."""
+        root = self._store.root
+        with self._store_named():
+            known: list[Callable[[], Any]] = [partial(self._store.is_committed, shard_id)]
+            known += [partial(self._layer_before, layer, shard_id) for layer, _ in packed.layers]
+            committed, *before = together(root, known)
+            if committed:  # by a faster attempt
+                return
+            together(root, [group.publish for group in (packed.group, *(group for _, group in packed.layers))])
+            # Layers first: whoever sees the shard's own record finds them too, wherever a run was killed. What an
+            # attempt left that went no further is written again, since no repair looks at layers of labels that were
+            # never committed; files that are sound stay.
+            records = zip(packed.layers, before, strict=True)
+            together(root, [partial(record_in_layer, layer, one.body, old) for (layer, one), old in records])
+            create_record(root, shard_id, packed.group.body)
+
+    def _layer_before(self, layer: Layer, shard_id: str) -> dict[str, Any] | None:
+        """The layer's record of a shard, if any. The layer is made while its first shard is in hand, as verify
+        expects."""
+        with self._making:
+            if layer.name not in self._made:
+                make_layer(layer.root, layer.spec)
+                self._made.add(layer.name)
+        return layer.record(shard_id)
+
+    @contextlib.contextmanager
+    def _store_named(self) -> Iterator[None]:
+        """Raise what cannot be written as a :class:`StoreError` that names the store."""
         try:
-            if self._kept and not self._store.is_committed(shard.id):
-                # First: whoever sees the shard's own record finds its layers too, wherever a run was killed. What an
-                # attempt left that went no further is written again, since no repair looks at layers of labels that
-                # were never committed; files that are sound stay.
-                labels = done.content.content_digest()
-                for spec in self._kept:  # a layer is made only while its first shard is in hand, as verify expects
-                    layer = make_layer(self._store.root, spec)
-                    commit_to_layer(layer, shard.id, labels, done.layers[spec.name], context.encoding, again=True)
-            commit_shard(self._store.root, shard, done.content, context)
+            yield
         except OSError as error:
             raise StoreError(f"cannot write to {self._store.location}: {_why_not(error, self._store.root)}") from error
 
@@ -243,6 +300,15 @@ def _why_not(error: OSError, root: Root) -> str:
         here = f"{tempfile.gettempdir()} on {socket.gethostname()}"
         return f"no room in {here}, where shards are put together first; make room there, or set TMPDIR"
     return error.strerror or str(error)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A shard whose files are on this machine's disk, and what is told of it once it is committed."""
+
+    group: PackedGroup
+    layers: tuple[tuple[Layer, PackedGroup], ...]
+    result: ShardResult
 
 
 def lanes_of(teacher: Teacher, job: LabelJob, profile: NumericsProfile) -> Lanes:
@@ -289,7 +355,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
         image, job = shard.images[row], work.job
         last, quality = job.last_attempt, job.image_quality
         return prepare_image(
-            image, shard.shape, work.sources, how.teacher, last, quality, how.second, work.alpha, how.metric
+            image, shard.shape, sources, how.teacher, last, quality, how.second, work.alpha, how.metric
         )
 
     def predict(span: range, prepared: list[Prepared]) -> tuple[int, list[Unreadable]]:
@@ -313,13 +379,16 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
                     remarks.append((NO_METRES, 1, shard.images[row].id))
         return part, [image for image in prepared if isinstance(image, Unreadable)]
 
-    if watch.care:
-        batches = _one_by_one(spans, prepare, predict, watch.care)
-    else:
-        batches = lanes.run(spans, [image.width * image.height for image in shard.images], prepare, predict)
     unreadable: list[Unreadable] = []
     split: list[tuple[int, int, int]] = []
-    with contextlib.closing(batches):
+    with contextlib.ExitStack() as stack:
+        sources: Mapping[str, Readable] = work.sources
+        if watch.care:
+            batches = _one_by_one(spans, prepare, predict, watch.care)
+        else:
+            sources = stack.enter_context(fetched_ahead(work.sources, shard.images))
+            batches = lanes.run(spans, [image.width * image.height for image in shard.images], prepare, predict)
+        stack.enter_context(contextlib.closing(batches))
         for done, (span, (part, not_read)) in enumerate(batches, 1):
             unreadable += not_read
             if part < len(span):

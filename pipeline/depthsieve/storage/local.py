@@ -53,9 +53,9 @@ class LocalRoot:
             return None
         return Entry(key, status.st_size, status.st_mtime) if stat.S_ISREG(status.st_mode) else None
 
-    def names(self, folder: str) -> list[str]:
+    def names(self, folder: str, after: str = "") -> list[str]:
         with contextlib.suppress(FileNotFoundError):
-            return sorted(os.listdir(self._path / folder))  # noqa: PTH208 - Path objects for 250,000 names take seconds
+            return sorted(name for name in os.listdir(self._path / folder) if name > after)  # noqa: PTH208 - Path objects for 250,000 names take seconds
         return []
 
     def entries(self, folder: str) -> Iterator[Entry]:

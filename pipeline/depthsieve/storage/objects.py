@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -39,7 +39,11 @@ AGAIN_S = 0.5
 PART_BYTES = 16 * 1024 * 1024
 """Larger files are uploaded in parts of this size, ``PARTS_AT_ONCE`` at a time."""
 PARTS_AT_ONCE = 4
+LARGE_AT_ONCE = 4
+"""Such files that a process uploads at a time: parts in memory are 256 MiB at most."""
 PAGE = 1000
+MOST_STORES = 100
+"""obstore objects that a process keeps, with their connections."""
 ASK_S = 2
 """Seconds that a server has to say how it is, while a call waits for it."""
 SLOWEST = 1e6
@@ -54,8 +58,13 @@ _CREDENTIALS = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_SKIP_SIGNATURE",
 )
+_PROVIDERS = ("AWS_", "AZURE_", "GOOGLE_")
 _BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,253}[a-zA-Z0-9]")
 _Result = TypeVar("_Result")
+_large = threading.BoundedSemaphore(LARGE_AT_ONCE)
+_answered: set[tuple[str, str, str]] = set()  # scheme, bucket and endpoint of servers that have
+_clients: dict[tuple[Any, ...], Any] = {}  # by address, patience and environment: each has connections of its own
+_opening = threading.Lock()
 _used_by: int | None = None  # the process in which the library's threads run
 
 
@@ -100,15 +109,13 @@ def parse_url(url: str) -> Address:
 class Objects:
     """All objects below an address; keys are relative to it. Safe to use from several threads; can be pickled.
 
-    The first call of each is impatient, and checks endpoint, bucket and credentials; a server that has answered once
-    is waited for, for ``PATIENCE_S``.
+    A process's first call to a bucket is impatient, and checks endpoint, bucket and credentials; a server that has
+    answered once is waited for, for ``PATIENCE_S``.
     """
 
     def __init__(self, address: Address, known: bool = False) -> None:
         self.address = address
         self._known = known
-        self._opening = threading.Lock()
-        self._stores: dict[tuple[float, float], Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Objects, (self.address, self._known)
@@ -139,12 +146,13 @@ class Objects:
         except FileNotFoundError:
             return None
 
-    def walk(self, folder: str) -> Iterator[list[Entry]]:
+    def walk(self, folder: str, after: str | None = None) -> Iterator[list[Entry]]:
         """All objects below a folder, some at a time, in the order of the listing; markers of folders count as objects.
+        Only those whose keys come after ``after``.
 
         Raises :class:`OSError` with errno ``IN_KEY`` where one of the keys cannot be named (see :meth:`children`).
         """
-        pages = iter(obstore.list(self.store(), folder or None, chunk_size=PAGE))
+        pages = iter(obstore.list(self.store(), folder or None, offset=after, chunk_size=PAGE))
         while True:
             try:
                 with self.waited_for():
@@ -173,10 +181,11 @@ class Objects:
         self._call(key, lambda store: obstore.put(store, key, data, use_multipart=False))
 
     def put_file(self, key: str, path: Path, size: int) -> None:
-        """Upload a file of ``size`` bytes, large ones in parts."""
+        """Upload a file of ``size`` bytes, large ones in parts, of :data:`LARGE_AT_ONCE` files at a time."""
 
         def upload(store: Any) -> None:
-            obstore.put(store, key, path, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+            with _large if size > PART_BYTES else nullcontext():
+                obstore.put(store, key, path, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
 
         for attempt in range(3):
             try:
@@ -234,7 +243,8 @@ class Objects:
 
     def store(self) -> Any:
         """The patient obstore object, once the server has answered an impatient call. Raises :class:`OSError`."""
-        if not self._known:
+        server = (self.address.scheme, self.address.bucket, _endpoint(self.address.scheme)[0])
+        if not self._known and server not in _answered:
             impatient = self._open(FIRST_CONTACT_S)
             try:
                 with self.waited_for(limit_s=FIRST_CONTACT_S, asks=False):
@@ -243,7 +253,8 @@ class Objects:
                 fault = self.fault(error, "")
                 if fault.errno != IN_KEY:
                     raise fault from None
-            self._known = True
+            _answered.add(server)
+        self._known = True
         return self._open(PATIENCE_S)
 
     def _call(self, key: str, function: Callable[[Any], _Result], size: int = 0) -> _Result:
@@ -289,14 +300,18 @@ class Objects:
     def _open(self, patience: float, longest: float = 600) -> Any:
         """The obstore object that tries for so many seconds, and for ``longest`` at one call. Nothing is sent yet."""
         _check_fork()
-        with self._opening:
-            if (patience, longest) not in self._stores:
-                http = _endpoint(self.address.scheme)[0].lower().startswith("http://")
+        http = _endpoint(self.address.scheme)[0].lower().startswith("http://")
+        environment = {name: value for name, value in os.environ.items() if name.startswith(_PROVIDERS)}
+        what = (self.address, patience, longest, http, tuple(sorted(environment.items())))
+        with _opening:
+            if what not in _clients:
                 try:
-                    self._stores[patience, longest] = _make_store(self.address, patience, longest, http)
+                    _clients[what] = _make_store(self.address, patience, longest, http)
                 except (BaseError, OSError, ValueError) as error:
                     raise self.fault(error, "") from None
-            return self._stores[patience, longest]
+                if len(_clients) > MOST_STORES:
+                    del _clients[next(iter(_clients))]
+            return _clients[what]
 
 
 def _make_store(address: Address, patience: float, longest: float, http: bool) -> Any:

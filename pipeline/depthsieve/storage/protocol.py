@@ -38,8 +38,9 @@ class Root(Protocol):
     def entry(self, key: str) -> Entry | None:
         """A file's size and age; None if there is none."""
 
-    def names(self, folder: str) -> list[str]:
-        """Names of files and folders directly in a folder, sorted; none if it is not there."""
+    def names(self, folder: str, after: str = "") -> list[str]:
+        """Names of files and folders directly in a folder, sorted; none if it is not there. Those up to ``after``, in
+        the order of their bytes, are left out, and not even listed where that can be had."""
 
     def entries(self, folder: str) -> Iterator[Entry]:
         """All files below a folder (all of the root's for ""), in no certain order; none if it is not there."""

@@ -28,6 +28,10 @@ FETCHES = 16
 KEPT_PARTS = 4
 """Parts of plans that an open store keeps in memory."""
 
+_GENERATION = "generation-"
+_SHARDS_END = "generation"
+"""Records of shards, which begin with a digit, come before that; those of generations after it."""
+
 
 @dataclass(frozen=True)
 class Catalog:
@@ -41,6 +45,8 @@ class Catalog:
     cache: ShardCache | None = None
     _shards: dict[int, plan.ShardTable] = field(default_factory=dict, repr=False, compare=False)
     _parts: Recent[pa.Table] = field(default_factory=lambda: Recent(KEPT_PARTS), repr=False, compare=False)
+    _generations: dict[str, plan.Generation] = field(default_factory=dict, repr=False, compare=False)
+    _listed: list[list[plan.Generation]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def location(self) -> str:
@@ -60,17 +66,37 @@ class Catalog:
         return self.spec.fingerprint
 
     def generations(self) -> list[plan.Generation]:
-        """All committed generations, oldest first."""
-        names = [name for name in self.root.names(schema.COMMITS) if name.startswith("generation-")]
-        found = [self._generation(f"{schema.COMMITS}/{name}") for name in names]
+        """All committed generations, oldest first. In an object store, where each listing is a round trip, those of the
+        last look at what is committed, by this object."""
+        if self._listed and self.root.path is None:
+            return list(self._listed[-1])
+        return self._in_order(self.root.names(schema.COMMITS, after=_SHARDS_END))
+
+    def committed_now(self) -> tuple[list[plan.Generation], set[str]]:
+        """All committed generations, and the ids of all committed shards, of one listing."""
+        names = self.root.names(schema.COMMITS)
+        return self._in_order(names), _shards_among(names)
+
+    def _in_order(self, names: Iterable[str]) -> list[plan.Generation]:
+        """The generations among the names of records."""
+        keys = [f"{schema.COMMITS}/{name}" for name in names if name.startswith(_GENERATION)]
+        found = [self._generation(key) for key in keys]
         for number, generation in enumerate(found):
             if generation.number != number:
                 missing = f"{self.location}/{schema.generation_key(number)}"
                 raise StoreDamaged(f"{missing} is missing, and later ones are there; {MEND}")
-        return found
+        self._listed[:] = [found]
+        return list(found)
+
+    def look_again(self) -> None:
+        """Forget what was seen of generations: there is another now."""
+        self._listed.clear()
 
     def _generation(self, key: str) -> plan.Generation:
-        return plan.Generation.from_json(self._record(key))
+        """A generation by the key of its record, which is read once: it never changes."""
+        if key not in self._generations:
+            self._generations[key] = plan.Generation.from_json(self._record(key))
+        return self._generations[key]
 
     def read_plan(self, generation: plan.Generation, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The plan of a generation, part by part. Raises :class:`StoreDamaged` where one does not have its digest."""
@@ -115,8 +141,7 @@ class Catalog:
 
     def committed(self) -> set[str]:
         """Ids of all committed shards."""
-        names = (name.removesuffix(".json") for name in self.root.names(schema.COMMITS))
-        return {name for name in names if not name.startswith("generation-")}
+        return _shards_among(self.root.names(schema.COMMITS))
 
     def is_committed(self, shard_id: str) -> bool:
         """Whether one shard is committed now."""
@@ -124,8 +149,8 @@ class Catalog:
 
     def pending(self, part: tuple[int, int] | None = None) -> Pending:
         """The shards that are planned and not committed; of a ``part`` (i, n), counted from 1, every n-th of them."""
-        generations = self.generations()
-        return Pending.of({one.number: self.shard_table(one) for one in generations}, self.committed(), part)
+        generations, committed = self.committed_now()
+        return Pending.of({one.number: self.shard_table(one) for one in generations}, committed, part)
 
     def shard_table(self, generation: plan.Generation) -> plan.ShardTable:
         """Images and label shape of each shard of a generation."""
@@ -181,5 +206,10 @@ class Catalog:
 
     def snapshot(self) -> str:
         """A digest of what is committed now: generations and shards."""
-        plans = [digest_of(generation.files) for generation in self.generations()]
-        return digest_of([sorted(self.committed()), plans])
+        generations, committed = self.committed_now()
+        return digest_of([sorted(committed), [digest_of(generation.files) for generation in generations]])
+
+
+def _shards_among(names: Iterable[str]) -> set[str]:
+    """The ids of shards among the names of records."""
+    return {name.removesuffix(".json") for name in names if not name.startswith(_GENERATION)}

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from depthsieve.core.spill import spill_database
 from depthsieve.core.tables import REJECTED_SCHEMA, REMOVED_SCHEMA
 from depthsieve.storage import Root
 from depthsieve.storage.local import sync
+from depthsieve.storage.together import together
 from depthsieve.store import index, plan, schema
 from depthsieve.store.reader import Store, open_store
 
@@ -117,8 +119,10 @@ def _short(value: Any) -> str:
 
 
 def _create(root: Root, spec: LabelSpec) -> Store:
-    for key, data in root_documents(spec).items():
-        _write_twice(root, key, data)
+    documents = root_documents(spec)
+    last = {schema.ROOT_DOCUMENT: documents.pop(schema.ROOT_DOCUMENT)}
+    _write_twice(root, documents)
+    _write_twice(root, last)
     return open_store(root)
 
 
@@ -161,18 +165,22 @@ def add_generation(
     number = len(store.generations())
     files: dict[str, dict[str, Any]] = {}
 
-    def write(name: str, data: bytes) -> None:
-        _write_twice(store.root, schema.plan_key(name), data)
-        files[name] = plan.file_entry(data)
+    def write(written: Mapping[str, bytes]) -> None:
+        _write_twice(store.root, {schema.plan_key(name): data for name, data in written.items()})
+        files.update({name: plan.file_entry(data) for name, data in written.items()})
 
     listed = [plan.SHARDS_SCHEMA.empty_table()]
     for part, (data, shards) in enumerate(plan.encode_parts(tables)):
-        write(plan.part_name(number, part), data)
+        write({plan.part_name(number, part): data})
         listed.append(shards)
     shard_table = pa.concat_tables(listed)
-    write(plan.table_name(number, "shards"), plan.encode_table(shard_table, plan.SHARDS_SCHEMA))
-    write(plan.table_name(number, "rejected"), plan.encode_table(rejected, REJECTED_SCHEMA))
-    write(plan.table_name(number, "removed"), plan.encode_table(removed, REMOVED_SCHEMA))
+    write(
+        {
+            plan.table_name(number, "shards"): plan.encode_table(shard_table, plan.SHARDS_SCHEMA),
+            plan.table_name(number, "rejected"): plan.encode_table(rejected, REJECTED_SCHEMA),
+            plan.table_name(number, "removed"): plan.encode_table(removed, REMOVED_SCHEMA),
+        }
+    )
     generation = plan.Generation(
         number=number,
         fingerprint=store.fingerprint,
@@ -194,12 +202,13 @@ def add_generation(
     if not store.root.create(key, sealed):
         raise StoreMismatch(f"{store.location}/{key} appeared while it was planned; run the same command again")
     store.root.write(schema.copy_key(key), sealed)
+    store.look_again()
     return generation
 
 
-def _write_twice(root: Root, key: str, data: bytes) -> None:
-    root.write(schema.copy_key(key), data)
-    root.write(key, data)
+def _write_twice(root: Root, documents: Mapping[str, bytes]) -> None:
+    keys = {name: data for key, data in documents.items() for name in (schema.copy_key(key), key)}
+    together(root, [partial(root.write, key, data) for key, data in keys.items()])
 
 
 def write_index(store: Store) -> None:

@@ -32,13 +32,12 @@ class FeatureReader(LayerRows):
         values_NF = np.full((len(shard_N), len(COLUMNS)), np.nan, np.float32)
         phash_N = np.zeros(len(shard_N), np.uint64)
         there_N = np.zeros(len(shard_N), np.bool_)
-        for reader, places, rows in self.by_shard(shard_N, row_N, known_N):
-            names = list(self.layer.spec.detail["columns"]) if self.layer and self.layer.spec.detail else []
-            stored = reader.column("values")[rows]
+        names = list(self.layer.spec.detail["columns"]) if self.layer and self.layer.spec.detail else []
+        for stored, places, rows in self.by_shard(shard_N, row_N, known_N, ("values", "phash")):
             for number, name in enumerate(COLUMNS):
                 if name in names:
-                    values_NF[places, number] = stored[:, names.index(name)]
-            phash_N[places], there_N[places] = reader.column("phash")[rows], True
+                    values_NF[places, number] = stored["values"][rows, names.index(name)]
+            phash_N[places], there_N[places] = stored["phash"][rows], True
         columns = {
             name: pa.array(values_NF[:, number], mask=np.isnan(values_NF[:, number]))
             for number, name in enumerate(COLUMNS)
@@ -49,7 +48,7 @@ class FeatureReader(LayerRows):
         """Float16 [N,D] of images at these rows of shards; 0 where not known. Needs :attr:`embedding_size`."""
         embedding_ND = np.zeros((len(shard_N), self.embedding_size or 0), np.float16)
         with progress_bar("embeddings", total=len(shard_N), shown=progress) as bar:
-            for reader, places, rows in self.by_shard(shard_N, row_N, pc.is_valid(shard_N)):
-                embedding_ND[places] = reader.column("embedding")[rows]
+            for stored, places, rows in self.by_shard(shard_N, row_N, pc.is_valid(shard_N), ("embedding",)):
+                embedding_ND[places] = stored["embedding"][rows]
                 bar.update(len(rows))
         return embedding_ND

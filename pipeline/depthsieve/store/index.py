@@ -131,9 +131,9 @@ def _first_of_each(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 def _all_rows(store: Catalog, features: bool = True) -> Iterator[pa.Table]:
     """Every place where an image is or was, of each generation."""
     readers = (FeatureReader(store), MetricReader(store)) if features else ()
-    committed = store.committed()
+    generations, committed = store.committed_now()
     shards = pa.array(committed, pa.string())
-    for generation in store.generations():
+    for generation in generations:
         for planned in store.read_plan(generation):
             yield _planned_rows(store, planned, generation.number, shards, readers)
         for what in ("rejected", "removed"):

@@ -3,6 +3,7 @@
 What they may hold is in :mod:`depthsieve.store.layer_kinds`. Axes: N images of a shard, H and W the label shape.
 """
 
+import contextlib
 import re
 import shlex
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from depthsieve.storage import Root
 from depthsieve.store import schema
 from depthsieve.store.arrays import check_files
 from depthsieve.store.layer_kinds import KINDS, LayerSpec, is_name, is_single, spec_in
-from depthsieve.store.writer import ShardArrays, publish_folder, write_array
+from depthsieve.store.writer import PackedGroup, ShardArrays, pack_folder, write_array
 
 FOLDER = "layers"
 
@@ -183,8 +184,13 @@ def commit_to_layer(
     before = layer.record(shard_id)
     if before is not None and before["labels"] == labels and not again:
         return False
-    body = publish_to_layer(layer, shard_id, labels, arrays, encoding)
-    group, data = body["group"], seal(body)
+    return record_in_layer(layer, publish_to_layer(layer, shard_id, labels, arrays, encoding), before)
+
+
+def record_in_layer(layer: Layer, body: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
+    """Write the record of a shard whose group is at its place already; ``before`` is the one that was there. Returns
+    and raises as :func:`commit_to_layer`."""
+    shard_id, labels, group, data = body["shard"], body["labels"], body["group"], seal(body)
     if before is None:
         if layer.root.create(layer.commit_key(shard_id), data):
             return True
@@ -207,6 +213,22 @@ def publish_to_layer(
     encoding: str = schema.ENCODING,
 ) -> dict[str, Any]:
     """Write the group of a shard, and return what the record says that would commit it."""
+    with contextlib.ExitStack() as scratch:
+        packed = pack_for_layer(layer, (shard_id, labels), arrays, encoding, scratch)
+        packed.publish()
+    return packed.body
+
+
+def pack_for_layer(
+    layer: Layer,
+    of: tuple[str, str],
+    arrays: Mapping[str, np.ndarray[Any, Any]],
+    encoding: str,
+    scratch: contextlib.ExitStack,
+) -> PackedGroup:
+    """The group of a shard, packed; its folder is there until ``scratch`` ends. ``of`` are the id of the shard and the
+    digest of its labels; other arguments as :func:`commit_to_layer`."""
+    shard_id, labels = of
 
     def write(path: Path) -> None:
         group = zarr.create_group(path, zarr_format=3, attributes={"shard": shard_id, "labels": labels})
@@ -214,8 +236,10 @@ def publish_to_layer(
         for spec in layer.spec.arrays:
             write_array(group, spec, arrays[spec.name], attributes(spec.name), packed)
 
-    group, listed = publish_folder(layer.root, layer.shards_key, shard_id, write)
-    return record_body(layer, shard_id, labels, arrays, (group, listed))
+    def body(group: str, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        return record_body(layer, shard_id, labels, arrays, (group, files))
+
+    return pack_folder(layer.root, (layer.shards_key, shard_id), write, body, scratch)
 
 
 def record_body(

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 
 from depthsieve.core.errors import StoreBusy
@@ -22,6 +23,7 @@ from depthsieve.core.records import canonical_json
 from depthsieve.core.stopping import Stop
 from depthsieve.core.waiting import waiting
 from depthsieve.storage import Root
+from depthsieve.storage.together import together
 
 FOLDER = "leases"
 RENEW_S = 15.0
@@ -161,21 +163,18 @@ class Left:
 def left_leases(root: Root) -> list[Left]:
     """All leases, and heartbeats of dead processes. Nothing is written: the age of another machine's heartbeat is
     measured by this machine's clock."""
-    found = []
-    for name in root.names(FOLDER):
-        key = f"{FOLDER}/{name}"
-        if name.startswith(_SIGN):
-            continue
-        holder = None
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            holder = Process.from_json(json.loads(root.read(key))["holder"])
-        alive = holder is not None and _seems_alive(root, holder.token)
-        found.append(Left(key, name.rsplit(".", 2)[0], holder, alive))
-    for name in root.names(FOLDER):
-        token = name.removeprefix(_SIGN)
-        if token != name and not _seems_alive(root, token):
-            found.append(Left(f"{FOLDER}/{name}", "", None, False))
-    return found
+    names = root.names(FOLDER)
+    tokens = [name.removeprefix(_SIGN) for name in names if name.startswith(_SIGN)]
+    held = together(root, [partial(_left, root, name) for name in names if not name.startswith(_SIGN)])
+    dead = [token for token in tokens if not _seems_alive(root, token)]
+    return [*held, *(Left(_sign_key(token), "", None, False) for token in dead)]
+
+
+def _left(root: Root, name: str) -> Left:
+    key, holder = f"{FOLDER}/{name}", None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        holder = Process.from_json(json.loads(root.read(key))["holder"])
+    return Left(key, name.rsplit(".", 2)[0], holder, holder is not None and _seems_alive(root, holder.token))
 
 
 def at_work_since(root: Root, token: str) -> float | None:

@@ -26,8 +26,8 @@ class MetricReader(LayerRows):
     def columns(self, shard_N: pa.Array, row_N: pa.Array, known_N: pa.Array) -> dict[str, pa.Array]:
         """Columns of :data:`SCHEMA` for images at these rows of shards; null where not ``known_N``, and not known."""
         fit_NC = np.full((len(shard_N), len(SCHEMA)), np.nan)
-        for reader, places, rows in self.by_shard(shard_N, row_N, known_N):
-            fit_NC[places] = reader.column("fit")[rows]
+        for stored, places, rows in self.by_shard(shard_N, row_N, known_N, ("fit",)):
+            fit_NC[places] = stored["fit"][rows]
         return {
             name: pa.array(fit_NC[:, number], mask=np.isnan(fit_NC[:, number]))
             for number, name in enumerate(SCHEMA.names)

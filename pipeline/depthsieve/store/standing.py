@@ -110,8 +110,7 @@ def standing(store: Catalog, seen: Seen | None = None) -> Standing:
     With ``seen``, which is added to, only records that are not in it are read: for callers that ask repeatedly.
     Raises :class:`StoreDamaged` where a record or a table does not fit its digest.
     """
-    committed = store.committed()
-    generations = store.generations()
+    generations, committed = store.committed_now()
     counts = _planned_counts(store, generations, committed)
     places: dict[str, list[_Row]] = defaultdict(list)
     for generation in generations:

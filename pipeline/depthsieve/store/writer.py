@@ -1,8 +1,9 @@
 """Write one shard, whole and once, and commit it. Axes: N images, H and W the label shape, K the 256 codes.
 
-:func:`write_array` and :func:`publish_folder` are also what layers are written with.
+:func:`write_array` and :func:`pack_folder` are also what layers are written with.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,10 +87,14 @@ def commit_shard(root: Root, shard: Shard, content: ShardArrays, context: Commit
     False when the shard was committed already, by an earlier or a faster attempt: then nothing was changed.
     Raises :class:`OSError` when the disk is full or cannot be written; then nothing was committed.
     """
-    key = schema.commit_key(shard.id)
-    if root.entry(key) is not None:
+    if root.entry(schema.commit_key(shard.id)) is not None:
         return False
-    body = publish_group(root, shard, content, context)
+    return create_record(root, shard.id, publish_group(root, shard, content, context))
+
+
+def create_record(root: Root, shard_id: str, body: Mapping[str, Any]) -> bool:
+    """Create the record that commits a shard whose group is at its place already. False as :func:`commit_shard`."""
+    key = schema.commit_key(shard_id)
     if root.create(key, seal(body)):
         return True
     if unseal(root.read(key), key)["group"] != body["group"]:
@@ -99,24 +104,61 @@ def commit_shard(root: Root, shard: Shard, content: ShardArrays, context: Commit
 
 def publish_group(root: Root, shard: Shard, content: ShardArrays, context: CommitContext) -> dict[str, Any]:
     """Write the shard's group, and return what the record says that would commit it."""
-    group, listed = publish_folder(
-        root, schema.SHARDS, shard.id, lambda attempt: _write_group(attempt, content, context)
-    )
-    return commit_body(shard, content, context, group, listed)
+    with contextlib.ExitStack() as scratch:
+        packed = pack_group(root, shard, content, context, scratch)
+        packed.publish()
+    return packed.body
 
 
-def publish_folder(
-    root: Root, parent: str, shard_id: str, write: Callable[[Path], None]
-) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Bring a group of a shard into ``parent``, whole and flushed, under a name made of what ``write`` puts into the
-    path it is given. Returns that name, and sha256 and bytes of each file."""
-    with root.scratch(shard_id) as attempt:
-        write(attempt)
-        sync_folder(attempt)
-        listed = list_folder(attempt)
-        group = group_name(shard_id, listed)
-        root.publish(attempt, f"{parent}/{group}", listed)
-    return group, listed
+@dataclass(frozen=True)
+class PackedGroup:
+    """A group, whole and flushed, in a ``folder`` of a local disk, that is to be brought to its ``key`` in the store.
+
+    ``files`` has sha256 and bytes of each. ``body`` is what the record says that commits it.
+    """
+
+    root: Root
+    folder: Path
+    key: str
+    files: Mapping[str, Mapping[str, Any]]
+    body: dict[str, Any]
+
+    def publish(self) -> None:
+        """Bring it to its place. Raises :class:`OSError`; may be called again then."""
+        self.root.publish(self.folder, self.key, self.files)
+
+
+def pack_group(
+    root: Root, shard: Shard, content: ShardArrays, context: CommitContext, scratch: contextlib.ExitStack
+) -> PackedGroup:
+    """A shard's group, packed; its folder is there until ``scratch`` ends."""
+
+    def body(group: str, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        return commit_body(shard, content, context, group, files)
+
+    def write(attempt: Path) -> None:
+        _write_group(attempt, content, context)
+
+    return pack_folder(root, (schema.SHARDS, shard.id), write, body, scratch)
+
+
+def pack_folder(
+    root: Root,
+    place: tuple[str, str],
+    write: Callable[[Path], None],
+    body: Callable[[str, dict[str, dict[str, Any]]], dict[str, Any]],
+    scratch: contextlib.ExitStack,
+) -> PackedGroup:
+    """A group at a ``place`` (where groups of its kind lie, id of its shard), whole and flushed, under a name made of
+    what ``write`` puts into the path it is given; ``body`` makes its record of that name and its files. Its folder is
+    there until ``scratch`` ends."""
+    parent, shard_id = place
+    attempt = scratch.enter_context(root.scratch(shard_id))
+    write(attempt)
+    sync_folder(attempt)
+    files = list_folder(attempt)
+    group = group_name(shard_id, files)
+    return PackedGroup(root, attempt, f"{parent}/{group}", files, body(group, files))
 
 
 def commit_body(

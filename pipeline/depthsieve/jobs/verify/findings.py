@@ -1,9 +1,11 @@
 """Findings of an inspection, and what the inspections of labels and of layers share."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -11,6 +13,7 @@ from depthsieve.core.errors import StoreDamaged
 from depthsieve.core.processes import Process
 from depthsieve.core.records import seal, unseal
 from depthsieve.storage import Root
+from depthsieve.storage.together import together
 from depthsieve.store import schema
 from depthsieve.store.leases import PLAN, Left, left_leases
 
@@ -68,6 +71,7 @@ class Look:
         self.root = root
         self.mine = mine
         self.seen = Inspection()
+        self._counting = threading.Lock()
         self.explained: set[str] = set()
         self.in_hand: set[str] = set()
         self.dead: list[Left] = []
@@ -98,8 +102,9 @@ class Look:
             data = self.root.read(key)
         except FileNotFoundError:
             return None
-        self.seen.files += 1
-        self.seen.bytes += len(data)
+        with self._counting:
+            self.seen.files += 1
+            self.seen.bytes += len(data)
         return data
 
     def twice(self, key: str, fault: Callable[[bytes], str | None]) -> bytes | None:
@@ -118,6 +123,12 @@ class Look:
                 remedy: Remedy = "restore" if sound else "none"
                 self.found(place, problem if sound else f"{problem}, and so is its other copy", remedy, lost_copy)
         return sound[0] if sound else None
+
+    def file_faults(self, group: str, files: Mapping[str, dict[str, Any]]) -> dict[str, str | None]:
+        """What is wrong with each file of a group, by its name in the record. Those in a bucket are read side by side:
+        each is a round trip."""
+        calls = [partial(self.file_fault, f"{group}/{name}", listed) for name, listed in files.items()]
+        return dict(zip(files, together(self.root, calls), strict=True))
 
     def file_fault(self, key: str, listed: dict[str, Any]) -> str | None:
         """What is wrong with a file of a group, given its entry in the record; None if nothing is."""

@@ -177,8 +177,8 @@ class _Inspector:
         group = schema.group_key(record["group"])
         present = {entry.key.removeprefix(f"{group}/"): entry for entry in self._root.entries(group)}
         sound = True
-        for name, listed in record["files"].items():
-            if problem := self._look.file_fault(f"{group}/{name}", listed):
+        for name, problem in self._look.file_faults(group, record["files"]).items():
+            if problem:
                 self._look.found(f"{group}/{name}", problem, "relabel", shard=shard_id)
                 sound = False
         for name in sorted(set(present) - set(record["files"])):

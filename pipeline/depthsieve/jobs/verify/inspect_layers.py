@@ -147,8 +147,8 @@ class _LayerInspector:
             if self._store.commit_record(shard_id)["content_sha256"] != record["labels"]:
                 self._damaged(shard_id, key, "belongs to other labels than those committed")
                 return str(record["group"])
-        for name, listed in record["files"].items():
-            if problem := look.file_fault(f"{group}/{name}", listed):
+        for name, problem in look.file_faults(group, record["files"]).items():
+            if problem:
                 self._damaged(shard_id, f"{group}/{name}", problem)
         for entry in self._store.root.entries(group):
             if entry.key.removeprefix(f"{group}/") not in record["files"]:
