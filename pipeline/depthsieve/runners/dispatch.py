@@ -2,9 +2,12 @@
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from depthsieve.core.ahead import map_ahead
 from depthsieve.core.errors import DepthsieveError, RunError
 from depthsieve.core.processes import Process
 from depthsieve.core.progress import Bar, progress_bar
@@ -44,39 +47,81 @@ class Outcome:
     discarded: int = 0
 
 
-@dataclass
-class _Hand:
-    """The leases of shards in flight: taken when a runner asks for one, given back when it returns a result."""
+AHEAD = 4
+"""Shards of a store in a bucket whose leases are taken before a runner asks for them: each takes round trips."""
 
-    store: Store
-    leases: Leases
-    taken: dict[str, Lease] = field(default_factory=dict)
-    busy: dict[Process, list[str]] = field(default_factory=dict)
+
+class _Hand:
+    """The leases of shards in flight: taken when a runner asks for one, given back when it returns a result. Those of a
+    store in a bucket are taken a few ahead, and given back beside other work.
+
+    A context manager: at its end all are given back, and what could not be given back is raised.
+    """
+
+    def __init__(self, store: Store, leases: Leases) -> None:
+        self._store, self._leases = store, leases
+        self._taken: dict[str, Lease] = {}
+        self.busy: dict[Process, list[str]] = {}
+        self._ahead = ThreadPoolExecutor(AHEAD, "leases") if store.root.path is None else None
+        self._given_back: deque[Future[None]] = deque()
+
+    def __enter__(self) -> "_Hand":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._ahead is not None:
+            self._ahead.shutdown(cancel_futures=kind is not None)
+        for shard_id in list(self._taken):
+            with contextlib.suppress(OSError):
+                self._give_back(shard_id, settled=False)
+        if kind is None:
+            self._raise_errors(wait=True)
 
     def tasks(self, shard_ids: Iterable[str]) -> Iterator[ShardTask]:
-        for shard_id in shard_ids:
-            lease = self.leases.take(shard_id)
+        """The shards that no other process holds, and that are not committed by now."""
+        self._raise_errors(wait=True)  # those that are tried again would seem to be in hand
+        for shard_id, lease in self._leased(shard_ids):
             if isinstance(lease, Process):
                 self.busy.setdefault(lease, []).append(shard_id)
-                continue
-            self.taken[shard_id] = lease
-            if self.store.is_committed(shard_id):  # by another process, since the list was made
-                self.give_back(shard_id, settled=True)
-                continue
-            yield ShardTask(shard_id, isolate=lease.deaths >= POISON_DEATHS)
+            elif lease is not None:
+                yield ShardTask(shard_id, isolate=lease.deaths >= POISON_DEATHS)
+
+    def _leased(self, shard_ids: Iterable[str]) -> Iterator[tuple[str, Lease | Process | None]]:
+        if self._ahead is None:
+            yield from map(self._take, shard_ids)
+        else:
+            yield from map_ahead(self._ahead, self._take, shard_ids, AHEAD)
+
+    def _take(self, shard_id: str) -> tuple[str, Lease | Process | None]:
+        """A shard's lease, or who holds it; None for one that another process committed since the list was made."""
+        lease = self._leases.take(shard_id)
+        if isinstance(lease, Process):
+            return shard_id, lease
+        self._taken[shard_id] = lease
+        if self._store.is_committed(shard_id):
+            self._give_back(shard_id, settled=True)
+            return shard_id, None
+        return shard_id, lease
 
     def give_back(self, shard_id: str, settled: bool) -> None:
-        self.leases.give_back(self.taken.pop(shard_id), settled)
+        """Release a shard's lease. What the server says to that may be raised by a later call, or at the end."""
+        if self._ahead is None:
+            self._give_back(shard_id, settled)
+            return
+        self._given_back.append(self._ahead.submit(self._give_back, shard_id, settled))
+        self._raise_errors(wait=False)
 
     def freed(self, stop: Stop) -> list[str]:
         """The shards of holders that turn out to be gone."""
-        gone = [holder for holder in self.busy if not stop.requested and self.leases.outlived(holder, stop)]
+        gone = [holder for holder in self.busy if not stop.requested and self._leases.outlived(holder, stop)]
         return [shard_id for holder in gone for shard_id in self.busy.pop(holder)]
 
-    def give_all_back(self) -> None:
-        for shard_id in list(self.taken):
-            with contextlib.suppress(OSError):
-                self.give_back(shard_id, settled=False)
+    def _give_back(self, shard_id: str, settled: bool) -> None:
+        self._leases.give_back(self._taken.pop(shard_id), settled)
+
+    def _raise_errors(self, wait: bool) -> None:
+        while self._given_back and (wait or self._given_back[0].done()):
+            self._given_back.popleft().result()
 
 
 @dataclass
@@ -136,11 +181,9 @@ def dispatch(
     errors: list[str] = []
     given_up: list[str] = []
     remarks: Remarks = ()
-    hand = _Hand(store, leases)
     bar = progress_bar("label", total=todo.images, shown=progress, leave=True)
     left: Iterable[str] = todo
-    with bar, contextlib.ExitStack() as stack:
-        stack.callback(hand.give_all_back)
+    with bar, _Hand(store, leases) as hand:
         shown = _Progress(bar)
         runner = make_runner(shown.on_images)
         attempt = 0

@@ -11,9 +11,14 @@ from depthsieve.labelling.batch import LabelWork
 from depthsieve.labelling.isolation import label_isolated
 from depthsieve.labelling.shard import ShardLabeller, Watch
 from depthsieve.runners import OnImages, Runner
+from depthsieve.storage import is_url
 
 IN_HAND = 2
 """Shards in flight: one with the teacher, and one being committed."""
+
+IN_HAND_FAR = 6
+"""The same for a store in a bucket: one with the teacher, one being packed, and four being uploaded from this machine's
+disk, so that the teacher waits for a bucket only where that takes four times as long as the teacher."""
 
 
 def local_runner(work: LabelWork, on_images: OnImages) -> Runner:
@@ -36,8 +41,9 @@ def local_runner(work: LabelWork, on_images: OnImages) -> Runner:
             finally:
                 results.put(None)
 
-        with ThreadPoolExecutor(IN_HAND, "shard") as pool:
-            threads = [pool.submit(take) for _ in range(IN_HAND)]
+        in_hand = IN_HAND_FAR if is_url(job.store) else IN_HAND
+        with ThreadPoolExecutor(in_hand, "shard") as pool:
+            threads = [pool.submit(take) for _ in range(in_hand)]
             try:
                 for _ in threads:
                     yield from iter(results.get, None)
