@@ -1,4 +1,4 @@
-"""The Ray runner: actors with a window of two shards each, and a driver that keeps track of every shard itself.
+"""The Ray runner: actors with a window of a few shards each, and a driver that keeps track of every shard itself.
 
 Ray's own restarts and retries are off: with them a run hangs when a node goes and is not replaced.
 """
@@ -25,9 +25,13 @@ from depthsieve.runners.ray_worker import RayWorker, Readiness, death_of, holds_
 from depthsieve.runners.slots import Slot
 from depthsieve.runners.staffing import ClusterOffer, Need
 from depthsieve.runners.vigil import Vigil
+from depthsieve.storage import is_url
 
 WINDOW = 2
 """Shards at an actor: the one that is with its teacher, and one that is being committed or waits for its turn."""
+
+WINDOW_FAR = 6
+"""The same for a store in a bucket: two, and those that are labelled and being uploaded."""
 
 POLL_S = 0.25
 """Seconds within which a stop is noticed."""
@@ -116,12 +120,13 @@ class _Driver:
         self._options, self._ledger, self._stop, self._on_images = options, ledger, stop, on_images
         roots = (root for _, root in job.sources if "://" not in root)
         self._job = (__version__, pickle.dumps(job), tuple(root for root in roots if holds_something(root)))
+        self._window = WINDOW_FAR if is_url(job.store) else WINDOW
         self._actor_class = ray.remote(
             num_cpus=options.cpus_per_worker,
             num_gpus=options.gpus_per_worker,
             max_restarts=0,
             max_task_retries=0,
-            max_concurrency=WINDOW,
+            max_concurrency=self._window,
             concurrency_groups={"control": 1},
         )(worker)
         self._slots: list[Slot] = []
@@ -206,7 +211,7 @@ class _Driver:
 
     def _open(self, slot: Slot, isolates: bool) -> None:
         slot.actor, slot.isolates = self._actor_class.remote(), isolates
-        slot.where, slot.images, slot.waits = "", {}, ()
+        slot.where, slot.images, slot.sending, slot.waits = "", {}, frozenset(), ()
         self._calls[slot.actor.prepare.remote(*self._job, isolates)] = (slot, "prepare")
         self._ask(slot)  # answered as soon as its process is there
 
@@ -228,7 +233,8 @@ class _Driver:
         makes_room = poison and not any(slot.isolates and slot.actor is not None for slot in self._slots)
         for size in range(WINDOW):
             for slot in self._slots:
-                if not slot.ready or slot.doubt is not None or len(slot.window) != size:
+                full = len(slot.window) >= self._window or slot.to_label != size
+                if not slot.ready or slot.doubt is not None or full:
                     continue
                 if slot.isolates:
                     if poison and not size:
@@ -285,6 +291,7 @@ class _Driver:
             yield from self._bury(slot, death_of(slot.doubt))  # it lives, but its calls are lost
         else:
             slot.asked, slot.where, slot.waits = False, answer.where, answer.waits
+            slot.sending = answer.sending
             if answer.images != slot.images:
                 slot.images = answer.images
                 self._vigil.heard(time.monotonic())
@@ -315,6 +322,7 @@ class _Driver:
         if unfit and not self._ledger.proven:
             raise RunError(death.reason)
         answered, left = self._drained(slot)
+        left.sort(key=lambda task: task.shard_id in slot.sending)  # none that was labelled has killed it
         self._vacate(slot)
         self._vigil.lost(death.reason)
         slot.deaths += 1

@@ -36,18 +36,19 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How a worker stands: where it is, images done so far of each shard in flight, and what it waits for. One whose
-    counts change is alive, however slow."""
+    """How a worker stands: where it is, images done so far of each shard in flight, what it waits for, and the shards
+    that are labelled and on their way to the store. One whose counts change is alive, however slow."""
 
     where: str
     images: dict[str, int]
     waits: tuple[Waited, ...]
+    sending: frozenset[str] = frozenset()
 
 
 class RayWorker:
     """An actor: the labeller with its teacher, loaded once; one that isolates starts processes of its own instead.
 
-    One shard is labelled at a time, in a thread, while another may be committed; :meth:`stop` and :meth:`report` are
+    One shard is labelled at a time, in a thread, while others may be committed; :meth:`stop` and :meth:`report` are
      answered meanwhile.
     """
 
@@ -55,6 +56,7 @@ class RayWorker:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which stops its workers
         self._work: Callable[[str], ShardResult] | None = None
         self._images: dict[str, int] = {}
+        self._sending: set[str] = set()
         self._stop = Stop()
 
     def prepare(self, version: str, pickled_job: bytes, roots: tuple[str, ...], isolates: bool) -> Readiness:
@@ -76,7 +78,9 @@ class RayWorker:
             if isolates:
                 self._work = partial(label_isolated, job, stop=self._stop)
             else:
-                self._work = ShardLabeller(job, watch=Watch(self._images.__setitem__, self._stop))
+                self._work = ShardLabeller(
+                    job, watch=Watch(self._images.__setitem__, self._stop, sends=self._sending.add)
+                )
         except (DepthsieveError, OSError) as error:
             return Readiness(where, one_line(error))
         return Readiness(where)
@@ -90,6 +94,7 @@ class RayWorker:
             return None
         finally:
             self._images.pop(shard_id, None)
+            self._sending.discard(shard_id)
 
     def stop(self, seconds: float) -> None:
         """Start no other shard, and give those in flight so many seconds."""
@@ -98,7 +103,7 @@ class RayWorker:
 
     def report(self) -> Report:
         """How it stands; also answered while it gets ready."""
-        return Report(_here(), self._images.copy(), WAITS.report())
+        return Report(_here(), self._images.copy(), WAITS.report(), frozenset(self._sending.copy()))
 
 
 def _here() -> str:

@@ -23,9 +23,15 @@ class Slot:
     ask_at: float = math.inf
     deaths: int = 0  # since its last result
     not_before: float = 0.0
+    sending: frozenset[str] = frozenset()  # shards that are labelled and on their way to the store, likewise
     images: dict[str, int] = field(default_factory=dict)  # done so far of each shard in flight, at its last answer
     waits: tuple[Waited, ...] = ()  # what it waited for then
     asked: bool = False  # a question about that is out
+
+    @property
+    def to_label(self) -> int:
+        """Shards at it that are with its teacher or wait for that; the others are on their way to the store."""
+        return sum(task.shard_id not in self.sending for _, task in self.window)
 
     @property
     def free(self) -> bool:
