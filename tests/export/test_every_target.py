@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def offline(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+def offline() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_DATASETS_OFFLINE", "1")
+        yield
 
 
 def test_every_target_has_a_reader_here_and_a_row_in_the_docs() -> None:
@@ -64,6 +68,16 @@ def test_the_code_in_the_readme_reads_it(target: str, store: Store, tmp_path: Pa
     with np.load(tmp_path / "read.npz") as arrays:
         assert np.allclose(arrays["depth"], expected.depth_HW, rtol=1e-2, equal_nan=True)
         assert np.array_equal(arrays["reliability"], expected.reliability_HW)
+
+
+def test_the_docs_show_the_code_of_the_readmes(store: Store, tmp_path: Path) -> None:
+    """Which the test above runs."""
+    page = (ROOT / "docs" / "exporting.md").read_text()
+    shown = dict(re.findall(r"^### `([\w-]+)`\n\n[^#]*?```python\n(.*?)```", page, re.DOTALL | re.MULTILINE))
+    assert len(shown) >= 6
+    for target, code in shown.items():
+        export(store, tmp_path / target, target)
+        assert f"```python\n{code}```" in (tmp_path / target / "README.md").read_text(), target
 
 
 @pytest.mark.parametrize("target", READERS)

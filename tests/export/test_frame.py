@@ -73,6 +73,27 @@ def test_a_store_that_grew_adds_what_is_new_and_moves_nothing(target: str, tmp_p
     check_equal(READERS[target].read(tmp_path / "out"), labels_of(open_store(tmp_path / "labels")), READERS[target])
 
 
+@pytest.mark.parametrize("target", ["npy", "webdataset"])
+def test_an_image_that_was_labelled_again_is_written_again(target: str, tmp_path: Path, small_parts: None) -> None:
+    store = small_store(tmp_path)
+    options = {} if target == "npy" else {"images_per_file": 2}
+    export(store, tmp_path / "out", target, options=options)
+    grown = make_store(tmp_path, [Picture("0.png", (28, 56), (14, 28)), Picture("a.jpg", (28, 56), (14, 28))])
+    before, after = labels_of(store)["default/a.jpg"], labels_of(grown)["default/a.jpg"]
+    assert not (before.depth_HW == after.depth_HW).all()
+    export(grown, tmp_path / "out", target, options=options)
+    check_equal(READERS[target].read(tmp_path / "out"), labels_of(grown), READERS[target])
+
+
+def test_a_later_image_never_takes_the_name_of_an_earlier_one(tmp_path: Path) -> None:
+    export(make_store(tmp_path, [Picture("a.jpg", (28, 28), (14, 14))]), tmp_path / "out", "npy")
+    grown = make_store(tmp_path, [Picture("A.jpg", (28, 28), (14, 14))])  # which sorts before it
+    export(grown, tmp_path / "out", "npy")
+    names = {path.name for path in (tmp_path / "out" / "depth" / "default").iterdir()}
+    assert "a.jpg.npy" in names and "A.jpg.npy" not in names and len(names) == 2
+    check_equal(READERS["npy"].read(tmp_path / "out"), labels_of(grown), READERS["npy"])
+
+
 def test_what_is_damaged_or_gone_is_written_again(tmp_path: Path, small_parts: None) -> None:
     store = small_store(tmp_path)
     export(store, tmp_path / "out", "png")

@@ -4,6 +4,7 @@ import json
 import re
 import tarfile
 import unicodedata
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,15 @@ def test_keys_of_webdataset_hold_no_dots(tmp_path: Path) -> None:
     assert {name.partition(".")[2] for name in names} == {"jpg", "depth.npy", "reliability.npy", "json"}
     assert len({name.partition(".")[0] for name in names}) == 3 and len(names) == 12
     assert WebDatasetTarget.place(object.__new__(WebDatasetTarget), "__a__/b.jpg") == "%5F_a__/b_jpg"
+
+
+def test_npz_files_have_no_times(tmp_path: Path) -> None:
+    export(make_store(tmp_path, [Picture("a.jpg", (14, 14), (14, 14))]), tmp_path / "out", "npz")
+    with zipfile.ZipFile(tmp_path / "out" / "labels" / "default" / "a.jpg.npz") as archive:
+        assert {one.filename: one.date_time[0] for one in archive.infolist()} == {
+            "depth.npy": 1980,
+            "reliability.npy": 1980,
+        }
 
 
 def test_the_id_is_in_the_index(tmp_path: Path) -> None:
