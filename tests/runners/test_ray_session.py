@@ -255,7 +255,7 @@ KILLED = f"{DIED} SYSTEM_ERROR Worker exit detail: {END} Some common causes incl
 EXITED = f"{DIED} SYSTEM_ERROR Worker exit detail: Worker exits with an exit code 2."
 TERMINATED = f"{DIED} SYSTEM_ERROR Worker exit detail: exit code 1. The process receives a SIGTERM."
 FULL = f"{DIED} NODE_OUT_OF_MEMORY Worker exit detail: low on memory."
-OF_ITS_NODE = "The actor died because its node has died. Node Id: ab"
+OF_ITS_NODE = "The actor died because its node has died."
 OF_ITS_OWNER = "The actor is dead because its owner has died."
 
 
@@ -267,7 +267,7 @@ OF_ITS_OWNER = "The actor is dead because its owner has died."
         (died(TERMINATED), False, "exit code 1. The process receives a SIGTERM. (node 10.0.0.2)"),
         (died(FULL), False, "low on memory. (node 10.0.0.2)"),
         (died(KILLED, preempted=True), False, f"{END} (node 10.0.0.2)"),
-        (died(OF_ITS_NODE), False, f"{OF_ITS_NODE} (node 10.0.0.2)"),
+        (died(f"{OF_ITS_NODE} Node Id: {'0a' * 28}"), False, f"{OF_ITS_NODE} (node 10.0.0.2)"),
         (died(OF_ITS_OWNER), False, f"{OF_ITS_OWNER} (node 10.0.0.2)"),
         (OutOfMemoryError("1 worker(s) were killed, low on memory."), False, "1 worker(s) were killed, low on memory."),
         (NodeDiedError("the node\nis gone"), False, "the node is gone"),

@@ -43,7 +43,7 @@ def test_what_a_cluster_has_room_for() -> None:
             ((0, 0),),
             None,
             Need(1, 0.0),
-            "each needs 1 CPU, and no node with CPUs has joined yet: 1 node without any",
+            "each needs 1 CPU, and the cluster has no CPUs (1 node)",
         ),
         (
             ((4, 1), (4, 0)),

@@ -1,5 +1,6 @@
 """What is true of an object store alone: faults, first contact, words, credentials, forks."""
 
+import datetime
 import errno
 import os
 import pickle
@@ -128,10 +129,29 @@ def with_environment(**values: str) -> Callable[[S3Server, pytest.MonkeyPatch], 
     return break_it
 
 
+def refusing(
+    status: int, code: str, more: str = "", hours: float | None = None
+) -> Callable[[S3Server, pytest.MonkeyPatch], None]:
+    """The server's clock may be so many hours ahead, and say so."""
+
+    def break_it(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        says = more
+        if hours is not None:
+            now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=hours)
+            says += f"<ServerTime>{now:%Y-%m-%dT%H:%M:%SZ}</ServerTime>"
+        monkeypatch.setattr(s3, "fault", lambda _: f"{status}<Error><Code>{code}</Code>{says}</Error>")
+
+    return break_it
+
+
+def speaking_no_tls(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url.replace("http:", "https:"))
+
+
 @pytest.mark.parametrize(
     ("break_it", "words", "number"),
     [
-        (with_environment(AWS_ENDPOINT_URL=NOWHERE), "cannot reach http://127.0.0.1:9", errno.ECONNREFUSED),
+        (with_environment(AWS_ENDPOINT_URL=NOWHERE), "cannot reach http://127.0.0.1:9: it refuses", errno.ECONNREFUSED),
         (
             with_environment(AWS_ENDPOINT_URL=f"http://u:{quote(SECRET, safe='')}@127.0.0.1:9"),
             "cannot reach",
@@ -139,8 +159,42 @@ def with_environment(**values: str) -> Callable[[S3Server, pytest.MonkeyPatch], 
         ),
         (with_environment(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY=""), "no credentials in", errno.EIO),
         (with_environment(AWS_ACCESS_KEY_ID=""), "no credentials: AccessKeyId is not set", errno.EIO),
-        (answering("403"), r"access denied \(403\)", errno.EACCES),
-        (answering("403 RequestTimeTooSkewed"), r"Skewed\): this machine's clock is wrong; set it", errno.EACCES),
+        (answering("403"), r"access denied \(403\): ", errno.EACCES),
+        (refusing(403, "AccessDenied"), r"\(403 AccessDenied\): listing needs .* s3:ListBucket on the", errno.EACCES),
+        (refusing(403, "InvalidAccessKeyId"), r"check AWS_ACCESS_KEY_ID, and AWS_ENDPOINT_URL", errno.EACCES),
+        (refusing(403, "SignatureDoesNotMatch"), r"check AWS_SECRET_ACCESS_KEY", errno.EACCES),
+        (refusing(400, "ExpiredToken"), r"answered 400 ExpiredToken: these credentials have expired; renew", errno.EIO),
+        (
+            refusing(403, "RequestTimeTooSkewed", hours=-2),
+            r"\(403 RequestTimeTooSkewed\): this machine's clock is wrong; set it: it is 2 h 0 min ahead of the server's",
+            errno.EACCES,
+        ),
+        (
+            refusing(403, "RequestTimeTooSkewed", hours=0.25),
+            r"\(403 RequestTimeTooSkewed\): this machine's clock is wrong; set it: it is 15 min behind the server's",
+            errno.EACCES,
+        ),
+        (
+            refusing(403, "RequestTimeTooSkewed"),  # by the date of an answer
+            r"clock is wrong; set it: it is 0 min (ahead of|behind) the server's",
+            errno.EACCES,
+        ),
+        (
+            refusing(400, "AuthorizationHeaderMalformed", "<Region>eu-west-3</Region>"),
+            r"bucket '.*' is in region eu-west-3: set AWS_REGION=eu-west-3",
+            errno.EIO,
+        ),
+        (refusing(507, "XMinioStorageFull"), r"answered 507 XMinioStorageFull: no space is left there", errno.EIO),
+        (
+            with_environment(AWS_ENDPOINT_URL="http://no-such-host.invalid:9000"),
+            r"cannot reach http://no-such-host.invalid:9000: its name is not known here",
+            errno.ECONNREFUSED,
+        ),
+        (
+            speaking_no_tls,
+            r"cannot reach https://127.*: it does not speak TLS; is it an http:// endpoint",
+            errno.ECONNREFUSED,
+        ),
         (answering("400"), "answered 400", errno.EINVAL),
         (answering("301"), "in another region: set AWS_REGION", errno.EIO),
     ],

@@ -24,9 +24,9 @@ KEY_ID = "AKIDTHATISNOSECRET"
 NOWHERE = "http://127.0.0.1:9"
 
 Fault = Callable[[dict[str, Any]], str | None]
-"""Told of a call, says what becomes of it: None (served), "503" (refused), "403 Code" (with S3's word for it), "lost"
-(served, but the answer is not sent and the connection is reset), "reset" (not served either), "silent" (likewise, after
-some seconds)."""
+"""Told of a call, says what becomes of it: None (served), "503" (refused), "403 Code" (with S3's word for it), "403<..."
+(with that body), "lost" (served, but the answer is not sent and the connection is reset), "reset" (not served either),
+"silent" (likewise, after some seconds)."""
 
 SILENT_S = 3.0
 
@@ -112,9 +112,11 @@ class S3Server:
             return self._reset(environ)
         if what is not None and what[:3].isdecimal():
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            status, _, code = what.partition(" ")
+            status, body = what[:3], what[3:]
+            if body.startswith(" "):
+                body = f"<Error><Code>{body[1:]}</Code></Error>"
             start_response(f"{status} Made to fail", [("Content-Type", "text/plain")])
-            return [f"<Error><Code>{code}</Code></Error>".encode() if code else b"made to fail"]
+            return [body.encode() or b"made to fail"]
         if what == "lost":
             answer = self._moto(environ, lambda *_: lambda data: None)
             for _ in answer:

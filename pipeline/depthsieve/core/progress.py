@@ -82,6 +82,11 @@ class StatusLine:
     def __init__(self) -> None:
         self._line: Any = None
 
+    @property
+    def shown(self) -> bool:
+        """Whether it says anything."""
+        return self._line is not None
+
     def show(self, text: str) -> None:
         """Say that from now on, cut at the terminal's width; with "" the line goes."""
         if text and is_terminal():

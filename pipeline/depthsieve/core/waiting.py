@@ -137,6 +137,7 @@ class Waits:
         self._lock = threading.Lock()
         self._some = threading.Event()
         self._pid = 0  # of the process in which the thread runs: a forked one has none
+        self._line, self._drawing = StatusLine(), threading.Lock()
         self.shown = False
 
     def begin(self, wait: Wait) -> Wait:
@@ -154,6 +155,8 @@ class Waits:
         """That wait is over; nothing where it was over before."""
         with self._lock:
             self._waits.discard(wait)
+        if self._line.shown and not self.now():
+            self._draw()  # before the bar above it goes, or an error is printed
 
     def now(self) -> list[Wait]:
         """The waits that last, the oldest for each thing."""
@@ -168,7 +171,7 @@ class Waits:
         return tuple(Waited(one.what, one.why, one.ends, now - one.since, one.left(now)) for one in due)
 
     def _tell(self) -> None:
-        line, asked = StatusLine(), dict[str, float]()
+        asked = dict[str, float]()
         teller, shown = None, self.shown
         while self._some.wait():
             time.sleep(LOOK_S)
@@ -180,12 +183,17 @@ class Waits:
                 teller = Teller(shown, not is_terminal())
             for wait in waits:
                 _ask(wait, asked)
-            now = time.monotonic()
-            due = [wait.line(now, why=False) for wait in waits if shown and now - wait.since >= wait.tell_s]
             with contextlib.suppress(Exception):  # whoever read stderr has gone
-                line.show(due[0] if due else "")
-                for each in teller.look(waits, now):
+                for each in teller.look(waits, time.monotonic()):
                     print_line(each) if shown else logger.warning("%s", each)
+                self._draw()
+
+    def _draw(self) -> None:
+        """Bring the line on the terminal up to date."""
+        with self._drawing:
+            now = time.monotonic()
+            due = [wait.line(now, why=False) for wait in self.now() if self.shown and now - wait.since >= wait.tell_s]
+            self._line.show(due[0] if due else "")
 
 
 def _ask(wait: Wait, asked: dict[str, float]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from depthsieve.store import open_store
 
 INNOCENT = ("NODE_OUT_OF_MEMORY", "INTENDED_SYSTEM_EXIT", "SIGTERM")
 """What Ray says of a worker process whose end had nothing to do with what it was doing."""
+
+NODE_ID = re.compile(r" Node Id: [0-9a-f]{56}")
+"""Which tells a user nothing; the address does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ def death_of(error: RayError) -> Death:
         return Death(one_line(error), blames=True)
     if not isinstance(error, ActorDiedError):
         return Death(one_line(error), blames=False)
-    text = " ".join(str(error).split()).partition(" Some common causes")[0]
+    text = NODE_ID.sub("", " ".join(str(error).split()).partition(" Some common causes")[0])
     head, _, cause = text.partition(" The actor ")  # the first words are "The actor died unexpectedly"
     ip = head.rpartition(" ip: ")[2] if " ip: " in head else "unknown"
     reason = cause.partition(" Worker exit detail: ")[2] or f"The actor {cause}"

@@ -56,7 +56,7 @@ class ClusterOffer:
     def shortage(self, need: Need) -> str:
         """Why no worker finds room, and what to do about it; "" where one should find it."""
         if not any(cpus for cpus, _ in self.nodes):
-            return f"each needs {need}, and no node with CPUs has joined yet: {_of_nodes(len(self.nodes))} without any"
+            return f"each needs {need}, and the cluster has no CPUs ({_of_nodes(len(self.nodes))})"
         if not self.has_room(need):
             cpus, gpus = max(self.nodes, key=lambda node: (min(node[1], need.gpus), node[0]))
             has = _amounts(cpus, gpus, need.gpus > 0)
