@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ import depthsieve
 from depthsieve.core import lifelines
 from depthsieve.core.errors import RunError
 from depthsieve.runners import ray_session
-from depthsieve.runners.ray_session import check_address
+from depthsieve.runners.ray_session import check_address, check_answer
 from depthsieve.runners.ray_worker import death_of
 
 SCRIPT = """
@@ -135,6 +136,77 @@ def nothing() -> Iterator[None]:
 def test_what_is_here_and_what_is_not() -> None:
     assert real("127.0.0.1")
     assert not real("198.51.100.1")  # a block for documentation (RFC 5737)
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """Takes connections, since the kernel does, and answers only where the test does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_what_takes_connections_and_is_silent_is_refused(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """As a head that hangs: Ray itself would try for minutes."""
+    monkeypatch.setattr(ray_session, "CONNECT_S", 0.5)
+    address = f"{scheme}127.0.0.1:{listener.getsockname()[1]}"
+    words = r"it takes connections, but has not answered in 0 s; is it Ray's port, and is the head up\?$"
+    with pytest.raises(RunError, match=rf"^cannot reach Ray at auto \({address}\): {words}"):
+        check_answer(address, "auto")
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_ray"), [(b"HTTP/1.0 400 Bad request\r\n\r\n", False), (b"\0\0\x06\x04\0\0\0\0\0", True)]
+)
+def test_what_listens_and_is_no_ray_is_refused(listener: socket.socket, answer: bytes, is_ray: bool) -> None:
+    def greet() -> None:
+        taken, _ = listener.accept()
+        with taken:
+            assert taken.recv(64)[:3] == b"PRI"
+            taken.sendall(answer)
+
+    greeting = threading.Thread(target=greet)
+    greeting.start()
+    with nothing() if is_ray else pytest.raises(RunError, match="something else listens there; is it the port of"):
+        check_answer(f"127.0.0.1:{listener.getsockname()[1]}")
+    greeting.join()
+
+
+@pytest.mark.parametrize(
+    ("named", "last", "running", "found"),
+    [
+        ("10.0.0.1:6379", "10.0.0.2:6379", {"10.0.0.3:6379"}, "10.0.0.1:6379"),
+        ("auto", "10.0.0.2:6379\n", {"10.0.0.3:6379"}, "10.0.0.2:6379"),
+        (None, None, {"10.0.0.3:6379"}, "10.0.0.3:6379"),
+        ("", "", set(), None),
+        (None, None, set(), None),
+    ],
+)
+def test_what_auto_stands_for(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    named: str | None,
+    last: str | None,
+    running: set[str],
+    found: str | None,
+) -> None:
+    """Of the processes of this machine, which may have any Ray, only what Ray finds is replaced."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if named is not None:
+        monkeypatch.setenv("RAY_ADDRESS", named)
+    if last is not None:
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(last)
+    monkeypatch.setattr(ray_session.ray_services, "find_gcs_addresses", lambda: running)
+    assert ray_session._found("10.0.0.9:6379") == "10.0.0.9:6379"
+    if found is not None:
+        assert ray_session._found("auto") == found
+        return
+    with pytest.raises(RunError, match=r"^cannot reach Ray at auto: this machine is no node of a cluster \(/"):
+        ray_session._found("auto")
 
 
 @pytest.mark.slow

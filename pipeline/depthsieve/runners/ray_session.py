@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import services as ray_services
 from ray._private import state as ray_state
 from ray._private import worker as ray_internals
 from ray.exceptions import RayError
@@ -32,6 +33,13 @@ PREFIX = "dsray-"
 
 CONNECT_S = 5.0
 """Seconds in which a cluster must take a connection."""
+
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""How a client of HTTP/2 begins, with settings of its own, of which there are none (RFC 9113, section 3.4)."""
+
+SETTINGS_FRAME = b"\x04"
+
+AUTO = "auto"
 
 NODES_S = 1.0
 """Seconds between two looks at whether a node has joined."""
@@ -116,9 +124,11 @@ def connected(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
                 "_temp_dir": folder,
             }
         else:
-            stack.enter_context(_environment(RAY_gcs_server_port_wait_time_s=f"{CONNECT_S:.0f}"))
-            found = _found(address)
-            check_address(found, "auto" if address == "auto" else None)
+            quiet = {} if "RAY_BACKEND_LOG_LEVEL" in os.environ else {"RAY_BACKEND_LOG_LEVEL": "fatal"}
+            stack.enter_context(_environment(RAY_gcs_server_port_wait_time_s=f"{CONNECT_S:.0f}", **quiet))
+            found, said = _found(address), AUTO if address == AUTO else None
+            check_address(found, said)
+            check_answer(found, said)
             settings = {"address": found}
         try:
             stack.enter_context(_quiet())
@@ -131,17 +141,26 @@ def connected(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
 
 
 def _found(address: str) -> str:
-    """What "auto" stands for: RAY_ADDRESS, or the cluster that this machine joined last; "auto" where only Ray can
-    tell.
+    """What "auto" stands for: RAY_ADDRESS, the cluster that this machine joined last, or one whose head runs on it.
 
-    Ray tries a cluster that is gone for minutes, so its address is checked before.
+    Ray tries a cluster that is gone for minutes, so its address is checked before. Raises :class:`RunError` for "auto"
+    where there is none.
     """
-    if address != "auto":
+    if address != AUTO:
         return address
-    with contextlib.suppress(OSError):
-        last = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster").read_text().strip()
-        return os.environ.get("RAY_ADDRESS") or last or address
-    return os.environ.get("RAY_ADDRESS") or address
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named not in ("", AUTO):
+        return named
+    file, last = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster"), ""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        last = file.read_text().strip()
+    found = last or min(ray_services.find_gcs_addresses(), default="")
+    if not found:
+        raise RunError(
+            f"cannot reach Ray at auto: this machine is no node of a cluster ({file} is not there, and RAY_ADDRESS is "
+            "not set); join one with ray start --address=HOST:PORT, or say --address HOST:PORT"
+        )
+    return found
 
 
 def check_address(address: str, said: str | None = None) -> None:
@@ -149,8 +168,6 @@ def check_address(address: str, said: str | None = None) -> None:
 
     ``said`` is what a user called it.
     """
-    if address == "auto":
-        return
     shown = f"{said} ({address})" if said else address
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if not (host and separator and port.isdigit()):
@@ -165,6 +182,28 @@ def check_address(address: str, said: str | None = None) -> None:
             f"the Ray cluster at {address} is not on this machine, so it must ask for a token: start it with "
             "RAY_AUTH_MODE=token, and set that here too, with its RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
         )
+
+
+def check_answer(address: str, said: str | None = None) -> None:
+    """Raise :class:`RunError` where what listens at an address is not Ray, or does not answer any longer: Ray itself
+    would try for minutes. Every gRPC server greets those who do, first of all, by a frame of its settings."""
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return
+    shown = f"{said} ({address})" if said else address
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S) as probe:
+            probe.sendall(GREETING)
+            answer = probe.recv(9)
+    except TimeoutError as error:
+        words = (
+            f"it takes connections, but has not answered in {CONNECT_S:.0f} s; is it Ray's port, and is the head up?"
+        )
+        raise RunError(f"cannot reach Ray at {shown}: {words}") from error
+    except OSError as error:
+        raise RunError(f"cannot reach Ray at {shown}: {error.strerror or error}") from error
+    if answer[3:4] != SETTINGS_FRAME:
+        raise RunError(f"cannot reach Ray at {shown}: something else listens there; is it the port of Ray's head?")
 
 
 def _is_here(ip: str) -> bool:
