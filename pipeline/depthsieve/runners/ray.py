@@ -19,6 +19,7 @@ from depthsieve.core.records import LabelJob, ShardResult, ShardTask
 from depthsieve.core.stopping import Stop
 from depthsieve.core.version import __version__
 from depthsieve.runners import OnImages, Runner
+from depthsieve.runners.head import Head
 from depthsieve.runners.ledger import Death, Ledger
 from depthsieve.runners.ray_session import connected, current_offer, is_placed, one_line
 from depthsieve.runners.ray_worker import RayWorker, Readiness, death_of, holds_something, misfit
@@ -88,8 +89,8 @@ def ray_runner(options: RayOptions, on_images: OnImages, worker: type[RayWorker]
     """A runner on actors of a Ray cluster, started for the run and stopped after it unless an address is given."""
 
     def run(job: LabelJob, tasks: Iterator[ShardTask], stop: Stop) -> Generator[ShardResult, None, None]:
-        with connected(options.address, (options.workers or 1) * options.cpus_per_worker, options.gpus):
-            driver = _Driver(options, job, worker, Ledger(tasks), stop, on_images)
+        with connected(options.address, (options.workers or 1) * options.cpus_per_worker, options.gpus) as head:
+            driver = _Driver(options, job, worker, Ledger(tasks), stop, on_images, head)
             try:
                 yield from driver.results()
             except RayError as error:
@@ -116,7 +117,9 @@ class _Driver:
         ledger: Ledger,
         stop: Stop,
         on_images: OnImages,
+        head: Head,
     ) -> None:
+        self._head, self._offered = head, ClusterOffer(())
         self._options, self._ledger, self._stop, self._on_images = options, ledger, stop, on_images
         roots = (root for _, root in job.sources if "://" not in root)
         self._job = (__version__, pickle.dumps(job), tuple(root for root in roots if holds_something(root)))
@@ -142,7 +145,8 @@ class _Driver:
         life, and :class:`RunInterrupted` when there is none for too long.
         """
         while self._goes_on():
-            if not self._stopping:
+            self._head.check(time.monotonic())
+            if not self._stopping and not self._head.silent:
                 self._staff()
                 self._hand_out()
             for call in self._answered():
@@ -352,10 +356,12 @@ class _Driver:
     # who makes no progress
 
     def _offer(self) -> ClusterOffer:
-        """What the cluster has; not what is free of it where an actor has found its place."""
-        offer = current_offer()
-        placed = any(is_placed(slot.actor) for slot in self._slots if slot.actor is not None and not slot.ready)
-        return replace(offer, free=None) if placed else offer
+        """What the cluster has, as of when its head last answered; not what is free where an actor has its place."""
+        if not self._head.silent:
+            self._offered = current_offer()
+            if any(is_placed(slot.actor) for slot in self._slots if slot.actor is not None and not slot.ready):
+                self._offered = replace(self._offered, free=None)
+        return self._offered
 
     def _watch(self) -> None:
         """Poll for progress. Raises :class:`RunError` when there has been no worker, or no progress, for too long."""

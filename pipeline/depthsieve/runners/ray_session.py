@@ -24,6 +24,7 @@ from ray.exceptions import RayError
 from depthsieve.core.errors import RunError, RunInterrupted
 from depthsieve.core.lifelines import ending_users_of
 from depthsieve.core.waiting import waiting
+from depthsieve.runners.head import Head, can_be_greeted, is_greeted
 from depthsieve.runners.staffing import LASTS, ClusterOffer, Need
 
 LONGEST_BASE = 16
@@ -33,11 +34,6 @@ PREFIX = "dsray-"
 
 CONNECT_S = 5.0
 """Seconds in which a cluster must take a connection."""
-
-GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""How a client of HTTP/2 begins, with settings of its own, of which there are none (RFC 9113, section 3.4)."""
-
-SETTINGS_FRAME = b"\x04"
 
 AUTO = "auto"
 
@@ -83,14 +79,15 @@ def cluster_offer(address: str, need: Need, wait_s: float) -> ClusterOffer:
 
     Raises as :func:`connected`, and :class:`RunInterrupted` where no such node joins in ``wait_s`` seconds.
     """
-    with connected(address, 0, 0):
+    with connected(address, 0, 0) as head:
         offer = current_offer()
         if offer.can_work(need):
             return offer
         with waiting(f"a node with {need.least}", LASTS + " unless one joins", limit_s=wait_s) as wait:
             # A task that needs one also has an autoscaler bring it.
             joined = ray.remote(num_cpus=1, num_gpus=min(need.gpus, 1.0))(lambda: None).remote()
-            while not (offer := current_offer()).can_work(need):
+            while head.silent or not (offer := current_offer()).can_work(need):
+                head.check(time.monotonic())
                 wait.why = offer.shortage(need)
                 if time.monotonic() - wait.since > wait_s:
                     reason = f"no node with {need.least} has joined in {wait_s:.0f} s: {wait.why}"
@@ -101,15 +98,17 @@ def cluster_offer(address: str, need: Need, wait_s: float) -> ClusterOffer:
 
 
 @contextlib.contextmanager
-def connected(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
+def connected(address: str | None, cpus: int, gpus: int) -> Iterator[Head]:
     """Connect to Ray: the caller's own session if there is one, the cluster at ``address``, or a private session.
 
-    ``cpus`` and ``gpus`` are what a private session offers. Raises :class:`RunError` in one line, within seconds, when
-    the cluster cannot be reached or refuses the connection.
+    Yields the head, which is watched if it is that of ``address``. ``cpus`` and ``gpus`` are what a private session
+    offers. Raises :class:`RunError` in one line, within seconds, when the cluster cannot be reached or refuses the
+    connection.
     """
     if ray.is_initialized():
-        yield  # the caller's own session, from a notebook
+        yield Head()  # the caller's own session, from a notebook
         return
+    found = None
     with contextlib.ExitStack() as stack:
         if address is None:
             stack.enter_context(_environment(RAY_AUTH_TOKEN=secrets.token_hex(32)))
@@ -124,8 +123,7 @@ def connected(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
                 "_temp_dir": folder,
             }
         else:
-            quiet = {} if "RAY_BACKEND_LOG_LEVEL" in os.environ else {"RAY_BACKEND_LOG_LEVEL": "fatal"}
-            stack.enter_context(_environment(RAY_gcs_server_port_wait_time_s=f"{CONNECT_S:.0f}", **quiet))
+            stack.enter_context(_environment(RAY_gcs_server_port_wait_time_s=f"{CONNECT_S:.0f}"))
             found, said = _found(address), AUTO if address == AUTO else None
             check_address(found, said)
             check_answer(found, said)
@@ -137,7 +135,7 @@ def connected(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
         except (OSError, ValueError, RuntimeError, RayError, ImportError) as error:
             raise RunError(f"cannot reach Ray at {settings['address']}: {_why(error)}") from error
         stack.callback(ray.shutdown)
-        yield
+        yield stack.enter_context(Head(found).watched())
 
 
 def _found(address: str) -> str:
@@ -186,23 +184,18 @@ def check_address(address: str, said: str | None = None) -> None:
 
 def check_answer(address: str, said: str | None = None) -> None:
     """Raise :class:`RunError` where what listens at an address is not Ray, or does not answer any longer: Ray itself
-    would try for minutes. Every gRPC server greets those who do, first of all, by a frame of its settings."""
-    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+    would try for minutes."""
+    if not can_be_greeted():
         return
     shown = f"{said} ({address})" if said else address
-    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S) as probe:
-            probe.sendall(GREETING)
-            answer = probe.recv(9)
+        is_ray = is_greeted(address, CONNECT_S)
     except TimeoutError as error:
-        words = (
-            f"it takes connections, but has not answered in {CONNECT_S:.0f} s; is it Ray's port, and is the head up?"
-        )
-        raise RunError(f"cannot reach Ray at {shown}: {words}") from error
+        words = f"it takes connections, but has not answered in {CONNECT_S:.0f} s"
+        raise RunError(f"cannot reach Ray at {shown}: {words}; is it Ray's port, and is the head up?") from error
     except OSError as error:
         raise RunError(f"cannot reach Ray at {shown}: {error.strerror or error}") from error
-    if answer[3:4] != SETTINGS_FRAME:
+    if not is_ray:
         raise RunError(f"cannot reach Ray at {shown}: something else listens there; is it the port of Ray's head?")
 
 
