@@ -24,7 +24,7 @@ KEY_ID = "AKIDTHATISNOSECRET"
 NOWHERE = "http://127.0.0.1:9"
 
 Fault = Callable[[dict[str, Any]], str | None]
-"""Told of a call, says what becomes of it: None (served), "503" (refused), "403 Code" (with S3's word for it), "403<..."
+"""Told of a call, says what becomes of it: None (served), "503" (refused), "403 Code" (with S3's word for it), "403<a>"
 (with that body), "lost" (served, but the answer is not sent and the connection is reset), "reset" (not served either),
 "silent" (likewise, after some seconds)."""
 
