@@ -13,6 +13,7 @@ from commandline import command
 from labelled import label, small_teacher, write_photos
 from storemaker import Picture, learn, make_store
 
+import depthsieve
 from depthsieve.core.errors import LoaderError, RunError, UsageError
 from depthsieve.core.records import DatasetNote
 from depthsieve.features import COLUMNS
@@ -227,6 +228,19 @@ def test_the_speed_is_that_of_labelling_and_a_copied_store_has_none(tmp_path: Pa
     assert figures.images_per_second(open_store(tmp_path / "moved")) == found
     shutil.copytree(tmp_path / "store", tmp_path / "copied", copy_function=shutil.copyfile)
     assert figures.images_per_second(open_store(tmp_path / "copied")) is None
+
+
+def test_labels_from_elsewhere_have_no_teacher_and_may_have_no_reliability(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 3)
+    (tmp_path / "maps").mkdir()
+    for photo in photos.iterdir():
+        np.save(tmp_path / "maps" / f"{photo.stem}.npy", np.linspace(1, 5, 48, dtype=np.float32).reshape(6, 8))
+    depthsieve.import_labels(tmp_path / "maps", tmp_path / "store", images=photos, quantity="depth", progress=False)
+    text = Path(report_labels(tmp_path / "store", tmp_path / "out", progress=False).page).read_text()
+    assert f"Depth in metres, imported from <b>{tmp_path / 'maps'}</b>." in text
+    assert "these labels came without reliability" in text
+    assert gallery(tmp_path / "out")["stores"][0]["calibrated"] is False
+    assert "licence of its weights" not in text and "expected relative error" not in text
 
 
 def test_terms_of_the_images_are_told(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from depthsieve.core.errors import UsageError
 from depthsieve.reliability.masking import masked_share, threshold_code
-from depthsieve.report.figures import CODE_ERRORS, floats
+from depthsieve.report.figures import expected_error, floats
 from depthsieve.report.maps import Maps
 from depthsieve.report.page import shown, table
 from depthsieve.store import Store
@@ -78,7 +78,7 @@ def section(first: Store, table_N: pa.Table, histogram_K: NDArray[np.int64], oth
         ["labelled images", f"{len(table_N):,}", f"{other.labelled:,}"],
         ["label spec", first.fingerprint[:12], other.store.fingerprint[:12]],
         [f"threshold code at drop {drop:g}, dataset", *(f"{code}" for code in codes)],
-        ["expected error there", *(f"{CODE_ERRORS[code] or 1:.1%}" for code in codes)],
+        ["expected error there", expected_error(first, codes[0]), expected_error(other.store, codes[1])],
         ["masked", *(f"{share:.1%}" for share in shares)],
     ]
     for name in SHOWN:

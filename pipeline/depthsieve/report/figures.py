@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from depthsieve.core.records import TeacherRequest
 from depthsieve.features import COLUMNS
 from depthsieve.reliability.code import decode_error
+from depthsieve.reliability.fusion import UNCALIBRATED
 from depthsieve.reliability.masking import masked_share, threshold_code
+from depthsieve.report.page import percent
 from depthsieve.store import Store, schema
 from depthsieve.teachers import EMBEDDED, find_preset
 
@@ -63,12 +65,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class MaskedAt:
-    """What a ``drop`` masks over the dataset: the threshold code, the error that it expects, and the share of valid
-    pixels that really goes."""
+    """What a ``drop`` masks over the dataset: the threshold code, and the share of valid pixels that really goes."""
 
     drop: float
     code: int
-    error: float
     share: float
 
 
@@ -99,7 +99,7 @@ def masked_at(histogram_K: NDArray[np.int64]) -> tuple[MaskedAt, ...]:
     rows = []
     for drop in DROPS:
         code = threshold_code(histogram_K, drop)
-        rows.append(MaskedAt(drop, code, CODE_ERRORS[code] or 1.0, masked_share(histogram_K, code)))
+        rows.append(MaskedAt(drop, code, masked_share(histogram_K, code)))
     return tuple(rows)
 
 
@@ -108,6 +108,18 @@ ASKED = 50
 
 AT_ONCE = 16
 """So many shards may be written at once by workers side by side."""
+
+
+def is_calibrated(store: Store) -> bool:
+    """Whether the store's reliability codes are expected errors, and not only an order of pixels."""
+    calibration = store.spec.calibration
+    return store.layer is not None or not (calibration == "none" or calibration.endswith(UNCALIBRATED))
+
+
+def expected_error(store: Store, code: int) -> str:
+    """The error that a code of the store stands for, in words; code 0 stands for none."""
+    error = CODE_ERRORS[code]
+    return percent(error) if error is not None and is_calibrated(store) else "not calibrated"
 
 
 def images_per_second(store: Store) -> float | None:
@@ -143,9 +155,9 @@ def _was_copied(store: Store, records: Sequence[tuple[str, float]]) -> bool:
     return 2 * fit <= len(places)
 
 
-def licence(teacher: TeacherRequest | None) -> str:
+def licence(teacher: TeacherRequest) -> str:
     """The licence of a teacher's weights, with what a user must know of it; for others than presets, where to look."""
-    preset = None if teacher is None else EMBEDDED if teacher.name == EMBEDDED.name else find_preset(teacher.name)
+    preset = EMBEDDED if teacher.name == EMBEDDED.name else find_preset(teacher.name)
     if preset is None:
         return "not known here: read the model's card"
     return f"{preset.licence} ({preset.note})" if preset.note else preset.licence

@@ -19,7 +19,7 @@ from depthsieve.core.progress import with_progress
 from depthsieve.curation.subset import Dropped
 from depthsieve.images import colours
 from depthsieve.report.compared import difference
-from depthsieve.report.figures import CODE_ERRORS
+from depthsieve.report.figures import CODE_ERRORS, is_calibrated
 from depthsieve.report.maps import Maps, image_script, thumbnail
 from depthsieve.store import Store
 
@@ -100,7 +100,12 @@ def gallery(
         "numbers": {name: [*map(_plain, value_N.tolist()), *[None] * rest] for name, (_, value_N) in known.items()},
         "about": {name: about for name, (about, _) in known.items()},
         "stores": [
-            {"name": name, "quantity": store.spec.quantity, "histogram": histogram_K.tolist()}
+            {
+                "name": name,
+                "quantity": store.spec.quantity,
+                "calibrated": is_calibrated(store),
+                "histogram": histogram_K.tolist(),
+            }
             for name, store, histogram_K in stores
         ],
         "drop": drop,

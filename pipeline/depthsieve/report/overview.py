@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from depthsieve.core.version import __version__
 from depthsieve.reliability.masking import masked_share, threshold_code
-from depthsieve.report.figures import BINS, CODE_ERRORS, Reason, Spread, licence, masked_at
+from depthsieve.report.figures import BINS, Reason, Spread, expected_error, licence, masked_at
 from depthsieve.report.folder import MADE_BY
-from depthsieve.report.page import cards, histogram, shown, table, wide
+from depthsieve.report.page import cards, histogram, percent, shown, table, wide
 from depthsieve.store import Store
 
 REASONS = 20
@@ -43,6 +43,11 @@ class Facts:
     speed: float | None
     sections: tuple[str, ...] = ()
     """What else the page has, as HTML."""
+
+    @property
+    def without_reliability(self) -> bool:
+        """Whether the labels came from elsewhere, without reliability: all valid pixels have the highest code."""
+        return self.store.layer is None and self.store.spec.calibration == "none" and not self.histogram_K[1:255].any()
 
     @property
     def failed(self) -> int:
@@ -87,11 +92,6 @@ def page_of(facts: Facts, files: str) -> str:
 """
 
 
-def percent(share: float) -> str:
-    """A share as people read it."""
-    return f"{share:.1%}" if share < 0.995 or share == 1 else f"{share:.2%}"
-
-
 def number(value: float) -> str:
     """A number to three digits, large ones whole."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
@@ -105,22 +105,27 @@ def _head(facts: Facts, name: str) -> str:
     numbers = [
         (f"{facts.labelled:,}", "images with a label"),
         (f"{facts.failed:,}", "failed; their reasons are below") if facts.failed else ("0", "failed"),
-        (percent(CODE_ERRORS[median] or 1), f"expected relative error of the median pixel (code {median} of 255)"),
-        (
-            percent(masked_share(facts.histogram_K, code)),
-            f"of the valid pixels masked at drop {facts.drop:g} over the dataset (codes under {code})",
-        ),
     ]
+    if not facts.without_reliability:
+        numbers += [
+            (
+                expected_error(facts.store, median),
+                f"expected relative error of the median pixel (code {median} of 255)",
+            ),
+            (
+                percent(masked_share(facts.histogram_K, code)),
+                f"of the valid pixels masked at drop {facts.drop:g} over the dataset (codes under {code})",
+            ),
+        ]
     if facts.states.get("pending"):
         numbers.insert(1, (f"{facts.states['pending']:,}", "still to be labelled"))
     if pixels > valid:
         numbers.append((percent(valid / pixels), "of the pixels have a label"))
     if facts.speed is not None:
         numbers.append((f"{facts.speed:.3g}", "images a second while it was labelled, by the times of its files"))
-    teacher = shown(_teacher(facts.store))
     return f"""<header>
 <h1>{escape(name)}</h1>
-<p class="lead">{_quantity(facts.store)}, labelled by <b>{escape(teacher)}</b>. <span class="soft">{
+<p class="lead">{_quantity(facts.store)}, {_made(facts.store)}. <span class="soft">{
         escape(shown(facts.store.location))
     }</span></p>
 </header>
@@ -131,13 +136,13 @@ def _quantity(store: Store) -> str:
     return "Depth in metres" if store.spec.quantity == "depth" else "Relative inverse depth"
 
 
-def _teacher(store: Store) -> str:
+def _made(store: Store) -> str:
+    """Who or what made the labels, as HTML."""
     generations = store.generations()
     teacher = generations[-1].teacher if generations else None
-    if teacher is not None:
-        return teacher.name
-    parents = generations[-1].parents if generations else ()
-    return f"{store.spec.kind} of {' and '.join(parents)}" if parents else store.spec.kind
+    names = [teacher.name] if teacher else list(generations[-1].parents if generations else ())
+    verb = "labelled by" if teacher else f"{store.spec.kind} from"
+    return f"{verb} {' and '.join(f'<b>{escape(shown(name))}</b>' for name in names) or 'elsewhere'}"
 
 
 def _gallery(facts: Facts) -> str:
@@ -157,15 +162,21 @@ def _gallery(facts: Facts) -> str:
 
 
 def _quality(facts: Facts) -> str:
+    if facts.without_reliability:
+        return """<section aria-labelledby="quality-title">
+<h2 id="quality-title">What a mask leaves out</h2>
+<p>Nothing: these labels came without reliability, so every valid pixel has code 255. Import them with confidence maps,
+or train on them unmasked.</p>
+</section>"""
     rows = [
-        [f"{row.drop:.0%}", f"{row.code}", percent(row.error), percent(row.share)]
+        [f"{row.drop:.0%}", f"{row.code}", expected_error(facts.store, row.code), percent(row.share)]
         for row in masked_at(facts.histogram_K)
     ]
     codes = np.flatnonzero(facts.histogram_K[1:]) + 1
     bars = ""
     if len(codes):
         low, high = int(codes[0]), int(codes[-1])
-        left, right = (f"code {code}: error {percent(CODE_ERRORS[code] or 1)}" for code in (low, high))
+        left, right = (f"code {code}: error {expected_error(facts.store, code)}" for code in (low, high))
         text = f"Pixels by reliability code, from {low} to {high}"
         bars = (
             '<figure class="codes"><figcaption>All valid pixels by reliability code: better to the right</figcaption>'
@@ -237,11 +248,14 @@ def _origin(facts: Facts) -> str:
     spec, generations = store.spec, store.generations()
     teacher = generations[-1].teacher if generations else None
     profile = generations[-1].profile if generations else None
-    rows = [
-        ("teacher", _teacher(store) + (f", revision {teacher.revision}" if teacher and teacher.revision else "")),
-        ("licence of its weights", licence(teacher)),
-        ("weights", f"sha256 {spec.weights_digest[:16]}…"),
-        ("computed in", spec.dtype),
+    rows = [(f"{spec.kind} from", parent) for parent in (generations[-1].parents if generations else ())]
+    for one in (teacher, teacher.second if teacher else None):
+        if one is not None:
+            rows.append(("teacher", f"{one.name}, revision {one.revision}" if one.revision else one.name))
+            rows.append(("licence of its weights", licence(one)))
+    if teacher is not None:
+        rows += [("weights", f"sha256 {spec.weights_digest[:16]}…"), ("computed in", spec.dtype)]
+    rows += [
         ("signals of reliability", ", ".join(spec.signals) or "none"),
         ("calibration", spec.calibration if store.layer is None else f"layer {store.layer.name}"),
     ]

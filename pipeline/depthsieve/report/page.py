@@ -31,6 +31,13 @@ def page(title: str, body_html: str) -> str:
     )
 
 
+def percent(share: float) -> str:
+    """A share as people read it."""
+    if 0 < share < 0.001:
+        return "under 0.1%"
+    return f"{share:.1%}" if share < 0.995 or share == 1 else f"{share:.2%}"
+
+
 def shown(text: str) -> str:
     """Text of a file name as it can be shown: what would break the line or turn its direction is spelt out."""
     return _UNSEEN.sub(lambda found: _SPELT.get(found[0], f"\\u{ord(found[0]):04x}"), text)

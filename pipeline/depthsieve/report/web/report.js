@@ -29,7 +29,8 @@ const depthsieve = (() => {
   const shown = (text) => text.replace(UNSEEN, (sign) => SPELT[sign] ?? `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
   const count = (number) => number.toLocaleString("en");
   const short = (number) => (number === null ? "not known" : String(Number(number.toPrecision(4))));
-  const percent = (share) => `${(100 * share).toFixed(1)}%`;
+  const percent = (share) => (share > 0 && share < 0.001 ? "under 0.1%" : `${(100 * share).toFixed(1)}%`);
+  const errorOf = (number, code) => (data.stores[number].calibrated ? ` (expected error ${percent(data.errors[code])})` : "");
   const sourceOf = (id) => id.slice(0, id.indexOf("/"));
   const option = (value, text) => make("option", { value }, text);
 
@@ -307,7 +308,7 @@ const depthsieve = (() => {
       figures.push(
         figure(`depth-${number}`, name(number, "depth"), one, [scale("far", "depth", "near")]),
         figure(`reliability-${number}`, name(number, "reliability"), one, [scale(`${low}`, "reliability", `${high}`),
-          `expected error ${percent(data.errors[low] ?? 1)} to ${percent(data.errors[high] ?? 1)}`]),
+          data.stores[number].calibrated ? `expected error ${percent(data.errors[low] ?? 1)} to ${percent(data.errors[high] ?? 1)}` : "not calibrated"]),
         figure(`mask-${number}`, name(number, "mask"), one, [swatch(data.colours.masked), "left out", ...(one.histogram[0] ? [swatch(data.colours.checks[0]), "no label"] : [])]));
     });
     get("maps").replaceChildren(make("div", { class: labels.length > 1 ? "maps compared" : "maps" }, ...figures));
@@ -368,7 +369,7 @@ const depthsieve = (() => {
     if (!code) return `${who}${column}, ${row}: no label`;
     const inverse = one.far + (one.depth[row * one.width + column] / 255) * (one.near - one.far);
     const depth = data.stores[number].quantity === "depth" ? `about ${short(1 / inverse)} m` : `inverse depth about ${short(inverse)}`;
-    return `${who}${column}, ${row}: ${depth}, reliability ${code} (expected error ${percent(data.errors[code])})`;
+    return `${who}${column}, ${row}: ${depth}, reliability ${code}${errorOf(number, code)}`;
   }
 
   // ---- painting -----------------------------------------------------------------------------------------------------
@@ -418,7 +419,7 @@ const depthsieve = (() => {
       paint(canvas, one, (pixel) => (one.reliability[pixel] < code ? masked : 0));
       const below = validBelow(one.histogram);
       const gone = below[code - 1];
-      const text = `${percent(below[255] ? gone / below[255] : 0)} of the valid pixels left out: ${count(gone)} under code ${code} (expected error ${percent(data.errors[code])})`;
+      const text = `${percent(below[255] ? gone / below[255] : 0)} of the valid pixels left out: ${count(gone)} under code ${code}${errorOf(number, code)}`;
       canvas.setAttribute("aria-label", `mask: ${text}`);
       paintCodes(get(`codes-${number}`), one, code);
       return labels.length > 1 ? `${shown(data.stores[number].name)}: ${text}` : text;
