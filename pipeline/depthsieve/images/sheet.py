@@ -117,7 +117,8 @@ def _draw_heads(sheet: Image.Image, places: Sequence[tuple[int, int]], labels: S
     low, high = labels[0].codes
     unit = "metres" if labels[0].quantity == "depth" else "disparity"
     each = ", each over its own range" if len(labels) > 1 else ""
-    names = ("photo", f"depth ({unit}{each})", "reliability code", f"mask at {100 * drop:g}%")
+    reliability = "reliability code" if low < high else f"reliability code: {low:.0f} everywhere"
+    names = ("photo", f"depth ({unit}{each})", reliability, f"mask at {100 * drop:g}%")
     for (left, top), name in zip(places, names, strict=True):
         draw.text((left, top), name, INK, _font(15))
     scales = {
@@ -125,6 +126,8 @@ def _draw_heads(sheet: Image.Image, places: Sequence[tuple[int, int]], labels: S
         2: (colours.VIRIDIS_256, f"{low:.0f} doubtful", f"{high:.0f} reliable"),
     }
     for number, (table, first, last) in scales.items():
+        if number == 2 and low == high:
+            continue
         left, top = places[number][0], places[number][1] + 24
         draw.text((left, top), first, SOFT, _font(14))
         left += int(_font(14).getlength(first)) + 8

@@ -3,13 +3,14 @@
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
 from depthsieve.core.errors import RunError, UsageError
+from depthsieve.images.panels import Panels
 from depthsieve.images.sheet import draw_sheet, png
 from depthsieve.report import cloud
 from depthsieve.report.choosing import Choice, choose
@@ -114,16 +115,19 @@ def view(
         opened.location,
         tuple(chosen),
         how,
-        _notes([one.no_photo for one in panels if one.no_photo], len(panels)),
+        tuple(_notes(panels, drop)),
         draw_sheet(panels, drop, large=len(panels) == 1),
         tuple(opened.label(image_id) for image_id in chosen),
     )
 
 
-def _notes(no_photo: Sequence[str], count: int) -> tuple[str, ...]:
-    if not no_photo:
-        return ()
-    return (f"{len(no_photo)} of {count} photos cannot be read, and are chequered: {no_photo[0]}",)
+def _notes(panels: Sequence[Panels], drop: float) -> Iterator[str]:
+    no_photo = [one.no_photo for one in panels if one.no_photo]
+    if no_photo:
+        yield f"{len(no_photo)} of {len(panels)} photos cannot be read, and are chequered: {no_photo[0]}"
+    codes = {code for one in panels for code in one.codes}
+    if drop > 0 and len(codes) == 1 and not any(one.masked for one in panels):
+        yield f"every valid pixel has the same reliability, so a mask at {100 * drop:g}% drops none"
 
 
 def check_target(path: Path, suffix: str, is_ours: Callable[[Path], bool]) -> None:

@@ -86,6 +86,10 @@ def test_without_confidence_a_mask_drops_nothing_and_it_says_so(made: Path, tmp_
     np.testing.assert_array_equal(label.mask(0.5), label.reliability > 0)
     counts = np.bincount(label.reliability.ravel(), minlength=256)
     assert masked_share(counts, threshold_code(counts, 0.5)) == 0
+    (note,) = depthsieve.view(made / "plain", progress=False).notes
+    assert note == "every valid pixel has the same reliability, so a mask at 10% drops none"
+    assert not depthsieve.view(made / "plain", drop=0, progress=False).notes
+    assert not depthsieve.view(made / "sure-store", progress=False).notes
 
 
 def test_again_does_nothing_and_more_maps_extend(copy: Path) -> None:
@@ -193,6 +197,23 @@ def test_failures_are_named_and_tried_again_once_they_are_mended(copy: Path) -> 
     (copy / "mm/even/é 0.png").write_bytes(whole)
     assert [failed.id for failed in imported(copy, copy / "new").failed] == [image_id(1)]
     assert len(depthsieve.open_store(copy / "new")) == 4
+
+
+def test_photos_in_the_same_folder_are_no_maps_without_an_image(tmp_path: Path) -> None:
+    """As datasets have them: a_rgb.png beside a_depth.png; one photo has no map, one map no photo."""
+    made, together = write_maps(tmp_path / "apart", range(2)), tmp_path / "together"
+    together.mkdir()
+    for number, name in enumerate(("even/é 0", "odd ones/é 1")):
+        shutil.copy(made / "photos" / f"{name}.png", together / f"{number}_rgb.png")
+        shutil.copy(made / "mm" / f"{name}.png", together / f"{number + 1}_depth.png")
+    told: dict[str, Any] = {
+        "pattern": "{dir}/{stem}_depth.png",
+        "replace": (("_rgb", ""),),
+        "exclude": ("*_depth.png",),
+    }
+    summary = imported(tmp_path, tmp_path / "new", "together", images=together, scale=1000, **told)
+    assert (summary.labelled, summary.first_without_map) == (1, ("default/0_rgb.png",))
+    assert summary.first_without_image == ("2_depth.png",)
 
 
 def test_a_dry_run_says_the_same_and_writes_nothing(made: Path, tmp_path: Path) -> None:

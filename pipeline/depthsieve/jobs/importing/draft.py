@@ -87,6 +87,7 @@ def draft_import(
     known = _known(store) if store is not None else {}
     refused = dict(standing(store).rejected) if store is not None else {}
     todo, used = [], _Used()
+    photos: set[str] = set()
     for table in scan.rejected():
         for row in table.to_pylist():
             if _find(opened.maps, row["id"], used)[0] is not None:
@@ -94,6 +95,7 @@ def draft_import(
                 _reject(draft, refused, row, row["reason"])
     for table in scan.images():
         for row in table.select(IMAGES_SCHEMA.names).to_pylist():
+            photos.add(row["id"].partition("/")[2])
             where, reason = _find(opened.maps, row["id"], used)
             if reason is not None:
                 draft.paired += 1
@@ -113,7 +115,8 @@ def draft_import(
                     )
     if not draft.paired:
         raise SourceError(_nothing(opened.maps, source, draft.without_map))
-    draft.unused = [place for place in opened.maps.places() if place not in used.places]
+    images = photos if source.root == opened.maps.location else set()
+    draft.unused = [place for place in opened.maps.places() if place not in used.places and place not in images]
     look = _Look(opened, places, source, store, known)
     with (
         ThreadPoolExecutor(threads) as pool,
