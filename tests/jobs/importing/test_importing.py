@@ -216,6 +216,14 @@ def test_photos_in_the_same_folder_are_no_maps_without_an_image(tmp_path: Path) 
     assert summary.first_without_image == ("2_depth.png",)
 
 
+def test_a_map_of_another_aspect_fails_unless_it_is_said_to_be_stretched(copy: Path) -> None:
+    np.save(copy / "m/even/é 0.npy", np.random.default_rng(0).uniform(1, 9, (40, 40)))
+    (failed,) = imported(copy, copy / "new", "m").failed
+    assert failed.id == image_id(0) and "its map is 40x40 and its photo 80x60" in failed.reason
+    assert imported(copy, copy / "new", "m", stretched=True).failed == ()
+    assert depthsieve.open_store(copy / "new")[image_id(0)].shape == (40, 40)
+
+
 def test_a_dry_run_says_the_same_and_writes_nothing(made: Path, tmp_path: Path) -> None:
     summary = imported(made, tmp_path / "new", dry_run=True)
     assert (summary.planned_now, summary.pending, summary.labelled, summary.imported_now) == (6, 6, 0, 0)
