@@ -10,14 +10,22 @@ from truths import DEPTH_HW, METRES_HW, hdf5, npy, opened, pfm, png
 
 from depthsieve.core.errors import GroundTruthError
 from depthsieve.evaluation.ground_truth.opening import open_ground_truth
+from depthsieve.evaluation.ground_truth.readers import read_npz
 from depthsieve.evaluation.ground_truth.settings import TruthSettings
 from depthsieve.evaluation.ground_truth.values import planar_depth
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    held = io.BytesIO()
+    np.savez_compressed(held, **arrays)
+    return held.getvalue()
 
 
 @pytest.mark.parametrize(
     ("name", "data", "scale"),
     [
         ("a.npy", npy(DEPTH_HW), None),
+        ("a.npz", npz(values=DEPTH_HW), None),
         ("a.npy", npy(np.asfortranarray(DEPTH_HW)), None),
         ("a.npy", npy(DEPTH_HW.astype(">f8")), None),
         ("a.npy", npy(DEPTH_HW[None]), None),
@@ -125,3 +133,24 @@ def test_a_number_that_shows_the_other_count_is_refused(tmp_path: Path, image_id
     truth = open_ground_truth(tmp_path / "nyu.mat", TruthSettings(count_from=first))
     with pytest.raises(GroundTruthError, match=f"^{image_id} has the number .*say --count-from {1 - first}$"):
         truth.place(image_id)
+
+
+def test_an_npz_of_one_array_is_read_and_of_several_the_one_that_is_named() -> None:
+    np.testing.assert_array_equal(read_npz(npz(depth=DEPTH_HW), None, None), DEPTH_HW)
+    two = npz(depth=DEPTH_HW, mask=DEPTH_HW > 0)
+    np.testing.assert_array_equal(read_npz(two, None, "depth"), DEPTH_HW)
+    for data, name, message in (
+        (two, None, r"which array holds the depth\? Name it with --dataset \(there are: 'depth', 'mask'\)"),
+        (two, "other", "it has no array 'other'"),
+        (two[:-30], "depth", r"damaged or not an \.npz file"),
+        (npz(depth=np.array([[{}]], object)), None, "values of type object"),
+        (npz(depth=np.zeros((3, 4), np.int16)), None, "whole numbers: say how many are a metre"),
+    ):
+        with pytest.raises(GroundTruthError, match=message):
+            read_npz(data, None, name)
+
+
+def test_an_npz_that_unpacks_to_too_much_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("depthsieve.evaluation.ground_truth.readers.MAX_PIXELS", 1000)
+    with pytest.raises(GroundTruthError, match=r"'depth\.npy' has more bytes than a depth map may have"):
+        read_npz(npz(depth=np.zeros((100, 100))), None, None)
