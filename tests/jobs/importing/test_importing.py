@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from labelled import decided_bytes
 from mapmaker import SHAPE, confidence_of, image_id, imported, metres_of, shape_of, write_maps
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import depthsieve
 from depthsieve.core.errors import SourceError, StoreMismatch, UsageError
@@ -222,6 +224,21 @@ def test_a_map_of_another_aspect_fails_unless_it_is_said_to_be_stretched(copy: P
     assert failed.id == image_id(0) and "its map is 40x40 and its photo 80x60" in failed.reason
     assert imported(copy, copy / "new", "m", stretched=True).failed == ()
     assert depthsieve.open_store(copy / "new")[image_id(0)].shape == (40, 40)
+
+
+def test_pngs_with_a_scale_of_their_own_are_refused_by_name(copy: Path) -> None:
+    for number, texts in ((0, {"near": "0.5", "far": "60"}), (1, {"depthsieve:scale": "0.1"}), (2, {"Title": "depth"})):
+        path = copy / "mm" / f"{Path(image_id(number)).parent.name}/é {number}.png"
+        with Image.open(path) as picture:
+            picture.load()
+        chunks = PngInfo()
+        for key, text in texts.items():
+            chunks.add_text(key, text)
+        picture.save(path, pnginfo=chunks)
+    failed = {one.id: one.reason for one in imported(copy, copy / "new").failed}
+    assert set(failed) == {image_id(0), image_id(1)}
+    assert "logarithmic between its own near and far, as MoGe writes it" in failed[image_id(0)]
+    assert "name the folder that holds depth.json" in failed[image_id(1)]
 
 
 def test_a_dry_run_says_the_same_and_writes_nothing(made: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Input is hostile. Axes: H row, W column.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -24,6 +25,7 @@ from depthsieve.evaluation.ground_truth.hdf5 import dataset_in, opened
 from depthsieve.evaluation.ground_truth.names import FileNames, paths_of
 from depthsieve.evaluation.ground_truth.readers import one_map
 from depthsieve.evaluation.ground_truth.settings import ANY_FOLDER, SUFFIXES
+from depthsieve.export.codecs import png_text
 from depthsieve.jobs.importing.settings import PlaceSettings, ValueSettings, settings_in
 from depthsieve.jobs.importing.values import RawMap
 from depthsieve.labelling.image import IMAGE_FAULTS
@@ -330,9 +332,24 @@ def _bytes(reader: FolderSource, place: str) -> bytes:
 def _read(what: str, data: bytes, place: str, scale: float | None, dataset: str | None) -> NDArray[Any]:
     try:
         bits = (8, 16) if what == "confidence map" else (16,)
+        if what == "map" and place.lower().endswith(".png"):
+            _check_linear(data)
         return read_values(data, place, scale, dataset, bits)
     except GroundTruthError as error:
         raise ImageRejected(f"its {what} {place}: {error}") from error
+
+
+def _check_linear(data: bytes) -> None:
+    """Raise :class:`GroundTruthError` for a PNG that says in its text chunks that one scale does not fit all images."""
+    keys: set[str] = set()
+    with contextlib.suppress(ValueError):  # whoever reads its pixels says what is damaged
+        keys = set(png_text(data))
+    if {"near", "far"} <= keys:
+        raise GroundTruthError("it is logarithmic between its own near and far, as MoGe writes it; convert it to .npy")
+    if "depthsieve:scale" in keys:
+        raise GroundTruthError(
+            f"it has a scale of its own, as `depthsieve export` writes it; name the folder that holds {INDICES[0]}"
+        )
 
 
 def _shown(path: str) -> str:
