@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from exported import READERS, bytes_of, check_equal, export, labels_of, small_store
@@ -92,6 +93,24 @@ def test_a_later_image_never_takes_the_name_of_an_earlier_one(tmp_path: Path) ->
     names = {path.name for path in (tmp_path / "out" / "depth" / "default").iterdir()}
     assert "a.jpg.npy" in names and "A.jpg.npy" not in names and len(names) == 2
     check_equal(READERS["npy"].read(tmp_path / "out"), labels_of(grown), READERS["npy"])
+
+
+def test_what_was_written_before_an_interruption_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = small_store(tmp_path)
+    export(store, tmp_path / "whole", "npy")
+    whole = Ledger.write
+
+    def write(ledger: Ledger, path: str, *more: Any) -> int:
+        if "c.d" in path:
+            raise KeyboardInterrupt
+        return whole(ledger, path, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "write", write)
+        with pytest.raises(KeyboardInterrupt):
+            export(store, tmp_path / "out", "npy")
+    assert 0 < export(store, tmp_path / "out", "npy").images_now < 4
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
 
 
 def test_what_is_damaged_or_gone_is_written_again(tmp_path: Path, small_parts: None) -> None:

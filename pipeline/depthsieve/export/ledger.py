@@ -174,7 +174,7 @@ class Ledger:
     def write(self, path: str, content: bytes | PhotoFile, link: Link = "copy") -> int:
         """Write a file of the folder, or link to it; returns its size."""
         target = self.out / path
-        with _told(target), self._renamed(target) as temporary:
+        with self._renamed(target) as temporary:
             original = content.original if isinstance(content, PhotoFile) else None
             data = content.data if isinstance(content, PhotoFile) else content
             if original is None or link == "copy":
@@ -195,7 +195,7 @@ class Ledger:
     def volume(self, path: str) -> Iterator[Path]:
         """A place for a file to be written to; it is renamed to ``path`` at the end."""
         target = self.out / path
-        with _told(target), self._renamed(target) as temporary:
+        with self._renamed(target) as temporary:
             yield temporary
 
     @contextlib.contextmanager
@@ -204,12 +204,13 @@ class Ledger:
             self._count += 1
             temporary = self._folder / "tmp" / f"{self._count}{target.suffix[:20]}"
         try:
-            yield temporary
-            try:
-                temporary.replace(target)
-            except FileNotFoundError:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                temporary.replace(target)
+            with _told(target):
+                yield temporary
+                try:
+                    temporary.replace(target)
+                except FileNotFoundError:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    temporary.replace(target)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Export the labels of a store: what is there, what is left to do, and doing it so that a kill costs little."""
 
+import contextlib
 import heapq
 import os
 import time
@@ -42,7 +43,7 @@ from depthsieve.store.index import settled_index
 from depthsieve.training.selection import Entry as Place
 from depthsieve.training.selection import Selection, select
 
-PER_PART = 256
+PER_PART = 64
 """Images of a part of files: as many are written again at most after a kill."""
 
 TRIED = 6
@@ -305,13 +306,18 @@ class _Export:
         """Write the files of some images of a part, and record it."""
         written = {row["id"]: row for row in self.ledger.record(part)["images"]}
         failed: dict[str, str] = {}
-        for result in self._ahead(pool, self._written, images):
-            bar.update()
-            if isinstance(result, ImageFailure):
-                failed[result.id] = result.reason
-                written.pop(result.id, None)
-            else:
-                written[result["id"]] = result
+        try:
+            for result in self._ahead(pool, self._written, images):
+                bar.update()
+                if isinstance(result, ImageFailure):
+                    failed[result.id] = result.reason
+                    written.pop(result.id, None)
+                else:
+                    written[result["id"]] = result
+        except BaseException:  # interrupted, or no space is left
+            with contextlib.suppress(RunError):
+                self._record(part, written, failed, {})
+            raise
         self._record(part, written, failed, {})
 
     def _write_volume(self, target: VolumeTarget, part: Part, pool: ThreadPoolExecutor, bar: Any) -> None:

@@ -8,7 +8,6 @@ photos have none here.
 import io
 import json
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from depthsieve.export.index import quantity_words
 from depthsieve.export.protocol import About, Encoded, Item, VolumeTarget
 from depthsieve.export.to_webdataset import photo_words
 
-ROWS_AT_ONCE = 50
-"""Of a row group, which is in memory when it is written."""
+GROUP_BYTES = 64 << 20
+"""Of the images of a row group, which is in memory until it is written."""
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _FACTS = (
@@ -58,8 +57,16 @@ class HuggingFaceTarget(VolumeTarget):
     def write_volume(self, path: Path, samples: Iterator[tuple[Item, Encoded]]) -> None:
         schema = self._schema()
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            while some := list(islice(samples, ROWS_AT_ONCE)):
-                writer.write_table(pa.Table.from_pylist([self._row(*one) for one in some], schema=schema))
+            rows: list[dict[str, Any]] = []
+            held = 0
+            for item, encoded in samples:
+                rows.append(self._row(item, encoded))
+                held += sum(len(rows[-1][name]["bytes"]) for name in self._images)
+                if held >= GROUP_BYTES:
+                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                    rows, held = [], 0
+            if rows:
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
     def _row(self, item: Item, encoded: Encoded) -> dict[str, Any]:
         images = {
