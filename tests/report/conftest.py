@@ -6,19 +6,10 @@ from typing import Any
 
 import pytest
 from browser import chromium
+from reported import HOSTILE, PLAIN
 from storemaker import Picture, make_store
 
 from depthsieve.store import Store
-
-HOSTILE = (
-    "<img src=x onerror=alert(1)>.png",
-    "</script><script>alert(2)</script>.png".replace("/", "∕"),
-    "sub</a/script><svg onload=alert(3)>.png",
-    "new\nline \u2028 \u202egnp.png",
-    "\"quotes\" 'and' `ticks` ${alert(4)}.png",
-    "__proto__.png",
-)
-PLAIN = ("plain/small.png", "plain/tall.png", "plain/wide.png")
 
 
 @pytest.fixture(scope="session")

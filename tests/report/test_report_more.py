@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from browser import Page
+from reported import gallery, tinted
 from storemaker import Picture, make_store
-from test_report_page import tinted
-from test_report_write import gallery
 
 import depthsieve
 from depthsieve.core.errors import LoaderError, UsageError

@@ -6,18 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import OPENED, Page
-from conftest import HOSTILE, PLAIN
+from reported import HOSTILE, PLAIN, tinted
 
 import depthsieve
-from depthsieve.images import colours
 from depthsieve.report.maps import Maps
 from depthsieve.report.page import shown
 from depthsieve.store import Store
-
-
-def tinted(page: Page, canvas: str) -> np.ndarray:
-    height, width, rgba = page.pixels(canvas)
-    return (np.frombuffer(rgba, np.uint8).reshape(height, width, 4)[..., :3] == colours.TINT).all(axis=-1)
 
 
 @pytest.mark.parametrize("scope", ["image", "dataset"])

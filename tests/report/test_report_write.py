@@ -4,13 +4,13 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from commandline import command
 from labelled import label, small_teacher, write_photos
+from reported import gallery
 from storemaker import Picture, learn, make_store
 
 import depthsieve
@@ -22,13 +22,6 @@ from depthsieve.report.choice import choose
 from depthsieve.report.maps import Maps
 from depthsieve.report.write import report_labels
 from depthsieve.store import Store, open_store
-
-
-def gallery(out: Path) -> dict[str, Any]:
-    """What the page's script gets."""
-    text = next(out.glob("files-*/gallery.js")).read_text()
-    assert text.isascii(), "U+2028 ends a line of JavaScript"
-    return json.loads(re.fullmatch(r"depthsieve\.start\((.*)\);\n", text, re.DOTALL)[1])  # type: ignore[index]
 
 
 def test_a_small_store_is_shown_whole() -> None:
