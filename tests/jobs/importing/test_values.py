@@ -1,5 +1,6 @@
 """From the numbers in the files to depth and codes: units, invalid values, directions of confidence."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from storemaker import Picture, make_store
 
 import depthsieve
-from depthsieve.core.errors import ImageRejected, UsageError
+from depthsieve.core.errors import ImageRejected, SourceError, UsageError
 from depthsieve.jobs.importing.draft import check_aspect
 from depthsieve.jobs.importing.settings import ValueSettings, imported_spec, settings_in
 from depthsieve.jobs.importing.values import RawMap, to_label
@@ -135,3 +136,26 @@ def test_an_export_comes_back_as_it_was(tmp_path: Path, target: str) -> None:
     assert depthsieve.verify(tmp_path / "back", progress=False).sound
     with pytest.raises(UsageError, match=r"is an export of depthsieve, which says itself .* leave out --scale"):
         depthsieve.import_labels(out, tmp_path / "other", images=tmp_path / "images", scale=10, progress=False)
+
+
+def test_an_index_that_is_not_as_it_was_written_leads_nowhere(tmp_path: Path) -> None:
+    store = make_store(tmp_path, [Picture(f"{n}.png", (28, 42), (14, 21)) for n in range(5)])
+    depthsieve.export_labels(store.location, tmp_path / "out", target="npy", progress=False)
+    (tmp_path / "secret.npy").write_bytes((tmp_path / "out/depth/default/0.png.npy").read_bytes())
+    index = json.loads((tmp_path / "out/index.json").read_text())
+    rows = {row["id"]: row for row in index["images"]}
+    rows["default/0.png"]["depth"] = "../secret.npy"
+    rows["default/1.png"]["depth"] = 7
+    del rows["default/2.png"]["reliability"]
+    rows["default/3.png"]["group"] = ["no", "text"]
+    index["images"] += ["no row", {"id": 3}, {}]
+    (tmp_path / "out/index.json").write_text(json.dumps(index))
+    told: dict[str, Any] = {"images": tmp_path / "images", "threads": 1, "progress": False}
+    failed = {
+        one.id: one.reason for one in depthsieve.import_labels(tmp_path / "out", tmp_path / "back", **told).failed
+    }
+    assert set(failed) == {f"default/{n}.png" for n in range(4)}
+    assert "would leave the root" in failed["default/0.png"]
+    (tmp_path / "out/index.json").write_text(json.dumps(index)[:-9])
+    with pytest.raises(SourceError, match=r"index\.json is not whole, so this is no export to import"):
+        depthsieve.import_labels(tmp_path / "out", tmp_path / "back", **told)

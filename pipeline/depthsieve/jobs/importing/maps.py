@@ -236,7 +236,8 @@ class ExportMaps:
     def __init__(self, root: Path, index: Mapping[str, Any]) -> None:
         self.location = str(root)
         self.quantity: Quantity = index["quantity"]
-        self._rows = {row["id"]: row for row in index["images"] if isinstance(row, dict) and "id" in row}
+        rows = (row for row in index["images"] if isinstance(row, dict))
+        self._rows = {row["id"]: row for row in rows if isinstance(row.get("id"), str)}
         self._reader = FolderSource(_SOURCE, self.location)
 
     @functools.cached_property
@@ -245,7 +246,8 @@ class ExportMaps:
         found: dict[str, str] = {}
         for path in sorted(Path(self.location).glob("labels-*.h5")):
             with opened(path) as file:
-                found |= {row["group"]: path.name for row in self._rows.values() if row.get("group") in file}
+                groups = (row["group"] for row in self._rows.values() if isinstance(row.get("group"), str))
+                found |= {group: path.name for group in groups if group in file}
         return found
 
     def find(self, image_id: str) -> Where | None:
@@ -301,7 +303,7 @@ class ExportMaps:
                 return (encode_path(self._volumes[row["group"]]),)
             names = ("labels",) if "labels" in row else ("depth", "reliability")
             return tuple(encode_path(str(row[name])) for name in names)
-        except (KeyError, GroundTruthError) as error:
+        except (KeyError, TypeError, GroundTruthError) as error:
             raise ImageRejected(f"its map in {self.location} is not there: {error}") from error
 
     def _from_volume(self, name: str, dataset: str) -> NDArray[Any]:
