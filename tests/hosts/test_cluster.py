@@ -4,7 +4,7 @@ import pytest
 
 from hosts.bucket import Bucket
 from hosts.cluster import Cluster
-from hosts.lab import Host
+from hosts.lab import Host, Lab
 from hosts.runs import problems, start, wait_until_idle, working
 
 pytestmark = pytest.mark.slow
@@ -40,3 +40,12 @@ def test_parts_on_two_hosts_label_to_the_same_bytes(
     assert commits == {node.ip, cluster.head.ip}
     assert problems(bucket, "parts", expected) == []
     assert working(cluster.head, node) == []
+
+
+def test_a_driver_that_is_on_no_node_is_told_so(lab: Lab, cluster: Cluster, bucket: Bucket) -> None:
+    outside = lab.host("outside")
+    cluster.give_token(outside)
+    run = start(outside, "none", "--address", cluster.address, **cluster.environment | bucket.environment()).ended()
+    words = "Error: cannot reach Ray at head:6379: no node of a cluster runs on this machine"
+    assert (run.returncode, words in run.stdout) == (1, True), run.stdout
+    outside.power_off()

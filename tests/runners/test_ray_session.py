@@ -122,7 +122,7 @@ def test_a_cluster_elsewhere_must_ask_for_a_token(
         check_address(address)  # ours
         monkeypatch.setattr(ray_session, "_is_here", lambda ip: not real(ip))
         with pytest.raises(RunError, match=r"must ask for a token.*RAY_AUTH_MODE=token") if refused else nothing():
-            check_address(address)
+            check_address(f"ray://{address}")  # for which this machine need not be a node
 
 
 real = ray_session._is_here

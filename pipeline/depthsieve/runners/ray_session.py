@@ -175,11 +175,30 @@ def check_address(address: str, said: str | None = None) -> None:
             peer = probe.getpeername()[0]
     except (OSError, OverflowError) as error:
         raise RunError(f"cannot reach Ray at {shown}: {getattr(error, 'strerror', None) or error}") from error
-    if not _is_here(peer) and os.environ.get("RAY_AUTH_MODE", "").lower() not in ("token", "k8s"):
+    if _is_here(peer):
+        return
+    if os.environ.get("RAY_AUTH_MODE", "").lower() not in ("token", "k8s"):
         raise RunError(
             f"the Ray cluster at {address} is not on this machine, so it must ask for a token: start it with "
             "RAY_AUTH_MODE=token, and set that here too, with its RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
         )
+    if not address.startswith("ray://") and not _is_a_node():
+        raise RunError(
+            f"cannot reach Ray at {shown}: no node of a cluster runs on this machine, as it must for HOST:PORT; run "
+            f"this on one of its nodes, or make this machine one: ray start --address={address}"
+        )
+
+
+def _is_a_node() -> bool:
+    """Whether a node of some cluster runs on this machine, or begins to within seconds. Ray itself looks for a minute,
+    and then says no more than that it failed."""
+    find = getattr(ray_services, "find_node_ids", None)
+    until = time.monotonic() + CONNECT_S
+    while find is not None and not find():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.5)
+    return True
 
 
 def check_answer(address: str, said: str | None = None) -> None:
