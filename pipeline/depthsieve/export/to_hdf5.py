@@ -83,9 +83,11 @@ import h5py
 
 groups = {}  # by the id of the image
 
+
 def find(name, item):
     if "id" in item.attrs:
         groups[item.attrs["id"]] = item
+
 
 for path in sorted(glob.glob("labels-*.h5")):
     h5py.File(path).visititems(find)
