@@ -67,7 +67,7 @@ def label(source: str, store: str, grace: float, allow_failed: bool, as_json: bo
         print_json(dataclasses.asdict(summary))
     else:
         _print_summary(summary)
-        if summary.labelled_now and not is_quiet():
+        if summary.labelled_now and options["part"] is None and not is_quiet():
             click.echo(f"See them: depthsieve view {shlex.quote(store)}")
     if summary.interrupted:
         return 4
