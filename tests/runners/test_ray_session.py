@@ -19,14 +19,16 @@ import pytest
 from labelled import decided_bytes, small_teacher, write_photos
 from patience import PATIENCE_S, wait_for
 from poison import poison, poisoned
-from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayError
+from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayError, RaySystemError
 
 import depthsieve
 from depthsieve.core import lifelines
 from depthsieve.core.errors import RunError
+from depthsieve.runners import ray as ray_module
 from depthsieve.runners import ray_session
 from depthsieve.runners.ray_session import check_address, check_answer
 from depthsieve.runners.ray_worker import death_of
+from depthsieve.runners.slots import Slot
 
 SCRIPT = """
 import json, sys
@@ -348,6 +350,19 @@ OF_ITS_OWNER = "The actor is dead because its owner has died."
 def test_deaths_are_told_apart(error: RayError, blames: bool, reason: str) -> None:
     death = death_of(error)
     assert (death.reason, death.blames) == (reason, blames)
+
+
+def test_an_actor_whose_creation_is_cancelled_is_as_good_as_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray says so of one that its head had not registered yet; it ended the run."""
+
+    def cancelled(actor: object) -> None:
+        raise RaySystemError("Actor creation cancelled")
+
+    monkeypatch.setattr(ray_module.ray, "kill", cancelled)
+    driver, slot = object.__new__(ray_module._Driver), Slot(actor="pending", ready=True)
+    driver._calls = {}
+    driver._vacate(slot)
+    assert slot.actor is None and not slot.ready
 
 
 def test_users_of_a_folder_end_with_the_process_that_asked_for_it_even_by_sigkill(tmp_path: Path) -> None:
