@@ -295,7 +295,7 @@ def other_checkpoint(stage: Stage, chance: random.Random) -> None:
             file.write(bytes(255 - byte for byte in last))
         return {}
 
-    _one_unfit(stage, "checkpoint", prepare)
+    _one_unfit(stage, "weights", prepare)
 
 
 def blind(stage: Stage, chance: random.Random) -> None:
@@ -354,9 +354,10 @@ OTHER_VERSION = "import depthsieve.core.version\ndepthsieve.core.version.__versi
 
 
 def _one_unfit(stage: Stage, words: str, prepare: Callable[[Host], dict[str, str]]) -> None:
-    """The second host cannot do the job. Somebody must say why, in one line; then it is mended."""
+    """The second host cannot do the job. Somebody must say why, in one line; then it is mended. On Ray the other node
+    may have done all before it was ready."""
     stage.build(lambda host: prepare(host) if host.name == "two" else {})
-    stage.end(*stage.begin())
-    if not any(words in said for said in stage.tally.said):
+    done = set(stage.end(*stage.begin())) == {0}
+    if not (done and stage.on_ray) and not any(words in said for said in stage.tally.said):
         raise NotSurvived(f"nobody says {words!r}: {'; '.join(stage.tally.said)}")
     stage.replace_victim()
