@@ -104,7 +104,7 @@ def test_a_full_disk_of_this_machine_is_not_said_of_the_bucket(
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("depthsieve.labelling.shard.commit_shard", no_room)
+    monkeypatch.setattr("depthsieve.labelling.shard.pack_group", no_room)
     with pytest.raises(RunError, match=f"cannot write to {store}: no room in .* on {socket.gethostname()}, where"):
         label(photos.folder, store, photos)
     with pytest.raises(RunError, match="labels: No space left on device; what is"):
