@@ -10,7 +10,7 @@ from hosts.lab import Host, Lab, missing
 from hosts.runs import start, upload_photos
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
     if reason := missing():
         pytest.skip(reason)
@@ -18,19 +18,19 @@ def lab() -> Iterator[Lab]:
         yield lab
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bucket(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Bucket:
     bucket = lab.bucket()
     upload_photos(bucket, tmp_path_factory.mktemp("source"), 8)
     return bucket
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def node(lab: Lab) -> Host:
     return lab.host("node")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(lab: Lab, bucket: Bucket, node: Host) -> Cluster:
     """A head and a node; meanwhile the node labels without a cluster, undisturbed."""
     undisturbed = start(node, "undisturbed", **bucket.environment())
@@ -41,6 +41,6 @@ def cluster(lab: Lab, bucket: Bucket, node: Host) -> Cluster:
     return cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def expected(cluster: Cluster, bucket: Bucket) -> dict[str, str]:
     return bucket.digests("undisturbed")
