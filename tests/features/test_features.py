@@ -44,9 +44,13 @@ def signals(rgb_HW3: np.ndarray) -> dict[str, float]:
 
 
 def about(depth_HW: np.ndarray, quantity: str = "disparity") -> dict[str, float]:
-    histogram = np.zeros(256, np.uint32)
-    histogram[200] = depth_HW.size
-    return dict(zip(LABEL_COLUMNS, label_signals(depth_HW, histogram, quantity).tolist(), strict=True))  # type: ignore[arg-type]
+    return about_valid(depth_HW, np.ones(depth_HW.shape, np.bool_), quantity)
+
+
+def about_valid(depth_HW: np.ndarray, valid_HW: np.ndarray, quantity: str) -> dict[str, float]:
+    code_HW = np.where(valid_HW, 200, 0).astype(np.uint8)
+    values = label_signals(depth_HW, code_HW, np.bincount(code_HW.ravel(), minlength=256), quantity)  # type: ignore[arg-type]
+    return dict(zip(LABEL_COLUMNS, values.tolist(), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +197,40 @@ def test_each_thread_gets_the_embedding_of_its_own_images(teacher: str) -> None:
 # --- in a store
 
 
+@pytest.mark.parametrize("quantity", ["depth", "disparity"])
+@pytest.mark.parametrize("hidden", [0.0, 60000.0, np.nan])
+def test_signals_of_depth_are_those_of_the_valid_pixels(quantity: str, hidden: float) -> None:
+    """Holes, in blocks as measured depth has them, leave the signals about as they are without, whatever is in them."""
+    inverse_HW = 0.2 + np.linspace(0, 0.3, 160) * np.ones((120, 1))  # one plane, with a nearer half
+    inverse_HW[60:] += 0.4
+    depth_HW = 1 / inverse_HW if quantity == "depth" else inverse_HW
+    hole_HW = np.kron(np.random.default_rng(0).random((15, 20)) < 0.2, np.ones((8, 8), np.bool_))
+    whole = about(depth_HW, quantity)
+    holed = about_valid(np.where(hole_HW, hidden, depth_HW), ~hole_HW, quantity)
+    assert holed["valid"] == pytest.approx(1 - hole_HW.mean()) and holed["sky"] == whole["sky"] == 0
+    for name in ("depth_range", "flatness"):
+        assert holed[name] == pytest.approx(whole[name], abs=0.02)
+    assert holed["edges"] == pytest.approx(whole["edges"], rel=0.3)
+    plane_HW = 0.2 + np.linspace(0, 0.3, 160) * np.ones((120, 1))
+    flat_HW = 1 / plane_HW if quantity == "depth" else plane_HW
+    flat = about_valid(np.where(hole_HW, hidden, flat_HW), ~hole_HW, quantity)
+    assert (flat["flatness"], flat["edges"]) == (pytest.approx(1, abs=1e-6), 0)
+
+
+def test_too_few_valid_pixels_have_no_signals_of_depth() -> None:
+    depth_HW, valid_HW = np.random.default_rng(0).random((40, 40)), np.zeros((40, 40), np.bool_)
+    names = ("depth_range", "flatness", "sky", "edges")
+    for count in (0, 15):
+        valid_HW[0, :count] = True
+        found = about_valid(depth_HW, valid_HW, "disparity")
+        assert all(np.isnan(found[name]) for name in names) and np.isfinite(found["reliability"])
+    valid_HW[::2, ::2] = True  # enough, but no two are neighbours
+    found = about_valid(depth_HW, valid_HW, "disparity")
+    assert np.isfinite([found[name] for name in names[:3]]).all()
+    valid_HW[0] = False
+    assert np.isnan(about_valid(depth_HW, valid_HW, "disparity")["edges"])
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, teacher: str) -> Path:
     """Six photos, one of them cut off, in a store of three shards."""
@@ -222,7 +260,7 @@ def test_labelling_keeps_the_features_of_each_image_and_the_index_has_them(made:
         assert row["phash"] == expected.phash
         reader = opened.reader(row["shard"])
         histogram = reader.column("histogram")[row["row"]]
-        wanted = label_signals(reader.depth(row["row"]), histogram, "disparity")
+        wanted = label_signals(reader.depth(row["row"]), reader.reliability(row["row"]), histogram, "disparity")
         np.testing.assert_array_equal([row[one] for one in LABEL_COLUMNS], wanted)
         image = torch.from_numpy(model.prepare(rgb_HW3, model.label_shape(*rgb_HW3.shape[:2])))[None]
         table = opened.index().filter(opened.index()["id"].to_numpy(zero_copy_only=False) == name)
@@ -275,6 +313,25 @@ def test_an_image_that_is_gone_or_changed_keeps_the_features_of_its_label(made: 
     for name in told:
         assert rows[name]["sharpness"] is None and rows[name]["depth_range"] > 0
     assert rows["default/photo 2.png"]["sharpness"] > 0
+
+
+def test_the_transparent_part_of_an_image_is_in_no_signal_of_its_label(made: Path, tmp_path: Path) -> None:
+    """Neither while labelling nor afterwards."""
+    (tmp_path / "photos").mkdir()
+    photo = Image.open(made / "photos" / "photo 0.png").convert("RGBA")
+    photo.paste((0, 0, 0, 0), (0, 0, 50, 90))
+    photo.save(tmp_path / "photos" / "hole.png")
+    depthsieve.label(tmp_path / "photos", tmp_path / "store", teacher=str(made / "teacher"), **SETTINGS)
+    (row,) = open_store(tmp_path / "store").index().to_pylist()
+    label = open_store(tmp_path / "store")[0]
+    assert 0.4 < row["valid"] < 0.9
+    expected = about_valid(label.depth, label.reliability > 0, "disparity")
+    assert expected["depth_range"] != about(label.depth)["depth_range"]
+    for name in ("depth_range", "flatness", "sky", "edges"):
+        assert row[name] == expected[name]
+    shutil.rmtree(tmp_path / "store" / "layers")
+    depthsieve.add_features(tmp_path / "store", progress=False)
+    assert open_store(tmp_path / "store").index().to_pylist() == [row]
 
 
 @pytest.mark.parametrize("how", ["flipped", "missing"])

@@ -11,8 +11,8 @@ RELIABILITY_COLUMNS = {
 DEPTH_COLUMNS = {
     "depth_range": "(near - far) / (near + far) of the 95th and 5th percentile of inverse depth, 0..1; 0 = one depth",
     "flatness": "1 - what is left of depth_range without the plane that fits best, 0..1; 1 = one plane",
-    "sky": "share of the pixels more than 50 times as far as the nearest 2%, 0..1: sky, and what is as far",
-    "edges": "share of the pixels where inverse depth jumps by more than 10% of its median, 0..1",
+    "sky": "share of the valid pixels more than 50 times as far as the nearest 2%, 0..1: sky, and what is as far",
+    "edges": "share of the valid pixels where inverse depth jumps by more than 10% of its median, 0..1",
 }
 
 IMAGE_COLUMNS = {

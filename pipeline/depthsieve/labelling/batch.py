@@ -162,7 +162,8 @@ def label_batch(
         arrays["content_sha256"][row] = image.content_sha256
         for number, name in enumerate(work.signals if work.keep_signals else ()):
             arrays[name][row] = labels.signal_BSHW[place, number]
-        about = label_signals(arrays["depth"][row], arrays["histogram"][row], work.teacher.quantity)
+        depth_HW, code_HW, histogram_K = (arrays[name][row] for name in ("depth", "reliability", "histogram"))
+        about = label_signals(depth_HW, code_HW, histogram_K, work.teacher.quantity)
         arrays["values"][row] = np.concatenate([about, image.signals.values])
         arrays["phash"][row] = image.signals.phash
         if "embedding" in arrays and len(labels.embedding_BD):

@@ -68,6 +68,8 @@ def test_everything_else_serves_the_store(made: Path, tmp_path: Path) -> None:
     assert (report.findings, report.images) == ((), 6)
     status = depthsieve.status(store)
     assert (status.labelled, status.pending, status.failed) == (6, 0, ())
+    # Two rows of each map are 0, invalid: no depth of 0, which would be near, and leave all others as far as sky.
+    assert depthsieve.open_store(store).index()["sky"].to_pylist() == [0] * 6
     chosen = depthsieve.curate(store, tmp_path / "subset.parquet", min_reliability=60, max_text=9, progress=False)
     means = {number: float((1 + 254 * confidence_of(number)[2:]).mean()) for number in range(6)}
     assert chosen.kept == sum(mean >= 60 for mean in means.values()) and not chosen.notes

@@ -143,6 +143,6 @@ class ShardImporter:
         arrays["histogram"][row] = np.bincount(code_HW.ravel(), minlength=256)
         arrays["focal_px"][row] = prepared.focal_px
         arrays["content_sha256"][row] = prepared.content_sha256
-        about = label_signals(arrays["depth"][row], arrays["histogram"][row], self._store.spec.quantity)
+        about = label_signals(arrays["depth"][row], code_HW, arrays["histogram"][row], self._store.spec.quantity)
         features["values"][row] = np.concatenate([about, prepared.signals.values])
         features["phash"][row] = prepared.signals.phash

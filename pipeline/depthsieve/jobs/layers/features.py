@@ -123,7 +123,9 @@ class _Features(Backfill):
         rows, refused = shard.labelled_rows(), {}
         with ThreadPoolExecutor(cores()) as pool:
             for row, image in zip(rows, pool.map(lambda row: self._look(shard.shard, row), rows), strict=True):
-                about = label_signals(shard.labels.depth(row), histogram_NK[row], self.store.spec.quantity)
+                about = label_signals(
+                    shard.labels.depth(row), shard.labels.reliability(row), histogram_NK[row], self.store.spec.quantity
+                )
                 arrays["values"][row, : len(LABEL_COLUMNS)] = about
                 if isinstance(image, tuple) and image[0].content_sha256 == digest_N[row]:
                     arrays["values"][row, len(LABEL_COLUMNS) :] = image[0].signals.values
