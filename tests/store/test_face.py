@@ -74,7 +74,7 @@ def test_the_source_cannot_be_left_out_where_there_are_two(store: Store) -> None
         ("empty.png", "it was rejected (made up)"),
         ("default/wide.png", "it was removed from the store, as it was no longer in its source"),
         ("nare.png", "has no image 'nare.png'; did you mean 'default/near.png'?"),
-        ("photo", "has no image 'photo'; iterate over the store for the ids it has"),
+        ("photo", "has no image 'photo'; the column id of its index.parquet has all ids"),
     ],
 )
 def test_an_id_without_a_label_says_why(store: Store, image: str, message: str) -> None:
@@ -86,6 +86,18 @@ def test_an_id_without_a_label_says_why(store: Store, image: str, message: str) 
     assert isinstance(caught.value, StoreError)
     assert message in str(caught.value)
     assert str(caught.value).startswith(f"{store.location} ")
+
+
+def test_a_file_is_found_by_its_own_name(tmp_path: Path) -> None:
+    decomposed = "Cafe\u0301.png"
+    names = ["100%.png", "two\nlines.png", decomposed, "e\u0301.png", "\u00e9.png"]
+    store = make_store(tmp_path, [Picture(name, (20, 30), (10, 15)) for name in names])
+    for name in names:
+        assert store[name].id.startswith("default/")
+    assert (store["100%.png"].id, store["two\nlines.png"].id) == ("default/100%25.png", "default/two%0Alines.png")
+    assert store["Caf\u00e9.png"].id == f"default/{decomposed}"
+    assert store["\u00e9.png"].id == "default/\u00e9.png" != store["e\u0301.png"].id
+    assert "Caf%C3%A9.png" not in store
 
 
 def test_nothing_labelled_has_no_ids_to_name(tmp_path: Path) -> None:

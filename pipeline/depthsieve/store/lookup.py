@@ -23,7 +23,8 @@ def why_no_label(store: Catalog, image_id: str, ids: Sequence[str]) -> str:
     now = next((event for event in events if event.counts), None)
     if now is None:
         near = near_ids(image_id, full, ids)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "iterate over the store for the ids it has"
+        listed = "the column id of its index.parquet has all ids"
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else listed
         return f"{store.location} has no image {image_id!r}; {hint if ids else 'nothing is labelled there yet'}"
     retry = "`depthsieve label --retry-failed` tries again"
     said = {

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import operator
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from depthsieve.core.recent import Recent
 from depthsieve.core.records import Quantity, Shape
 from depthsieve.images.panels import Panels, panels_of
 from depthsieve.reliability.masking import threshold_code, train_mask
+from depthsieve.sources.ids import encode_path
 from depthsieve.storage import Root, open_root
 from depthsieve.store import schema
 from depthsieve.store.arrays import KEPT_READERS, ShardReader, check_files, listed_of
@@ -371,9 +373,27 @@ class Store(Catalog):
         return Label(found, self, shard, row, source_shape)
 
     def _find(self, image_id: str) -> str | None:
-        """The id of a labelled image as the index has it."""
-        full = image_id if image_id in self._places else full_id(image_id, self._sources)
-        return full if full in self._places else None
+        """The id of a labelled image as the index has it; a file's own name will do, unless several are that name."""
+        if image_id in self._places:
+            return image_id
+        for named in (image_id, encode_path(image_id)):  # an id has % and control characters of a name encoded
+            full = full_id(named, self._sources)
+            if full in self._places:
+                return full
+            alike = self._by_letters.get(unicodedata.normalize("NFC", full), ())
+            if len(alike) == 1:
+                return alike[0]
+        return None
+
+    @functools.cached_property
+    def _by_letters(self) -> dict[str, tuple[str, ...]]:
+        """Ids whose letters can be written in another way (macOS has é as e and an accent), by their letters."""
+        found: dict[str, tuple[str, ...]] = {}
+        for image_id in self._ids:
+            if not image_id.isascii():
+                letters = unicodedata.normalize("NFC", image_id)
+                found[letters] = (*found.get(letters, ()), image_id)
+        return found
 
     @functools.cached_property
     def _sources(self) -> list[str]:
