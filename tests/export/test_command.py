@@ -71,3 +71,11 @@ def test_an_option_of_another_target_is_refused(
     store = small_store(tmp_path)
     assert command(monkeypatch, "export", store.location, tmp_path / "out", "--for", "png", "--without-photos") == 2
     assert "target png has no option 'without_photos'; it belongs to webdataset" in capsys.readouterr().err
+
+
+def test_a_wrong_mask_is_called_by_its_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = small_store(tmp_path)
+    assert command(monkeypatch, "export", store.location, tmp_path / "out", "--for", "png", "--mask", "2") == 2
+    assert "mask (--mask) must be a number from 0 up to, but not including, 1, not 2.0" in capsys.readouterr().err

@@ -147,6 +147,8 @@ class Target:
     """Which it can be written at; the first is the default."""
     links: ClassVar[bool] = False
     """Whether it writes photos as files of their own, which ``--link`` may link."""
+    writes_reliability: ClassVar[bool] = True
+    """Whether reliability codes are in its files, beside depth."""
     upright: ClassVar[bool] = True
     """Whether it writes maps upright. Where not, they have the order of pixels that the file has: for readers that do
     not look at EXIF."""

@@ -6,8 +6,13 @@ from typing import Any
 
 from depthsieve.core.records import ImageFailure
 from depthsieve.core.version import __version__
+from depthsieve.export.masked import Masked
 from depthsieve.export.protocol import Target
 from depthsieve.export.table import find_target
+from depthsieve.reliability.fusion import means_errors
+
+IMPORTED = "imported"
+"""The kind of the label specs of maps that were made elsewhere."""
 
 SHOWN = 20
 """Failed images that are named."""
@@ -19,8 +24,9 @@ def write_readme(
     count: int,
     left_out: Mapping[str, int],
     failed: Sequence[ImageFailure],
+    masked: Masked | None,
 ) -> str:
-    """The text, in Markdown. The same export gives the same bytes."""
+    """The text, in Markdown; ``masked`` is what the mask masks. The same export gives the same bytes."""
     store, about = target.ask.store, target.about()
     row = find_target(asked["target"])
     generations = store.generations()
@@ -34,10 +40,9 @@ def write_readme(
         "",
         f"- **Files**: {about.layout}",
         f"- **Depth**: {about.depth}",
-        "- **Reliability**: 0 = never train on it; 1..255 = expected relative error `10000 ** (-(code - 1) / 254)`, "
-        "larger is better.",
+        f"- **Reliability**: {_reliability(target)}",
         f"- **Invalid pixels**: {about.invalid}",
-        f"- **Mask**: {_mask(target)}",
+        f"- **Mask**: {_mask(target, masked)}",
         f"- **Precision**: {about.precision}",
         f"- **Geometry**: {_geometry(target)}",
         f"- **Photos**: {about.photos}",
@@ -66,12 +71,29 @@ def _images(count: int) -> str:
     return f"{count:,} image" if count == 1 else f"{count:,} images"
 
 
-def _mask(target: Target) -> str:
-    if target.ask.mask is None:
+def _reliability(target: Target) -> str:
+    """What codes are, as far as the store knows."""
+    if not target.writes_reliability:
+        return "not written."
+    store = target.ask.store
+    spec, zero = store.spec, "0 = never train on it; "
+    if store.layer is not None or means_errors(spec.calibration):
+        told = ", as the imported maps say" if spec.kind == IMPORTED and store.layer is None else ""
+        error = "expected relative error `10000 ** (-(code - 1) / 254)`"
+        return f"{zero}1..255 = {error}{told}, larger is better."
+    if not spec.signals:
+        why = "the maps were imported without confidence" if spec.kind == IMPORTED else "no signals were computed"
+        return f"{zero}all valid pixels have one code, as {why}: it says nothing about their errors."
+    what = "made from imported confidence" if spec.kind == IMPORTED else "made from signals that are not calibrated"
+    return f"{zero}1..255 order the pixels of an image, larger is better. They are {what}, and are no expected errors."
+
+
+def _mask(target: Target, masked: Masked | None) -> str:
+    if masked is None:
         return "none; only pixels of reliability 0 are invalid."
     return (
         f"of each image the {target.ask.mask:.4g} of its valid pixels that are least reliable (fewer where codes "
-        "tie) are invalid too."
+        f"tie) are invalid too: {masked.share:.2%} of the valid pixels of all images. {masked.ties}".rstrip()
     )
 
 
@@ -86,8 +108,9 @@ def _geometry(target: Target) -> str:
             f"{upright} They were resized to the size of the upright photo: depth bilinearly among valid pixels, "
             "invalid where the nearest pixel is; reliability by the nearest pixel."
         )
+    size = "the maps that were imported" if target.ask.store.spec.kind == IMPORTED else "the teacher worked"
     return (
-        f"{upright} They are as large as the teacher worked; the centre of pixel x lies at "
+        f"{upright} They are as large as {size}; the centre of pixel x lies at "
         "`(x + 0.5) * source_width / width - 0.5` of the upright photo, y likewise."
     )
 

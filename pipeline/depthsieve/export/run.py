@@ -30,6 +30,7 @@ from depthsieve.core.records import ImageFailure
 from depthsieve.curation.where import where as rows_where
 from depthsieve.export.items import ItemReader
 from depthsieve.export.ledger import Ledger, Part, all_ids, free_bytes
+from depthsieve.export.masked import Masked, masked_of
 from depthsieve.export.names import Places
 from depthsieve.export.photos import PhotoFile
 from depthsieve.export.protocol import Ask, Encoded, Entry, Item, Target, VolumeTarget
@@ -117,7 +118,7 @@ def _prepare(store: Store, out: str | Path, settings: ExportSettings, subset: An
     options = row.settled(settings.options)
     kind = row.load()
     if settings.mask is not None:
-        drop_fraction(settings.mask)
+        drop_fraction(settings.mask, "mask (--mask)")
     resolution = settings.resolution or kind.resolutions[0]
     if resolution not in kind.resolutions:
         raise UsageError(f"target {row.name} is written at {kind.resolutions[0]} resolution only")
@@ -443,9 +444,26 @@ class _Export:
             with self.ledger.volume(path) as temporary, temporary.open("wb") as file:
                 file.writelines([data] if isinstance(data, bytes) else data)
             files[path] = (self.ledger.out / path).stat().st_size
-        readme = write_readme(self.target, self.asked, count, self.left_out, failed)
+        readme = write_readme(self.target, self.asked, count, self.left_out, failed, self._masked(failed))
         files["README.md"] = self.ledger.write("README.md", readme.encode())
         self.ledger.write_json("done.json", {"images": count, "files": files})
+
+    def _masked(self, failed: Sequence[ImageFailure]) -> Masked | None:
+        """What the mask that was asked for masks of the images that are exported; None without one."""
+        if self.settings.mask is None:
+            return None
+        without = {one.id for one in failed}
+        entries = (self._entry(image_id) for image_id in self.selection.ids if image_id not in without)
+        return masked_of(self.store, entries, self.settings.mask)
+
+    def _notes(self, dry_run: bool, failed: Sequence[ImageFailure]) -> Iterator[str]:
+        yield from self.target.notes()
+        masked = self._masked(failed)
+        if masked is not None and masked.tied:
+            share = f"{masked.share:.2%} of the valid pixels of all images"
+            yield f"--mask {self.settings.mask:g} masks {share}. {masked.ties}"
+        if not dry_run:
+            yield from self.target.after(self._entries)
 
     def _summary(
         self, started: float, dry_run: bool, now: int, size: int, failed: tuple[ImageFailure, ...], free: int
@@ -461,7 +479,7 @@ class _Export:
             bytes=size,
             free_bytes=free,
             photos_linked=self.linked,
-            notes=(*self.target.notes(), *(() if dry_run else self.target.after(self._entries))),
+            notes=tuple(self._notes(dry_run, failed)),
             seconds=time.monotonic() - started,
         )
 

@@ -47,6 +47,7 @@ _ASPECT = 0.01
 class GaussianSplattingTarget(Target):
     """``depths/NAME.png``, ``sparse/0/depth_params.json``, ``fits.json``."""
 
+    writes_reliability = False
     holds_invalid = False
     upright = False
     renames = False

@@ -28,6 +28,7 @@ _SPACE = re.compile(r"\s")
 class DepthAnythingTarget(Target):
     """``depth/PATH.png`` or ``.h5``, ``image/PATH.jpg``, ``train.txt``, ``val.txt``."""
 
+    writes_reliability = False
     wants = "metres"
     links = True
 
@@ -84,7 +85,7 @@ class DepthAnythingTarget(Target):
                 depth="HDF5 dataset `dataset`, float32, 1024 x 768: distance to the centre of a camera whose focal "
                 "length is 886.81 pixels, in metres. The reader assumes this camera of every photo and takes it out "
                 "again, so what is trained on is depth along the axis, whatever took the photo.",
-                invalid="NaN. Reliability is not written.",
+                invalid="NaN.",
                 precision="float32 of the map resized to 1024 x 768, bilinearly among valid pixels.",
                 photos=f"{photos} Photo and map need not have the same ratio of sides: the reader gives both the "
                 "photo's.",
@@ -94,7 +95,7 @@ class DepthAnythingTarget(Target):
             layout=f"`depth/PATH.png` (16 bits), `image/PATH.jpg` or `.png`, {lists}",
             depth="centimetres along the camera's axis.",
             invalid=f"65535, as what is farther than {FARTHEST:g} m: the reader trains on what is 80 m or less (and on "
-            "`--max-depth` or less), and would take 0 for a depth. Reliability is not written.",
+            "`--max-depth` or less), and would take 0 for a depth.",
             precision="within half a centimetre.",
             photos=photos,
             code=_VKITTI_CODE,

@@ -12,6 +12,7 @@ FARTHEST = CODES / STEPS
 class KittiTarget(Target):
     """``depth/PATH.png`` and ``image/PATH.jpg``."""
 
+    writes_reliability = False
     wants = "metres"
     resolutions = ("source", "label")
     links = True
@@ -31,7 +32,7 @@ class KittiTarget(Target):
             layout="`depth/PATH.png` (16 bits) and `image/PATH.jpg` or `.png`. PATH is the id without its suffix.",
             depth="metres along the camera's axis, times 256.",
             invalid=f"0. So is what is farther than {FARTHEST:.6g} m, the most that 16 bits hold. (KITTI's own laser "
-            "reaches about 85 m.) Reliability is not written.",
+            "reaches about 85 m.)",
             precision="within 1/512 m; a valid pixel nearer than that is 1.",
             photos="the source files in `image/`; written again, upright, where their reader would not show them so.",
             code=_CODE,

@@ -15,6 +15,7 @@ from depthsieve.export.protocol import About, Encoded, Entries, Item, Target
 class MogeTarget(Target):
     """``PATH/image.jpg``, ``PATH/depth.png``, ``PATH/meta.json``, ``.index.txt``."""
 
+    writes_reliability = False
     wants = "metres"
     links = True
 
@@ -74,7 +75,7 @@ class MogeTarget(Target):
             '`"finite_depth_mask": "only_known"` (unknown pixels are not sky, nor surely finite).',
             depth="metres along the camera's axis, 16 bits, logarithmic between `near` and `far` of the PNG's text "
             "chunks: `near ** (1 - t) * far ** t` with `t = (code - 1) / 65533`.",
-            invalid="0, unknown. 65535, infinity, does not occur. Reliability is not written.",
+            invalid="0, unknown. 65535, infinity, does not occur.",
             precision="relative, within `log(far / near) / 131066`: 5e-5 where far is 1000 times near.",
             photos="`image.jpg`: the source file where it is a JPEG, else written again as JPEG of quality 95. "
             "`meta.json` has normalised intrinsics: square pixels, the principal point in the middle, the focal length "

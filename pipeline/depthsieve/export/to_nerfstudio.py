@@ -34,6 +34,7 @@ _BESIDE = ("mask_path", "file_path")
 class NerfstudioTarget(Target):
     """``transforms.json``, ``images/...`` as its frames name them, ``depths/...``."""
 
+    writes_reliability = False
     wants = "metres"
     links = True
     upright = False
@@ -175,9 +176,7 @@ class NerfstudioTarget(Target):
             "map of one pixel, 0.",
             depth="millimetres along the camera's axis (`depth_unit_scale_factor` is 0.001 by default). Poses must be "
             f"in metres for it to fit. {'float32, `.npy`.' if npy else '16 bits.'}",
-            invalid="0, unknown."
-            + ("" if npy else f" So is what is farther than {FARTHEST:g} m.")
-            + " Reliability is not written.",
+            invalid="0, unknown." + ("" if npy else f" So is what is farther than {FARTHEST:g} m."),
             precision="float32 of the store's value."
             if npy
             else "within half a millimetre; a valid pixel is 1 at least.",

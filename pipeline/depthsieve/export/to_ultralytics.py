@@ -22,6 +22,7 @@ _IMAGES = re.compile(r"(?<=/)images(?=/)")  # the reader replaces the last folde
 class UltralyticsTarget(Target):
     """``images/SPLIT/PATH.jpg``, ``depth/SPLIT/PATH.png``, ``dataset.yaml``."""
 
+    writes_reliability = False
     wants = "metres"
     links = True
 
@@ -73,7 +74,7 @@ class UltralyticsTarget(Target):
             f"says no folder and so goes by its own. An image is in `val` where its id's SHA-256 is among the first "
             f"{val:g} of all: no image ever moves, but photos of one scene can be in both.",
             depth=f"metres along the camera's axis, times {scale}.",
-            invalid=f"0. So is what is farther than {CODES / scale:.6g} m. Reliability is not written.",
+            invalid=f"0. So is what is farther than {CODES / scale:.6g} m.",
             precision=f"within 1/{2 * scale:g} m; a valid pixel nearer than that is 1.",
             photos="the source files in `images/`; written again, upright, where their reader would not show them so. "
             "Depth may be smaller; ratios of width to height agree within 2%, as the reader asks (else depth is as "

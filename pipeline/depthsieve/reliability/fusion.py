@@ -39,6 +39,11 @@ MOST_WEIGHT = 1e6
 """Far beyond what a fit gives; what is larger may overflow float32."""
 
 
+def means_errors(calibration: str) -> bool:
+    """Whether the codes of labels of a calibration, as their spec names it, are expected errors, not only an order."""
+    return not (calibration == "none" or calibration.endswith(UNCALIBRATED))
+
+
 def relative_error(depth_BHW: torch.Tensor, delta_BHW: torch.Tensor) -> torch.Tensor:
     """``|delta| / (d + median(d))``, a disagreement or an error relative to the label.
 

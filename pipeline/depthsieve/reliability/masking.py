@@ -28,11 +28,11 @@ def drop_count(drop: float, n: int) -> int:
     return n * fraction.numerator // fraction.denominator
 
 
-def drop_fraction(drop: float) -> Fraction:
-    """``drop`` as the fraction that :func:`drop_count` counts by. Raises as that does."""
+def drop_fraction(drop: float, name: str = "drop") -> Fraction:
+    """``drop`` as the fraction that :func:`drop_count` counts by. Raises as that does, and calls it ``name``."""
     fraction = None if isinstance(drop, str) else _fraction(str(drop))
     if fraction is None or not 0 <= fraction < 1:
-        raise UsageError(f"drop must be a number from 0 up to, but not including, 1, not {drop!r}")
+        raise UsageError(f"{name} must be a number from 0 up to, but not including, 1, not {drop!r}")
     return fraction
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from depthsieve.core.records import TeacherRequest
 from depthsieve.features import COLUMNS
 from depthsieve.reliability.code import decode_error
-from depthsieve.reliability.fusion import UNCALIBRATED
+from depthsieve.reliability.fusion import means_errors
 from depthsieve.reliability.masking import masked_share, threshold_code
 from depthsieve.report.page import percent
 from depthsieve.store import Store, schema
@@ -112,8 +112,7 @@ AT_ONCE = 16
 
 def is_calibrated(store: Store) -> bool:
     """Whether the store's reliability codes are expected errors, and not only an order of pixels."""
-    calibration = store.spec.calibration
-    return store.layer is not None or not (calibration == "none" or calibration.endswith(UNCALIBRATED))
+    return store.layer is not None or means_errors(store.spec.calibration)
 
 
 def expected_error(store: Store, code: int) -> str:
