@@ -146,12 +146,10 @@ def _print(summary: "ExportSummary") -> None:
     else:
         click.echo(f"Wrote {count(summary.images_now, 'image')} for {summary.target} in {summary.seconds:.1f} s.")
         linked = f", {count(summary.photos_linked, 'photo')} linked" if summary.photos_linked else ""
-        click.echo(
-            f"{summary.out}: {count(summary.images, 'image')}, {size(summary.bytes)}{linked}; its README.md says how "
-            "to read them."
-        )
+        how = "; its README.md says how to read them" if summary.images else ""
+        click.echo(f"{summary.out}: {count(summary.images, 'image')}, {size(summary.bytes)}{linked}{how}.")
     for reason, number in summary.left_out.items():
         click.echo(f"Left out: {count(number, 'image')} ({reason}).")
     print_failures(summary.failed)
     if summary.failed:
-        click.echo(f"{count(len(summary.failed), 'image')} failed; the same command tries them again.")
+        click.echo(f"{count(len(summary.failed), 'image')} failed; {summary.remedy}.")

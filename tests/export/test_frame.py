@@ -145,10 +145,13 @@ def test_a_missing_photo_is_named_and_tried_again(tmp_path: Path) -> None:
 def test_other_options_are_refused_in_one_line(tmp_path: Path) -> None:
     store = small_store(tmp_path)
     export(store, tmp_path / "out", "png")
-    with pytest.raises(UsageError, match=r"was exported with mask nothing, not 0\.1; export into another folder"):
+    with pytest.raises(UsageError, match=r"was exported without mask, not with mask 0\.1; export into another folder"):
         export(store, tmp_path / "out", "png", mask=0.1)
     with pytest.raises(UsageError, match="target png, not npy"):
         export(store, tmp_path / "out", "npy")
+    export(store, tmp_path / "masked", "png", mask=0.1)
+    with pytest.raises(UsageError, match=r"was exported with mask 0\.1, not without; export"):
+        export(store, tmp_path / "masked", "png")
     with pytest.raises(UsageError, match=r"has 3 images that are not exported now \(the first is default/a\.png\)"):
         export(store, tmp_path / "out", "png", subset=["default/a.jpg"])
 
@@ -227,3 +230,24 @@ def test_threads_write_the_same_as_one(tmp_path: Path) -> None:
         (found["default/7.png"].depth_HW[found["default/7.png"].reliability_HW > 0]).max()
         <= made_label(7, (14, 28))[0].max()
     )
+
+
+def test_a_folder_without_any_image_is_taken_over_with_other_options(tmp_path: Path) -> None:
+    store = make_store(tmp_path, [Picture("a.jpg", (28, 28), (14, 14))])
+    photo = tmp_path / "images" / "a.jpg"
+    data = photo.read_bytes()
+    photo.unlink()
+    assert export(store, tmp_path / "out", "webdataset", options={"images_per_file": 2}).images == 0
+    photo.write_bytes(data)
+    export(store, tmp_path / "whole", "npy", mask=0.1)
+    assert export(store, tmp_path / "out", "npy", mask=0.1, dry_run=True).images_now == 1
+    export(store, tmp_path / "out", "npy", mask=0.1)
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
+
+
+def test_a_folder_that_was_killed_in_its_first_part_is_not_taken_over(tmp_path: Path) -> None:
+    store = small_store(tmp_path)
+    export(store, tmp_path / "out", "npy")
+    (tmp_path / "out" / ".depthsieve" / "part-0000-000000.json").unlink()
+    with pytest.raises(UsageError, match="target npy, not png"):
+        export(store, tmp_path / "out", "png")

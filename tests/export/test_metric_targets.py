@@ -259,12 +259,17 @@ def test_moge_needs_a_focal_length_or_an_angle_of_view(tmp_path: Path) -> None:
     summary = export(store, tmp_path / "out", "moge")
     assert [one.id for one in summary.failed] == ["default/b.jpg"]
     assert "--fov says the angle of view" in summary.failed[0].reason
+    assert summary.remedy == "export into another folder with --fov for those without a focal length"
     summary = export(store, tmp_path / "again", "moge", options={"fov": 60.0})
     assert not summary.failed
     assert summary.notes == ("1 image without a focal length in EXIF got that of --fov 60",)
     meta = json.loads((tmp_path / "again" / "default" / "b" / "meta.json").read_text())
     assert meta["focal_from"] == "--fov"
     assert meta["intrinsics"][0][0] == pytest.approx(0.5 / math.tan(math.radians(30)))
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=r"none of 1 image has a focal length .*: say .* with --fov DEGREES"):
+            export(store, tmp_path / "third", "moge", subset=["default/b.jpg"], dry_run=dry_run)
+    assert not (tmp_path / "third").exists()
     with pytest.raises(UsageError, match="--fov must be degrees"):
         export(store, tmp_path / "third", "moge", options={"fov": 180.0})
 

@@ -66,13 +66,18 @@ class Ledger:
         with _told(self.out):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._take()
+            if self.check(asked):
+                self._empty()
             shutil.rmtree(self._folder / "tmp", ignore_errors=True)
             (self._folder / "tmp").mkdir()
             if not (self._folder / "export.json").exists():
                 self.write_json("export.json", {"format": FORMAT, **asked})
 
-    def check(self, asked: Mapping[str, Any]) -> None:
-        """Raise :class:`UsageError` where the folder holds what was not ``asked`` for. Writes nothing."""
+    def check(self, asked: Mapping[str, Any]) -> bool:
+        """Whether the folder is of an export with other options that has no image, so that this one may take it over.
+
+        Raises :class:`UsageError` where the folder holds what was not ``asked`` for. Writes nothing.
+        """
         if self.out.exists() and not self.out.is_dir():
             raise UsageError(f"{self.out} is a file; name a new folder")
         known = self._read("export.json")
@@ -83,13 +88,27 @@ class Ledger:
                     f"{self.out} is not empty, and no export that can be resumed ({sorted(found)[0]!r} is in it); name "
                     "a new folder"
                 )
-            return
+            return False
         if known.pop("format", None) != FORMAT:
             raise UsageError(f"{self.out} was written by another version of depthsieve; name a new folder")
         changed = [name for name in {**known, **asked} if known.get(name) != asked.get(name)]
-        if changed:
-            listed = ", ".join(f"{name} {_shown(known.get(name))}, not {_shown(asked.get(name))}" for name in changed)
-            raise UsageError(f"{self.out} was exported with {listed}; export into another folder, or remove it")
+        if changed and not self._has_no_image():
+            listed = ", ".join(_difference(name, known.get(name), asked.get(name)) for name in changed)
+            raise UsageError(f"{self.out} was exported {listed}; export into another folder, or remove it")
+        return bool(changed)
+
+    def _has_no_image(self) -> bool:
+        """Whether all that was begun is recorded, and no image of it was written."""
+        records = (self._read(f"{part.name}.json") for parts in self.rounds() for part in parts)
+        return all(record is not None and not record["images"] for record in records)
+
+    def _empty(self) -> None:
+        """Remove what an export without any image has written."""
+        for path in (self._read("done.json") or {"files": {}})["files"]:
+            (self.out / path).unlink(missing_ok=True)
+        for path in self._folder.iterdir():
+            if path.name != "lock" and not path.is_dir():
+                path.unlink()
 
     def _take(self) -> None:
         """Hold the folder until :meth:`close`: a lock that ends with the process."""
@@ -225,8 +244,11 @@ def _told(path: Path) -> Iterator[None]:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else str(value)
+def _difference(name: str, was: Any, now: Any) -> str:
+    """How an option of an earlier export differs from that of this one."""
+    if was is None:
+        return f"without {name}, not with {name} {now}"
+    return f"with {name} {was}, not {'without' if now is None else now}"
 
 
 def free_bytes(out: Path) -> int:

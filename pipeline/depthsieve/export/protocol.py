@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.core.errors import UsageError
-from depthsieve.core.records import Quantity, Shape
+from depthsieve.core.records import ImageFailure, Quantity, Shape
 from depthsieve.export.names import safe_path
 from depthsieve.export.photos import Photo, PhotoFile
 from depthsieve.export.settings import Resolution
@@ -195,6 +195,10 @@ class Target:
     def after(self, entries: Entries) -> Iterable[str]:
         """What a user should know once all labels are there, a line each."""
         return ()
+
+    def remedy(self, failed: Sequence[ImageFailure]) -> str:
+        """What to do about images that failed, as the end of a sentence."""
+        return "the same command tries them again"
 
     def about(self) -> About:
         """What the README says."""

@@ -204,7 +204,7 @@ class _Export:
 
     def __post_init__(self) -> None:
         self._number = {image_id: number for number, image_id in enumerate(self.selection.ids)}
-        self.rounds = self.ledger.rounds()
+        self.rounds = [] if self.ledger.check(self.asked) else self.ledger.rounds()
         known = dict(all_ids(self.rounds))
         gone = [image_id for image_id in known if image_id not in self._number]
         if gone:
@@ -476,6 +476,7 @@ class _Export:
             images_now=now,
             left_out=dict(self.left_out),
             failed=failed,
+            remedy=self.target.remedy(failed) if failed else "",
             bytes=size,
             free_bytes=free,
             photos_linked=self.linked,

@@ -44,7 +44,8 @@ class ExportSummary:
         images: images that the folder has now; with ``dry_run`` that it would have.
         images_now: of them, written by this call.
         left_out: images of the store that are not exported, by reason.
-        failed: images that could not be exported, with the reason; the same call tries them again.
+        failed: images that could not be exported, with the reason.
+        remedy: what to do about them; empty where none failed.
         bytes: what the files of the images take; with ``dry_run`` an estimate of what this call would write.
         free_bytes: free on that disk before anything was written.
         photos_linked: photos that were linked and not copied.
@@ -59,6 +60,7 @@ class ExportSummary:
     images_now: int
     left_out: Mapping[str, int]
     failed: tuple[ImageFailure, ...]
+    remedy: str
     bytes: int
     free_bytes: int
     photos_linked: int

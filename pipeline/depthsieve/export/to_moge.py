@@ -2,14 +2,18 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from depthsieve.core.errors import ImageRejected, UsageError
+from depthsieve.core.records import ImageFailure
 from depthsieve.export.codecs import encode_png
 from depthsieve.export.metric_codes import encode_log
 from depthsieve.export.pairs import counted, safe_stem
 from depthsieve.export.photos import PhotoFile
 from depthsieve.export.protocol import About, Encoded, Entries, Item, Target
+from depthsieve.training.selection import select
+
+NO_FOCAL = "its focal length is not in its EXIF, and MoGe needs intrinsics"
 
 
 class MogeTarget(Target):
@@ -24,6 +28,19 @@ class MogeTarget(Target):
         fov = self.ask.options["fov"]
         if fov is not None and not 0 < fov < 180:
             raise UsageError(f"--fov must be degrees, more than 0 and below 180, not {fov:g}")
+        if fov is None and not self._any_focal():
+            raise UsageError(
+                f"none of {counted(self.ask.images, 'image')} has a focal length in its EXIF, and MoGe needs "
+                "intrinsics: say the angle of view with --fov DEGREES"
+            )
+
+    def _any_focal(self) -> bool:
+        """Whether any photo's focal length is known."""
+        chosen = select(self.ask.store, self.ask.ids)
+        return any(
+            (self.ask.store.reader(chosen.shards[number]).column("focal_px")[rows] > 0).any()
+            for number, rows in chosen.rows_of_shards()
+        )
 
     def place(self, image_id: str) -> str:
         return safe_stem(image_id)
@@ -52,10 +69,15 @@ class MogeTarget(Target):
             return item.focal_px, "EXIF"
         fov = self.ask.options["fov"]
         if fov is None:
-            raise ImageRejected(
-                "its focal length is not in its EXIF, and MoGe needs intrinsics: --fov says the angle of view"
-            )
+            raise ImageRejected(f"{NO_FOCAL}: --fov says the angle of view")
         return max(item.source_shape) / 2 / math.tan(math.radians(fov) / 2), "--fov"
+
+    def remedy(self, failed: Sequence[ImageFailure]) -> str:
+        without = sum(one.reason.startswith(NO_FOCAL) for one in failed)
+        if not without:
+            return super().remedy(failed)
+        others = "" if without == len(failed) else "; the same command tries the others again"
+        return f"export into another folder with --fov for those without a focal length{others}"
 
     def finish(self, entries: Entries) -> Iterator[tuple[str, bytes]]:
         yield ".index.txt", "".join(f"{entry.path}\n" for entry in entries()).encode()
