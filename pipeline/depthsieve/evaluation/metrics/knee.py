@@ -56,8 +56,15 @@ def find_knee(curves: CurveMean) -> Knee:
     gain_S[0], gain_S[step] = 1.0, -1.0
     distance_S[0], distance_S[last] = 1 - share_S[step], share_S[step]
     distance_S[step] -= 1.0
-    if step == 0 or not _stands_out(curves, curve.method_S, gain_S):
-        return none("dropping the least reliable pixels does not lower the error beyond chance")
+    if step == 0 or float(gain_S @ curve.method_S) <= 0:
+        return none("dropping the least reliable pixels does not lower the error")
+    if not _stands_out(curves, curve.method_S, gain_S):
+        uncertain = f"{curves.standard_error(gain_S):.4f} over {curves.images} images"
+        return none(
+            f"from {error:.4f} the error falls to {curve.method_S[step]:.4f} where {curve.dropped_S[step]:.0%} are "
+            f"dropped, which is less than {MIN_STANDARD_ERRORS:g} standard errors ({uncertain}) and may be chance; "
+            "more images would tell"
+        )
     if not _stands_out(curves, curve.method_S, distance_S):
         return none("the error falls about evenly with what is dropped")
     return Knee(float(curve.dropped_S[step]), error, float(curve.method_S[step]), "")
