@@ -188,12 +188,14 @@ def test_failures_are_named_and_tried_again_once_they_are_mended(copy: Path) -> 
     (copy / "photos/odd ones/é 1.png").write_bytes(b"no image")
     (copy / "mm/even/é 2.png").unlink()
     shutil.copy(copy / "mm/even/é 4.png", copy / "mm/even/no image.png")
+    (copy / "photos/no map and empty.jpg").write_bytes(b"")
     summary = imported(copy, copy / "new")
     assert {failed.id: failed.reason for failed in summary.failed} == {
         image_id(0): "its map even/é 0.png: truncated or damaged PNG",
         image_id(1): "not an image but text",
     }
-    assert (summary.labelled, summary.without_map, summary.first_without_map) == (3, 1, (image_id(2),))
+    without_map = (image_id(2), "default/no map and empty.jpg")
+    assert (summary.labelled, summary.without_map, summary.first_without_map) == (3, 2, without_map)
     assert (summary.without_image, summary.first_without_image) == (1, ("even/no image.png",))
     before = decided_bytes(copy / "new")
     assert imported(copy, copy / "new").failed == summary.failed

@@ -90,7 +90,9 @@ def draft_import(
     photos: set[str] = set()
     for table in scan.rejected():
         for row in table.to_pylist():
-            if _find(opened.maps, row["id"], used)[0] is not None:
+            if _find(opened.maps, row["id"], used) == (None, None):
+                draft.without_map.append(row["id"])
+            else:
                 draft.paired += 1
                 _reject(draft, refused, row, row["reason"])
     for table in scan.images():
@@ -113,6 +115,7 @@ def draft_import(
                         row,
                         "it is its own map, one and the same file; say with --pattern where maps are",
                     )
+    draft.without_map.sort()
     if not draft.paired:
         raise SourceError(_nothing(opened.maps, source, draft.without_map))
     images = photos if source.root == opened.maps.location else set()
