@@ -42,7 +42,8 @@ MEANS = ("higher-is-better", "lower-is-better", "error", "code")
     type=float,
     multiple=True,
     metavar="VALUE",
-    help="Marks pixels without depth, as the files have it; may be repeated. NaN, infinity and depth of 0 do anyway.",
+    help="Marks pixels without depth, as the files have it; may be repeated. NaN, infinity and depth of 0 do anyway; "
+    "without this option, so does the largest whole number of depth (65535 in 16 bits).",
 )
 @click.option(
     "--max", "max_value", type=float, metavar="METRES", help="The largest depth, or disparity, that is valid."

@@ -245,6 +245,28 @@ def test_pngs_with_a_scale_of_their_own_are_refused_by_name(copy: Path) -> None:
     assert "name the folder that holds depth.json" in failed[image_id(1)]
 
 
+def test_the_largest_whole_number_is_no_depth_unless_it_is_said_to_be(copy: Path) -> None:
+    path = copy / "mm/even/é 0.png"
+    map_HW = np.array(Image.open(path))
+    map_HW[5, :7] = 65535
+    Image.fromarray(map_HW).save(path)
+    taken = imported(copy, copy / "new")
+    label = depthsieve.open_store(copy / "new")[image_id(0)]
+    assert not label.reliability[5, :7].any() and label.reliability[5, 7:].all()
+    found = (
+        "7 pixels hold the largest value of their file's type (65,535 in 16 bits), in 1 of 6 maps, and were taken for "
+    )
+    assert [note.removeprefix(found) for note in taken.notes if note.startswith(found)] == [
+        "invalid; if they are depth, say with --invalid what is invalid, such as --invalid 0"
+    ]
+    taken = imported(copy, copy / "deep", invalid=(0,))
+    assert [note.removeprefix(found) for note in taken.notes if note.startswith(found)] == [
+        "valid, as --invalid names others"
+    ]
+    assert depthsieve.open_store(copy / "deep")[image_id(0)].depth[5, :7].tolist() == [65.5625] * 7  # as float16
+    assert len(imported(copy, copy / "named", invalid=(65535,)).notes) == 1
+
+
 def test_a_dry_run_says_the_same_and_writes_nothing(made: Path, tmp_path: Path) -> None:
     summary = imported(made, tmp_path / "new", dry_run=True)
     assert (summary.planned_now, summary.pending, summary.labelled, summary.imported_now) == (6, 6, 0, 0)

@@ -25,7 +25,9 @@ def label_of(values: Any, quantity: Any = "depth", confidence: Any = None, **set
 
 def test_depth_in_other_units_and_what_marks_none() -> None:
     whole = np.array([0, 500, 2000, 65535, 4000], np.uint16)
-    assert label_of(whole, scale=1000)[0] == pytest.approx([0, 0.5, 2, 65.535, 4])
+    assert label_of(whole, scale=1000) == (pytest.approx([0, 0.5, 2, 0, 4]), [0, 255, 255, 0, 255])
+    assert label_of(whole, scale=1000, invalid=(0.0,))[0] == pytest.approx([0, 0.5, 2, 65.535, 4])
+    assert label_of(whole.astype(np.float32), scale=1000)[0] == pytest.approx([0, 0.5, 2, 65.535, 4])
     depth, code = label_of(whole, scale=1000, invalid=(65535.0, 500.0))
     assert (depth, code) == ([0, 0, 2, 0, 4], [0, 0, 255, 0, 255])
     depth, code = label_of([np.nan, np.inf, -1.0, 3.0, 7.5, 9.0], max_value=8)

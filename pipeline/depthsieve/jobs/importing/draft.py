@@ -42,7 +42,8 @@ class ImportDraft:
 
     ``rows`` are those of its plan, without shards; ``rejected`` are images whose map or photo is no good, with the
     reason, where the store does not know that yet. ``paired`` counts all images that have a map. ``without_map`` are
-    images without a map, ``unused`` maps without an image. ``zeros`` counts maps that hold 0 where they are valid.
+    images without a map, ``unused`` maps without an image. ``zeros`` counts maps that hold 0 where they are valid,
+    ``largest`` pixels of the largest value of their type (see :class:`ImportedLabel`) and ``largest_in`` their maps.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -51,6 +52,8 @@ class ImportDraft:
     without_map: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     zeros: int = 0
+    largest: int = 0
+    largest_in: int = 0
 
     @property
     def pixels(self) -> int:
@@ -125,12 +128,14 @@ def draft_import(
         ThreadPoolExecutor(threads) as pool,
         progress_bar("read maps", total=len(todo), shown=progress and bool(todo)) as bar,
     ):
-        for row, (found, zeros) in zip(todo, pool.map(lambda one: look(*one), todo), strict=True):
+        for row, (found, zeros, largest) in zip(todo, pool.map(lambda one: look(*one), todo), strict=True):
             if isinstance(found, str):
                 _reject(draft, refused, row[0], found)
             elif found is not None:
                 draft.rows.append(found)
                 draft.zeros += zeros > 0
+                draft.largest += largest
+                draft.largest_in += largest > 0
             bar.update()
     return draft
 
@@ -199,7 +204,7 @@ def _known(store: Store) -> dict[str, _Known]:
 @dataclass(frozen=True)
 class _Look:
     """Looks at one image and its map: a row of the plan, the reason why there is none, or None where the store has it;
-    and how many valid pixels hold 0."""
+    and how many pixels hold 0 where they are valid, and the largest value of their type."""
 
     opened: Opened
     places: PlaceSettings
@@ -207,22 +212,22 @@ class _Look:
     store: Store | None
     known: Mapping[str, _Known]
 
-    def __call__(self, row: dict[str, Any], where: Where) -> tuple[dict[str, Any] | str | None, int]:
+    def __call__(self, row: dict[str, Any], where: Where) -> tuple[dict[str, Any] | str | None, int, int]:
         before = self.known.get(row["id"])
         try:
             size, mtime_ns = self.opened.maps.state(where)
             same = before is not None and before.where == where and before.photo == (row["size"], row["mtime_ns"])
             if before is not None and same and before.state == (size, mtime_ns):
-                return None, 0
+                return None, 0, 0
             raw = self.opened.maps.load(where)
             if before is not None and before.sha256 == raw.sha256 and (same or self._same_photo(row["id"])):
-                return None, 0
+                return None, 0, 0
             shape: Shape = (raw.values_HW.shape[0], raw.values_HW.shape[1])
             if not self.places.stretched and self.opened.format == FILES:  # an export is of whole labels
                 check_aspect(shape, (row["height"], row["width"]))
             label = to_label(raw, self.opened.quantity, self.opened.values)
         except ImageRejected as error:
-            return str(error), 0
+            return str(error), 0, 0
         planned = {
             "action": "add" if before is None else "replace",
             "label_height": shape[0],
@@ -233,7 +238,7 @@ class _Look:
             "map_mtime_ns": mtime_ns,
             "map_sha256": raw.sha256,
         }
-        return row | planned, label.zeros
+        return row | planned, label.zeros, label.largest
 
     def _same_photo(self, image_id: str) -> bool:
         """Whether the photo, whose size or time is another, is the one that the store knows."""

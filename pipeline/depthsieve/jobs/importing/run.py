@@ -105,7 +105,8 @@ def import_labels(
         scale: how many units of the files are one metre, such as 1000 for millimetres. None: 1 for floats; whole
             numbers of depth need it, those of disparity are divided by 65,535.
         invalid: values, as the files have them, that mark pixels without depth. NaN, infinity and depth of 0 or less
-            do so anyway; a disparity of 0 does not.
+            do so anyway; a disparity of 0 does not. Without any, so does the largest value of a whole-number type in
+            maps of depth, such as 65535 in 16 bits, with a note; (0,) says that it is depth.
         max_value: the largest depth in metres, or disparity, that is valid.
         pattern: where in the folder an image's map is, as for :func:`depthsieve.evaluate_labels`. None:
             ``{dir}/{stem}`` with one of the suffixes.
@@ -274,6 +275,16 @@ class _Import:
             notes.append(
                 f"{draft.zeros:,} of {len(draft.rows):,} maps hold 0, which counts as valid disparity, very far; "
                 "--invalid 0 says that it marks pixels without depth"
+            )
+        if draft.largest:
+            found = (
+                f"{draft.largest:,} pixels hold the largest value of their file's type (65,535 in 16 bits), in "
+                f"{draft.largest_in:,} of {len(draft.rows):,} maps, and were taken for "
+            )
+            notes.append(
+                found + "valid, as --invalid names others"
+                if self.opened.values.invalid
+                else found + "invalid; if they are depth, say with --invalid what is invalid, such as --invalid 0"
             )
         means = self.opened.values.confidence_means
         if not draft.rows:

@@ -32,11 +32,16 @@ class RawMap:
 
 @dataclass(frozen=True, eq=False)
 class ImportedLabel:
-    """``depth_HW`` float32, 0 where ``code_HW`` uint8 is 0. ``zeros``: how many valid pixels hold exactly 0."""
+    """``depth_HW`` float32, 0 where ``code_HW`` uint8 is 0. ``zeros``: how many valid pixels hold exactly 0.
+
+    ``largest``: how many pixels hold the largest value of their file's whole-number type and nothing else makes them
+    invalid: of depth they are invalid, as long as nobody says what is.
+    """
 
     depth_HW: NDArray[np.float32]
     code_HW: NDArray[np.uint8]
     zeros: int
+    largest: int = 0
 
 
 def to_label(raw: RawMap, quantity: Quantity, settings: ValueSettings) -> ImportedLabel:
@@ -51,6 +56,12 @@ def to_label(raw: RawMap, quantity: Quantity, settings: ValueSettings) -> Import
         valid_HW &= numbers_HW > 0
     if settings.max_value is not None:
         valid_HW &= numbers_HW <= settings.max_value
+    largest = 0
+    if whole and quantity == "depth":
+        below_HW = raw.values_HW != np.iinfo(raw.values_HW.dtype).max
+        largest = int(np.count_nonzero(valid_HW & ~below_HW))  # but those that ``invalid`` names
+        if not settings.invalid:
+            valid_HW &= below_HW
     code_HW = np.where(valid_HW, _codes(raw, settings), 0).astype(np.uint8)
     known_N = numbers_HW[code_HW > 0]
     if not known_N.size:
@@ -63,7 +74,7 @@ def to_label(raw: RawMap, quantity: Quantity, settings: ValueSettings) -> Import
             f"its map reaches {max(-low, high):g}, more than float16 holds; say its unit with --scale, or --max"
         )
     depth_HW = np.where(code_HW > 0, numbers_HW, 0.0).astype(np.float32)
-    return ImportedLabel(depth_HW, code_HW, int(np.count_nonzero(known_N == 0)))
+    return ImportedLabel(depth_HW, code_HW, int(np.count_nonzero(known_N == 0)), largest)
 
 
 def _codes(raw: RawMap, settings: ValueSettings) -> NDArray[np.uint8]:
