@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from browser import OPENED, Page
 from reported import HOSTILE, PLAIN, tinted
+from storemaker import Picture, make_store
 
 import depthsieve
+from depthsieve.images import colours
 from depthsieve.report.maps import Maps
 from depthsieve.report.page import shown
 from depthsieve.store import Store
@@ -189,3 +191,16 @@ def test_thousands_of_rows_are_paged(browser: Any, page: Path, tmp_path: Path) -
         opened.page.locator("#tool-find").fill("none of these")
         assert opened.found().startswith("No image fits. The gallery has 5,000 of 100,000 images")
         opened.wrong = [one for one in opened.wrong if "ERR_FILE_NOT_FOUND" not in one]
+
+
+def test_one_code_everywhere_is_drawn_mid_scale_and_said(browser: Any, tmp_path: Path) -> None:
+    codes_HW = np.full((20, 30), 255, np.uint8)
+    store = make_store(tmp_path, [Picture("flat.png", (40, 60), (20, 30), reliability_HW=codes_HW)])
+    depthsieve.report_labels(store, tmp_path / "out", progress=False)
+    with Page(browser, tmp_path / "out" / "index.html") as opened:
+        opened.open("flat.png")
+        height, width, rgba = opened.pixels("canvas-reliability-0")
+        drawn_HW3 = np.frombuffer(rgba, np.uint8).reshape(height, width, 4)[..., :3]
+        np.testing.assert_array_equal(drawn_HW3, np.broadcast_to(colours.VIRIDIS_256[128], drawn_HW3.shape))
+        assert "code 255 everywhere" in str(opened.page.locator("#figure-reliability-0").text_content())
+        assert "255 everywhere" in str(opened.page.locator("#codes").text_content())

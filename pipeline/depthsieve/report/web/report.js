@@ -307,7 +307,7 @@ const depthsieve = (() => {
       const [low, high] = one.codes.map(Math.round);
       figures.push(
         figure(`depth-${number}`, name(number, "depth"), one, [scale("far", "depth", "near")]),
-        figure(`reliability-${number}`, name(number, "reliability"), one, [scale(`${low}`, "reliability", `${high}`),
+        figure(`reliability-${number}`, name(number, "reliability"), one, [high > low ? scale(`${low}`, "reliability", `${high}`) : `code ${low} everywhere`,
           data.stores[number].calibrated ? `expected error ${percent(data.errors[low] ?? 1)} to ${percent(data.errors[high] ?? 1)}` : "not calibrated"]),
         figure(`mask-${number}`, name(number, "mask"), one, [swatch(data.colours.masked), "left out", ...(one.histogram[0] ? [swatch(data.colours.checks[0]), "no label"] : [])]));
     });
@@ -318,11 +318,11 @@ const depthsieve = (() => {
       if (!one) return;
       paintLevels(get(`canvas-depth-${number}`), one, one.depth, data.colours.depth);
       const [low, high] = one.codes;
-      const levels = one.reliability.map((code) => (high > low ? Math.min(Math.max((255 * (code - low)) / (high - low), 0), 255) : 0));
+      const levels = one.reliability.map((code) => levelOf(code, low, high));
       paintLevels(get(`canvas-reliability-${number}`), one, levels, data.colours.reliability);
     });
     get("codes").replaceChildren(...labels.flatMap((one, number) => (one ? [
-      make("p", { class: "soft" }, `Pixels by reliability code, ${one.low} to ${one.high}${labels.length > 1 ? `: ${shown(data.stores[number].name)}` : ""}`),
+      make("p", { class: "soft" }, `Pixels by reliability code, ${one.low === one.high ? `${one.low} everywhere` : `${one.low} to ${one.high}`}${labels.length > 1 ? `: ${shown(data.stores[number].name)}` : ""}`),
       make("canvas", { id: `codes-${number}`, class: "codes-here", width: 1020, height: 96, "aria-hidden": "true" })] : [])));
     paintMasks();
   }
@@ -435,12 +435,16 @@ const depthsieve = (() => {
     const { low, high } = label;
     const step = canvas.width / (high - low + 1);
     for (let at = low; at <= high; at += 1) {
-      const [from, to] = label.codes;
-      const level = to > from ? Math.round(Math.min(Math.max((255 * (at - from)) / (to - from), 0), 255)) : 0;
+      const level = Math.round(levelOf(at, ...label.codes));
       context.fillStyle = `rgb(${at < code ? data.colours.masked : data.colours.reliability[level]})`;
       const height = (canvas.height * label.histogram[at]) / most;
       context.fillRect((at - low) * step, canvas.height - height, step * 0.85, height);
     }
+  }
+
+  // The colour of a code, 0 to 255, where colours are stretched from low to high; the middle one where all codes are one.
+  function levelOf(code, low, high) {
+    return high > low ? Math.min(Math.max((255 * (code - low)) / (high - low), 0), 255) : 128;
   }
 
   function scale(low, name, high) {
