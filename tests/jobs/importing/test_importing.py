@@ -275,9 +275,19 @@ def test_a_dry_run_says_the_same_and_writes_nothing(made: Path, tmp_path: Path) 
 
 
 def test_maps_of_other_settings_never_mix(made: Path) -> None:
-    for other in ({"scale": 100}, {"invalid": (7,)}, {"max_value": 9}, {"made_by": "another"}):
-        with pytest.raises(StoreMismatch, match=r"another label spec.*preprocessing\.import"):
+    for other, changed in (
+        ({"scale": 256}, "--scale 1000 there, 256 here"),
+        (
+            {"invalid": (7, 65535), "max_value": 9},
+            "--invalid not given there, 7 65535 here; --max not given there, 9 here",
+        ),
+        ({"made_by": "another"}, "--made-by not given there, another here"),
+        ({"quantity": "disparity"}, "--quantity depth there, disparity here"),
+    ):
+        with pytest.raises(StoreMismatch) as raised:
             imported(made, made / "plain", **other)
+        assert f"was imported with other settings ({changed}), and maps of two" in str(raised.value)
+        assert "digest" not in str(raised.value) and "teacher" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

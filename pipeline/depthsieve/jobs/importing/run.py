@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from depthsieve.core.errors import RunError, SourceError, StoreNotFound, UsageError
+from depthsieve.core.errors import RunError, SourceError, StoreMismatch, StoreNotFound, UsageError
 from depthsieve.core.processes import cores
 from depthsieve.core.records import ImageFailure, LabelSpec, Quantity
 from depthsieve.core.settings import whole_number
@@ -15,7 +15,7 @@ from depthsieve.evaluation.ground_truth.readers import USUAL_SCALES
 from depthsieve.jobs.committing import commit_pending, leaving_no_folder
 from depthsieve.jobs.importing.draft import ImportDraft, draft_import
 from depthsieve.jobs.importing.maps import FILES, Opened, open_maps
-from depthsieve.jobs.importing.settings import Means, PlaceSettings, ValueSettings, imported_spec
+from depthsieve.jobs.importing.settings import Means, PlaceSettings, ValueSettings, imported_spec, other_settings
 from depthsieve.jobs.importing.shards import ShardImporter, importing_profile
 from depthsieve.planning.checks import check_source, check_space, find_store
 from depthsieve.runners.dispatch import disk_errors_named
@@ -159,11 +159,25 @@ def import_labels(
     check_root(target)
     existing = find_store(target)
     if existing is not None:
-        check_spec(existing, spec)
+        _check_settings(existing, spec)
     source = open_source(images, name, root)
     check_source(source, target, existing, moved)
     run = _Import(opened, places, source, tuple(exclude), spec, target, existing, shard_size, threads or cores())
     return run.rehearse(progress) if dry_run else run.run(progress)
+
+
+def _check_settings(store: Store, spec: LabelSpec) -> None:
+    """:func:`check_spec`, in the words of an import."""
+    try:
+        check_spec(store, spec)
+    except StoreMismatch as error:
+        changed = other_settings(store.spec, spec) if store.spec.kind == spec.kind else ""
+        if not changed:
+            raise
+        raise StoreMismatch(
+            f"{store.location} was imported with other settings ({changed}), and maps of two never mix in one store; "
+            "say what it was imported with, or name a new store"
+        ) from error
 
 
 @dataclass(frozen=True)

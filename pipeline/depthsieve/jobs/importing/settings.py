@@ -124,6 +124,29 @@ def imported_spec(quantity: Quantity, values: ValueSettings, format: str) -> Lab
     )
 
 
+def other_settings(store: LabelSpec, here: LabelSpec) -> str:
+    """In words, which settings differ between a store and an import, as options of the command; "" where none does."""
+    there, now = (
+        {"quantity": one.quantity, **one.to_json()["preprocessing"].get("import", {})} for one in (store, here)
+    )
+    pairs = {name: (_shown(there.get(name)), _shown(now.get(name))) for name in {**there, **now}}
+    changed = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return "; ".join(f"{_option(name)} {old} there, {new} here" for name, (old, new) in changed.items())
+
+
+def _option(name: str) -> str:
+    names = {"format": "maps are", "max_value": "--max"}
+    return names.get(name, "--" + name.replace("_", "-"))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not given"
+    if isinstance(value, list | tuple):
+        return " ".join(map(_shown, value))
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
 def settings_in(spec: LabelSpec) -> tuple[ValueSettings, str]:
     """The settings and the format that a spec was made of."""
     body = dict(spec.to_json()["preprocessing"]["import"])
