@@ -28,6 +28,7 @@ from depthsieve.export.settings import Link
 
 FOLDER = ".depthsieve"
 FORMAT = 1
+_ASKED = "export.json"
 
 _SCHEMA = pa.schema([("id", pa.string()), ("path", pa.string()), ("part", pa.int32())])
 
@@ -44,6 +45,15 @@ class Part:
     def name(self) -> str:
         """What its record is called."""
         return f"part-{self.round:04d}-{self.number:06d}"
+
+
+def exported_for(out: Path) -> str | None:
+    """The target that a folder was exported for, as it says itself; None where it says nothing that can be read."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        body = json.loads((out / FOLDER / _ASKED).read_bytes())
+        if isinstance(body, dict) and isinstance(body.get("target"), str):
+            return str(body["target"])
+    return None
 
 
 class Ledger:
@@ -70,8 +80,8 @@ class Ledger:
                 self._empty()
             shutil.rmtree(self._folder / "tmp", ignore_errors=True)
             (self._folder / "tmp").mkdir()
-            if not (self._folder / "export.json").exists():
-                self.write_json("export.json", {"format": FORMAT, **asked})
+            if not (self._folder / _ASKED).exists():
+                self.write_json(_ASKED, {"format": FORMAT, **asked})
 
     def check(self, asked: Mapping[str, Any]) -> bool:
         """Whether the folder is of an export with other options that has no image, so that this one may take it over.
@@ -80,7 +90,7 @@ class Ledger:
         """
         if self.out.exists() and not self.out.is_dir():
             raise UsageError(f"{self.out} is a file; name a new folder")
-        known = self._read("export.json")
+        known = self._read(_ASKED)
         if known is None:
             found = [one.name for one in (self.out.iterdir() if self.out.is_dir() else ()) if one.name != FOLDER]
             if found:

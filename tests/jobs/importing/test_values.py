@@ -140,6 +140,21 @@ def test_an_export_comes_back_as_it_was(tmp_path: Path, target: str) -> None:
         depthsieve.import_labels(out, tmp_path / "other", images=tmp_path / "images", scale=10, progress=False)
 
 
+def test_an_export_that_cannot_be_imported_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    store = make_store(tmp_path, [Picture("a.png", (28, 42), (14, 21))])
+    told: dict[str, Any] = {"images": tmp_path / "images", "progress": False}
+    depthsieve.export_labels(store.location, tmp_path / "3dgs", target="3dgs", progress=False)
+    with pytest.raises(SourceError, match="for 3dgs, which cannot be imported; exports for png, npy, npz, hdf5 can"):
+        depthsieve.import_labels(tmp_path / "3dgs", tmp_path / "back", **told)
+    depthsieve.export_labels(store.location, tmp_path / "npy", target="npy", progress=False)
+    (tmp_path / "npy" / "index.json").unlink()
+    with pytest.raises(SourceError, match=r"for npy that is not finished: it has no depth\.json or index\.json; run"):
+        depthsieve.import_labels(tmp_path / "npy", tmp_path / "back", **told)
+    (tmp_path / "npy" / ".depthsieve" / "export.json").write_text("[")
+    with pytest.raises(UsageError, match="say what the maps hold with --quantity"):
+        depthsieve.import_labels(tmp_path / "npy", tmp_path / "back", **told)
+
+
 def test_an_index_that_is_not_as_it_was_written_leads_nowhere(tmp_path: Path) -> None:
     store = make_store(tmp_path, [Picture(f"{n}.png", (28, 42), (14, 21)) for n in range(5)])
     depthsieve.export_labels(store.location, tmp_path / "out", target="npy", progress=False)

@@ -26,6 +26,7 @@ from depthsieve.evaluation.ground_truth.names import FileNames, paths_of
 from depthsieve.evaluation.ground_truth.readers import one_map
 from depthsieve.evaluation.ground_truth.settings import ANY_FOLDER, SUFFIXES
 from depthsieve.export.codecs import png_text
+from depthsieve.export.ledger import exported_for
 from depthsieve.jobs.importing.settings import PlaceSettings, ValueSettings, settings_in
 from depthsieve.jobs.importing.values import RawMap
 from depthsieve.labelling.image import IMAGE_FAULTS
@@ -38,6 +39,9 @@ FILES, EXPORT = "files", "depthsieve export"
 """The two formats."""
 
 QUANTITIES = get_args(Quantity)
+
+READABLE = ("png", "npy", "npz", "hdf5")
+"""The targets of ``depthsieve export`` whose folders say all that an import needs."""
 
 INDICES = ("depth.json", "index.json")
 """What ``depthsieve export`` calls the list of what it wrote."""
@@ -98,6 +102,7 @@ def open_maps(location: str | Path, quantity: Quantity | None, places: PlaceSett
     export = None if places.pattern is not None else find_export(root)
     if export is None:
         if quantity is None:
+            _check_no_export(root)
             raise UsageError(
                 "say what the maps hold with --quantity: depth (metres, larger is farther) or disparity (inverse depth "
                 "up to scale and shift, larger is nearer)"
@@ -228,6 +233,22 @@ def find_export(root: Path) -> "ExportMaps | None":
         if isinstance(body, dict) and isinstance(body.get("images"), list) and body.get("quantity") in QUANTITIES:
             return ExportMaps(root, body)
     return None
+
+
+def _check_no_export(root: Path) -> None:
+    """Raise :class:`SourceError` for an export that does not say what an import needs."""
+    target = exported_for(root)
+    if target is None:
+        return
+    if target in READABLE:
+        raise SourceError(
+            f"{root} is an export of depthsieve for {target} that is not finished: it has no {' or '.join(INDICES)}; "
+            "run that export again, it resumes"
+        )
+    raise SourceError(
+        f"{root} is an export of depthsieve for {target}, which cannot be imported; exports for {', '.join(READABLE)} "
+        "can (if it holds depth maps that import reads, say what they are with --quantity, --scale and --pattern)"
+    )
 
 
 class ExportMaps:
