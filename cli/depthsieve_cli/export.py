@@ -62,7 +62,7 @@ def _option(one: TargetOption, targets: tuple[str, ...]) -> Callable[[Callable[.
     help="What the files are for; one of the targets above.",
 )
 @option(CHOICE, "--subset", metavar="FILE", help="Only images that this file of `curate` keeps.")
-@option(CHOICE, "--where", metavar="SQL", help="Only images that this is true of, over the columns of the index.")
+@option(CHOICE, "--where", metavar="SQL", help="Only images that this is true of, over the columns that view has.")
 @option(CHOICE, "--reliability", metavar="NAME", help="Reliability of a layer that recalibrate made.")
 @option(
     CHOICE,

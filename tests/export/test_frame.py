@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from exported import READERS, bytes_of, check_equal, export, labels_of, small_store
 from storemaker import Picture, made_label, make_store, pictures
@@ -200,6 +201,12 @@ def test_only_what_is_chosen_is_exported(tmp_path: Path) -> None:
     assert some.left_out == {"not selected": 2, "failed": 1}
     tall = export(store, tmp_path / "tall", "npy", where="height > width")
     assert (tall.images, set(READERS["npy"].read(tmp_path / "tall"))) == (1, {"default/b/c.d.png"})
+    short = export(store, tmp_path / "short", "npy", where="short_side < width and source = 'default'")
+    assert short.images == sum(store[one].source_shape[0] < store[one].source_shape[1] for one in store) > 0
+    with pytest.raises(UsageError) as refused:
+        export(store, tmp_path / "wrong", "npy", where="shortside > 3")
+    assert str(refused.value).startswith("--where 'shortside > 3': there is no column \"shortside\"; columns are id, ")
+    assert str(refused.value).endswith(", source, short_side, unreliable")
     with pytest.raises(LoaderError, match="keeps none of 4 images"):
         export(store, tmp_path / "none", "npy", where="height > 99")
 
@@ -251,3 +258,34 @@ def test_a_folder_that_was_killed_in_its_first_part_is_not_taken_over(tmp_path: 
     (tmp_path / "out" / ".depthsieve" / "part-0000-000000.json").unlink()
     with pytest.raises(UsageError, match="target npy, not png"):
         export(store, tmp_path / "out", "png")
+
+
+def test_where_counts_unreliable_pixels_at_the_mask(tmp_path: Path) -> None:
+    codes_HW = np.repeat(np.array([[10], [20]], np.uint8), 7, 0).repeat(14, 1)
+    pictures = [
+        Picture("a.png", (28, 28), (14, 14), reliability_HW=codes_HW),
+        Picture("b.png", (28, 28), (14, 14), reliability_HW=codes_HW + np.uint8(10)),
+    ]
+    store = make_store(tmp_path, pictures)
+    assert export(store, tmp_path / "a", "npy", where="unreliable = 0").images == 2
+    assert export(store, tmp_path / "b", "npy", where="unreliable = 0", mask=0.3).images == 1
+
+
+def test_what_a_wider_choice_adds_is_counted(tmp_path: Path) -> None:
+    store = small_store(tmp_path)
+    assert export(store, tmp_path / "out", "npy", where="height > width").notes == ()
+    for dry_run in (True, False):
+        (note,) = export(store, tmp_path / "out", "npy", dry_run=dry_run).notes
+        assert note.startswith(
+            f"3 images added to the 1 that {tmp_path / 'out'} was made for: labelled since, or chosen"
+        )
+    assert export(store, tmp_path / "out", "npy").notes == ()
+
+
+def test_a_reason_ends_in_what_to_do_however_long_the_paths_are(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100) / ("y" * 100)
+    deep.mkdir(parents=True)
+    store = small_store(deep)
+    (deep / "images" / "a.jpg").unlink()
+    (failed,) = export(store, tmp_path / "out", "webdataset").failed
+    assert failed.reason.endswith("(`depthsieve label --store-images` keeps a copy beside each label)")

@@ -96,6 +96,10 @@ class LoaderError(DepthsieveError, ValueError):
     """A dataset or a saved state that does not fit the store."""
 
 
+ROOM = 1000
+"""Characters for a reason of our own, which may name two places and ends in what to do."""
+
+
 def one_line(error: BaseException, limit: int = 200) -> str:
     """The first line of an error's text, at most ``limit`` characters; its type's name where it has none."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "") or type(error).__name__

@@ -1,5 +1,7 @@
 """One SQL expression over the images, evaluated by DuckDB without any access to files, the network or settings."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -35,12 +37,18 @@ def where(table: pa.Table, expression: str) -> NDArray[np.bool_]:
         if len(kept) != len(table):
             raise UsageError(_refused(expression, f"it gives {len(kept)} answers for {len(table)} images", table))
     except (duckdb.Error, RuntimeError) as error:
-        reason = str(error).split("\n")[0].removesuffix(".") or type(error).__name__
+        reason = _plain(str(error).split("\n")[0].removesuffix(".")) or type(error).__name__
         raise UsageError(_refused(expression, reason, table)) from error
     finally:
         connection.close()
     chosen: NDArray[np.bool_] = kept.to_numpy(zero_copy_only=False)
     return chosen
+
+
+def _plain(reason: str) -> str:
+    """What DuckDB says, without its own kinds of errors; an unknown column in a few words."""
+    unknown = re.match(r'Binder Error: Referenced column (".*?") not found', reason)
+    return f"there is no column {unknown[1]}" if unknown else re.sub(r"^(\w+ ){1,2}Error: ", "", reason)
 
 
 def _refused(expression: str, reason: str, table: pa.Table) -> str:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from depthsieve.core.errors import (
+    ROOM,
     ImageRejected,
     LoaderError,
     RunError,
@@ -27,11 +28,13 @@ from depthsieve.core.errors import (
 from depthsieve.core.processes import cores
 from depthsieve.core.progress import progress_bar, say
 from depthsieve.core.records import ImageFailure
+from depthsieve.curation.table import empty_table, image_table
 from depthsieve.curation.where import where as rows_where
 from depthsieve.export.items import ItemReader
 from depthsieve.export.ledger import Ledger, Part, all_ids, free_bytes
 from depthsieve.export.masked import Masked, masked_of
 from depthsieve.export.names import Places
+from depthsieve.export.pairs import counted
 from depthsieve.export.photos import PhotoFile
 from depthsieve.export.protocol import Ask, Encoded, Entry, Item, Target, VolumeTarget
 from depthsieve.export.readme import write_readme
@@ -46,6 +49,9 @@ from depthsieve.training.selection import Selection, select
 
 PER_PART = 64
 """Images of a part of files: as many are written again at most after a kill."""
+
+DROP = 0.10
+"""Which share of all pixels ``unreliable`` counts in ``where``, without a mask."""
 
 TRIED = 6
 """Images that are encoded to tell what all will take."""
@@ -79,7 +85,8 @@ def export_labels(
         out: the folder to write; new, empty, or of an earlier call with the same options.
         target: what the files are for: "png", ...; docs/exporting.md has them all.
         subset: ids, or a subset file of ``depthsieve curate``: only these images.
-        where: an SQL expression over the columns of the store's index: only images that it is true of.
+        where: an SQL expression over the columns that ``depthsieve view`` and ``curate`` have: only images that it is
+            true of. ``unreliable`` goes by ``mask``, or 0.1 without one.
         reliability: the name of a layer that ``depthsieve recalibrate`` made.
         mask: the fraction (0 <= mask < 1) of each image's valid pixels, the least reliable, that become invalid; None
             for none. Pixels of reliability 0 are always invalid.
@@ -128,7 +135,7 @@ def _prepare(store: Store, out: str | Path, settings: ExportSettings, subset: An
         raise UsageError(f"{out}: exports are written to a folder of this machine; copy it to a bucket afterwards")
     folder = Path(os.path.abspath(expand(out)))  # noqa: PTH100 (resolve would follow links)
     _check_apart(folder, store)
-    selection, left_out = _selected(store, subset, settings.where)
+    selection, left_out = _selected(store, subset, settings.where, settings.mask)
     reader = ItemReader(store, kind.wants, resolution, settings.mask)
     ask = Ask(row.name, store, selection.ids, folder, reader.quantity, reader.unit, resolution, settings.mask, options)
     made = kind(ask)
@@ -157,12 +164,14 @@ def _check_apart(out: Path, store: Store) -> None:
             raise UsageError(f"{out} lies in {what} ({place}); name a folder outside")
 
 
-def _selected(store: Store, subset: Any, where: str | None) -> tuple[Selection, dict[str, int]]:
+def _selected(store: Store, subset: Any, where: str | None, mask: float | None) -> tuple[Selection, dict[str, int]]:
     """The images to export, and how many of the store's are left out, by reason."""
     selection = select(store, subset)
     if where is not None:
-        index, _ = settled_index(store, status="labelled")
-        rows = index.filter(pc.is_in(index["id"], value_set=pa.array(selection.ids, pa.string())))
+        index, _ = settled_index(store)
+        rows_where(empty_table(index), where)  # what is wrong with it is told before anything takes long
+        rows = image_table(store, index, DROP if mask is None else mask)
+        rows = rows.filter(pc.is_in(rows["id"], value_set=pa.array(selection.ids, pa.string())))
         kept = rows["id"].filter(pa.array(rows_where(rows, where))).to_pylist()
         if not kept:
             raise LoaderError(f"--where {where!r} keeps none of {len(selection):,} images")
@@ -218,6 +227,7 @@ class _Export:
             for image_id in self.selection.ids
             if image_id not in known
         ]
+        self._known = len(known)
 
     @property
     def per_part(self) -> int:
@@ -388,7 +398,7 @@ class _Export:
             item = self.reader.read(label, path)
             return item, self.target.encode(item)
         except (ImageRejected, SourceError, StoreDamaged) as error:
-            return ImageFailure(image_id, one_line(error).removeprefix(f"{image_id}: "))
+            return ImageFailure(image_id, one_line(error, ROOM).removeprefix(f"{image_id}: "))
 
     def _written(self, image_id: str, path: str) -> dict[str, Any] | ImageFailure:
         """Encode an image and write its files; its row of the record."""
@@ -458,6 +468,11 @@ class _Export:
 
     def _notes(self, dry_run: bool, failed: Sequence[ImageFailure]) -> Iterator[str]:
         yield from self.target.notes()
+        if self._known and self.new:
+            yield (
+                f"{counted(len(self.new), 'image')} added to the {self._known:,} that {self.ledger.out} was made for: "
+                "labelled since, or chosen now by --subset or --where"
+            )
         masked = self._masked(failed)
         if masked is not None and masked.tied:
             share = f"{masked.share:.2%} of the valid pixels of all images"

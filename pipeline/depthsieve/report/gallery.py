@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from depthsieve.core.errors import DepthsieveError, one_line
+from depthsieve.core.errors import ROOM, DepthsieveError, one_line
 from depthsieve.core.processes import cores
 from depthsieve.core.progress import with_progress
 from depthsieve.curation.subset import Dropped
@@ -51,11 +51,11 @@ def write_images(stores: Sequence[Store], ids: Sequence[str], part: Path, progre
         try:
             maps = [_maps(store, image_id) for store in stores]
         except DepthsieveError as error:
-            return Written(image_id, None, no_label=one_line(error))
+            return Written(image_id, None, no_label=one_line(error, ROOM))
         try:
             photo_HW3, problem = stores[0].label(image_id).image(), None
         except DepthsieveError as error:
-            photo_HW3, problem = None, one_line(error)
+            photo_HW3, problem = None, one_line(error, ROOM)
         (part / "images" / f"{number}.js").write_bytes(image_script(number, photo_HW3, maps))
         strip = thumbnail(photo_HW3, maps[0])
         (part / "images" / f"{number}.jpg").write_bytes(strip.jpeg)
