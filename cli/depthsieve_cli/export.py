@@ -149,7 +149,9 @@ def _print(summary: "ExportSummary") -> None:
         how = "; its README.md says how to read them" if summary.images else ""
         click.echo(f"{summary.out}: {count(summary.images, 'image')}, {size(summary.bytes)}{linked}{how}.")
     for reason, number in summary.left_out.items():
-        click.echo(f"Left out: {count(number, 'image')} ({reason}).")
+        first = summary.first_left_out.get(reason, ())
+        named = (": " if first else "") + ", ".join(first) + (", ..." if 0 < len(first) < number else "")
+        click.echo(f"Left out: {count(number, 'image')} ({reason}){named or '.'}")
     print_failures(summary.failed)
     if summary.failed:
         click.echo(f"{count(len(summary.failed), 'image')} failed; {summary.remedy}.")

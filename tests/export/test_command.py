@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 from commandline import command
 from exported import READERS, small_store
+from storemaker import Picture, make_store
 
 from depthsieve.export.table import TARGETS, all_options
 from depthsieve_cli.export import export
@@ -39,7 +40,7 @@ def test_it_says_what_it_would_write_what_it_wrote_and_that_all_is_there(
     assert command(monkeypatch, *call) == 0
     told = capsys.readouterr()
     assert "Wrote 4 images for npz in " in told.out and "its README.md says how to read them" in told.out
-    assert "Left out: 1 image (failed)." in told.out
+    assert "Left out: 1 image (failed): default/failed.png\n" in told.out
     assert command(monkeypatch, *call) == 0
     assert f"Nothing to do: {out} has all 4 images." in capsys.readouterr().out
     assert command(monkeypatch, *call[:5], "--mask", "0.3") == 2
@@ -79,3 +80,27 @@ def test_a_wrong_mask_is_called_by_its_option(
     store = small_store(tmp_path)
     assert command(monkeypatch, "export", store.location, tmp_path / "out", "--for", "png", "--mask", "2") == 2
     assert "mask (--mask) must be a number from 0 up to, but not including, 1, not 2.0" in capsys.readouterr().err
+
+
+def test_images_without_a_label_are_named_three_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = [Picture(f"x{number}.png", (28, 28), (14, 14), failed=True) for number in range(4)]
+    good = [Picture(f"{number}.png", (28, 28), (14, 14)) for number in range(2)]
+    store = make_store(tmp_path, [*good, *failed])
+    call = ("export", store.location, tmp_path / "out", "--for", "npy", "--where", "id = 'default/1.png'")
+    assert command(monkeypatch, *call) == 0
+    told = capsys.readouterr().out
+    assert "Left out: 1 image (not selected).\n" in told
+    assert "Left out: 4 images (failed): default/x0.png, default/x1.png, default/x2.png, ...\n" in told
+
+
+def test_an_export_of_no_image_says_nothing_of_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = make_store(tmp_path, [Picture("a.jpg", (28, 28), (14, 14))])
+    (tmp_path / "images" / "a.jpg").unlink()
+    assert command(monkeypatch, "export", store.location, tmp_path / "out", "--for", "webdataset") == 3
+    told = capsys.readouterr().out
+    assert "README.md" not in told
+    assert "1 image failed; the same command tries them again." in told

@@ -169,6 +169,7 @@ def test_photos_that_are_gone_and_labels_that_are_damaged_are_told(
     assert command(monkeypatch, "report", tmp_path / "labels", "-o", tmp_path / "out") == 3
     told = capsys.readouterr().out
     assert "1 photo cannot be read; the first: default/1.png" in told
+    assert "(`depthsieve label --store-images` keeps a copy beside each label).\n" in told
     assert "failed: default/2.png: " in told
     rows = gallery(tmp_path / "out")
     assert rows["states"] == ["labelled", "labelled", "unreadable", "labelled"]

@@ -53,6 +53,9 @@ PER_PART = 64
 DROP = 0.10
 """Which share of all pixels ``unreliable`` counts in ``where``, without a mask."""
 
+NAMED = 3
+"""Images of a reason that are named."""
+
 TRIED = 6
 """Images that are encoded to tell what all will take."""
 
@@ -164,7 +167,7 @@ def _check_apart(out: Path, store: Store) -> None:
             raise UsageError(f"{out} lies in {what} ({place}); name a folder outside")
 
 
-def _selected(store: Store, subset: Any, where: str | None, mask: float | None) -> tuple[Selection, dict[str, int]]:
+def _selected(store: Store, subset: Any, where: str | None, mask: float | None) -> "tuple[Selection, list[_LeftOut]]":
     """The images to export, and how many of the store's are left out, by reason."""
     selection = select(store, subset)
     if where is not None:
@@ -176,24 +179,39 @@ def _selected(store: Store, subset: Any, where: str | None, mask: float | None) 
         if not kept:
             raise LoaderError(f"--where {where!r} keeps none of {len(selection):,} images")
         selection = select(store, kept)
-    status, _ = settled_index(store, ("status",))
+    status, _ = settled_index(store, ("id", "status"))
     counts = Counter(status["status"].to_pylist())
-    left_out = {"not selected": counts.pop("labelled", 0) - len(selection), **dict(sorted(counts.items()))}
-    return selection, {reason: count for reason, count in left_out.items() if count}
+    left_out = [_LeftOut("not selected", counts.pop("labelled", 0) - len(selection), ())]
+    for reason, number in sorted(counts.items()):
+        ids = status["id"].filter(pc.equal(status["status"], reason))
+        left_out.append(_LeftOut(reason, number, tuple(ids[:NAMED].to_pylist())))
+    return selection, [one for one in left_out if one.images]
 
 
 def _fitting(
-    target: Target, reader: ItemReader, selection: Selection, left_out: dict[str, int]
-) -> tuple[Selection, dict[str, int]]:
+    target: Target, reader: ItemReader, selection: Selection, left_out: "list[_LeftOut]"
+) -> "tuple[Selection, list[_LeftOut]]":
     """The images that are for the target, and all that are not, by reason."""
-    reasons = {image_id: target.leave_out(image_id) or reader.leave_out(image_id) for image_id in selection.ids}
-    counts = Counter(reason for reason in reasons.values() if reason)
-    if not counts:
+    kept: list[str] = []
+    ids_of: dict[str, list[str]] = {}
+    for image_id in selection.ids:
+        reason = target.leave_out(image_id) or reader.leave_out(image_id)
+        (ids_of.setdefault(reason, []) if reason else kept).append(image_id)
+    if not ids_of:
         return selection, left_out
-    kept = [image_id for image_id, reason in reasons.items() if not reason]
     if not kept:
-        raise LoaderError(f"none of {len(selection):,} images is exported: {next(iter(counts))}")
-    return select(target.ask.store, kept), {**left_out, **dict(sorted(counts.items()))}
+        raise LoaderError(f"none of {len(selection):,} images is exported: {next(iter(ids_of))}")
+    more = [_LeftOut(reason, len(ids), tuple(ids[:NAMED])) for reason, ids in sorted(ids_of.items())]
+    return select(target.ask.store, kept), [*left_out, *more]
+
+
+@dataclass(frozen=True)
+class _LeftOut:
+    """How many images of a store are not exported for one reason, and the first of them."""
+
+    reason: str
+    images: int
+    first: tuple[str, ...]
 
 
 @dataclass
@@ -202,7 +220,7 @@ class _Export:
 
     store: Store
     selection: Selection
-    left_out: Mapping[str, int]
+    left_out: Sequence[_LeftOut]
     target: Target
     reader: ItemReader
     ledger: Ledger
@@ -454,9 +472,13 @@ class _Export:
             with self.ledger.volume(path) as temporary, temporary.open("wb") as file:
                 file.writelines([data] if isinstance(data, bytes) else data)
             files[path] = (self.ledger.out / path).stat().st_size
-        readme = write_readme(self.target, self.asked, count, self.left_out, failed, self._masked(failed))
+        readme = write_readme(self.target, self.asked, count, self._counts(), failed, self._masked(failed))
         files["README.md"] = self.ledger.write("README.md", readme.encode())
         self.ledger.write_json("done.json", {"images": count, "files": files})
+
+    def _counts(self) -> dict[str, int]:
+        """Images that are left out, by reason."""
+        return {one.reason: one.images for one in self.left_out}
 
     def _masked(self, failed: Sequence[ImageFailure]) -> Masked | None:
         """What the mask that was asked for masks of the images that are exported; None without one."""
@@ -489,7 +511,8 @@ class _Export:
             dry_run=dry_run,
             images=len(self.selection) - len(failed),
             images_now=now,
-            left_out=dict(self.left_out),
+            left_out=self._counts(),
+            first_left_out={one.reason: one.first for one in self.left_out if one.first},
             failed=failed,
             remedy=self.target.remedy(failed) if failed else "",
             bytes=size,

@@ -44,6 +44,7 @@ class ExportSummary:
         images: images that the folder has now; with ``dry_run`` that it would have.
         images_now: of them, written by this call.
         left_out: images of the store that are not exported, by reason.
+        first_left_out: the first three of them, by reason; of those that ``subset`` or ``where`` left out none.
         failed: images that could not be exported, with the reason.
         remedy: what to do about them; empty where none failed.
         bytes: what the files of the images take; with ``dry_run`` an estimate of what this call would write.
@@ -59,6 +60,7 @@ class ExportSummary:
     images: int
     images_now: int
     left_out: Mapping[str, int]
+    first_left_out: Mapping[str, tuple[str, ...]]
     failed: tuple[ImageFailure, ...]
     remedy: str
     bytes: int
