@@ -222,6 +222,15 @@ def test_photos_in_the_same_folder_are_no_maps_without_an_image(tmp_path: Path) 
     assert summary.first_without_image == ("2_depth.png",)
 
 
+def test_the_depth_maps_of_an_export_are_named_by_a_pattern(made: Path, tmp_path: Path) -> None:
+    depthsieve.export_labels(made / "plain", tmp_path / "out", target="kitti", resolution="label", progress=False)
+    told: dict[str, Any] = {"images": made / "photos", "scale": 256, "pattern": "default/{dir}/{stem}.png"}
+    summary = imported(tmp_path / "out", tmp_path / "new", "depth", **told)
+    assert (summary.labelled, summary.without_map, summary.without_image) == (6, 0, 0)
+    before, after = depthsieve.open_store(made / "plain")[0], depthsieve.open_store(tmp_path / "new")[0]
+    np.testing.assert_allclose(after.depth, before.depth, atol=1 / 512, rtol=4.9e-4)
+
+
 def test_a_map_of_another_aspect_fails_unless_it_is_said_to_be_stretched(copy: Path) -> None:
     np.save(copy / "m/even/é 0.npy", np.random.default_rng(0).uniform(1, 9, (40, 40)))
     (failed,) = imported(copy, copy / "new", "m").failed
