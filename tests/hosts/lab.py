@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -159,7 +160,8 @@ class Host:
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if (folder / "ns/pid").readlink() == space and int(folder.name) != self.pid:
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                    words = (folder / "cmdline").read_bytes().decode().rstrip("\0 ").split("\0")
+                    found[int(folder.name)] = shlex.join(words) if len(words) > 1 else words[0]
         return found
 
     def power_off(self) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import select
+import shlex
 import socket
 import stat
 import struct
@@ -108,9 +109,9 @@ def process_name(command: str) -> str:
     """How a process is called in docs/cluster.md."""
     if command.startswith("ray::"):
         return command.partition(".")[0].replace("ray::IDLE", WORKER)
-    if "/depthsieve " in command:
-        return f"depthsieve {command.partition('/depthsieve ')[2].split()[0]}"
-    first, *words = (Path(word).name for word in command.split())
+    first, *words = (Path(word).name for word in shlex.split(command))
+    if "depthsieve" in words[:-1]:
+        return f"depthsieve {words[words.index('depthsieve') + 1]}"
     name = next(word for word in words if word.endswith(".py")) if first.startswith("python") else first
     return WORKER if name in ("setup_worker.py", "default_worker.py") else name
 
