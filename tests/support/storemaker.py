@@ -170,7 +170,9 @@ def _record(root: Path, picture: Picture) -> ImageRecord:
     status = (root / picture.path).stat()
     height, width = picture.source
     size, mtime = status.st_size, status.st_mtime_ns
-    return ImageRecord(f"default/{encode_path(picture.path)}", size, mtime, width, height, picture.orientation)
+    file, separator, member = picture.path.partition(".zip::")  # of an archive, whose member the file stands for
+    path = f"{file}.zip::{encode_path(member)}" if separator else encode_path(picture.path)
+    return ImageRecord(f"default/{path}", size, mtime, width, height, picture.orientation)
 
 
 def _content(shard: Shard, numbers: Sequence[int], images: Sequence[Picture], root: Path) -> ShardArrays:

@@ -102,7 +102,7 @@ def test_zoedepth_adds_a_margin_and_cuts_it_off_again(folders: dict[str, Path]) 
         keep_aspect_ratio=False,
         ensure_multiple_of=1,
     )
-    np.testing.assert_array_equal(image, plain["pixel_values"][0])
+    np.testing.assert_allclose(image, plain["pixel_values"][0], rtol=0, atol=1e-6)  # processors round differently
     padded = np.pad(image, ((0, 0), (6, 6), (8, 8)), mode="reflect")
     assert padded.shape == (3, *whole)
     model = transformers.AutoModelForDepthEstimation.from_pretrained(folders["zoedepth"]).eval()

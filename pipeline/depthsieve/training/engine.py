@@ -1,6 +1,7 @@
 """Work done ahead of its use by threads of this process, with results in order."""
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -92,5 +93,5 @@ def ahead(jobs: Iterable[Job[Result]], threads: int, count: int) -> Generator[Re
                 raise LoaderError("this pass began in another process, and its threads are there; begin a new one")
             yield take()  # and no name of ours holds on to it
     finally:
-        if os.getpid() == process:
+        if os.getpid() == process and not sys.is_finalizing():  # by then all threads have ended
             pool.shutdown(cancel_futures=True)
