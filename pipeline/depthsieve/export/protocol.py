@@ -3,6 +3,7 @@
 Axes: H row, W column, 3 red, green, blue; at label shape, or at that of the upright source.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,7 +134,7 @@ class About:
     code: str
 
 
-class Target:
+class Target(ABC):
     """What turns labels into files. Made for what is asked (:meth:`check`), before anything is written.
 
     ``encode`` is a pure function of the item, called by several threads at once; the same item gives the same bytes.
@@ -180,9 +181,9 @@ class Target:
         """Where an image would best go: see :attr:`Item.path`. A pure function of the id."""
         return safe_path(image_id)
 
+    @abstractmethod
     def encode(self, item: Item) -> Encoded:
         """The files of one label. Raises :class:`ImageRejected` or :class:`SourceError` for this image alone."""
-        raise NotImplementedError
 
     def finish(self, entries: Entries) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
         """Files that are written once all labels are there: indices, lists. Path, and bytes or parts of them."""
@@ -200,9 +201,9 @@ class Target:
         """What to do about images that failed, as the end of a sentence."""
         return "the same command tries them again"
 
+    @abstractmethod
     def about(self) -> About:
         """What the README says."""
-        raise NotImplementedError
 
 
 class VolumeTarget(Target):
@@ -213,11 +214,11 @@ class VolumeTarget(Target):
         """Images of a volume, at most: the option ``images_per_file``, where 0 is all that one run adds."""
         return int(self.ask.options["images_per_file"]) or max(self.ask.images, 1)
 
+    @abstractmethod
     def volume_name(self, number: int) -> str:
         """The path of a volume."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write_volume(self, path: Path, samples: Iterator[tuple[Item, Encoded]]) -> None:
         """Write a volume to ``path``, from samples in the order of ids, taking one at a time. The same samples give the
         same bytes."""
-        raise NotImplementedError
