@@ -14,6 +14,7 @@ from depthsieve_cli.command import Verb, progress_for
 from depthsieve_cli.output import count, print_datasets, print_json, print_table
 
 if TYPE_CHECKING:
+    from depthsieve.evaluation.metrics import CurveMetric
     from depthsieve.evaluation.result import Evaluation
 
 DEFAULTS = EvaluateSettings()
@@ -26,8 +27,15 @@ NAMES = {
     "delta1": "delta1",
     "delta2": "delta2",
     "delta3": "delta3",
+    "label_error": "label error",
 }
-AREAS = {"abs_rel": "AbsRel", "rmse": "RMSE", "delta1": "1 - delta1"}
+AREAS: "dict[CurveMetric, str]" = {
+    "abs_rel": "AbsRel",
+    "label_error": "label error",
+    "rmse": "RMSE",
+    "delta1": "1 - delta1",
+}
+LEFT_AT = 0.10
 TRUTH_NAMES = {"inverse": "inverse depth", "disparity": "disparity in pixels"}
 ALIGNED = {
     "none": "not aligned",
@@ -204,19 +212,36 @@ def _print(result: "Evaluation") -> None:
     rows = [[name, _number(result.mean[key]), _number(result.median[key])] for key, name in NAMES.items()]
     print_table(["over images", "mean", "median"], rows)
     click.echo("")
-    rows = [
-        [name, *(_number(result.mean[f"{area}_{key}"]) for area in ("ause", "aurg"))] for key, name in AREAS.items()
-    ]
-    print_table(["reliability", "AUSE", "AURG"], rows)
+    _print_reliability(result)
     click.echo(f"Reliability finds errors better than chance on {result.better_than_chance:.0%} of the images.")
     click.echo(f"Spearman correlation of reliability and error: {_number(result.mean['spearman'])} (-1 is best).")
     click.echo(_calibration(result))
     click.echo("")
-    rows = [[f"{row.dropped:.0%}", *map(_number, (row.method, row.random, row.oracle))] for row in result.kept]
+    rows = [
+        [f"{row.dropped:.0%}", *map(_number, (row.method, row.random, row.oracle))] for row in result.kept["abs_rel"]
+    ]
     print_table(["AbsRel after dropping", "least reliable", "any", "largest error"], rows)
     click.echo(_knee(result))
     _print_unmatched(result)
     print_datasets(result.datasets)
+
+
+def _print_reliability(result: "Evaluation") -> None:
+    rows = []
+    for key, name in AREAS.items():
+        areas = [_number(result.mean[f"{area}_{key}"]) for area in ("ause", "aurg")]
+        left = next((row for row in result.kept.get(key, ()) if row.dropped == LEFT_AT), None)
+        shares = [_share(row, left.random) for row in (left.method, left.oracle)] if left else ["-", "-"]
+        rows.append([name, *areas, *shares])
+    print_table(["reliability", "AUSE", "AURG", f"left at {LEFT_AT:.0%}", "at best"], rows)
+    click.echo(
+        f"Left at {LEFT_AT:.0%}: what dropping the least reliable {LEFT_AT:.0%} of the pixels leaves of the error; any "
+        f"{LEFT_AT:.0%} leave all of it, those of the largest error what is under at best."
+    )
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole > 0 else "-"
 
 
 def _print_images(images: Sequence[str]) -> None:

@@ -61,8 +61,13 @@ def test_the_report_says_all_that_was_measured(
     for name, key in (("AbsRel", "abs_rel"), ("RMSE", "rmse"), ("log10", "log10"), ("delta3", "delta3")):
         (row,) = (line.split() for line in lines[start : start + 7] if line.startswith(f"{name} "))
         assert row[1:] == [f"{mean[key]:.4f}", f"{body['median'][key]:.4f}"]
-    assert rows["1 - delta1"][3:] == [f"{mean['ause_delta1']:.4f}", f"{mean['aurg_delta1']:.4f}"]
-    kept = {row["dropped"]: row for row in body["kept"]}
+    assert rows["1 - delta1"][3:5] == [f"{mean['ause_delta1']:.4f}", f"{mean['aurg_delta1']:.4f}"]
+    assert rows["label error"][2:4] == [f"{mean['ause_label_error']:.4f}", f"{mean['aurg_label_error']:.4f}"]
+    for name, key in (("AbsRel ", "abs_rel"), ("label error ", "label_error"), ("1 - delta1 ", "delta1")):
+        left = next(row for row in body["kept"][key] if row["dropped"] == 0.1)
+        line = [line for line in lines if line.startswith(name)][1 if key != "delta1" else 0]
+        assert line.split()[-2:] == [f"{left[one] / left['random']:.1%}" for one in ("method", "oracle")]
+    kept = {row["dropped"]: row for row in body["kept"]["abs_rel"]}
     assert rows["10%"] == ["10%", *(f"{kept[0.1][name]:.4f}" for name in ("method", "random", "oracle"))]
     text = told.out
     assert f"Spearman correlation of reliability and error: {mean['spearman']:.4f} (-1 is best)." in text

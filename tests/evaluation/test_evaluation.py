@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from storemaker import made_label
-from truths import COUNT, LABEL, SOURCE, evaluated, truth_of
+from storemaker import Picture, made_label, make_store
+from truths import COUNT, LABEL, METRIC, SOURCE, evaluated, truth_of
 
 from depthsieve.core.errors import UsageError
 from depthsieve.evaluation.comparing import evaluate_labels
@@ -43,6 +43,22 @@ def independent_pixels(number: int, quantity: str) -> tuple[np.ndarray, np.ndarr
     columns = np.stack([grown, np.ones(grown.size)], axis=1)
     scale, shift = np.linalg.lstsq(columns, 1 / true, rcond=None)[0]
     return 1 / np.maximum(scale * grown + shift, 1 / 80), true, codes, (scale, shift)
+
+
+def independent_label_errors(number: int, quantity: str) -> np.ndarray:
+    """The error that reliability predicts, of the same pixels: the truth brought to the label, over d + median(d)."""
+    depth_HW, codes_HW = made_label(number, LABEL)
+    label_HW = depth_HW.astype(np.float64)
+    middle = np.sort(label_HW, axis=None)[(label_HW.size - 1) // 2]
+    denominator_HW = np.maximum(label_HW + middle, 0.1 * np.abs(label_HW).mean())
+    grown = doubled(doubled(np.where(codes_HW > 0, label_HW, np.nan)).T).T
+    true = truth_of(number).astype(np.float64)
+    used = (true > 0) & np.isfinite(grown) & (np.kron(codes_HW, np.ones((2, 2), np.uint8)) > 0)
+    label, other = grown[used], true[used]
+    if quantity == "disparity":
+        columns = np.stack([1 / other, np.ones(other.size)], axis=1)
+        other = columns @ np.linalg.lstsq(columns, label, rcond=None)[0]
+    return np.abs(other - label) / doubled(doubled(denominator_HW).T).T[used]
 
 
 def independent_curve(errors: np.ndarray, score: np.ndarray, steps: int = 50) -> list[float]:
@@ -82,7 +98,14 @@ def test_all_numbers_are_those_of_another_formulation(
         for power in (1, 2, 3):
             within = np.mean(ratio < 1.25**power)
             assert getattr(score, f"delta{power}") == pytest.approx(within, abs=2 / true.size)
-        for metric, errors in (("abs_rel", relative), ("rmse", square), ("delta1", (ratio >= 1.25).astype(float))):
+        wrong, label_error = (ratio >= 1.25).astype(float), independent_label_errors(int(score.id[8:-4]), quantity)
+        assert score.label_error == pytest.approx(label_error.mean(), rel=1e-4)
+        for metric, errors in (
+            ("abs_rel", relative),
+            ("label_error", label_error),
+            ("rmse", square),
+            ("delta1", wrong),
+        ):
             root = math.sqrt if metric == "rmse" else float
             method = area([root(value) for value in independent_curve(errors, codes)])
             oracle = area([root(value) for value in independent_curve(errors, -errors)])
@@ -95,8 +118,13 @@ def test_all_numbers_are_those_of_another_formulation(
     assert result.median["abs_rel"] == pytest.approx(np.median(sums), rel=1e-5)
     assert result.pixels == sum(score.pixels for score in result.images)
     assert 0 < result.better_than_chance == np.mean(better) < 1
-    assert [result.kept[0].method, result.kept[0].random] == pytest.approx([result.mean["abs_rel"]] * 2)
-    assert [row.dropped for row in result.kept] == [0.0, 0.05, 0.1, 0.2, 0.3]
+    assert list(result.curves) == list(result.kept) == ["abs_rel", "label_error", "rmse", "delta1"]
+    for metric in ("abs_rel", "label_error"):
+        rows = result.kept[metric]
+        assert [rows[0].method, rows[0].random, rows[4].random] == pytest.approx([result.mean[metric]] * 3)
+        assert [row.dropped for row in rows] == [0.0, 0.05, 0.1, 0.2, 0.3]
+        assert rows[2].method == pytest.approx(result.curves[metric].method_S[5])
+        assert rows[2].oracle == pytest.approx(result.curves[metric].oracle_S[5])
     assert result.mean["ause_abs_rel"] == pytest.approx(np.mean([score.ause_abs_rel for score in result.images]))
     assert sum(each.pixels for each in result.calibration.bins) == result.pixels
     assert result.not_compared == result.without_truth == result.without_image == ()
@@ -117,6 +145,15 @@ def test_truth_that_is_the_label_has_no_error(metric_store: Store, tmp_path: Pat
     assert result.knee.drop is None
     assert result.as_json()["mean"]["spearman"] is None
     assert result.pixels == sum(int((made_label(n, LABEL)[1] > 0).sum()) for n in range(3))
+
+
+def test_a_label_of_zeros_has_no_error_relative_to_itself(tmp_path: Path) -> None:
+    store = make_store(tmp_path, [Picture("0.png", SOURCE, LABEL, depth_HW=np.zeros(LABEL, np.float32))], spec=METRIC)
+    np.save(tmp_path / "0.npy", truth_of(0))
+    result = evaluated(store, tmp_path, out=tmp_path / "out")
+    assert math.isnan(result.mean["ause_label_error"]) and math.isnan(result.images[0].label_error)
+    assert list(result.curves) == ["abs_rel", "rmse", "delta1"]
+    assert result.mean["abs_rel"] == pytest.approx(1.0, abs=1e-2)
 
 
 def test_sparse_truth_counts_where_it_is(store: Store, tmp_path: Path) -> None:

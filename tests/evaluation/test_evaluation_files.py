@@ -70,7 +70,7 @@ def test_pictures_show_the_curves_and_the_knee(tmp_path: Path, monkeypatch: pyte
         assert bool(red) == (drop is not None)
         places += red[:1]
     with Image.open(path) as image:
-        assert image.size == (1440, 504)
+        assert image.size == (1800, 504)
     assert 50 < places[1] - places[0] < 100  # a fifth of a panel's width to the right
     calm = dataclasses.replace(result.calibration, bins=(), bias=float("nan"))
     for calibration in (result.calibration, calm):

@@ -68,6 +68,13 @@ def test_the_gallery_sorts_by_the_error_of_images(first: Store, evaluation: Path
     for name in ("abs_rel", "delta1", "aurg_abs_rel"):
         assert rows["numbers"][name] == pytest.approx([scores[one][name] for one in rows["ids"]], rel=1e-4)
     assert f"<td>AbsRel</td><td>{body['mean']['abs_rel']:.4f}</td>" in text
+    assert f"<td>AUSE of the label error</td><td>{body['mean']['ause_label_error']:.4f}</td>" in text
+    for name, error in (("AbsRel", "abs_rel"), ("label error", "label_error")):
+        row = next(row for row in body["kept"][error] if row["dropped"] == 0.1)
+        shares = f"{row['method'] / row['random']:.1%} ({row['oracle'] / row['random']:.1%})"
+        assert f"<td>{name} left after dropping 10% (the limit)</td><td>{shares}</td>" in text
+        cells = "".join(f"<td>{row[one]:.4f}</td>" for one in ("method", "random", "oracle"))
+        assert f"{name} after dropping</th>" in text and f"<td>10%</td>{cells}" in text
     drawn = re.findall(r'<polyline class="(\w+)" points="([^"]+)"', text)
     assert [kind for kind, _ in drawn[::2]] == ["random", "method", "oracle"]
     assert len(drawn[2][1].split()) == 26, "steps up to a drop of a half"

@@ -20,10 +20,12 @@ from depthsieve.evaluation.ground_truth.protocol import GroundTruth
 from depthsieve.evaluation.ground_truth.settings import GroundTruthQuantity
 from depthsieve.evaluation.matching import Matches, Pair, match
 from depthsieve.evaluation.metrics import (
-    METRICS,
+    CURVES,
     Bools,
     CodeErrors,
+    Comparison,
     CurveMean,
+    CurveMetric,
     actual_code_errors,
     at_shape,
     ause_aurg,
@@ -36,6 +38,7 @@ from depthsieve.evaluation.metrics import (
     find_knee,
     kept_errors,
     label_at_shape,
+    sparsification,
 )
 from depthsieve.evaluation.notes import Note, TruthObserver
 from depthsieve.evaluation.result import MEASURED, Evaluation, ImageScore
@@ -170,7 +173,7 @@ class _Gathered:
         self._observer = TruthObserver(settings)
         self._scores: list[ImageScore] = []
         self._failed: list[ImageFailure] = []
-        self._curves = {metric: CurveMean() for metric in METRICS}
+        self._curves: dict[CurveMetric, CurveMean] = {metric: CurveMean() for metric in CURVES}
         self._codes = CodeErrors()
         self._better = 0
 
@@ -199,14 +202,25 @@ class _Gathered:
         )
         self._codes.add(reliability_HW, errors_HW)
         self._better += beats_chance(found.curves["abs_rel"])
-        areas = {}
+        if np.isfinite(errors_HW).any():  # else the label is 0 everywhere, and nothing is relative to it
+            found.curves["label_error"] = sparsification(errors_HW, reliability_HW)
+        self._scores.append(self._score(pair.id, found))
+
+    def _score(self, image_id: str, found: Comparison) -> ImageScore:
+        areas = dict.fromkeys((f"{area}_{metric}" for area in ("ause", "aurg") for metric in CURVES), math.nan)
         for metric, curve in found.curves.items():
             self._curves[metric].add(curve)
             areas[f"ause_{metric}"], areas[f"aurg_{metric}"] = ause_aurg(curve)
-        self._scores.append(
-            ImageScore(
-                pair.id, found.pixels, found.scale, found.shift, **found.metrics, **areas, spearman=found.spearman
-            )
+        label_error = found.curves.get("label_error")
+        return ImageScore(
+            image_id,
+            found.pixels,
+            found.scale,
+            found.shift,
+            **found.metrics,
+            label_error=math.nan if label_error is None else float(label_error.random_S[0]),
+            **areas,
+            spearman=found.spearman,
         )
 
     def _check_pixels(self, truth_HW: NDArray[np.float32], mask_HW: Bools) -> None:
@@ -232,7 +246,7 @@ class _Gathered:
                 f"none of the {len(self._failed)} images with ground truth could be compared; the first: {first.id}: "
                 f"{first.reason}"
             )
-        curves = {metric: self._curves[metric].mean() for metric in METRICS}
+        curves = {metric: each.mean() for metric, each in self._curves.items() if each.images}
         quantity = self._store.spec.quantity
         return Evaluation(
             store=self._store.location,
@@ -244,7 +258,7 @@ class _Gathered:
             mean={name: _over(np.nanmean, self._scores, name) for name in MEASURED},
             median={name: _over(np.nanmedian, self._scores, name) for name in MEASURED},
             curves=curves,
-            kept=kept_errors(curves["abs_rel"], _DROPS),
+            kept={metric: kept_errors(curve, _DROPS) for metric, curve in curves.items()},
             better_than_chance=self._better / len(self._scores),
             knee=find_knee(self._curves["abs_rel"]),
             calibration=self._codes.calibration(),

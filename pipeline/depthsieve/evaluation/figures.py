@@ -6,10 +6,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from depthsieve.evaluation.metrics import ErrorMetric, Sparsification
+from depthsieve.evaluation.metrics import CurveMetric, Sparsification
 from depthsieve.evaluation.result import Evaluation
 
-TITLES: dict[ErrorMetric, str] = {"abs_rel": "AbsRel", "rmse": "RMSE (m)", "delta1": "1 - delta1"}
+TITLES: dict[CurveMetric, str] = {
+    "abs_rel": "AbsRel",
+    "label_error": "label error",
+    "rmse": "RMSE (m)",
+    "delta1": "1 - delta1",
+}
 LINES = (
     ("random_S", "any pixels", "#8a8a8a", "--"),
     ("method_S", "least reliable first", "#1f5fbf", "-"),
@@ -21,10 +26,11 @@ _DPI = 120
 
 def sparsification_figure(result: Evaluation) -> bytes:
     """Error of what is kept against what was dropped, mean over images; a panel for each metric."""
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
-    panels = figure.subplots(1, len(TITLES))
-    for axes, (metric, title) in zip(panels, TITLES.items(), strict=True):
-        _curves(axes, result.curves[metric])
+    figure = Figure(figsize=(15, 4.2), layout="constrained")
+    panels = figure.subplots(1, len(result.curves))
+    for axes, (metric, curve) in zip(panels, result.curves.items(), strict=True):
+        title = TITLES[metric]
+        _curves(axes, curve)
         ause, aurg = result.mean[f"ause_{metric}"], result.mean[f"aurg_{metric}"]
         axes.set_title(f"{title}: AUSE {ause:.4f}, AURG {aurg:.4f}", fontsize=10)
         axes.set_ylabel(f"{title} of the pixels that are kept")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from depthsieve.core.records import DatasetNote, ImageFailure, Quantity
-from depthsieve.evaluation.metrics import Calibration, ErrorMetric, KeptError, Knee, Sparsification
+from depthsieve.evaluation.metrics import Calibration, CurveMetric, KeptError, Knee, Sparsification
 from depthsieve.evaluation.notes import Note
 from depthsieve.evaluation.settings import EvaluateSettings
 
@@ -19,7 +19,8 @@ class ImageScore:
 
     ``pixels`` were compared. ``scale`` and ``shift`` were fitted: ``scale * label + shift`` is closest to the ground
     truth, in one over metres for labels in disparity, in metres for others; 1 and 0 where nothing is fitted.
-    Accuracy is as :func:`depthsieve.evaluation.metrics.metrics_of` has it, areas as
+    Accuracy is as :func:`depthsieve.evaluation.metrics.metrics_of` has it, ``label_error`` the mean of
+    :func:`depthsieve.evaluation.metrics.actual_code_errors` (NaN: the label is 0 everywhere), areas as
     :func:`depthsieve.evaluation.metrics.ause_aurg`; ``spearman`` is the rank correlation of reliability and relative
     error (NaN: none).
     """
@@ -34,8 +35,11 @@ class ImageScore:
     delta1: float
     delta2: float
     delta3: float
+    label_error: float
     ause_abs_rel: float
     aurg_abs_rel: float
+    ause_label_error: float
+    aurg_label_error: float
     ause_rmse: float
     aurg_rmse: float
     ause_delta1: float
@@ -60,8 +64,8 @@ class Evaluation:
         images: the numbers of each image that was compared, sorted by id.
         mean, median: over images, by the names of :class:`ImageScore` from ``abs_rel`` on; each over the images that
             have a value.
-        curves: mean sparsification curves by metric ("abs_rel", "rmse", "delta1").
-        kept: AbsRel after some drops.
+        curves: mean sparsification curves by metric ("abs_rel", "label_error" where it is defined, "rmse", "delta1").
+        kept: mean errors after some drops, by metric.
         better_than_chance: the share of images where reliability lowers AbsRel
             (:func:`depthsieve.evaluation.metrics.beats_chance`).
         knee: the ``drop`` that the curve suggests, or why it suggests none.
@@ -81,8 +85,8 @@ class Evaluation:
     images: tuple[ImageScore, ...]
     mean: dict[str, float]
     median: dict[str, float]
-    curves: dict[ErrorMetric, Sparsification]
-    kept: tuple[KeptError, ...]
+    curves: dict[CurveMetric, Sparsification]
+    kept: dict[CurveMetric, tuple[KeptError, ...]]
     better_than_chance: float
     knee: Knee
     calibration: Calibration

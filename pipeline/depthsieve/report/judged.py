@@ -33,21 +33,31 @@ MEANS = {
     "delta1": "delta1",
     "ause_abs_rel": "AUSE of AbsRel (0 is best)",
     "aurg_abs_rel": "AURG of AbsRel (above 0 beats chance)",
+    "label_error": "label error (in the label's units, as reliability predicts it)",
+    "ause_label_error": "AUSE of the label error",
+    "aurg_label_error": "AURG of the label error",
     "spearman": "Spearman, reliability and error (-1 is best)",
 }
+
+
+KEPT = {"abs_rel": "AbsRel", "label_error": "label error"}
+"""The errors whose fall is shown as a table."""
+
+_LEFT_AT = 0.10
 
 
 @dataclass(frozen=True)
 class Judged:
     """An evaluation of the labels of one store. ``scores`` has the numbers of :data:`SCORES` of each compared image,
-    NaN where undefined; ``curve`` the sparsification curves of AbsRel [S] by their names in the file; ``drop`` is what
-    the curve suggests, None where nothing stands out."""
+    NaN where undefined; ``curve`` the sparsification curves of AbsRel [S] by their names in the file; ``kept`` what is
+    left of the errors of :data:`KEPT` after some drops; ``drop`` is what the curve suggests, None where nothing stands
+    out."""
 
     ground_truth: str
     means: Mapping[str, float]
     scores: Mapping[str, Mapping[str, float]]
     curve: Mapping[str, NDArray[np.float64]]
-    kept: Sequence[Mapping[str, float]]
+    kept: Mapping[str, Sequence[Mapping[str, float]]]
     better_than_chance: float
     drop: float | None
     notes: Sequence[str]
@@ -70,9 +80,11 @@ def read_judged(place: str | Path) -> Judged:
             curve={
                 name: np.array(curve[name], np.float64) for name in ("dropped_S", "method_S", "oracle_S", "random_S")
             },
-            kept=[
-                {name: float(row[name]) for name in ("dropped", "method", "random", "oracle")} for row in body["kept"]
-            ],
+            kept={
+                error: [{name: float(row[name]) for name in ("dropped", "method", "random", "oracle")} for row in rows]
+                for error, rows in body["kept"].items()
+                if error in KEPT
+            },
             better_than_chance=_number(body["better_than_chance"]),
             drop=body["knee"]["drop"],
             notes=[str(note["text"]) for note in body["notes"]],
@@ -119,16 +131,16 @@ def section(judged: Sequence[tuple[str, Judged]], drop: float) -> str:
     means.append(
         ["drop that the curve suggests", *("none" if one.drop is None else f"{one.drop:.2f}" for _, one in judged)]
     )
-    kept = [
-        [
-            f"{row['dropped']:.0%}",
-            *(_shown(one.kept[number]["method"]) for _, one in judged),
-            _shown(row["random"]),
-            _shown(row["oracle"]),
-        ]
-        for number, row in enumerate(first.kept)
+    means += [
+        [f"{text} left after dropping {_LEFT_AT:.0%} (the limit)", *(_left(one, error) for _, one in judged)]
+        for error, text in KEPT.items()
     ]
     reliable = [f"least reliable first: {one}" for one in names] if len(judged) > 1 else ["least reliable first"]
+    kept = "".join(
+        table([f"{text} after dropping", *reliable, "at random", "largest error first"], _kept_rows(judged, error))
+        for error, text in KEPT.items()
+        if all(error in one.kept for _, one in judged)
+    )
     notes = "".join(
         f"<li>{escape(shown(whose))}: {escape(shown(note))}</li>" for whose, one in judged for note in one.notes
     )
@@ -140,8 +152,28 @@ are among those that the gallery sorts by.</p>
 {table(["over images", *names], means)}
 <h3>Does the error fall as doubtful pixels go?</h3>
 {plot(lines, "pixels dropped", "AbsRel of the pixels that are kept", drop)}
-{table(["AbsRel after dropping", *reliable, "at random", "largest error first"], kept)}
+{kept}
 </section>"""
+
+
+def _kept_rows(judged: Sequence[tuple[str, Judged]], error: str) -> list[list[str]]:
+    return [
+        [
+            f"{row['dropped']:.0%}",
+            *(_shown(one.kept[error][number]["method"]) for _, one in judged),
+            _shown(row["random"]),
+            _shown(row["oracle"]),
+        ]
+        for number, row in enumerate(judged[0][1].kept[error])
+    ]
+
+
+def _left(one: Judged, error: str) -> str:
+    """The share of an error that the least reliable pixels leave, and the least that any could."""
+    row = next((row for row in one.kept.get(error, ()) if row["dropped"] == _LEFT_AT), None)
+    if row is None or not row["random"] > 0:
+        return "-"
+    return f"{row['method'] / row['random']:.1%} ({row['oracle'] / row['random']:.1%})"
 
 
 def _line(kind: str, name: str, one: Judged, curve: str) -> Line:

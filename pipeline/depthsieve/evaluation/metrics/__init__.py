@@ -7,6 +7,7 @@ there is none.
 from depthsieve.evaluation.metrics.accuracy import (
     Align,
     Bools,
+    CurveMetric,
     DepthRange,
     ErrorMetric,
     Floats,
@@ -28,6 +29,7 @@ from depthsieve.evaluation.metrics.calibration import (
     code_denominator,
 )
 from depthsieve.evaluation.metrics.comparison import (
+    CURVES,
     METRICS,
     Comparison,
     at_shape,
@@ -49,6 +51,7 @@ from depthsieve.evaluation.metrics.sparsification import (
 )
 
 __all__ = [
+    "CURVES",
     "METRICS",
     "Align",
     "Bools",
@@ -57,6 +60,7 @@ __all__ = [
     "CodeErrors",
     "Comparison",
     "CurveMean",
+    "CurveMetric",
     "DepthRange",
     "ErrorMetric",
     "Floats",

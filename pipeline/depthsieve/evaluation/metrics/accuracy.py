@@ -15,6 +15,10 @@ DepthRange = tuple[float, float]
 Align = Literal["auto", "none", "scale", "scale-shift"]
 """What is fitted before maps are compared. ``auto``: scale and shift for disparity, nothing for depth in metres."""
 ErrorMetric = Literal["abs_rel", "rmse", "delta1"]
+"""Errors of a depth in metres."""
+CurveMetric = Literal["abs_rel", "label_error", "rmse", "delta1"]
+"""Errors that there are curves of. ``label_error`` is the one that reliability predicts, in the label's own units:
+:func:`~depthsieve.evaluation.metrics.calibration.actual_code_errors`."""
 
 DELTA_RATIO = 1.25
 

@@ -39,7 +39,8 @@ def actual_code_errors(
     metres nothing is aligned (another ``align`` fits what it says).
 
     Returns:
-        float64 [H,W]; NaN outside of ``mask_HW`` and where the label is not finite.
+        float64 [H,W]; NaN outside of ``mask_HW`` and where the label is not finite; infinite or NaN for a label that is
+        0 everywhere.
     """
     how = chosen_alignment(quantity, align)
     label = np.asarray(prediction_HW, dtype=np.float64)
@@ -47,7 +48,8 @@ def actual_code_errors(
     other = 1.0 / truth if quantity == "disparity" else truth
     used = mask_HW & np.isfinite(label)
     scale, shift = fit(other[used], label[used], how)
-    error = np.abs(scale * other + shift - label) / np.asarray(denominator_HW, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a label that is 0 everywhere: nothing is relative to it
+        error = np.abs(scale * other + shift - label) / np.asarray(denominator_HW, dtype=np.float64)
     return np.where(used, error, np.nan)
 
 

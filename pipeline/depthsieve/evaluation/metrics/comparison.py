@@ -12,6 +12,7 @@ from depthsieve.core.records import Quantity
 from depthsieve.evaluation.metrics.accuracy import (
     Align,
     Bools,
+    CurveMetric,
     DepthRange,
     ErrorMetric,
     Floats,
@@ -25,6 +26,7 @@ from depthsieve.evaluation.metrics.correlation import spearman
 from depthsieve.evaluation.metrics.sparsification import Sparsification, sparsification
 
 METRICS: tuple[ErrorMetric, ...] = get_args(ErrorMetric)
+CURVES: tuple[CurveMetric, ...] = get_args(CurveMetric)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Comparison:
     scale: float
     shift: float
     metrics: dict[str, float]
-    curves: dict[ErrorMetric, Sparsification]
+    curves: dict[CurveMetric, Sparsification]
     spearman: float
 
     @property
