@@ -66,16 +66,16 @@ def relative_error(depth_BHW: torch.Tensor, delta_BHW: torch.Tensor) -> torch.Te
     e_BHW = torch.empty(depth_BHW.shape, dtype=torch.float32, device=depth_BHW.device)
     for b, (depth_HW, delta_HW) in enumerate(zip(depth_BHW.float(), delta_BHW.float(), strict=True)):
         delta_HW = torch.where(is_finite(delta_HW), delta_HW.abs(), torch.nan)
-        e_BHW[b] = delta_HW / _denominator(depth_HW)[0]  # one image at a time: see depthsieve.reliability.alignment
+        e_BHW[b] = delta_HW / error_denominator(depth_HW)  # one image at a time: see depthsieve.reliability.alignment
     return e_BHW
 
 
 def error_denominator(depth_HW: torch.Tensor) -> torch.Tensor:
     """What the relative error of one float32 label [H,W] is relative to, as above; NaN where it is not finite."""
-    return _denominator(depth_HW)[0]
+    return denominator_and_median(depth_HW)[0]
 
 
-def _denominator(depth_HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def denominator_and_median(depth_HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``d + median(d)``, floored, NaN where the label is not finite; and the median."""
     finite_HW = is_finite(depth_HW)
     known_HW = torch.where(finite_HW, depth_HW, torch.nan)
@@ -91,7 +91,7 @@ def near_level(depth_BHW: torch.Tensor, quantity: Quantity) -> torch.Tensor:
     check_maps(depth_BHW=depth_BHW)
     level_BHW = torch.empty(depth_BHW.shape, dtype=torch.float32, device=depth_BHW.device)
     for b, depth_HW in enumerate(depth_BHW.float()):
-        denominator_HW, median = _denominator(depth_HW)
+        denominator_HW, median = denominator_and_median(depth_HW)
         level_BHW[b] = (depth_HW if quantity == "disparity" else median) / denominator_HW
     return level_BHW.clamp(0, 1)
 
