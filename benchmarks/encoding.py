@@ -124,7 +124,7 @@ def measure(maps: Sequence[Array], sides: Mapping[str, Codec], rounds: int) -> d
 
 def label(photos: Path, size: int | None) -> tuple[list[Array], list[Array]]:
     """Depth float32 and reliability uint8 of each photo, [H,W]."""
-    teacher = load_teacher("tiny", size=size, device="cpu", dtype="float32")
+    teacher = load_teacher("tiny-v1", size=size, device="cpu", dtype="float32")
     depths, codes = [], []
     for path in sorted(photos.iterdir()):
         rgb_HW3 = decode(path.read_bytes()).rgb_HW3
@@ -223,7 +223,7 @@ def masked(codes: Sequence[Array]) -> str:
 
 def print_images(photos: Path, size: int) -> None:
     """What an image at label shape weighs and loses, and how fast it is decoded, by format and quality."""
-    teacher = load_teacher("tiny", size=size, device="cpu", dtype="float32")
+    teacher = load_teacher("tiny-v1", size=size, device="cpu", dtype="float32")
     paths = sorted(photos.iterdir())
     originals = [path.read_bytes() for path in paths]
     images, start = [], time.perf_counter()
@@ -265,7 +265,9 @@ def main() -> None:
         depths, codes = label(chosen.photos, size)
         pixels = sum(map_.size for map_ in depths)
         low = sum(int((map_ < 2**-14).sum()) for map_ in depths) / pixels
-        print(f"\n## tiny at {size or 'its own size'}: {len(depths)} photos, {pixels / len(depths):,.0f} pixels each")
+        print(
+            f"\n## tiny-v1 at {size or 'its own size'}: {len(depths)} photos, {pixels / len(depths):,.0f} pixels each"
+        )
         print(f"\n{low:.2%} of the pixels are below 2^-14.")
         half = [map_.astype(np.float16) for map_ in depths]
         depth_costs = measure(half, {name: one for name, one in codecs().items() if name != "PNG"}, chosen.rounds)

@@ -51,7 +51,7 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> None:
     from depthsieve.store.stored_images import StoredImages
 
     photos = gather(arguments.photos, folder / "photos", arguments.images)
-    options = {"teacher": "tiny", "size": arguments.size, "store_images": True, "encoding": arguments.encoding}
+    options = {"teacher": "tiny-v1", "size": arguments.size, "store_images": True, "encoding": arguments.encoding}
     depthsieve.label(photos, folder / "labels", **options)
     store = depthsieve.open_store(folder / "labels")
     thresholds = [int(np.searchsorted(below(codes), below(codes)[-1] // 10, side="right")) for codes in codes_of(store)]

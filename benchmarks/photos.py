@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+from depthsieve.teachers import presets
+
 VARIANTS = {
     # hidden size, layers, heads, layers that are read, neck, fusion
     "vit-s": (384, 12, 6, (3, 6, 9, 12), (48, 96, 192, 384), 64),
@@ -37,11 +39,10 @@ def _render(folder: Path, count: int) -> Path:
 
 
 def find_teacher(name: str, folder: Path) -> str:
-    """What to ask for: "tiny", the path of a local folder, or one of :data:`VARIANTS` made in ``folder``."""
-    if name == "tiny":
-        import depthsieve.teachers
-
-        return str(Path(depthsieve.teachers.__file__).parent / "tiny")
+    """What to ask for: the folder of an embedded teacher, another folder, or one of :data:`VARIANTS` made in
+    ``folder``."""
+    if name in presets.FOLDERS:
+        return str(Path(presets.__file__).parent / presets.FOLDERS[name])
     if name in VARIANTS:
         _make(name, folder / name)
         return str(folder / name)

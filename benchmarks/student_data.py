@@ -19,7 +19,7 @@ from depthsieve.planning.options import DEFAULT_SIGNALS
 from depthsieve.scenes import Scene, render_scene
 
 HEIGHT, WIDTH = 126, 168
-"""Also the label shape of `tiny`, so that labels and exact depth meet pixel by pixel."""
+"""Also the label shape of `tiny-v1`, so that labels and exact depth meet pixel by pixel."""
 
 FIRST_SEEDS = {"train": 10_000_000, "held-out": 20_000_000}
 TRIES = 16
@@ -35,7 +35,7 @@ class Setup:
     scenes: int
     held_out: int
     signals: str
-    teacher: str = "tiny"
+    teacher: str = "tiny-v1"
     family: str = "foreign"
     farthest_m: float = 80.0
 

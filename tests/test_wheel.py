@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from depthsieve.teachers.presets import FOLDERS
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DIST_INFO = f"depthsieve-{PROJECT['version']}.dist-info"
@@ -65,13 +67,13 @@ def test_it_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     assert {Path(name).suffix for name in names} <= DATA
 
 
-def test_it_holds_the_embedded_teacher(wheel: Path) -> None:
+def test_it_holds_the_embedded_teachers(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         sizes = {Path(entry.filename): entry.file_size for entry in archive.infolist()}
-    folder = Path("depthsieve/teachers/tiny")
-    (weights,) = (path for path in sizes if path.parent == folder and path.suffix == ".safetensors")
-    assert sizes[weights] == (ROOT / "pipeline" / weights).stat().st_size > 100_000
-    assert folder / "config.json" in sizes
+    for folder in (Path("depthsieve/teachers") / name for name in FOLDERS.values()):
+        (weights,) = (path for path in sizes if path.parent == folder and path.suffix == ".safetensors")
+        assert sizes[weights] == (ROOT / "pipeline" / weights).stat().st_size > 100_000
+        assert folder / "config.json" in sizes
 
 
 def test_it_declares_what_the_project_declares(wheel: Path) -> None:

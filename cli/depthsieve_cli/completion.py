@@ -33,9 +33,9 @@ def completion(shell: str) -> None:
 
 def teachers(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Names of teachers that begin so."""
-    from depthsieve.teachers import EMBEDDED, PRESETS, plug_ins
+    from depthsieve.teachers import IN_PACKAGE, PRESETS, plug_ins
 
-    names = [*(one.name for one in (EMBEDDED, *PRESETS)), *(one.name for one in plug_ins())]
+    names = [*(one.name for one in (*IN_PACKAGE, *PRESETS)), *(one.name for one in plug_ins())]
     return [name for name in names if name.startswith(incomplete)]
 
 

@@ -20,9 +20,9 @@ def teachers(as_json: bool) -> None:
 
     Other depth models work too, by their hub id or local folder. Installed packages can offer teachers of their own.
     """
-    from depthsieve.teachers import EMBEDDED, PRESETS, cached, plug_ins
+    from depthsieve.teachers import IN_PACKAGE, PRESETS, cached, plug_ins
 
-    listed, offered = [(preset, cached(preset)) for preset in (EMBEDDED, *PRESETS)], plug_ins()
+    listed, offered = [(preset, cached(preset)) for preset in (*IN_PACKAGE, *PRESETS)], plug_ins()
     if as_json:
         known = [dataclasses.asdict(preset) | {"cached": here, "package": None} for preset, here in listed]
         unknown = dict.fromkeys(known[0]) | {"cached": True}

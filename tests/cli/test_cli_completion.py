@@ -32,7 +32,7 @@ def test_each_shell_gets_its_script(
 
 def test_commands_and_values_are_completed(tmp_path: Path) -> None:
     assert completed("cur") == ["curate"]
-    assert completed("label", "a", "b", "--teacher", "tin") == ["tiny"]
+    assert completed("label", "a", "b", "--teacher", "tin") == ["tiny", "tiny-v1"]
     assert completed("label", "a", "b", "--signals", "flip,lo") == ["flip,lowres"]
     assert completed("scan", "--dataset", "sa") == ["sa-1b"]
     make_store(tmp_path, [Picture(f"{number}.png", (28, 40), (14, 20)) for number in (1, 20, 21)])

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from teachers_builders import DEPTH_ANYTHING_PROCESSOR, depth_anything_config, save
 
-from depthsieve.teachers import EMBEDDED, PRESETS
+from depthsieve.teachers import IN_PACKAGE, PRESETS
 from depthsieve_cli.main import cli
 
 
@@ -24,11 +24,12 @@ def test_every_preset_stands_in_the_list_with_its_licence_and_quantity() -> None
 def test_what_is_in_the_hub_cache_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     before = json.loads(CliRunner().invoke(cli, ["teachers", "--json"]).output)
-    assert [entry["name"] for entry in before if entry["cached"]] == [EMBEDDED.name]
+    embedded = [one.name for one in IN_PACKAGE]
+    assert [entry["name"] for entry in before if entry["cached"]] == embedded
     preset = PRESETS[0]
     folder = tmp_path / f"models--{preset.hub_id.replace('/', '--')}"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("0" * 40)
     save(folder / "snapshots" / ("0" * 40), depth_anything_config(), DEPTH_ANYTHING_PROCESSOR)
     after = json.loads(CliRunner().invoke(cli, ["teachers", "--json"]).output)
-    assert [entry["name"] for entry in after if entry["cached"]] == [EMBEDDED.name, preset.name]
+    assert [entry["name"] for entry in after if entry["cached"]] == [*embedded, preset.name]

@@ -23,7 +23,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a store ``labels`` of eight photos, which are two batches of crops."""
     folder = tmp_path_factory.mktemp("loading")
     write_photos(folder / "photos", 8)
-    depthsieve.label(folder / "photos", folder / "labels", teacher="tiny", runner="local", progress=False)
+    depthsieve.label(folder / "photos", folder / "labels", teacher="tiny-v1", runner="local", progress=False)
     return folder
 
 

@@ -46,7 +46,7 @@ class Stage:
     world: World
     tally: Tally
     on_ray: bool
-    teacher: str = "tiny"
+    teacher: str = "tiny-v1"
     hosts: list[Host] = field(default_factory=list)
     environments: dict[str, dict[str, str]] = field(default_factory=dict)
     cluster: Cluster | None = None

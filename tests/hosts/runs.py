@@ -21,7 +21,7 @@ def upload_photos(bucket: "Bucket", folder: Path, count: int) -> None:
 
 
 def start(
-    host: "Host", store: str, *options: str, verb: str = "label", teacher: str = "tiny", **environment: str
+    host: "Host", store: str, *options: str, verb: str = "label", teacher: str = "tiny-v1", **environment: str
 ) -> "Process":
     """Label the photos into ``s3://data/<store>``; ``environment`` leads to the bucket, if the host is to see it."""
     command = ("depthsieve", verb, PHOTOS, f"s3://data/{store}", "--teacher", teacher, *OPTIONS)

@@ -105,13 +105,13 @@ def test_another_value_is_refused_with_both(tmp_path: Path, teacher: str) -> Non
     with pytest.raises(StoreMismatch, match=r'signals: \["edges"\] in the store, \["flip"\] now'):
         label(photos, store, signals="flip")
     with pytest.raises(StoreMismatch, match=r"weights_digest: .* in the store, .* now"):
-        label(photos, store, teacher="tiny")
+        label(photos, store, teacher="tiny-v1")
     assert decided_bytes(store) == before
 
 
 def test_a_second_teacher_is_remembered_too(tmp_path: Path, teacher: str) -> None:
     photos, store = write_photos(tmp_path / "photos", 1), tmp_path / "store"
-    label(photos, store, teacher=teacher, second_teacher="tiny", signals="edges")
+    label(photos, store, teacher=teacher, second_teacher="tiny-v1", signals="edges")
     write_photos(photos, 1, first=1)
     for options in ({}, {"signals": "edges"}, {"teacher": teacher}):
         assert label(photos, store, **options).labelled == 2

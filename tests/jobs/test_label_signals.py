@@ -84,15 +84,15 @@ def test_reliability_follows_from_the_signals(tmp_path: Path, teacher: str, sign
         assert len(np.unique(codes)) > 8
 
 
-def test_the_calibration_is_the_embedded_teachers_own(tmp_path: Path) -> None:
-    label(write_photos(tmp_path / "photos", 1), tmp_path / "store", "tiny")
+def test_the_calibration_is_the_first_embedded_teachers_own(tmp_path: Path) -> None:
+    label(write_photos(tmp_path / "photos", 1), tmp_path / "store", "tiny-v1")
     assert open_store(tmp_path / "store").spec.calibration == "flip-2"
 
 
 @pytest.mark.parametrize("metric", [False, True])
 def test_a_second_teacher_judges_the_first(tmp_path: Path, teacher: str, metric: bool) -> None:
     photos, store = write_photos(tmp_path / "photos", 3), tmp_path / "store"
-    second = str(save(tmp_path / "second", glpn_config(), GLPN_PROCESSOR)) if metric else "tiny"
+    second = str(save(tmp_path / "second", glpn_config(), GLPN_PROCESSOR)) if metric else "tiny-v1"
     label(photos, store, teacher, second_teacher=second, signals="edges")
     opened = open_store(store)
     assert opened.spec.signals == ("edges", "teachers")

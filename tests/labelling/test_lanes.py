@@ -219,5 +219,5 @@ def test_a_gpu_has_two_lanes_and_a_decoder_a_core() -> None:
         device = type("device", (), {"type": "cuda"})
 
     job = LabelJob("", None, "", (), (), cores=5)  # type: ignore[arg-type]
-    lanes = lanes_of(OnGpu(), job, make_profile(load_teacher("tiny"), 4, 1))  # type: ignore[arg-type]
+    lanes = lanes_of(OnGpu(), job, make_profile(load_teacher("tiny-v1"), 4, 1))  # type: ignore[arg-type]
     assert lanes.count == 2 and lanes._decoders is not None and lanes._decoders._max_workers == 5

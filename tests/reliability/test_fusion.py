@@ -142,7 +142,7 @@ def test_the_shipped_calibration_knows_every_combination_and_no_signal_lowers_th
         assert table.keys() == every
         assert all(row[name] >= 0 for key, row in table.items() for name in key.split("+"))
         assert all(row["level"] < 0 for row in table.values())  # far is less certain than near
-    assert calibration.fitted_on == (load_teacher("tiny").weights_digest,)
+    assert calibration.fitted_on == (load_teacher("tiny-v1").weights_digest,)
 
 
 def test_what_codes_mean_never_changes_under_one_version() -> None:

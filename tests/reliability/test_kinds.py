@@ -61,10 +61,10 @@ def test_views_are_those_that_go_through_the_teacher_at_the_images_own_shape() -
 
 
 def test_a_teacher_without_what_a_signal_needs_is_refused_with_what_it_lacks() -> None:
-    work = LabelWork(load_teacher("tiny", device="cpu"), ("flip", "native"))
-    with pytest.raises(UsageError, match="'tiny' gives no confidence of its own, which signal 'native' is made of"):
+    work = LabelWork(load_teacher("tiny-v1", device="cpu"), ("flip", "native"))
+    with pytest.raises(UsageError, match="'tiny-v1' gives no confidence of its own, which signal 'native' is made of"):
         work.check()
-    with pytest.raises(UsageError, match="'tiny' has no second teacher, and signal 'teachers' compares two"):
+    with pytest.raises(UsageError, match="'tiny-v1' has no second teacher, and signal 'teachers' compares two"):
         replace(work, signals=("teachers",)).check()
     assert signals_that(work.needs_met) == ("edges", "flip", "lowres", "photometric")
     assert signals_that(replace(work, second=work.teacher).needs_met) == tuple(sorted({*SIGNALS} - {"native"}))
@@ -81,7 +81,7 @@ def test_a_new_row_is_all_that_a_new_signal_takes(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(kinds.SIGNALS, "dim", row)
     options = LabelOptions(signals="dim,edges")
     assert options.signal_names == ("dim", "edges") and full_views(options.signal_names) == 2
-    work = LabelWork(load_teacher("tiny", device="cpu", size=98), options.signal_names)
+    work = LabelWork(load_teacher("tiny-v1", device="cpu", size=98), options.signal_names)
     work.check()
     images = Batch.of(torch.randn(1, 3, 98, 98, generator=torch.Generator().manual_seed(0)))
     prediction, relative = predict_labels(images, work)
@@ -128,7 +128,7 @@ class Together:
 
 
 def test_views_that_go_through_in_one_batch_are_told_apart_again() -> None:
-    inner = load_teacher("tiny", device="cpu", size=98)
+    inner = load_teacher("tiny-v1", device="cpu", size=98)
     together = Together(inner)
     images = Batch.of(torch.randn(2, 3, 98, 98, generator=torch.Generator().manual_seed(0)))
     names = ("flip", "lowres", "photometric")

@@ -75,7 +75,7 @@ def test_a_declaration_is_only_recorded_where_there_is_one(tmp_path: Path, silen
     """So that records of teachers that need none stay as they were."""
     options = {"batch_size": 1, "threads": 1, "signals": "none", "progress": False}
     depthsieve.label(photos, tmp_path / "declared", teacher=silent, quantity="disparity", **options)
-    depthsieve.label(photos, tmp_path / "tiny", teacher="tiny", size=98, **options)
+    depthsieve.label(photos, tmp_path / "tiny", teacher="tiny-v1", size=98, **options)
     requests = [open_store(tmp_path / name).generations()[0].teacher for name in ("declared", "tiny")]
     assert [request.to_json().get("quantity", "nothing") for request in requests if request] == ["disparity", "nothing"]
 

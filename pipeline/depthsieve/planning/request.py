@@ -35,7 +35,7 @@ from depthsieve.store.layers import find_layer
 from depthsieve.store.pending import Pending
 from depthsieve.store.schema import ENCODING, encoding_of
 from depthsieve.store.stored_images import QUALITY, quality_of
-from depthsieve.teachers import Teacher, full_name, load_requested
+from depthsieve.teachers import EARLIER, Teacher, full_name, load_requested, name_at
 
 Nodes = Sequence[tuple[int, int]]
 """The (CPUs, GPUs) of each node of a cluster."""
@@ -44,7 +44,8 @@ Nodes = Sequence[tuple[int, int]]
 @dataclass(frozen=True)
 class LabelRequest:
     """What a run is asked to do, and with what. ``existing`` is the store as it was found, None where it is new;
-    ``recalled`` are the options that were taken from it, ``left_open`` those that nobody gave."""
+    ``recalled`` are the options that were taken from it, ``left_open`` those that nobody gave, ``earlier`` the embedded
+    teachers of before that labelled it, where they were not named as they are called now."""
 
     options: LabelOptions
     sources: tuple[Source, ...]
@@ -59,6 +60,7 @@ class LabelRequest:
     metric: TeacherRequest | None
     recalled: str
     left_open: frozenset[str]
+    earlier: tuple[str, ...] = ()
 
     @classmethod
     def checked(
@@ -83,8 +85,10 @@ class LabelRequest:
         if existing is not None:
             check_spec(existing, replace(existing.spec, kind="teacher"))  # before another teacher is looked for
         left_open = frozenset(one.name for one in fields(options) if getattr(options, one.name) is None)
-        options, taken = recall(options, existing, device_kind(options, nodes))
+        said = (options.teacher, options.second_teacher)
+        options, taken = recall(as_called_now(options, existing), existing, device_kind(options, nodes))
         asked = teacher_request(options)
+        used = (asked.name, asked.second.name if asked.second else None)
         # On a cluster the workers have the device that is asked for, and this process need not have it.
         device = asked.device if nodes is None else "auto"
         metric = metric_asked(asked, options)
@@ -118,6 +122,7 @@ class LabelRequest:
             metric=metric,
             recalled=taken,
             left_open=left_open,
+            earlier=tuple(one.name for one in EARLIER.values() if one.name in used and one.name not in said),
         )
 
     @property
@@ -139,8 +144,13 @@ class LabelRequest:
 
     @property
     def recalled_notes(self) -> tuple[str, ...]:
-        """What was taken from the store, in a line."""
-        return (f"as {self.root.location} was labelled before: {self.recalled}",) if self.recalled else ()
+        """What was taken from the store, in a line, and one for each teacher that has another name now."""
+        lines = (f"as {self.root.location} was labelled before: {self.recalled}",) if self.recalled else ()
+        return lines + tuple(
+            f"{self.root.location} holds labels of {name}, the `tiny` of before, and resumes with it; a new store gets "
+            "today's `tiny`"
+            for name in self.earlier
+        )
 
     def job(self, store: Store) -> LabelJob:
         """What a worker has to know to label shards of the store."""
@@ -194,6 +204,18 @@ def _metric_named_by(store: Store | None, was_open: bool) -> Iterator[None]:
             f"{error}; the labels of {store.location} have their metres from it: name where it is now, --metric-from "
             "NAME, or leave them without: --metric-from none"
         ) from error
+
+
+def as_called_now(options: LabelOptions, store: Store | None) -> LabelOptions:
+    """The options with ``tiny`` as it is called now, where another teacher had that name when it labelled the store."""
+    if store is None or not store.generations():
+        return options
+    teacher, second = options.teacher, options.second_teacher
+    return replace(
+        options,
+        teacher=teacher and name_at(teacher, store.spec.weights_digest),
+        second_teacher=second and name_at(second, (store.spec.second or {}).get("weights_digest", "")),
+    )
 
 
 def recall(options: LabelOptions, store: Store | None, device_kind: str) -> tuple[LabelOptions, str]:

@@ -21,7 +21,7 @@ from depthsieve.reliability.fusion import means_errors
 from depthsieve.reliability.masking import masked_share, threshold_code
 from depthsieve.report.page import percent
 from depthsieve.store import Store, schema
-from depthsieve.teachers import EMBEDDED, find_preset
+from depthsieve.teachers import find_preset
 
 DROPS = (0.05, 0.10, 0.20, 0.30)
 
@@ -156,7 +156,7 @@ def _was_copied(store: Store, records: Sequence[tuple[str, float]]) -> bool:
 
 def licence(teacher: TeacherRequest) -> str:
     """The licence of a teacher's weights, with what a user must know of it; for others than presets, where to look."""
-    preset = EMBEDDED if teacher.name == EMBEDDED.name else find_preset(teacher.name)
+    preset = find_preset(teacher.name)
     if preset is None:
         return "not known here: read the model's card"
     return f"{preset.licence} ({preset.note})" if preset.note else preset.licence

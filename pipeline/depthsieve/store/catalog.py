@@ -7,7 +7,7 @@ import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from depthsieve.storage import Root
 from depthsieve.store import plan, schema
 from depthsieve.store.cache import ShardCache
 from depthsieve.store.pending import Pending
+from depthsieve.teachers import request_at
 
 FETCHES = 16
 """Records fetched side by side from an object store."""
@@ -93,9 +94,13 @@ class Catalog:
         self._listed.clear()
 
     def _generation(self, key: str) -> plan.Generation:
-        """A generation by the key of its record, which is read once: it never changes."""
+        """A generation by the key of its record, which is read once: it never changes. Its teacher goes by the name
+        that it has today."""
         if key not in self._generations:
-            self._generations[key] = plan.Generation.from_json(self._record(key))
+            generation = plan.Generation.from_json(self._record(key))
+            if generation.teacher is not None:
+                generation = replace(generation, teacher=request_at(generation.teacher, self.spec))
+            self._generations[key] = generation
         return self._generations[key]
 
     def read_plan(self, generation: plan.Generation, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from depthsieve.core.records import Dtype, Oversize, Quantity, TeacherRequest
 from depthsieve.teachers.checkpoints import cached
-from depthsieve.teachers.presets import EMBEDDED, PRESETS, Preset, find_preset
+from depthsieve.teachers.presets import EARLIER, EMBEDDED, IN_PACKAGE, PRESETS, Preset, find_preset, name_at, request_at
 from depthsieve.teachers.protocol import Batch, Better, Prediction, Teacher
 from depthsieve.teachers.registry import full_name, plug_ins
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "EARLIER",
     "EMBEDDED",
+    "IN_PACKAGE",
     "PRESETS",
     "Batch",
     "Better",
@@ -24,7 +26,9 @@ __all__ = [
     "full_name",
     "load_requested",
     "load_teacher",
+    "name_at",
     "plug_ins",
+    "request_at",
     "resolve_device",
 ]
 

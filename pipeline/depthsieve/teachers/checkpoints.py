@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from depthsieve.core.errors import TeacherNotFound, TeacherUnsupported, UsageError, one_line
-from depthsieve.teachers.presets import EMBEDDED, Preset
+from depthsieve.teachers.presets import Preset
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
@@ -184,4 +184,4 @@ def reason(error: BaseException) -> str:
 
 def cached(preset: Preset) -> bool:
     """Whether the preset can be loaded without a network: its configuration and weights are in the hub's cache."""
-    return preset is EMBEDDED or cached_checkpoint(preset.hub_id) is not None
+    return not preset.hub_id or cached_checkpoint(preset.hub_id) is not None

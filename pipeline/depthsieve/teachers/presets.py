@@ -1,12 +1,13 @@
-"""Published depth models by short name, with what people must know before they label with them.
+"""The embedded teachers, and published depth models by short name, with what people must know before they use them.
 
 Hub ids, licences and file formats are those of the model cards on the Hugging Face hub, except where a note says
 otherwise. ``Intel/dpt-hybrid-midas`` is missing on purpose: its main branch holds pickled weights only.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from depthsieve.core.records import Quantity
+from depthsieve.core.records import LabelSpec, Quantity, TeacherRequest
 
 APACHE = "Apache-2.0"
 NON_COMMERCIAL = "CC-BY-NC-4.0"
@@ -14,10 +15,11 @@ NON_COMMERCIAL = "CC-BY-NC-4.0"
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One published model.
+    """One model with a name of its own.
 
     ``licence`` is that of the weights; ``parameters`` is about how many there are; ``unit`` is ``"m"`` for metric
-    models and empty for disparity, which has none; ``note`` says what a user might trip over.
+    models and empty for disparity, which has none; ``note`` says what a user might trip over. A model in this package
+    has no ``hub_id``.
     """
 
     name: str
@@ -50,7 +52,17 @@ _TIPS_CARD = "licence as on the B/14 card: read the card"
 _DA = "depth-anything/Depth-Anything-V2"
 
 EMBEDDED = _relative("tiny", "", APACHE, "4M", "in the package; for the demo, tests and trying things out")
-"""The teacher that needs no download; it has no hub id."""
+"""The teacher that needs no download."""
+
+EARLIER: Mapping[str, Preset] = {
+    "f44097132bd6a7447ba64f77c3964e7917686c0a1228a7a032c09aaf5830c593": _relative(
+        "tiny-v1", "", APACHE, "4M", "in the package; the first `tiny`, for stores that it labelled"
+    ),
+}
+"""Embedded teachers that were called ``tiny`` before, by the digest of their weights, as label specs have it."""
+
+FOLDERS = {"tiny": "tiny-v1", "tiny-v1": "tiny-v1"}
+"""Where the embedded teachers are, beside this file. This alone says what the name ``tiny`` leads to."""
 
 PRESETS: tuple[Preset, ...] = (
     _relative("depth-anything-v2-small", f"{_DA}-Small-hf", APACHE, "25M"),
@@ -89,6 +101,26 @@ PRESETS: tuple[Preset, ...] = (
 )
 
 
+IN_PACKAGE: tuple[Preset, ...] = (EMBEDDED, *EARLIER.values())
+
+
 def find_preset(name: str) -> Preset | None:
-    """The preset called ``name``, or None."""
-    return next((preset for preset in PRESETS if preset.name == name), None)
+    """The embedded or published model called ``name``, or None."""
+    return next((preset for preset in (*IN_PACKAGE, *PRESETS) if preset.name == name), None)
+
+
+def name_at(name: str, weights_digest: str) -> str:
+    """What the teacher is called today that was called ``name`` when it labelled with such weights.
+
+    Only ``tiny`` has ever meant other weights than today; every other name stays as it is.
+    """
+    earlier = EARLIER.get(weights_digest) if name == EMBEDDED.name else None
+    return earlier.name if earlier is not None and FOLDERS[earlier.name] != FOLDERS[name] else name
+
+
+def request_at(request: TeacherRequest, spec: LabelSpec) -> TeacherRequest:
+    """The request by which labels of this spec were made, with the names that its teachers have today."""
+    second = request.second
+    if second is not None and spec.second is not None:
+        second = replace(second, name=name_at(second.name, spec.second["weights_digest"]))
+    return replace(request, name=name_at(request.name, spec.weights_digest), second=second)

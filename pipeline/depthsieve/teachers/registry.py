@@ -17,7 +17,7 @@ from typing import Any, get_args
 from depthsieve.core.errors import DepthsieveError, TeacherNotFound, TeacherUnsupported, UsageError, one_line
 from depthsieve.core.records import Dtype, Quantity, TeacherRequest, canonical_json
 from depthsieve.teachers.checkpoints import Checkpoint, hub_checkpoint, read_checkpoint
-from depthsieve.teachers.presets import EMBEDDED, PRESETS, find_preset
+from depthsieve.teachers.presets import FOLDERS, IN_PACKAGE, PRESETS, find_preset
 from depthsieve.teachers.protocol import Better, Teacher
 
 GROUP = "depthsieve.teachers"
@@ -49,7 +49,7 @@ def _with_clash(one: PlugIn, found: list[PlugIn]) -> PlugIn:
     clash = None
     if others := sorted(other.package for other in found if other.name == one.name and other.entry != one.entry):
         clash = f"packages {', '.join(sorted([one.package, *others]))} all offer it; uninstall all but one"
-    if one.name == EMBEDDED.name or find_preset(one.name):
+    if find_preset(one.name):
         clash = f"package {one.package} offers it too, though it is a name of depthsieve's own; uninstall that package"
     return dataclasses.replace(one, clash=clash)
 
@@ -64,7 +64,7 @@ def find_plug_in(name: str) -> PlugIn | None:
 
 def full_name(name: str) -> str:
     """``name`` as it means the same in another working folder: a local folder by its whole path."""
-    own = name == EMBEDDED.name or find_preset(name) is not None or find_plug_in(name) is not None
+    own = find_preset(name) is not None or find_plug_in(name) is not None
     return str(Path(name).absolute()) if not own and _exists(Path(name)) and Path(name).is_dir() else name
 
 
@@ -80,7 +80,7 @@ def load(request: TeacherRequest) -> Teacher:
 
 
 def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
-    """The checkpoint that ``name`` means: ``tiny``, a preset, a local folder, or a hub id ``owner/model``.
+    """The checkpoint that ``name`` means: embedded (``tiny``), a preset, a local folder, or a hub id ``owner/model``.
 
     They are tried in that order: a folder that is called like a preset is reached as ``./name``. Hub snapshots are
     taken from the cache where it has them, so that a run means the same tomorrow; ``revision`` (a branch, tag or
@@ -90,12 +90,13 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     """
     preset = find_preset(name)
     path = _expand_home(name)
-    if name == EMBEDDED.name or (preset is None and (_exists(path) or _looks_like_path(name))):
+    embedded = FOLDERS.get(name)
+    if embedded or (preset is None and (_exists(path) or _looks_like_path(name))):
         if revision is not None:
             raise UsageError(f"--revision {revision} is for models of the hub; {name!r} is a folder")
-        return read_checkpoint(name, Path(__file__).parent / name if name == EMBEDDED.name else path)
+        return read_checkpoint(name, Path(__file__).parent / embedded if embedded else path)
     if preset is None and name.count("/") != 1:
-        known = [EMBEDDED.name, *(known.name for known in PRESETS), *(known.name for known in plug_ins())]
+        known = [*(known.name for known in (*IN_PACKAGE, *PRESETS)), *(known.name for known in plug_ins())]
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "`depthsieve teachers` lists what there is"
         raise TeacherNotFound(
