@@ -1,6 +1,6 @@
 """Measures the embedded teacher on rendered scenes it has never seen, beside two baselines that see no image.
 
-    python benchmarks/evaluate_tiny.py pipeline/depthsieve/teachers/tiny --json tiny.json
+    python benchmarks/evaluate_tiny.py pipeline/depthsieve/teachers/tiny-v1 --json tiny.json
 
 What counts: every pixel nearer than MAX_DEPTH metres (sky and farther ground do not). A map is aligned to the exact
 disparity by least squares (scale and shift, one pair an image), held to at least 1 / MAX_DEPTH, and inverted: AbsRel is

@@ -1,7 +1,7 @@
 """Judges fused labels: how far the merge of two labels is from the truth, and how well its reliability finds errors.
 
     python benchmarks/fusing.py --second runs/second/model --scenes 200
-    python benchmarks/fusing.py --second tiny --second-size 182 --family foreign
+    python benchmarks/fusing.py --teacher tiny-v1 --second tiny-v1 --second-size 182 --family foreign
 
 Rendered scenes with exact depth are labelled by two teachers (or by one at two sizes), each with the signal flip, as
 `depthsieve label` stores them, and merged. One table of all in one run: the labels alone, the merge and other ways to

@@ -3,10 +3,10 @@
     python tools/calibration.py --second runs/second/model --out calibration.json
 
 Scenes are rendered, labelled by the teacher, and compared with their exact depth; none of them was in the training of
-`tiny`. For every combination of signals, the expected error is a power law of them (see
+`tiny-v1`. For every combination of signals, the expected error is a power law of them (see
 `depthsieve/reliability/fusion.py`), fitted by quasi-Poisson regression with a logarithmic link: so that the mean of
 what is expected is the mean of what is found, whatever the errors' distribution. The second teacher, for the signal
-"teachers", is any checkpoint; `train_tiny.py --layers 4 --start pipeline/depthsieve/teachers/tiny` makes a smaller one.
+"teachers", is any checkpoint; `train_tiny.py --layers 4 --start pipeline/depthsieve/teachers/tiny-v1` makes a smaller one.
 
 Your own calibration, from your own scenes or photos, has the same form; `depthsieve recalibrate` takes it.
 
@@ -118,7 +118,7 @@ def calibrate(work: LabelWork, options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fit the calibration of reliability on rendered scenes.")
-    parser.add_argument("--teacher", default="tiny")
+    parser.add_argument("--teacher", default="tiny-v1")
     parser.add_argument("--second", metavar="NAME", help="second teacher; without one, no weights for 'teachers'")
     parser.add_argument("--family", default="home", help="of scenes")
     parser.add_argument("--scenes", type=int, default=400)

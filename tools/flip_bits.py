@@ -106,7 +106,7 @@ def make_store(scenes: Path, store: Path) -> None:
     for seed in range(6):
         scene = render_scene(seed, 126, 168)
         Image.fromarray(scene.rgb_HW3).save(scenes / f"{seed}.png")
-    depthsieve.label(scenes, store, teacher="tiny", shard_size=2, progress=False)
+    depthsieve.label(scenes, store, teacher="tiny-v1", shard_size=2, progress=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trains the embedded teacher `tiny` on rendered scenes, from scratch, on a CPU or a GPU.
+"""Trains `tiny-v1`, the first embedded teacher, on rendered scenes, from scratch, on a CPU or a GPU.
 
     python tools/train_tiny.py --minutes 100 --out runs/tiny --processes 2  # after a stop, the same again goes on
     python benchmarks/evaluate_tiny.py runs/tiny/model                           # AbsRel, delta1, AURG; two baselines
