@@ -3,8 +3,8 @@
     python benchmarks/student.py --work runs/student --jobs 2          # every arm, 5 seeds: an hour or more
     python benchmarks/student.py --work runs/student --report          # the table and the figure of what is there
 
-The teacher `tiny-v1`, trained on one family of rendered scenes, labels another one (`scenes.FAMILIES`): its mistakes are
-real, none is put in. Students learn from these labels and are judged on scenes that neither has seen, against exact
+The teacher `tiny-v1`, trained on one family of rendered scenes, labels another one (`scenes.FAMILIES`): its mistakes
+are real, none is put in. Students learn from these labels and are judged on scenes that neither has seen, against exact
 depth (AbsRel, delta1: aligned by scale and shift, depth up to 80 m). Arms:
 
 * none: every labelled pixel;

@@ -54,8 +54,8 @@ def _processor() -> str:
 def threads_a_lane(cores: int, images: int) -> int:
     """Threads of one forward pass on a CPU: one, so that no core waits for another, as long as there are lanes enough.
 
-    Two lanes of one thread labelled 1.03 (ViT-S at 518) to 1.2 times (tiny-v1) as fast as one of two on two cores. There
-    are at most :data:`MOST_LANES`, since each holds a batch of activations, and no more than images.
+    Two lanes of one thread labelled 1.03 (ViT-S at 518) to 1.2 times (tiny-v1) as fast as one of two on two cores.
+    There are at most :data:`MOST_LANES`, since each holds a batch of activations, and no more than images.
     """
     return max(1, cores // max(1, min(MOST_LANES, images)))
 
