@@ -13,7 +13,6 @@ import pytest
 from patience import PATIENCE_S
 
 from depthsieve.core.errors import LoaderError
-from depthsieve.core.processes import cores
 from depthsieve.training.engine import Job, ahead
 
 
@@ -198,11 +197,3 @@ def test_a_process_that_is_forked_meanwhile_is_told_and_can_begin_anew():
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert [number for number, _ in results] == list(range(1, 50))
-
-
-def test_cores_are_those_of_this_process():
-    assert cores() == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-    script = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-    script += "from depthsieve.core.processes import cores; print(cores())"
-    if hasattr(os, "sched_setaffinity"):
-        assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "1\n"

@@ -3,17 +3,50 @@
 import contextlib
 import functools
 import hashlib
+import math
 import os
+import posixpath
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(root: Path = Path("/")) -> int:
+    """Cores that this process may use: those that it may run on, or fewer where the CPU quota of its container, or of
+    another control group, is less; a part of a core counts as one. ``root`` has the folders ``proc`` and ``sys``."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([allowed, *(math.ceil(quota) for quota in _cpu_quotas(root))])
+
+
+def _cpu_quotas(root: Path) -> Iterator[float]:
+    """The CPU quotas that hold for this process, in cores: of its control groups and those above, where they have one.
+
+    A container may see its own group at the top of the tree, and its place in the host's tree as its path; then only
+    the top is there.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if not controllers or "cpu" in controllers.split(","):
+            group = posixpath.normpath(f"/{path}").strip("/")
+            mounts = ("cpu", controllers) if controllers else ("", "unified")
+            for top in (root / "sys/fs/cgroup" / mount for mount in mounts):
+                for folder in (top / group, *(top / group).parents):
+                    if folder.is_relative_to(top):
+                        yield from _quota(folder)
+
+
+def _quota(folder: Path) -> Iterator[float]:
+    """The quota of one control group, of version 2 or 1; nothing where it has none."""
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            quota, period = " ".join((folder / name).read_text() for name in names).split()
+            if int(quota) > 0:  # -1 in version 1: none
+                yield int(quota) / int(period)
 
 
 @dataclass(frozen=True, slots=True)
