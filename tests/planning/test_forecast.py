@@ -23,7 +23,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def trial(seconds: list[float], images: list[int]) -> Trial:
-    return Trial(np.array(images), np.array(images) * 100, np.array(seconds), np.array(images) * 150)
+    return Trial(sum(images), np.array(images), np.array(images) * 100, np.array(seconds), np.array(images) * 150)
 
 
 def test_a_steady_trial_gives_a_range_of_the_margin_alone() -> None:
@@ -62,6 +62,10 @@ def test_of_a_written_plan_only_what_is_left_is_tried(tmp_path: Path, teacher: s
     settings = {"teacher": teacher, "batch_size": 2, "threads": 1, "shard_size": 2, "progress": False}
     written = depthsieve.plan(photos, store, write=True, **settings)
     assert written.written and written.images == 9 and written.tried > 0 and written.hours is not None
+    opened = open_store(store)
+    drawn = [image.id for _, images in draw_samples(None, opened, opened.pending(), 2) for image in images]
+    assert len(set(drawn)) < len(drawn)
+    assert depthsieve.plan(photos, store, **settings).tried == len(set(drawn))
     depthsieve.label(photos, store, part="1/2", **settings)
     opened = open_store(store)
     left = {image.id for shard in opened.pending() for image in opened.planned_shard(shard).images}

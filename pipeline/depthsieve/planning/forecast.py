@@ -52,8 +52,10 @@ Range = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of it, a value a round: images, pixels of label, seconds from file to stored label, bytes stored."""
+    """What came of it, a value a round: images, pixels of label, seconds from file to stored label, bytes stored; and
+    how many ``different`` images that were, as several rounds may have drawn one."""
 
+    different: int
     images_R: NDArray[np.int64]
     pixels_R: NDArray[np.int64]
     seconds_R: NDArray[np.float64]
@@ -147,7 +149,7 @@ def _forecast(ahead: WorkAhead, rejected: Iterable[tuple[str, str]], trial: bool
     on_gpus = _times(hours, min(gpus, workers)) if hours and workers and gpus else None
     return replace(
         summary,
-        tried=int(tried.images_R.sum()),
+        tried=tried.different,
         bytes=int(size[1]),
         bytes_range=size,
         worker_hours=worker_hours,
@@ -199,6 +201,7 @@ def try_out(samples: Iterator[Sample], work: ShardWork, lanes: Lanes, round_done
     The first round is done twice and counted once, as whatever is done only once delays it.
     """
     rows: list[tuple[int, int, float, int]] = []
+    seen: set[str] = set()
     first = next(samples, None)
     if first is None:
         return None
@@ -210,11 +213,12 @@ def try_out(samples: Iterator[Sample], work: ShardWork, lanes: Lanes, round_done
             stored = _label_and_store(shard, work, lanes, folder)
             end = time.perf_counter()
             rows.append((len(images), len(images) * shape[0] * shape[1], end - start, stored))
+            seen.update(image.id for image in images)
             round_done()
             if end - began > TRIAL_S and number >= FEWEST_ROUNDS:
                 break
     columns = zip(*rows[1:], strict=True)
-    return Trial(*(np.array(column) for column in columns))
+    return Trial(len(seen), *(np.array(column) for column in columns))
 
 
 def _label_and_store(shard: Shard, work: ShardWork, lanes: Lanes, folder: Path) -> int:
