@@ -1,65 +1,35 @@
 """Export the labels of a store: what is there, what is left to do, and doing it so that a kill costs little."""
 
-import contextlib
 import heapq
 import os
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from depthsieve.core.errors import (
-    ROOM,
-    ImageRejected,
-    LoaderError,
-    RunError,
-    SourceError,
-    StoreDamaged,
-    UsageError,
-    one_line,
-)
+from depthsieve.core.errors import RunError, UsageError
 from depthsieve.core.processes import cores
 from depthsieve.core.progress import progress_bar, say
 from depthsieve.core.records import ImageFailure
-from depthsieve.curation.table import empty_table, image_table
-from depthsieve.curation.where import where as rows_where
+from depthsieve.export.estimate import estimate_bytes, size_words
 from depthsieve.export.items import ItemReader
 from depthsieve.export.ledger import Ledger, Part, all_ids, free_bytes
 from depthsieve.export.masked import Masked, masked_of
 from depthsieve.export.names import Places
 from depthsieve.export.pairs import counted
-from depthsieve.export.photos import PhotoFile
-from depthsieve.export.protocol import Ask, Encoded, Entry, Item, Target, VolumeTarget
+from depthsieve.export.protocol import Ask, Entry, VolumeTarget
 from depthsieve.export.readme import write_readme
+from depthsieve.export.selecting import LeftOut, fitting, selected
 from depthsieve.export.settings import ExportSettings, ExportSummary, Link, Resolution
 from depthsieve.export.table import find_target
+from depthsieve.export.writing import Writer
 from depthsieve.reliability.masking import drop_fraction
 from depthsieve.storage import expand, is_url
-from depthsieve.store import Label, Store, open_store
-from depthsieve.store.index import settled_index
-from depthsieve.training.selection import Entry as Place
-from depthsieve.training.selection import Selection, select
+from depthsieve.store import Store, open_store
 
 PER_PART = 64
 """Images of a part of files: as many are written again at most after a kill."""
-
-DROP = 0.10
-"""Which share of all pixels ``unreliable`` counts in ``where``, without a mask."""
-
-NAMED = 3
-"""Images of a reason that are named."""
-
-TRIED = 6
-"""Images that are encoded to tell what all will take."""
-
-_Result = TypeVar("_Result")
 
 
 def export_labels(
@@ -138,7 +108,7 @@ def _prepare(store: Store, out: str | Path, settings: ExportSettings, subset: An
         raise UsageError(f"{out}: exports are written to a folder of this machine; copy it to a bucket afterwards")
     folder = Path(os.path.abspath(expand(out)))  # noqa: PTH100 (resolve would follow links)
     _check_apart(folder, store)
-    selection, left_out = _selected(store, subset, settings.where, settings.mask)
+    selection, left_out = selected(store, subset, settings.where, settings.mask)
     reader = ItemReader(store, kind.wants, resolution, settings.mask)
     ask = Ask(row.name, store, selection.ids, folder, reader.quantity, reader.unit, resolution, settings.mask, options)
     made = kind(ask)
@@ -155,7 +125,9 @@ def _prepare(store: Store, out: str | Path, settings: ExportSettings, subset: An
     }
     ledger = Ledger(folder)
     ledger.check(asked)
-    return _Export(store, *_fitting(made, reader, selection, left_out), made, reader, ledger, asked, settings)
+    selection, left_out = fitting(made, reader, selection, left_out)
+    writer = Writer(store, selection, made, reader, ledger, settings.link, settings.threads or cores())
+    return _Export(writer, left_out, asked, settings)
 
 
 def _check_apart(out: Path, store: Store) -> None:
@@ -167,73 +139,21 @@ def _check_apart(out: Path, store: Store) -> None:
             raise UsageError(f"{out} lies in {what} ({place}); name a folder outside")
 
 
-def _selected(store: Store, subset: Any, where: str | None, mask: float | None) -> "tuple[Selection, list[_LeftOut]]":
-    """The images to export, and how many of the store's are left out, by reason."""
-    selection = select(store, subset)
-    if where is not None:
-        index, _ = settled_index(store)
-        rows_where(empty_table(index), where)  # what is wrong with it is told before anything takes long
-        rows = image_table(store, index, DROP if mask is None else mask)
-        rows = rows.filter(pc.is_in(rows["id"], value_set=pa.array(selection.ids, pa.string())))
-        kept = rows["id"].filter(pa.array(rows_where(rows, where))).to_pylist()
-        if not kept:
-            raise LoaderError(f"--where {where!r} keeps none of {len(selection):,} images")
-        selection = select(store, kept)
-    status, _ = settled_index(store, ("id", "status"))
-    counts = Counter(status["status"].to_pylist())
-    left_out = [_LeftOut("not selected", counts.pop("labelled", 0) - len(selection), ())]
-    for reason, number in sorted(counts.items()):
-        ids = status["id"].filter(pc.equal(status["status"], reason))
-        left_out.append(_LeftOut(reason, number, tuple(ids[:NAMED].to_pylist())))
-    return selection, [one for one in left_out if one.images]
-
-
-def _fitting(
-    target: Target, reader: ItemReader, selection: Selection, left_out: "list[_LeftOut]"
-) -> "tuple[Selection, list[_LeftOut]]":
-    """The images that are for the target, and all that are not, by reason."""
-    kept: list[str] = []
-    ids_of: dict[str, list[str]] = {}
-    for image_id in selection.ids:
-        reason = target.leave_out(image_id) or reader.leave_out(image_id)
-        (ids_of.setdefault(reason, []) if reason else kept).append(image_id)
-    if not ids_of:
-        return selection, left_out
-    if not kept:
-        raise LoaderError(f"none of {len(selection):,} images is exported: {next(iter(ids_of))}")
-    more = [_LeftOut(reason, len(ids), tuple(ids[:NAMED])) for reason, ids in sorted(ids_of.items())]
-    return select(target.ask.store, kept), [*left_out, *more]
-
-
-@dataclass(frozen=True)
-class _LeftOut:
-    """How many images of a store are not exported for one reason, and the first of them."""
-
-    reason: str
-    images: int
-    first: tuple[str, ...]
-
-
 @dataclass
 class _Export:
-    """One export of the images of ``selection``; ``asked`` is what a folder is held to."""
+    """One export of the images of a ``writer``; ``asked`` is what a folder is held to."""
 
-    store: Store
-    selection: Selection
-    left_out: Sequence[_LeftOut]
-    target: Target
-    reader: ItemReader
-    ledger: Ledger
+    writer: Writer
+    left_out: Sequence[LeftOut]
     asked: Mapping[str, Any]
     settings: ExportSettings
     linked: int = 0
-    _versions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._number = {image_id: number for number, image_id in enumerate(self.selection.ids)}
+        self.target, self.ledger, self.ids = self.writer.target, self.writer.ledger, self.writer.selection.ids
         self.rounds = [] if self.ledger.check(self.asked) else self.ledger.rounds()
         known = dict(all_ids(self.rounds))
-        gone = [image_id for image_id in known if image_id not in self._number]
+        gone = [image_id for image_id in known if image_id not in self.writer]
         if gone:
             raise UsageError(
                 f"{self.ledger.out} has {len(gone)} images that are not exported now (the first is {gone[0]}): they "
@@ -242,7 +162,7 @@ class _Export:
         places = Places(known.values())
         self.new = [
             (image_id, places.give(image_id, self.target.place(image_id), self.target.renames))
-            for image_id in self.selection.ids
+            for image_id in self.ids
             if image_id not in known
         ]
         self._known = len(known)
@@ -258,7 +178,7 @@ class _Export:
             has = {
                 image["id"]
                 for image in record["images"]
-                if image["version"] == self._version(image["id"]) and self.ledger.has(image["files"])
+                if image["version"] == self.writer.version(image["id"]) and self.ledger.has(image["files"])
             }
             left = [image for image in part.images if image[0] not in has]
             if isinstance(self.target, VolumeTarget) and (left or not self.ledger.has(record["volume"])):
@@ -266,47 +186,28 @@ class _Export:
             elif left:
                 yield part, left
 
-    def _entry(self, image_id: str) -> Place:
-        return self.selection[self._number[image_id]]
-
-    def _version(self, image_id: str) -> str:
-        """Which label of an image this is: another one after it was labelled again."""
-        entry = self._entry(image_id)
-        if entry.shard not in self._versions:
-            self._versions[entry.shard] = str(self.store.commit_record(entry.shard)["content_sha256"])[:16]
-        return f"{self._versions[entry.shard]}/{entry.row}"
+    def _volume_number(self, part: Part) -> int:
+        """Volumes are counted through the rounds."""
+        return sum(len(parts) for parts in self.rounds[: part.round]) + part.number
 
     def dry_run(self, started: float) -> ExportSummary:
         images = [*(image for _, left in self._todo() for image in left), *self.new]
-        return self._summary(started, True, len(images), self._estimate(images), (), free_bytes(self.ledger.out))
-
-    def _estimate(self, images: Sequence[tuple[str, str]]) -> int:
-        """About what these images will take: the bytes a pixel of some of them, and photos as they are."""
-        written = pixels = 0
-        for at in range(min(TRIED, len(images))):
-            image_id, path = images[at * len(images) // min(TRIED, len(images))]
-            made = self._encoded(image_id, path)
-            if isinstance(made, tuple):
-                item, encoded = made
-                pixels += item.depth_HW.size
-                written += sum(len(one) for one in encoded.files.values() if isinstance(one, bytes))
-        entries = [self._entry(image_id) for image_id, _ in images]
-        shapes = [one.source_shape if self.reader.resolution == "source" else one.label_shape for one in entries]
-        photos = sum(one.source_size for one in entries) if self.target.links and self.settings.link == "copy" else 0
-        return round(written / max(pixels, 1) * sum(height * width for height, width in shapes)) + photos
+        size = estimate_bytes(self.writer, images)
+        return self._summary(started, True, len(images), size, (), free_bytes(self.ledger.out))
 
     def run(self, started: float, progress: bool) -> ExportSummary:
         free = free_bytes(self.ledger.out)
         todo = [*self._todo()]
         images = [*(image for _, left in todo for image in left), *self.new]
         if images:
-            needed = self._estimate(images)
+            needed = estimate_bytes(self.writer, images)
+            takes = f"{len(images):,} images take about {size_words(needed)}"
             if needed > free:
                 raise RunError(
-                    f"{self.ledger.out}: {len(images):,} images take about {_size(needed)} and {_size(free)} are free; "
-                    "make room or name a folder on another disk"
+                    f"{self.ledger.out}: {takes} and {size_words(free)} are free; make room or name a folder on "
+                    "another disk"
                 )
-            say(f"{len(images):,} images take about {_size(needed)}; {_size(free)} are free.", shown=progress)
+            say(f"{takes}; {size_words(free)} are free.", shown=progress)
         self.ledger.open(self.asked)
         try:
             if images:
@@ -315,130 +216,15 @@ class _Export:
                 parts = self.ledger.add_round(len(self.rounds), self.new, self.per_part)
                 self.rounds.append(parts)
                 todo += [(part, part.images) for part in parts]
-            with (
-                ThreadPoolExecutor(self.settings.threads or cores()) as pool,
-                progress_bar("export", total=len(images), shown=progress) as bar,
-            ):
+            with progress_bar("export", total=len(images), shown=progress) as bar:
                 for part, left in todo:
-                    if isinstance(self.target, VolumeTarget):
-                        self._write_volume(self.target, part, pool, bar)
-                    else:
-                        self._write_files(part, left, pool, bar)
+                    self.writer.write(part, left, self._volume_number(part), bar.update)
             count, size, failed = self._totals()
             if self.ledger.done() is None:
                 self._finish(count, failed)
         finally:
             self.ledger.close()
         return self._summary(started, False, len(images) - len(failed), size, failed, free)
-
-    def _write_files(self, part: Part, images: Sequence[tuple[str, str]], pool: ThreadPoolExecutor, bar: Any) -> None:
-        """Write the files of some images of a part, and record it."""
-        written = {row["id"]: row for row in self.ledger.record(part)["images"]}
-        failed: dict[str, str] = {}
-        try:
-            for result in self._ahead(pool, self._written, images):
-                bar.update()
-                if isinstance(result, ImageFailure):
-                    failed[result.id] = result.reason
-                    written.pop(result.id, None)
-                else:
-                    written[result["id"]] = result
-        except BaseException:  # interrupted, or no space is left
-            with contextlib.suppress(RunError):
-                self._record(part, written, failed, {})
-            raise
-        self._record(part, written, failed, {})
-
-    def _write_volume(self, target: VolumeTarget, part: Part, pool: ThreadPoolExecutor, bar: Any) -> None:
-        """Write the volume that a part is, and record it. Where all its images fail there is none."""
-        written: dict[str, dict[str, Any]] = {}
-        failed: dict[str, str] = {}
-
-        def samples() -> Iterator[tuple[Item, Encoded]]:
-            for made in self._ahead(pool, self._encoded, part.images):
-                bar.update()
-                if isinstance(made, ImageFailure):
-                    failed[made.id] = made.reason
-                else:
-                    item, encoded = made
-                    written[item.id] = self._row(item, encoded, {})
-                    yield made
-
-        name = target.volume_name(self._volume_number(part))
-        made = samples()
-        first = next(made, None)
-        if first is None:
-            (self.ledger.out / name).unlink(missing_ok=True)
-        else:
-            with self.ledger.volume(name) as temporary:
-                target.write_volume(temporary, chain([first], made))
-        size = {} if first is None else {name: (self.ledger.out / name).stat().st_size}
-        self._record(part, written, failed, size)
-
-    def _record(
-        self,
-        part: Part,
-        written: Mapping[str, Mapping[str, Any]],
-        failed: Mapping[str, str],
-        volume: Mapping[str, int],
-    ) -> None:
-        in_order = [written[image_id] for image_id, _ in part.images if image_id in written]
-        failures = [{"id": image_id, "reason": reason} for image_id, reason in failed.items()]
-        self.ledger.write_json(f"{part.name}.json", {"images": in_order, "failed": failures, "volume": volume})
-
-    def _volume_number(self, part: Part) -> int:
-        """Volumes are counted through the rounds."""
-        return sum(len(parts) for parts in self.rounds[: part.round]) + part.number
-
-    def _ahead(
-        self,
-        pool: ThreadPoolExecutor,
-        work: Callable[[str, str], _Result],
-        images: Iterable[tuple[str, str]],
-    ) -> Iterator[_Result]:
-        """The results of ``work`` on images, in order; a few more than there are threads are taken ahead."""
-        waiting: deque[Future[_Result]] = deque()
-        try:
-            for image in images:
-                waiting.append(pool.submit(work, *image))
-                if len(waiting) > 2 * (self.settings.threads or cores()):
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for one in waiting:
-                one.cancel()
-
-    def _encoded(self, image_id: str, path: str) -> tuple[Item, Encoded] | ImageFailure:
-        try:
-            place = self._entry(image_id)
-            label = Label(image_id, self.store, place.shard, place.row, place.source_shape)
-            item = self.reader.read(label, path)
-            return item, self.target.encode(item)
-        except (ImageRejected, SourceError, StoreDamaged) as error:
-            return ImageFailure(image_id, one_line(error, ROOM).removeprefix(f"{image_id}: "))
-
-    def _written(self, image_id: str, path: str) -> dict[str, Any] | ImageFailure:
-        """Encode an image and write its files; its row of the record."""
-        made = self._encoded(image_id, path)
-        if isinstance(made, ImageFailure):
-            return made
-        item, encoded = made
-        sizes = {name: self.ledger.write(name, one, self.settings.link) for name, one in encoded.files.items()}
-        return self._row(item, encoded, sizes)
-
-    def _row(self, item: Item, encoded: Encoded, sizes: Mapping[str, int]) -> dict[str, Any]:
-        originals = {
-            name for name, one in encoded.files.items() if isinstance(one, PhotoFile) and one.original is not None
-        }
-        return {
-            "id": item.id,
-            "path": item.path,
-            "version": self._version(item.id),
-            "files": dict(sizes),
-            "linked": sorted(originals) if self.settings.link != "copy" else [],
-            "entry": dict(encoded.entry),
-        }
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         """What is recorded of all images, in the order of ids."""
@@ -485,8 +271,8 @@ class _Export:
         if self.settings.mask is None:
             return None
         without = {one.id for one in failed}
-        entries = (self._entry(image_id) for image_id in self.selection.ids if image_id not in without)
-        return masked_of(self.store, entries, self.settings.mask)
+        entries = (self.writer.entry(image_id) for image_id in self.ids if image_id not in without)
+        return masked_of(self.writer.store, entries, self.settings.mask)
 
     def _notes(self, dry_run: bool, failed: Sequence[ImageFailure]) -> Iterator[str]:
         yield from self.target.notes()
@@ -509,7 +295,7 @@ class _Export:
             out=str(self.ledger.out),
             target=self.settings.target,
             dry_run=dry_run,
-            images=len(self.selection) - len(failed),
+            images=len(self.ids) - len(failed),
             images_now=now,
             left_out=self._counts(),
             first_left_out={one.reason: one.first for one in self.left_out if one.first},
@@ -521,7 +307,3 @@ class _Export:
             notes=tuple(self._notes(dry_run, failed)),
             seconds=time.monotonic() - started,
         )
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
