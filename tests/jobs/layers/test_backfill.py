@@ -43,9 +43,15 @@ class Means(Backfill):
 
     title = "means"
 
-    def __init__(self, store: Path, of: str = "depth", before: Callable[[str], object] = lambda shard_id: None) -> None:
+    def __init__(
+        self,
+        store: Path,
+        of: str = "depth",
+        before: Callable[[str], object] = lambda shard_id: None,
+        stop: Stop | None = None,
+    ) -> None:
         opened = open_store(store)
-        super().__init__(opened, LayerSpec("means", "means", opened.fingerprint, detail={"of": of}))
+        super().__init__(opened, LayerSpec("means", "means", opened.fingerprint, detail={"of": of}), stop=stop)
         self.before = before
 
     def compute(self, layer: Layer, shard: CommittedShard) -> Computed:
@@ -154,7 +160,7 @@ def test_a_stop_is_heard_and_what_is_committed_stays(store: Path, how: str) -> N
             if how == "within one":
                 raise Abandoned
 
-    filled = Means(store, before=heard).run(progress=False, stop=stop)
+    filled = Means(store, before=heard, stop=stop).run(progress=False)
     done = SHARDS[:2] if how == "between shards" else SHARDS[:1]
     assert (filled.stopped, filled.shards, list(means_in(store))) == (True, len(done), done)
 

@@ -15,14 +15,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from depthsieve.core.errors import ImageRejected, RunError, StoreBusy, StoreDamaged
+from depthsieve.core.errors import ImageRejected, RunError, SourceError, StoreBusy, StoreDamaged
 from depthsieve.core.processes import Process
 from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import ImageFailure, ImageRecord, Shard
 from depthsieve.core.stopping import Abandoned, Stop
+from depthsieve.images.decode import DecodedImage, decode
 from depthsieve.labelling.image import IMAGE_FAULTS
 from depthsieve.runners.dispatch import disk_errors_named
-from depthsieve.sources import Source
+from depthsieve.sources import Source, reopen_source
 from depthsieve.storage import Root
 from depthsieve.store import Store, schema
 from depthsieve.store.arrays import ShardReader, check_files
@@ -93,18 +94,39 @@ class Backfill(ABC):
     in_index: ClassVar[bool] = False
     """Whether the index has columns of this layer: then it is out of date once a shard is added."""
 
-    def __init__(self, store: Store, spec: LayerSpec) -> None:
+    def __init__(self, store: Store, spec: LayerSpec, *, stop: Stop | None = None, again: bool = False) -> None:
+        """Once a ``stop`` is requested, no shard is begun any more. ``again``: shards that the layer has in part are
+        done again."""
         self.store = store
         self.spec = spec
+        self.stop = stop or Stop()
+        self._again = again
 
     @abstractmethod
     def compute(self, layer: Layer, shard: CommittedShard) -> Computed:
         """Compute one shard. What it raises as :class:`StoreDamaged` or :class:`OSError` is an error of this shard
         alone; :class:`RunError` ends the backfill, and :class:`Abandoned` does so in silence, once it was stopped."""
 
-    def todo(self, layer: Layer) -> Iterable[str]:
-        """The shards to do, in order: the committed ones that the layer does not have."""
-        return lacking_shards(self.store, layer)
+    def todo(self, layer: Layer) -> Iterator[str]:
+        """The shards to do: the committed ones that the layer does not have, then those that it has in part."""
+        yield from lacking_shards(self.store, layer)
+        if self._again:
+            yield from (one for one in sorted(layer.shards() & self.store.committed()) if self._is_partial(layer, one))
+
+    def empty_rows(self, group: ShardReader) -> Iterable[int]:
+        """The rows of which a shard of the layer has nothing, for layers that can be so."""
+        return ()
+
+    def _is_partial(self, layer: Layer, shard_id: str) -> bool:
+        """Whether the layer has nothing of labelled rows of a shard."""
+        try:
+            shard = CommittedShard.of(self.store, shard_id)
+            folder = layer.folder_of(shard_id, shard.digest)
+            if folder is None:
+                return True
+            return not set(shard.labelled_rows()).isdisjoint(self.empty_rows(ShardReader(self.store.root, folder)))
+        except StoreDamaged:
+            return True  # what it is, is said when the shard's turn comes
 
     def commit(self, layer: Layer, shard: CommittedShard, computed: Computed) -> None:
         """Write what was computed; a shard that the layer has already is replaced. Raises :class:`OSError`."""
@@ -112,12 +134,11 @@ class Backfill(ABC):
             encoding = self.store.spec.encoding
             commit_to_layer(layer, shard.id, shard.digest, computed.arrays, encoding, again=True)
 
-    def run(self, *, progress: bool = True, stop: Stop | None = None, leases: Leases | None = None) -> Filled:
+    def run(self, *, progress: bool = True, leases: Leases | None = None) -> Filled:
         """Fill the layer, which is created if need be.
 
         Args:
             progress: show a bar on stderr, or in the notebook.
-            stop: once it is requested, no shard is begun any more.
             leases: those of the caller, where it holds some of this store already.
 
         Raises:
@@ -125,7 +146,7 @@ class Backfill(ABC):
             StoreMismatch: there is a layer of this name with another spec.
             RunError: the store cannot be written; what is committed is kept.
         """
-        start, stop = time.perf_counter(), stop or Stop()
+        start = time.perf_counter()
         images = shards = 0
         stopped = False
         refused: list[ImageFailure] = []
@@ -138,7 +159,7 @@ class Backfill(ABC):
             shown = progress and bool(counts)
             with progress_bar(self.title, total=sum(counts.values()), shown=shown, leave=True) as bar:
                 for shard_id, count in counts.items():
-                    if stop.requested:
+                    if self.stop.requested:
                         stopped = True
                         break
                     try:
@@ -166,6 +187,26 @@ class Backfill(ABC):
             errors=tuple(errors),
             stopped=stopped,
         )
+
+
+class ImageBackfill(Backfill):
+    """One that reads the images that were labelled, from their sources."""
+
+    def __init__(self, store: Store, spec: LayerSpec, *, stop: Stop | None = None, again: bool = False) -> None:
+        super().__init__(store, spec, stop=stop, again=again)
+        self.sources = {name: reopen_source(name, root) for name, root in store.sources().items()}
+
+    def decoded(self, image: ImageRecord, digest: str) -> DecodedImage | ImageRejected | SourceError:
+        """An image, seen to be the one that was labelled by its ``digest``; or why there is none. By several threads.
+
+        Raises as :func:`read_labelled`, and :class:`Abandoned` where there is no time left.
+        """
+        if self.stop.requested and not self.stop.seconds_left():
+            raise Abandoned
+        try:
+            return decode(read_labelled(self.sources, image, digest), self.store.spec.alpha)
+        except (SourceError, ImageRejected) as error:
+            return error
 
 
 def lacking_shards(store: Store, layer: Layer | None) -> Pending:

@@ -18,13 +18,12 @@ from depthsieve.core.threads import torch_threads
 from depthsieve.features import IMAGE_COLUMNS, LABEL_COLUMNS, label_signals
 from depthsieve.jobs.importing.settings import KIND
 from depthsieve.jobs.importing.shards import NO_TEACHER, imported_features
-from depthsieve.jobs.layers.backfill import Backfill, CommittedShard, Computed, raise_if_gone
+from depthsieve.jobs.layers.backfill import CommittedShard, Computed, ImageBackfill, raise_if_gone
 from depthsieve.labelling.batch import PreparedImage, feature_arrays
 from depthsieve.labelling.image import prepare_image
 from depthsieve.labelling.predicting import predict
 from depthsieve.labelling.shard import features_of
 from depthsieve.runners.dispatch import disk_errors_named
-from depthsieve.sources import reopen_source
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store
 from depthsieve.store.create import write_index
@@ -106,14 +105,13 @@ def _load_teacher(store: Store, device: str) -> Teacher:
     return teacher
 
 
-class _Features(Backfill):
+class _Features(ImageBackfill):
     title = "features"
     in_index = True
 
     def __init__(self, store: Store, teacher: Teacher, spec: LayerSpec) -> None:
         super().__init__(store, spec)
         self._teacher = teacher
-        self._sources = {name: reopen_source(name, root) for name, root in store.sources().items()}
 
     def compute(self, layer: Layer, shard: CommittedShard) -> Computed:
         """Features of labels and images; of the label alone where the image is not the one that was labelled."""
@@ -142,10 +140,10 @@ class _Features(Backfill):
         name = shard.images[row].id.partition("/")[0]
         try:
             image = prepare_image(
-                shard.images[row], shard.shape, self._sources, self._teacher, False, alpha=self.store.spec.alpha
+                shard.images[row], shard.shape, self.sources, self._teacher, False, alpha=self.store.spec.alpha
             )
         except OSError as error:
-            raise_if_gone(name, self._sources[name], error)
+            raise_if_gone(name, self.sources[name], error)
             raise
         if isinstance(image, ImageRejected):
             return image

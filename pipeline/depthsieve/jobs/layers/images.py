@@ -4,20 +4,19 @@ A shard at a time, its images side by side. What is committed is kept, and the s
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from depthsieve.core.errors import ImageRejected, SourceError, StoreDamaged
+from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.processes import cores
 from depthsieve.core.records import ImageFailure, ImageRecord, Shape
-from depthsieve.core.stopping import Abandoned, Stop
-from depthsieve.images.decode import decode
-from depthsieve.jobs.layers.backfill import Backfill, CommittedShard, Computed, lacking_shards, read_labelled
-from depthsieve.sources import reopen_source
+from depthsieve.core.stopping import Stop
+from depthsieve.images.decode import DecodedImage
+from depthsieve.jobs.layers.backfill import CommittedShard, Computed, ImageBackfill, lacking_shards
 from depthsieve.store import Store
 from depthsieve.store.arrays import ShardReader
 from depthsieve.store.lacking import read_lacking, shards_noted, write_lacking
@@ -53,7 +52,7 @@ def store_images(
     leaves its row empty. With ``again`` such rows are retried; an image that is stored stays. Raises :class:`RunError`
     where a source is not there at all, and :class:`StoreBusy` where another process is storing images.
     """
-    filled = _Images(store, quality, stop, again).run(progress=progress, stop=stop, leases=leases)
+    filled = _Images(store, quality, stop, again).run(progress=progress, leases=leases)
     layer = find_layer(store.root, IMAGES, store.fingerprint)
     refused = _standing(store, layer) if layer else ()
     return Stored(filled.images, refused, filled.errors, filled.stopped)
@@ -75,37 +74,27 @@ def _standing(store: Store, layer: Layer) -> tuple[ImageFailure, ...]:
     return tuple(ImageFailure(one[0], reason) for one, reason in lacking.items() if one in counts)
 
 
-class _Images(Backfill):
+class _Images(ImageBackfill):
     title = "store images"
 
     def __init__(self, store: Store, quality: int, stop: Stop, again: bool) -> None:
-        super().__init__(store, images_spec(store.fingerprint, quality))
-        self._quality, self._stop, self._again = quality, stop, again
+        super().__init__(store, images_spec(store.fingerprint, quality), stop=stop, again=again)
+        self._quality = quality
         self._noted: set[str] = set()
-        self._sources = {name: reopen_source(name, root) for name, root in store.sources().items()}
 
     @functools.cached_property
     def _stored(self) -> StoredImages:
         return StoredImages(self.store)
 
     def todo(self, layer: Layer) -> Iterator[str]:
-        """Those that the layer does not have, and ``again`` those of which it lacks images."""
+        """As any; what is noted of shards is read first."""
         self._noted = shards_noted(layer)
-        yield from super().todo(layer)
-        if self._again:
-            yield from (one for one in sorted(layer.shards() & self.store.committed()) if self._lacks(layer, one))
+        return super().todo(layer)
 
-    def _lacks(self, layer: Layer, shard_id: str) -> bool:
-        """Whether images of labelled rows are missing in a shard that the layer has."""
-        try:
-            shard = CommittedShard.of(self.store, shard_id)
-            folder = layer.folder_of(shard_id, shard.digest)
-            if folder is None:
-                return True
-            empty = empty_rows(ShardReader(self.store.root, folder).column("offset"))
-            return not set(empty.tolist()).isdisjoint(shard.labelled_rows())
-        except StoreDamaged:
-            return True  # what it is, is said when the shard's turn comes
+    def empty_rows(self, group: ShardReader) -> Iterable[int]:
+        """Those without an image."""
+        rows: list[int] = empty_rows(group.column("offset")).tolist()
+        return rows
 
     def compute(self, layer: Layer, shard: CommittedShard) -> Computed:
         """The images that the layer lacks, beside those that it has; nothing to write where none could be read."""
@@ -134,10 +123,5 @@ class _Images(Backfill):
             write_lacking(layer, shard.id, {})
 
     def _image(self, image: ImageRecord, shape: Shape, digest: str) -> bytes | ImageRejected | SourceError:
-        if self._stop.requested and not self._stop.seconds_left():
-            raise Abandoned
-        try:
-            data = read_labelled(self._sources, image, digest)
-            return encode_image(decode(data, self.store.spec.alpha).rgb_HW3, shape, self._quality)
-        except (SourceError, ImageRejected) as error:
-            return error
+        found = self.decoded(image, digest)
+        return encode_image(found.rgb_HW3, shape, self._quality) if isinstance(found, DecodedImage) else found

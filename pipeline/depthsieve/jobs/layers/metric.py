@@ -6,22 +6,21 @@ the batches that they were labelled in, so that a scale is the same whether it w
 Axes: N images of a shard, C the numbers of a fit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from depthsieve.core.errors import ImageRejected, SourceError, StoreDamaged
+from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.processes import cores
 from depthsieve.core.records import ImageFailure, ImageRecord, Shape, TeacherRequest
-from depthsieve.core.stopping import Abandoned, Stop
+from depthsieve.core.stopping import Stop
 from depthsieve.core.threads import torch_threads
-from depthsieve.images.decode import decode
-from depthsieve.jobs.layers.backfill import Backfill, CommittedShard, Computed, read_labelled
+from depthsieve.images.decode import DecodedImage
+from depthsieve.jobs.layers.backfill import CommittedShard, Computed, ImageBackfill
 from depthsieve.labelling.metric import MetricInput, fit_batch, metric_spec, prepare_metric
 from depthsieve.labelling.remarks import NO_METRES, Remarks, add_remarks
-from depthsieve.sources import reopen_source
 from depthsieve.store import Store, schema
 from depthsieve.store.arrays import ShardReader
 from depthsieve.store.layer_kinds import METRIC_COLUMNS
@@ -58,38 +57,25 @@ def fit_stored(
     :class:`StoreBusy` where another process is at it.
     """
     job = _Metric(store, asked, metric, stop, again)
-    filled = job.run(progress=progress, stop=stop, leases=leases)
+    filled = job.run(progress=progress, leases=leases)
     remarks = add_remarks(*(((NO_METRES, 1, image_id),) for image_id in job.unfitted))
     return Scaled(filled.images, filled.refused, remarks, filled.errors, filled.stopped)
 
 
-class _Metric(Backfill):
+class _Metric(ImageBackfill):
     title = "metres"
     in_index = True
 
     def __init__(self, store: Store, asked: TeacherRequest, metric: Teacher, stop: Stop, again: bool) -> None:
-        super().__init__(store, metric_spec(store.root, store.spec, asked, metric))
-        self._metric, self._stop, self._again = metric, stop, again
-        self._sources = {name: reopen_source(name, root) for name, root in store.sources().items()}
+        super().__init__(store, metric_spec(store.root, store.spec, asked, metric), stop=stop, again=again)
+        self._metric = metric
         self._profiles = {generation.number: generation.profile for generation in store.generations()}
         self.unfitted: list[str] = []
 
-    def todo(self, layer: Layer) -> Iterator[str]:
-        """Those that the layer does not have, and ``again`` those with labels that nobody tried to fit."""
-        yield from super().todo(layer)
-        if self._again:
-            yield from (one for one in sorted(layer.shards() & self.store.committed()) if self._lacks(layer, one))
-
-    def _lacks(self, layer: Layer, shard_id: str) -> bool:
-        try:
-            shard = CommittedShard.of(self.store, shard_id)
-            folder = layer.folder_of(shard_id, shard.digest)
-            if folder is None:
-                return True
-            fit_NC = ShardReader(self.store.root, folder).column("fit")
-            return bool(np.isnan(fit_NC[shard.labelled_rows(), METRIC_COLUMNS.index("pixels")]).any())
-        except StoreDamaged:
-            return True  # what it is, is said when the shard's turn comes
+    def empty_rows(self, group: ShardReader) -> Iterable[int]:
+        """Those that nobody tried to fit."""
+        rows: list[int] = np.flatnonzero(np.isnan(group.column("fit")[:, METRIC_COLUMNS.index("pixels")])).tolist()
+        return rows
 
     def compute(self, layer: Layer, shard: CommittedShard) -> Computed:
         """The fits of a shard, batch by batch."""
@@ -121,10 +107,7 @@ class _Metric(Backfill):
         return Computed({"fit": fit_NC}, len(tried), refused)
 
     def _input(self, image: ImageRecord, shape: Shape, digest: str) -> MetricInput | ImageRejected | SourceError | None:
-        if self._stop.requested and not self._stop.seconds_left():
-            raise Abandoned
-        try:
-            decoded = decode(read_labelled(self._sources, image, digest), self.store.spec.alpha)
-        except (SourceError, ImageRejected) as error:
-            return error
-        return prepare_metric(decoded.rgb_HW3, shape, self._metric, decoded.header.focal_px)
+        found = self.decoded(image, digest)
+        if not isinstance(found, DecodedImage):
+            return found
+        return prepare_metric(found.rgb_HW3, shape, self._metric, found.header.focal_px)
