@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from depthsieve.images import colours
 from depthsieve.images.colours import Rgb
+from depthsieve.images.lettering import lettering
 from depthsieve.images.panels import Panels, with_common_codes
 
 BOX = (336, 252)
@@ -50,13 +51,13 @@ def draw_sheet(labels: Sequence[Panels], drop: float, large: bool = False, title
     lefts = [MARGIN + number * (column_width + MARGIN) for number in range(columns)]
     top = MARGIN
     if title:
-        ImageDraw.Draw(sheet).text((MARGIN, top), _shortened(_printable(title), width - 2 * MARGIN), INK, _font(14))
+        _draw_line(sheet, top, title, INK)
         top += CAPTION
     if not large:
         _draw_heads(sheet, [(left, top) for left in lefts], labels, drop)
         top += HEAD
     for label, row, step in zip(labels, rows, steps, strict=True):
-        ImageDraw.Draw(sheet).text((MARGIN, top + 4), _shortened(_title(label), width - 2 * MARGIN), SOFT, _font(14))
+        _draw_line(sheet, top + 4, _title(label), SOFT)
         top += CAPTION
         places = [(lefts[number % columns], top + number // columns * step) for number in range(4)]
         if large:
@@ -77,6 +78,12 @@ def png(picture: Image.Image, **texts: str) -> bytes:
     return buffer.getvalue()
 
 
+def _draw_line(sheet: Image.Image, top: int, text: str, colour: str) -> None:
+    """A line across the sheet."""
+    letters = lettering(14)
+    letters.draw(ImageDraw.Draw(sheet), (MARGIN, top), letters.shortened(text, sheet.width - 2 * MARGIN), colour)
+
+
 def _pictures(label: Panels) -> tuple[Rgb, ...]:
     return label.image_HW3, label.depth_HW3, label.reliability_HW3, label.mask_HW3
 
@@ -95,12 +102,7 @@ def _title(label: Panels) -> str:
         parts.append(f"{label.unlabelled:.1%} without a label")
     if label.no_photo:
         parts.append("photo cannot be read")
-    return f"{_printable(label.id)}   {', '.join(parts)}"
-
-
-def _printable(text: str) -> str:
-    """``text`` in one line: control characters, and bytes that are no text, as Python writes them."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return f"{label.id}   {', '.join(parts)}"
 
 
 def _fitted(rgb_HW3: Rgb, box: tuple[int, int]) -> Image.Image:
@@ -120,7 +122,7 @@ def _draw_heads(sheet: Image.Image, places: Sequence[tuple[int, int]], labels: S
     reliability = "reliability code" if low < high else f"reliability code: {low:.0f} everywhere"
     names = ("photo", f"depth ({unit}{each})", reliability, f"mask at {100 * drop:g}%")
     for (left, top), name in zip(places, names, strict=True):
-        draw.text((left, top), name, INK, _font(15))
+        draw.text((left, top), name, INK, ImageFont.load_default(15))
     scales = {
         1: (colours.SPECTRAL_256, "far", "near"),
         2: (colours.VIRIDIS_256, f"{low:.0f} doubtful", f"{high:.0f} reliable"),
@@ -129,26 +131,13 @@ def _draw_heads(sheet: Image.Image, places: Sequence[tuple[int, int]], labels: S
         if number == 2 and low == high:
             continue
         left, top = places[number][0], places[number][1] + 24
-        draw.text((left, top), first, SOFT, _font(14))
-        left += int(_font(14).getlength(first)) + 8
+        draw.text((left, top), first, SOFT, ImageFont.load_default(14))
+        left += int(ImageFont.load_default(14).getlength(first)) + 8
         sheet.paste(Image.fromarray(table[None]).resize((96, 14)), (left, top + 3))
-        draw.text((left + 104, top), last, SOFT, _font(14))
+        draw.text((left + 104, top), last, SOFT, ImageFont.load_default(14))
     left, top = places[3][0], places[3][1] + 24
     checks = colours.with_checks(np.zeros((14, 20, 3), np.uint8), np.zeros((14, 20), np.bool_))
     for swatch, text in ((np.full((14, 20, 3), colours.TINT, np.uint8), "masked"), (checks, "no label")):
         sheet.paste(Image.fromarray(swatch), (left, top + 3))
-        draw.text((left + 28, top), text, SOFT, _font(14))
+        draw.text((left + 28, top), text, SOFT, ImageFont.load_default(14))
         left += 110
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _shortened(text: str, width: int) -> str:
-    """``text`` without its middle where it is too wide: the ends of a path tell most."""
-    font, shown, kept = _font(14), text, len(text)
-    while font.getlength(shown) > width:
-        kept -= 2
-        shown = text[: kept // 2] + "…" + text[-(kept // 2) :]
-    return shown
