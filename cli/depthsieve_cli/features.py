@@ -7,7 +7,7 @@ import click
 from depthsieve.core.records import TeacherSettings
 from depthsieve_cli.choices import as_json_option, from_settings
 from depthsieve_cli.command import Verb, progress_for
-from depthsieve_cli.output import count, print_failures, print_json
+from depthsieve_cli.output import count, print_failures, print_json, print_pace
 
 
 @click.command(
@@ -34,9 +34,7 @@ def features(store: str, device: str, as_json: bool) -> int:
         print_json(dataclasses.asdict(summary))
     else:
         if summary.shards_now:
-            rate = summary.images_now / max(summary.seconds, 1e-9)
-            done = f"Added features of {count(summary.images_now, 'image')} in {summary.seconds:.1f} s"
-            click.echo(f"{done} ({rate:.3g} images/s).")
+            print_pace("Added features of", summary.images_now, summary.seconds)
         else:
             click.echo("0 images to do.")
         click.echo(f"{summary.store}: {count(summary.shards, 'shard')} with features.")

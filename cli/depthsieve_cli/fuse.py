@@ -7,7 +7,7 @@ import click
 
 from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.command import Verb, progress_for
-from depthsieve_cli.output import count, print_failures, print_json
+from depthsieve_cli.output import count, print_ending, print_json, print_pace, print_standing
 
 if TYPE_CHECKING:
     from depthsieve.jobs.fuse.run import FuseSummary
@@ -47,12 +47,10 @@ def fuse(stores: tuple[str, ...], out: str, shard_size: int, threads: int | None
 
 def _print_summary(summary: "FuseSummary") -> None:
     if summary.fused_now:
-        rate = summary.fused_now / max(summary.seconds, 1e-9)
-        click.echo(f"Fused {count(summary.fused_now, 'image')} in {summary.seconds:.1f} s ({rate:.3g} images/s).")
+        print_pace("Fused", summary.fused_now, summary.seconds)
     elif not summary.errors:
         click.echo("0 images to do.")
-    total = summary.labelled + len(summary.failed) + summary.pending
-    click.echo(f"{summary.store}: {summary.labelled:,} of {count(total, 'image')} labelled.")
+    print_standing(summary)
     for left_out in summary.left_out:
         if left_out.images:
             named = ", ".join(left_out.first[:3]) + (", ..." if left_out.images > 3 else "")
@@ -60,12 +58,4 @@ def _print_summary(summary: "FuseSummary") -> None:
                 f"{count(left_out.images, 'image')} of {left_out.store} skipped, without a label in another store: "
                 f"{named}"
             )
-    print_failures(summary.failed)
-    if summary.failed:
-        click.echo(
-            f"{count(len(summary.failed), 'image')} failed. The same command retries those that were relabelled since."
-        )
-    for error in summary.errors:
-        click.echo(f"Error: {error}", err=True)
-    if summary.errors:
-        click.echo(f"Error: {count(summary.pending, 'image')} left; the same command resumes.", err=True)
+    print_ending(summary, "The same command retries those that were relabelled since.")

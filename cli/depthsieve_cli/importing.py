@@ -8,7 +8,7 @@ import click
 
 from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.command import Verb, note, progress_for
-from depthsieve_cli.output import count, print_failures, print_json, size
+from depthsieve_cli.output import count, print_ending, print_json, print_pace, print_standing, size
 
 if TYPE_CHECKING:
     from depthsieve.jobs.importing.run import ImportSummary
@@ -119,25 +119,14 @@ def _print_summary(summary: "ImportSummary", dry_run: bool) -> None:
             f"{size(summary.bytes)}; {summary.labelled:,} are there. Nothing was written."
         )
     elif summary.imported_now:
-        rate = summary.imported_now / max(summary.seconds, 1e-9)
-        done = f"Imported {count(summary.imported_now, 'image')} in {summary.seconds:.1f} s"
-        click.echo(f"{done} ({rate:.3g} images/s).")
+        print_pace("Imported", summary.imported_now, summary.seconds)
     elif not summary.errors:
         click.echo("0 images to do.")
     if not dry_run:
-        total = summary.labelled + len(summary.failed) + summary.pending
-        click.echo(f"{summary.store}: {summary.labelled:,} of {count(total, 'image')} labelled.")
+        print_standing(summary)
     _print_left_out(summary.without_map, "image", "without a map", summary.first_without_map)
     _print_left_out(summary.without_image, "map", "without an image", summary.first_without_image)
-    print_failures(summary.failed)
-    if summary.failed:
-        click.echo(
-            f"{count(len(summary.failed), 'image')} failed. Mend their files; the same command tries them again."
-        )
-    for error in summary.errors:
-        click.echo(f"Error: {error}", err=True)
-    if summary.errors:
-        click.echo(f"Error: {count(summary.pending, 'image')} left; the same command resumes.", err=True)
+    print_ending(summary, "Mend their files; the same command tries them again.")
 
 
 def _print_left_out(number: int, noun: str, why: str, first: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from depthsieve_cli.choices import (
 )
 from depthsieve_cli.command import is_quiet, note, progress_for
 from depthsieve_cli.interrupt import graceful
-from depthsieve_cli.output import count, print_failures, print_growth, print_json
+from depthsieve_cli.output import count, print_failures, print_growth, print_json, print_pace, print_standing
 from depthsieve_cli.stdin import keep_stdin
 from depthsieve_cli.supervise import supervise
 
@@ -80,14 +80,12 @@ def label(source: str, store: str, grace: float, allow_failed: bool, as_json: bo
 def _print_summary(summary: "LabelSummary") -> None:
     for line in summary.notes:
         note(line)
-    total = summary.labelled + len(summary.failed) + summary.pending
     print_growth(summary.changed, summary.removed)
     if summary.labelled_now:
-        rate = summary.labelled_now / max(summary.seconds, 1e-9)
-        click.echo(f"Labelled {count(summary.labelled_now, 'image')} in {summary.seconds:.1f} s ({rate:.3g} images/s).")
+        print_pace("Labelled", summary.labelled_now, summary.seconds)
     elif not (summary.errors or summary.planned_now or summary.stored_now or summary.scaled_now or summary.removed):
         click.echo("0 images to do.")
-    click.echo(f"{summary.store}: {summary.labelled:,} of {count(total, 'image')} labelled.")
+    print_standing(summary)
     if summary.stored_now:
         click.echo(f"Stored {count(summary.stored_now, 'image')} of what was labelled before.")
     if summary.not_stored:

@@ -8,6 +8,9 @@ import click
 
 if TYPE_CHECKING:
     from depthsieve.core.records import DatasetNote, ImageFailure
+    from depthsieve.jobs.fuse.run import FuseSummary
+    from depthsieve.jobs.importing.run import ImportSummary
+    from depthsieve.planning.summary import LabelSummary
 
 SHOWN_FAILURES = 20
 
@@ -55,6 +58,29 @@ def print_failures(failures: "Sequence[ImageFailure]") -> None:
         click.echo(f"  failed: {failure.id}: {failure.reason}")
     if len(failures) > SHOWN_FAILURES:
         click.echo(f"  ... and {len(failures) - SHOWN_FAILURES:,} more; --json names all of them")
+
+
+def print_pace(done: str, images: int, seconds: float) -> None:
+    """What was done of how many images, and how fast: ``Labelled 16 images in 3.4 s (4.65 images/s).``"""
+    rate = images / max(seconds, 1e-9)
+    click.echo(f"{done} {count(images, 'image')} in {seconds:.1f} s ({rate:.3g} images/s).")
+
+
+def print_standing(summary: "LabelSummary | FuseSummary | ImportSummary") -> None:
+    """How many images of a store are labelled."""
+    total = summary.labelled + len(summary.failed) + summary.pending
+    click.echo(f"{summary.store}: {summary.labelled:,} of {count(total, 'image')} labelled.")
+
+
+def print_ending(summary: "FuseSummary | ImportSummary", remedy: str) -> None:
+    """Which images failed, with the ``remedy``, and what is left and why."""
+    print_failures(summary.failed)
+    if summary.failed:
+        click.echo(f"{count(len(summary.failed), 'image')} failed. {remedy}")
+    for error in summary.errors:
+        click.echo(f"Error: {error}", err=True)
+    if summary.errors:
+        click.echo(f"Error: {count(summary.pending, 'image')} left; the same command resumes.", err=True)
 
 
 def print_growth(changed: int, removed: int) -> None:

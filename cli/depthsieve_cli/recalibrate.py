@@ -7,7 +7,7 @@ import click
 
 from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.command import Verb, progress_for
-from depthsieve_cli.output import SHOWN_FAILURES, count, print_json
+from depthsieve_cli.output import SHOWN_FAILURES, count, print_json, print_pace
 
 if TYPE_CHECKING:
     from depthsieve.jobs.layers.reliability import RecalibrateSummary
@@ -52,9 +52,7 @@ def _print_summary(summary: "RecalibrateSummary") -> None:
         )
         return
     if summary.shards_now:
-        rate = summary.images_now / max(summary.seconds, 1e-9)
-        done = f"Recalibrated {count(summary.images_now, 'image')} in {summary.seconds:.1f} s"
-        click.echo(f"{done} ({rate:.3g} images/s).")
+        print_pace("Recalibrated", summary.images_now, summary.seconds)
     else:
         click.echo("0 images to do.")
     note = ", which was not fitted on this teacher" if summary.transferred else ""

@@ -120,8 +120,8 @@ def test_threads_and_kills_do_not_move_a_byte(made: Path, tmp_path: Path) -> Non
     killed = f"""
 import os, signal
 from depthsieve.jobs.fuse import run as running
-from depthsieve.jobs.fuse import shards
-whole, create = shards.commit_shard, type(running.open_root({str(tmp_path)!r})).create
+from depthsieve.jobs import committing
+whole, create = committing.commit_shard, type(running.open_root({str(tmp_path)!r})).create
 def commit(*arguments):
     whole(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -130,7 +130,7 @@ def create_not(self, key, *rest, **more):
         os.kill(os.getpid(), signal.SIGKILL)
     return create(self, key, *rest, **more)
 if os.path.exists({str(tmp_path / "once")!r}):
-    shards.commit_shard = commit
+    committing.commit_shard = commit
 else:
     open({str(tmp_path / "once")!r}, "w").close()
     type(running.open_root({str(tmp_path)!r})).create = create_not

@@ -132,14 +132,14 @@ import os, signal, sys
 sys.path.insert(0, {support!r})
 from pathlib import Path
 from mapmaker import imported
-from depthsieve.jobs.importing import shards
-store, commit = Path(sys.argv[1]), shards.commit_shard
+from depthsieve.jobs import committing
+store, commit = Path(sys.argv[1]), committing.commit_shard
 def commit_and_die(*arguments):
     if store.with_name("once").exists():
         commit(*arguments)
     store.with_name("once").touch()
     os.kill(os.getpid(), signal.SIGKILL)
-shards.commit_shard = commit_and_die
+committing.commit_shard = commit_and_die
 imported(Path({str(made)!r}), store, ".", shard_size=2, scale=1000, threads=2, **{CONFIDENT!r})
 """
     for pending in (6, 4):

@@ -1,26 +1,25 @@
 """Fuse stores: what may be fused, the plan, the shards that are left, the summary."""
 
 import contextlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from depthsieve.core.errors import RunError, StoreError, StoreNotFound, UsageError
+from depthsieve.core.errors import StoreError, StoreNotFound, UsageError
 from depthsieve.core.processes import cores
 from depthsieve.core.records import DatasetNote, ImageFailure
 from depthsieve.core.settings import whole_number
 from depthsieve.jobs.committing import commit_pending, leaving_no_folder
 from depthsieve.jobs.fuse.draft import FusionDraft, LeftOut, draft_fusion
-from depthsieve.jobs.fuse.shards import ShardFuser, fused_spec, fusing_profile
+from depthsieve.jobs.fuse.shards import ShardFuser, fused_spec
 from depthsieve.planning.checks import check_space
 from depthsieve.reliability.fusion import shipped_calibration
 from depthsieve.reliability.merging import check_quantities
 from depthsieve.runners.dispatch import disk_errors_named
 from depthsieve.storage import Root, open_root
 from depthsieve.store import Store, open_store
-from depthsieve.store.create import add_generation, check_root, check_spec, open_or_create, prepare_root, write_index
+from depthsieve.store.create import add_generation, check_root, check_spec, open_or_create, prepare_root
 from depthsieve.store.leases import PLAN, Leases
 from depthsieve.store.plan import rejected_table, removed_table
 from depthsieve.store.schema import encoding_of
@@ -126,29 +125,21 @@ class _Fusion:
             try:
                 self.root.clear_scratch()
                 store, draft = self._plan()
-                leases.forget(store.is_committed)
-                start = time.perf_counter()
-                try:
-                    make = partial(ShardFuser, store, self.parents, self.threads)
-                    fused, errors = commit_pending(store, make, leases, "fuse", progress)
-                finally:
-                    with contextlib.suppress(OSError, RunError):  # it is derived
-                        write_index(store)
-                seconds = time.perf_counter() - start
+                done = commit_pending(store, partial(ShardFuser, store, self.parents, self.threads), leases, progress)
             finally:
                 leases.give_back(lease, settled=True)
         stands = standing(store)
         return FuseSummary(
             store.location,
-            fused,
+            done.images,
             draft.images,
-            seconds,
+            done.seconds,
             stands.labelled,
             stands.unlabelled,
             stands.pending,
             draft.left_out,
             store.spec.calibration,
-            errors,
+            done.errors,
         )
 
     def _plan(self) -> tuple[Store, FusionDraft]:
@@ -174,7 +165,7 @@ class _Fusion:
                 terms: dict[str, DatasetNote] = {}
                 for parent in reversed(self.parents):  # what the first says of a source counts
                     terms |= {name: note for name, note in parent.datasets().items() if name in draft.sources}
-                add_generation(store, tables, *nothing, sources, fusing_profile(), locations, terms)
+                add_generation(store, tables, *nothing, sources, ShardFuser.profile(), locations, terms)
             return store, draft
 
 

@@ -1,24 +1,21 @@
 """Fuse the labels of one shard. Axes: N images of a shard, K parents, H and W the label shape."""
 
-import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
-from depthsieve.core.errors import DepthsieveError, StoreMismatch
-from depthsieve.core.records import LabelSpec, NumericsProfile, Shard, ShardResult, digest_of
-from depthsieve.core.threads import torch_threads
+from depthsieve.core.errors import StoreMismatch
+from depthsieve.core.records import LabelSpec, Shard, digest_of
+from depthsieve.jobs.committing import Arrays, ShardMaker
 from depthsieve.reliability.code import encode_error, histogram
 from depthsieve.reliability.fusion import shipped_calibration
 from depthsieve.reliability.merging import MERGE, OneLabel, merge_labels
 from depthsieve.store import Store, open_store, schema
 from depthsieve.store.arrays import ShardReader
-from depthsieve.store.plan import decode_shard
-from depthsieve.store.writer import CommitContext, ShardArrays, commit_shard, empty_arrays
 
 SIGNALS = ("teachers",)
 COLUMNS = ("focal_px", "content_sha256")
@@ -43,12 +40,6 @@ def fused_spec(parents: Sequence[Store]) -> LabelSpec:
     )
 
 
-def fusing_profile() -> NumericsProfile:
-    """The profile of this process: images are fused one by one, each by one thread."""
-    versions = {name: importlib.metadata.version(name) for name in ("numcodecs", "numpy", "torch", "zarr")}
-    return NumericsProfile(1, 1, "cpu", "any", "none", versions)
-
-
 def open_parents(store: Store) -> tuple[Store, ...]:
     """The stores that a fused store was made of, where it was last told that they lie.
 
@@ -70,61 +61,28 @@ class _Found:
     columns: Mapping[str, np.ndarray[Any, Any]]
 
 
-class ShardFuser:
-    """Fuses and commits the shards of a store, one call a shard; the images of a shard in so many ``threads``.
+class ShardFuser(ShardMaker):
+    """Fuses the labels that the parents have of a shard's images. A parent's label that cannot be read is an error."""
 
-    ``on_image`` is called after each image, in one of them. Not for two threads at once.
-    """
+    title = "fuse"
 
     def __init__(
         self, store: Store, parents: Sequence[Store], threads: int, on_image: Callable[[], object] = lambda: None
     ) -> None:
-        self._store = store
+        super().__init__(store, threads, on_image)
         self._parents = parents
-        self._on_image = on_image
         self._calibration = shipped_calibration()
-        self._threads = threads
 
-    def __call__(self, shard_id: str) -> ShardResult:
-        """Fuse one shard and commit it. A parent's label that cannot be read comes back as ``error``.
-
-        Raises :class:`OSError` where the fused store cannot be written.
-        """
-        try:
-            shard, content, context = self.label_only(shard_id)
-        except (DepthsieveError, OSError) as error:
-            return ShardResult(shard_id, error=str(error))
-        self.commit(shard, content, context)
-        return ShardResult(shard_id, len(shard.images) - len(content.failures))
-
-    def commit(self, shard: Shard, content: ShardArrays, context: CommitContext) -> None:
-        """Commit what :meth:`label_only` made."""
-        commit_shard(self._store.root, shard, content, context)
-
-    def label_only(self, shard_id: str) -> tuple[Shard, ShardArrays, CommitContext]:
-        """A shard, its fused labels, and what its commit record would say besides; nothing is committed."""
-        rows = self._store.planned_rows(shard_id)
-        shard = decode_shard(rows)
-        arrays = empty_arrays(shard)
+    def begin(self, shard: Shard, rows: pa.Table, arrays: Arrays) -> Callable[[int], object]:
+        """Fuses the labels of a row."""
         places = list(zip(rows["parent_shards"].to_pylist(), rows["parent_rows"].to_pylist(), strict=True))
         found = [self._found(parent, {shards[k] for shards, _ in places}) for k, parent in enumerate(self._parents)]
 
         def fuse_row(row: int) -> None:
             shards, parent_rows = places[row]
-            with torch_threads(1):
-                self._fuse(arrays, row, [(found[k][shards[k]], parent_rows[k]) for k in range(len(found))])
-            self._on_image()
+            self._fuse(arrays, row, [(found[k][shards[k]], parent_rows[k]) for k in range(len(found))])
 
-        pool = ThreadPoolExecutor(self._threads, "fuse")
-        try:
-            for _ in pool.map(fuse_row, range(len(places))):
-                pass
-        finally:
-            pool.shutdown(cancel_futures=True)  # where one raises, the others are not wanted
-        spec = self._store.spec
-        profile = digest_of(fusing_profile().to_json())
-        context = CommitContext(spec.fingerprint, spec.quantity, spec.unit, profile, encoding=spec.encoding)
-        return shard, ShardArrays(arrays), context
+        return fuse_row
 
     def _found(self, parent: Store, shard_ids: set[str]) -> dict[str, _Found]:
         return {
@@ -133,7 +91,7 @@ class ShardFuser:
             for reader in [parent.reader(shard_id)]
         }
 
-    def _fuse(self, arrays: dict[str, np.ndarray[Any, Any]], row: int, places: list[tuple[_Found, int]]) -> None:
+    def _fuse(self, arrays: Arrays, row: int, places: list[tuple[_Found, int]]) -> None:
         """Fuse the label of one row into ``arrays``; or say there why it has none."""
         first, first_row = places[0]
         for name in COLUMNS:

@@ -1,22 +1,21 @@
 """Import depth maps that were made elsewhere: what may be imported, the plan, the shards that are left, the summary."""
 
 import contextlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from depthsieve.core.errors import RunError, SourceError, StoreMismatch, StoreNotFound, UsageError
+from depthsieve.core.errors import SourceError, StoreMismatch, StoreNotFound, UsageError
 from depthsieve.core.processes import cores
 from depthsieve.core.records import ImageFailure, LabelSpec, Quantity
 from depthsieve.core.settings import whole_number
 from depthsieve.evaluation.ground_truth.readers import USUAL_SCALES
-from depthsieve.jobs.committing import commit_pending, leaving_no_folder
+from depthsieve.jobs.committing import Committed, commit_pending, leaving_no_folder
 from depthsieve.jobs.importing.draft import ImportDraft, draft_import
 from depthsieve.jobs.importing.maps import FILES, Opened, open_maps
 from depthsieve.jobs.importing.settings import Means, PlaceSettings, ValueSettings, imported_spec, other_settings
-from depthsieve.jobs.importing.shards import ShardImporter, importing_profile
+from depthsieve.jobs.importing.shards import ShardImporter
 from depthsieve.planning.checks import check_source, check_space, find_store
 from depthsieve.runners.dispatch import disk_errors_named
 from depthsieve.sources import Source, open_source
@@ -24,7 +23,7 @@ from depthsieve.sources.scan import scan_to
 from depthsieve.storage import Root, open_root
 from depthsieve.storage.temporary import temporary_folder
 from depthsieve.store import Store, open_store
-from depthsieve.store.create import add_generation, check_root, check_spec, open_or_create, prepare_root, write_index
+from depthsieve.store.create import add_generation, check_root, check_spec, open_or_create, prepare_root
 from depthsieve.store.leases import PLAN, Leases
 from depthsieve.store.plan import rejected_table, removed_table
 from depthsieve.store.schema import encoding_of
@@ -210,16 +209,9 @@ class _Import:
             if _changed(self.root, self.existing):  # by another process, while maps were read
                 draft = self._draft(open_store(self.root), progress)
             store = self._plan(draft)
-            leases.forget(store.is_committed)
-            start = time.perf_counter()
-            try:
-                make = partial(ShardImporter, store, self.opened.maps, self.threads)
-                imported, errors = commit_pending(store, make, leases, "import", progress)
-            finally:
-                with contextlib.suppress(OSError, RunError):  # it is derived
-                    write_index(store)
-            seconds = time.perf_counter() - start
-        return self._summary(store, draft, (imported, seconds, errors))
+            make = partial(ShardImporter, store, self.opened.maps, self.threads)
+            done = commit_pending(store, make, leases, progress)
+        return self._summary(store, draft, done)
 
     @property
     def _pixel_bytes(self) -> float:
@@ -249,12 +241,10 @@ class _Import:
         if draft.rows or draft.rejected or moved:
             tables = draft.tables(len(generations), self.shard_size)
             out = (rejected_table(sorted(draft.rejected, key=lambda one: one.id)), removed_table([]))
-            add_generation(store, tables, *out, sources, importing_profile(), made_by)
+            add_generation(store, tables, *out, sources, ShardImporter.profile(), made_by)
         return store
 
-    def _summary(
-        self, store: Store | None, draft: ImportDraft, done: tuple[int, float, tuple[str, ...]] | None = None
-    ) -> ImportSummary:
+    def _summary(self, store: Store | None, draft: ImportDraft, done: Committed | None = None) -> ImportSummary:
         labelled, failed, pending = 0, draft.failures, len(draft.rows)
         if store is not None:
             stands = standing(store)
@@ -265,12 +255,12 @@ class _Import:
                 planned = {row["id"] for row in draft.rows}
                 failed = tuple(one for name, one in sorted(now.items()) if name not in planned)
                 pending += len(draft.rows)
-        imported, seconds, errors = done or (0, 0.0, ())
+        done = done or Committed()
         return ImportSummary(
             store=self.root.location,
-            imported_now=imported,
+            imported_now=done.images,
             planned_now=len(draft.rows),
-            seconds=seconds,
+            seconds=done.seconds,
             labelled=labelled,
             failed=failed,
             pending=pending,
@@ -280,7 +270,7 @@ class _Import:
             first_without_image=tuple(draft.unused[:NAMED]),
             bytes=int(draft.pixels * self._pixel_bytes),
             notes=tuple(self._notes(draft)),
-            errors=errors,
+            errors=done.errors,
         )
 
     def _notes(self, draft: ImportDraft) -> list[str]:

@@ -10,6 +10,7 @@ from depthsieve.core.errors import DepthsieveError, RunError, StoreBusy, StoreDa
 from depthsieve.core.processes import Process, cores
 from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import ImageFailure, LabelJob, Shard, digest_of, seal, unseal
+from depthsieve.jobs.committing import ShardMaker
 from depthsieve.jobs.fuse.shards import ShardFuser, open_parents
 from depthsieve.jobs.importing.maps import reopen_maps
 from depthsieve.jobs.importing.settings import KIND
@@ -195,7 +196,7 @@ def _label_again(store: Store, damaged: dict[str, list[str]], progress: bool) ->
     return done
 
 
-def _labeller(store: Store, shard_id: str, kept_failures: dict[int, str]) -> ShardLabeller | ShardFuser | ShardImporter:
+def _labeller(store: Store, shard_id: str, kept_failures: dict[int, str]) -> ShardLabeller | ShardMaker:
     (generation,) = (one for one in store.generations() if one.number == schema.shard_number(shard_id)[0])
     if store.spec.kind == KIND:
         return _importer(store, shard_id)
