@@ -112,6 +112,8 @@ def _known_quantity(config: Any) -> Quantity | None:
         raise TeacherUnsupported("it needs a measured depth map beside each image")
     if kind == "depth_anything":
         return "depth" if config.depth_estimation_type == "metric" else "disparity"
+    if kind == "depthsieve_lite":
+        return "disparity"
     if kind == "dpt":
         return None if getattr(config.backbone_config, "model_type", None) == "dinov2" else "disparity"
     if kind == "depth_pro":

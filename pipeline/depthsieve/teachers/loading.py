@@ -13,7 +13,7 @@ import transformers
 
 from depthsieve.core.errors import TeacherError, TeacherUnsupported, UsageError
 from depthsieve.core.records import MAX_TOKENS, OVERSIZE, TeacherRequest, TeacherSettings, default_dtype
-from depthsieve.teachers import depth_anything
+from depthsieve.teachers import depth_anything, lite
 from depthsieve.teachers.checkpoints import PROCESSOR, Checkpoint, reason
 from depthsieve.teachers.huggingface import DTYPES, HuggingFaceTeacher, quantity_of
 from depthsieve.teachers.preprocessing import Preprocessing, ProcessorPreprocessing, TokenLimit
@@ -80,6 +80,7 @@ def _load_config(checkpoint: Checkpoint) -> Any:
     if isinstance(raw.get("backbone"), str) and not raw.get("backbone_config"):
         raise TeacherUnsupported(f"its config.json takes the backbone's settings from elsewhere ({raw['backbone']})")
     kind = raw.get("model_type")
+    lite.register()
     if kind not in transformers.CONFIG_MAPPING:
         code = " and brings code of its own, which is never run" if raw.get("auto_map") else ""
         raise TeacherUnsupported(f"transformers {transformers.__version__} knows no model type {kind!r}{code}")
@@ -92,6 +93,8 @@ def _load_config(checkpoint: Checkpoint) -> Any:
 def _load_preprocessing(checkpoint: Checkpoint, config: Any, request: TeacherSettings) -> Preprocessing:
     if config.model_type == "depth_anything":
         return _official_preprocessing(checkpoint, config, request)
+    if config.model_type == lite.KIND:
+        return _lite_preprocessing(checkpoint, request)
     if request.size is not None:
         raise UsageError(
             f"it follows its own image processor; size is for Depth Anything models, not {config.model_type}"
@@ -117,6 +120,13 @@ def _load_preprocessing(checkpoint: Checkpoint, config: Any, request: TeacherSet
         raise TeacherUnsupported("its model takes square images only, but its processor keeps their aspect")
     patch = config.patch_size if isinstance(getattr(config, "patch_size", None), int) else DEFAULT_PATCH
     return ProcessorPreprocessing(processor, _token_limit(patch, request))
+
+
+def _lite_preprocessing(checkpoint: Checkpoint, request: TeacherSettings) -> Preprocessing:
+    size = request.size or int(checkpoint.processor_settings().get("size", lite.SHORT_SIDE))
+    if size % lite.PATCH:
+        raise UsageError(f"size {size} is no multiple of the model's patch, {lite.PATCH}")
+    return lite.LitePreprocessing(size, _token_limit(lite.PATCH, request))
 
 
 def _token_limit(patch: int, request: TeacherSettings) -> TokenLimit:
