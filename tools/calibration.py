@@ -6,8 +6,8 @@ Scenes are rendered, labelled by the teacher, and compared with their exact dept
 `tiny-v1`. For every combination of signals, the expected error is a power law of them (see
 `depthsieve/reliability/fusion.py`), fitted by quasi-Poisson regression with a logarithmic link: so that the mean of
 what is expected is the mean of what is found, whatever the errors' distribution. The second teacher, for the signal
-"teachers", is any checkpoint: `train_tiny.py --layers 4 --start pipeline/depthsieve/teachers/tiny-v1` makes a smaller
-one.
+"teachers", is any checkpoint: `train_tiny_v1.py --layers 4 --start pipeline/depthsieve/teachers/tiny-v1` makes a
+smaller one.
 
 Your own calibration, from your own scenes or photos, has the same form; `depthsieve recalibrate` takes it.
 

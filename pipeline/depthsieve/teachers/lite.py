@@ -52,7 +52,7 @@ TAPS = (0, 2, 4, 10, 15)
 """The blocks whose outputs the decoder reads: at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image's sides."""
 
 
-class LiteDepthConfig(PretrainedConfig):
+class LiteDepthConfig(PretrainedConfig):  # type: ignore[misc]
     """``decoder_sizes``: the decoder's channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image's sides."""
 
     model_type = KIND
@@ -180,7 +180,7 @@ def _places(x: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
 
 
-class LiteDepthForDepthEstimation(PreTrainedModel):
+class LiteDepthForDepthEstimation(PreTrainedModel):  # type: ignore[misc]
     """Disparity from an image of (x - 127) / 128, sides multiples of 32. In training, values below 0 are kept."""
 
     config_class = LiteDepthConfig
