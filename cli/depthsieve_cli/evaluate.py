@@ -44,6 +44,14 @@ ALIGNED = {
 }
 
 
+def _scale_by(text: str) -> tuple[str, float]:
+    pattern, _, units = text.rpartition("=")
+    try:
+        return pattern, float(units)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not FILES=UNITS, such as '*_mm.png=1000'") from None
+
+
 @click.command(
     cls=Verb,
     short_help="Compare labels with ground truth: accuracy, AUSE, AURG.",
@@ -66,6 +74,14 @@ ALIGNED = {
     metavar="UNITS",
     help="How many units of the files are a metre; PNG needs it: 1000 for millimetres, 256 for KITTI, 5000 for TUM.  "
     "[default: values are metres]",
+)
+@click.option(
+    "--scale-by",
+    multiple=True,
+    metavar="FILES=UNITS",
+    callback=lambda _context, _option, values: tuple(map(_scale_by, values)),
+    help="Units of the files that fit a pattern, such as '*_mm.png=1000' or 'kitti/=256'; may be repeated. Each file "
+    "must fit one, or --scale counts.",
 )
 @click.option(
     "--min-depth",
@@ -128,9 +144,10 @@ ALIGNED = {
 )
 @click.option(
     "--pattern",
+    multiple=True,
     metavar="PATTERN",
     help="Where in DIR an image's ground truth is, such as '{dir}/{stem}_depth.png'; also {name}, {source}, and * for "
-    "any folder.  [default: {dir}/{stem} with any of the suffixes]",
+    "any folder; may be repeated.  [default: {dir}/{stem} with any of the suffixes]",
 )
 @click.option(
     "--replace",

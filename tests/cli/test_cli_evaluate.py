@@ -128,7 +128,8 @@ def test_options_reach_the_evaluation(
 ) -> None:
     options = ["--scale", 2, "--min-depth", 0.5, "--max-depth", 3, "--align", "scale", "--count-from", 0]
     options += ["--dataset", "d", "--distance-to-depth", 60, "--replace", "a", "b", "--replace", "b", "a", "--json"]
-    options += ["--strip", 1, "--min-pixels", 50, "--missing", 7, "--missing", 0.5]
+    options += ["--strip", 1, "--min-pixels", 50, "--missing", 7, "--missing", 0.5, "--scale-by", "a=b/=3"]
+    options += ["--pattern", "{name}.npy", "--pattern", "{stem}.npy"]
     evaluate(monkeypatch, made / "labels", "--ground-truth", made / "depth", *options)
     body = json.loads(capsys.readouterr().out)
     assert body["settings"] == {
@@ -136,12 +137,13 @@ def test_options_reach_the_evaluation(
         "max_depth": 3.0,
         "align": "scale",
         "min_pixels": 50,
-        "pattern": None,
+        "pattern": ["{name}.npy", "{stem}.npy"],
         "replace": [["a", "b"], ["b", "a"]],
         "strip": 1,
         "associate": None,
         "mask_pattern": None,
         "scale": 2.0,
+        "scale_by": [["a=b/", 3.0]],
         "ground_truth_quantity": "depth",
         "baseline_focal": None,
         "calib_pattern": None,
@@ -227,6 +229,8 @@ def test_the_page_documents_every_field_of_the_json_and_every_note(
         (["{made}/labels", "--ground-truth", "{made}/depth", "--scale", "0"], 2, "scale must be a number above 0"),
         (["{made}/labels", "--ground-truth", "{made}/depth", "--max-depth", "0"], 2, "0 < min_depth < max_depth"),
         (["{made}/labels", "--ground-truth", "{made}/depth", "--out", "{made}/images/0.png"], 2, "is a file"),
+        (["{made}/labels", "--ground-truth", "{made}/depth", "--scale-by", "*.npy"], 2, "'*.npy' is not FILES=UNITS"),
+        (["{made}/labels", "--ground-truth", "{made}/depth", "--scale-by", "0.npy=1"], 2, "1.npy (and 5 more) fits no"),
         (["{made}/labels"], 2, "Missing option '--ground-truth'"),
     ],
 )

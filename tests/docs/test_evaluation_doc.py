@@ -49,7 +49,8 @@ LAYOUTS: dict[str, tuple[str, str, Callable[[Path], None]]] = {
     "depth_mask": ("indoors/scene/scan/x.png", "val/indoors/scene/scan/x_depth.npy", diode),
     "trainingF": ("Motorcycle/im0.png", "trainingF/Motorcycle/disp0GT.pfm", middlebury),
     "scans": ("a/b.png", "scans/a/b_depth.png", lambda path: png(path, 1000)),
-    "kitti": (
+    "sets": ("nyu/a.png", "sets/nyu/a.png", lambda path: png(path, 1000)),
+    "kitti --scale 256": (
         "2011_09_26/2011_09_26_drive_0001_sync/image_02/data/0000000005.png",
         "kitti/train/2011_09_26_drive_0001_sync/proj_depth/groundtruth/image_02/0000000005.png",
         lambda path: png(path, 256),

@@ -19,13 +19,18 @@ def fits(path: str, patterns: tuple[str, ...]) -> bool:
     return _compiled(patterns).fullmatch(path.replace("::", "/")) is not None
 
 
-def is_excluded(path: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a user's patterns leave out a path, below the root of its source.
+def fits_below(path: str, patterns: tuple[str, ...]) -> bool:
+    """Whether any of a user's patterns matches a path, below a root.
 
     A pattern without a slash (but at its end) fits a file or folder of that name anywhere, another one a path from the
     root on; a folder stands for all that is in it.
     """
     return fits(path.rstrip("/"), _spread(patterns))
+
+
+def is_excluded(path: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a user's patterns leave out a path, below the root of its source; they match as :func:`fits_below`."""
+    return fits_below(path, patterns)
 
 
 def checked_patterns(patterns: Iterable[str]) -> tuple[str, ...]:

@@ -4,19 +4,19 @@ One image is in memory at a time; what grows with their number is a row of score
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.core.errors import GroundTruthError, UsageError
+from depthsieve.core.errors import GroundTruthError
 from depthsieve.core.progress import with_progress
 from depthsieve.core.records import ImageFailure, Shape
-from depthsieve.evaluation.ground_truth.folder import NEEDS_SCALE, needs_scale
 from depthsieve.evaluation.ground_truth.opening import open_ground_truth
 from depthsieve.evaluation.ground_truth.protocol import GroundTruth
+from depthsieve.evaluation.ground_truth.scales import check_scales
 from depthsieve.evaluation.ground_truth.settings import GroundTruthQuantity
 from depthsieve.evaluation.matching import Matches, Pair, match
 from depthsieve.evaluation.metrics import (
@@ -40,7 +40,7 @@ from depthsieve.evaluation.metrics import (
     label_at_shape,
     sparsification,
 )
-from depthsieve.evaluation.notes import Note, TruthObserver
+from depthsieve.evaluation.notes import Note, TruthObserver, on_scales
 from depthsieve.evaluation.result import MEASURED, Evaluation, ImageScore
 from depthsieve.evaluation.settings import Alignment, EvaluateSettings
 from depthsieve.evaluation.writing import prepare_folder, write_evaluation
@@ -59,6 +59,7 @@ def evaluate_labels(
     *,
     out: str | Path | None = None,
     scale: float | None = None,
+    scale_by: Mapping[str, float] | Sequence[tuple[str, float]] = (),
     min_depth: float = 0.001,
     max_depth: float = 80.0,
     align: Alignment = "auto",
@@ -68,7 +69,7 @@ def evaluate_labels(
     calib_pattern: str | None = None,
     missing: Sequence[float] = (),
     mask_pattern: str | None = None,
-    pattern: str | None = None,
+    pattern: str | Sequence[str] = (),
     replace: Sequence[tuple[str, str]] = (),
     strip: int = 0,
     associate: float | None = None,
@@ -90,6 +91,9 @@ def evaluate_labels(
         out: a folder for ``evaluation.json``, ``images.csv``, ``sparsification.png`` and ``calibration.png``.
         scale: how many units of the files are a metre (for inverse depth: one over a metre; for disparity: a pixel).
             None: 1, and files of whole numbers are refused.
+        scale_by: for maps in different units: patterns of files and the scale of those that fit, such as
+            ``{"*_mm.png": 1000, "kitti/": 256}``. A pattern without a slash fits a name in any folder, one that ends in
+            a slash all that is in a folder. ``scale`` is then for files that fit none.
         min_depth: in metres; nearer ground truth does not count.
         max_depth: in metres; farther ground truth does not count.
         align: what is fitted to the ground truth by least squares, image by image, in the label's own quantity: "none",
@@ -106,8 +110,8 @@ def evaluate_labels(
             where ground truth does not count.
         pattern: where in the folder an image's ground truth is. ``{dir}`` is the folder that the image is in, relative
             to its source, ``{stem}`` its name without the suffix, ``{name}`` with it, ``{source}`` the name of its
-            source, and ``*`` any one folder. None: ``{dir}/{stem}`` with one of the suffixes .npy, .png, .pfm, .h5,
-            .hdf5, .npz.
+            source, and ``*`` any one folder. Of several, each is looked for. None: ``{dir}/{stem}`` with one of the
+            suffixes .npy, .png, .pfm, .h5, .hdf5, .npz.
         replace: pairs of texts; before ``pattern``, the first is replaced by the second in the image's path.
         strip: before ``replace``, leave out so many folders at the start of the image's path.
         associate: match by time: an image and its ground truth have numbers in their names that differ by at most so
@@ -123,13 +127,15 @@ def evaluate_labels(
         The numbers, what could not be compared and why, and notes on what looks wrong.
 
     Raises:
-        UsageError: an invalid option, options that exclude or need each other, or a scale that is needed and missing.
+        UsageError: an invalid option, options that exclude or need each other, a scale that is needed and missing, or
+            a file that fits none or two of ``scale_by``.
         GroundTruthError: no ground truth, ground truth that is ambiguous, or nothing that could be compared. Single
             images that cannot be compared raise nothing: they are in the result with their reasons.
         StoreError: no store, a damaged one, or one without that layer.
     """
     settings = EvaluateSettings(
         scale=scale,
+        scale_by=tuple(scale_by.items() if isinstance(scale_by, Mapping) else scale_by),
         min_depth=min_depth,
         max_depth=max_depth,
         align=align,
@@ -139,7 +145,7 @@ def evaluate_labels(
         calib_pattern=calib_pattern,
         missing=tuple(missing),
         mask_pattern=mask_pattern,
-        pattern=pattern,
+        pattern=pattern if isinstance(pattern, str) else tuple(pattern),
         replace=tuple(replace),
         strip=strip,
         associate=associate,
@@ -152,8 +158,7 @@ def evaluate_labels(
         opened = opened.with_layer(reliability)
     truth = open_ground_truth(ground_truth, settings)
     matches = match(opened, truth, by_time=associate is not None)
-    if scale is None and any(needs_scale(pair.place) for pair in matches.pairs):
-        raise UsageError(NEEDS_SCALE)
+    check_scales([pair.place for pair in matches.pairs], settings)
     folder = None if out is None else prepare_folder(Path(expand(out)))
     gathered = _Gathered(opened, truth, settings)
     for pair in with_progress(matches.pairs, "evaluate", unit="labels", shown=progress):
@@ -265,7 +270,11 @@ class _Gathered:
             not_compared=tuple(sorted((*self._failed, *matches.unusable), key=lambda failure: failure.id)),
             without_truth=matches.without_truth,
             without_image=matches.without_image,
-            notes=(*_on_times(matches), *self._observer.notes(pair.place for pair in matches.pairs)),
+            notes=(
+                *_on_times(matches),
+                *on_scales([pair.place for pair in matches.pairs], self._settings),
+                *self._observer.notes(pair.place for pair in matches.pairs),
+            ),
             datasets=dict(self._store.datasets()),
         )
 

@@ -4,7 +4,8 @@ None of it changes a number; what must not count at all is refused image by imag
 measured maps, of lidar, structured light, time of flight and stereo, for none of which a note appears.
 """
 
-from collections.abc import Iterable, Sized
+from collections import Counter
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.core.records import Quantity
+from depthsieve.evaluation.ground_truth.scales import scales_of
 from depthsieve.evaluation.ground_truth.values import TruthMap
 from depthsieve.evaluation.metrics import degenerate, fitted_alignment
 from depthsieve.evaluation.settings import EvaluateSettings
@@ -150,6 +152,17 @@ class TruthObserver:
         )
 
 
+def on_scales(places: Sequence[str], settings: EvaluateSettings) -> tuple[Note, ...]:
+    """Which scale was read into how many of the maps that were matched, where the files' names decide."""
+    if not settings.scale_by:
+        return ()
+    found = Counter(scale for place in places for scale in scales_of(settings, place)[:1])
+    said = [f"{units:g} for {_maps(found[pattern, units])} ({pattern})" for pattern, units in settings.scale_by]
+    rest = len(places) - found.total()
+    said += [f"{settings.scale:g} for the other {rest:,} (--scale)"] if rest else []
+    return (Note("scale-by", f"how many units are a metre: {', '.join(said)}"),)
+
+
 def _frequent_end(values: NDArray[np.float32]) -> tuple[str, float, float] | None:
     """Which end of the values is frequent ("largest" or "smallest"), that value, and its share; None for neither, and
     for a map of one value."""
@@ -161,6 +174,10 @@ def _frequent_end(values: NDArray[np.float32]) -> tuple[str, float, float] | Non
         if low < high and count >= FREQUENT_PIXELS and count >= FREQUENT_SHARE * values.size:
             return end, float(value), count / values.size
     return None
+
+
+def _maps(number: int) -> str:
+    return f"{number:,} map" + "s" * (number != 1)
 
 
 def _of(images: Sized) -> str:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from depthsieve.core.errors import GroundTruthError, ImageRejected, SourceError
 from depthsieve.evaluation.ground_truth.hdf5 import read_hdf5
 from depthsieve.evaluation.ground_truth.names import FileNames, file_key, name_fields, paths_of
-from depthsieve.evaluation.ground_truth.readers import USUAL_SCALES, read_mask, read_npy, read_npz, read_pfm, read_png
+from depthsieve.evaluation.ground_truth.readers import read_mask, read_npy, read_npz, read_pfm, read_png
+from depthsieve.evaluation.ground_truth.scales import settings_at
 from depthsieve.evaluation.ground_truth.settings import ANY_FOLDER, SUFFIXES, TruthSettings, fill
 from depthsieve.evaluation.ground_truth.times import NANOSECONDS, associate, timestamp
 from depthsieve.evaluation.ground_truth.values import StereoCalibration, TruthMap, read_calibration, to_metres
@@ -70,7 +71,7 @@ class FolderTruth:
         chosen = associate(wanted, groups, round((self._settings.associate or 0) * NANOSECONDS))
         for image_id, (path, _) in chosen.items():
             start = os.path.splitext(path)[0]  # noqa: PTH122 (not a Path)
-            suffixes = SUFFIXES if self._settings.pattern is None else ()
+            suffixes = () if self._settings.patterns else SUFFIXES
             self._check_one(image_id, [file for suffix in suffixes for file in self._files.find(start + suffix)])
         return {image_id: (encode_path(path), apart / NANOSECONDS) for image_id, (path, apart) in chosen.items()}
 
@@ -82,7 +83,7 @@ class FolderTruth:
         """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
         if self._settings.mask_pattern is None:
             return None
-        (path,) = paths_of(image_id, self._settings, self._settings.mask_pattern, ())
+        (path,) = paths_of(image_id, self._settings, [self._settings.mask_pattern or ""], ())
         found = self._files.find(path)
         return encode_path(found[0]) if found else None
 
@@ -92,7 +93,7 @@ class FolderTruth:
 
     def read(self, place: str, image_id: str) -> TruthMap:
         """See :class:`~depthsieve.evaluation.ground_truth.protocol.GroundTruth`."""
-        settings = self._settings
+        settings = settings_at(self._settings, place)
         calibration = self._calibration(image_id) if settings.calib_pattern is not None else None
         values_HW = read_values(self._bytes(place), place, settings.scale, settings.dataset)
         truth = to_metres(values_HW, settings, calibration)
@@ -117,7 +118,7 @@ class FolderTruth:
     def _mask(self, image_id: str) -> NDArray[np.bool_]:
         place = self.mask_place(image_id)
         if place is None:
-            (path,) = paths_of(image_id, self._settings, self._settings.mask_pattern, ())
+            (path,) = paths_of(image_id, self._settings, [self._settings.mask_pattern or ""], ())
             raise GroundTruthError(f"its mask {_shown(path)} is not there")
         try:
             return read_mask(self._bytes(place), place)
@@ -125,7 +126,7 @@ class FolderTruth:
             raise GroundTruthError(f"its mask {place}: {error}") from error
 
     def _calibration(self, image_id: str) -> StereoCalibration:
-        (path,) = paths_of(image_id, self._settings, self._settings.calib_pattern, ())
+        (path,) = paths_of(image_id, self._settings, [self._settings.calib_pattern or ""], ())
         place = encode_path(path)
         if place not in self._calibrations:
             try:
@@ -143,7 +144,7 @@ class FolderTruth:
             raise GroundTruthError(str(getattr(error, "strerror", None) or error)) from error
 
     def _candidates(self, image_id: str) -> list[str]:
-        return paths_of(image_id, self._settings, self._settings.pattern, SUFFIXES)
+        return paths_of(image_id, self._settings, self._settings.patterns, SUFFIXES)
 
     def _timed_candidates(self, image_id: str) -> Iterator[tuple[str, int]]:
         """Keys of the paths at which the map of an image may be, with ``_TIME`` for its time; none for a name without
@@ -153,18 +154,8 @@ class FolderTruth:
         if found is not None:
             before, time = found
             stem = {**fields, "stem": before + _TIME}
-            patterns = (
-                [self._settings.pattern] if self._settings.pattern else ["{dir}/{stem}" + end for end in SUFFIXES]
-            )
+            patterns = self._settings.patterns or ["{dir}/{stem}" + end for end in SUFFIXES]
             yield from ((file_key(fill(pattern, stem)), time) for pattern in patterns)
-
-
-def needs_scale(place: str) -> bool:
-    """Whether the map at a place in a folder cannot be read without a scale."""
-    return place.lower().endswith(".png")
-
-
-NEEDS_SCALE = f"ground truth in PNG needs --scale, how many units are a metre: {USUAL_SCALES}"
 
 
 def _shown(path: str) -> str:

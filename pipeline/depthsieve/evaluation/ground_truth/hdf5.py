@@ -20,7 +20,7 @@ from depthsieve.evaluation.ground_truth.settings import TruthSettings
 from depthsieve.evaluation.ground_truth.values import TruthMap, to_metres
 from depthsieve.sources.ids import encode_path
 
-FOR_FOLDERS = ("pattern", "replace", "strip", "associate", "mask_pattern", "calib_pattern")
+FOR_FOLDERS = ("pattern", "replace", "strip", "associate", "mask_pattern", "calib_pattern", "scale_by")
 """Settings that say which files of a folder are an image's."""
 
 STACK_SUFFIXES = (".mat", ".h5", ".hdf5")

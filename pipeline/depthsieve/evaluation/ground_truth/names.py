@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from depthsieve.evaluation.ground_truth.settings import ANY_FOLDER, TruthSettings, fill
 from depthsieve.sources.ids import decode_path
@@ -21,12 +21,11 @@ def name_fields(image_id: str, settings: TruthSettings) -> dict[str, str]:
     return {"dir": folder, "stem": name.rpartition(".")[0] or name, "name": name, "source": source}
 
 
-def paths_of(image_id: str, settings: TruthSettings, pattern: str | None, suffixes: Iterable[str]) -> list[str]:
-    """Relative paths at which the file of an image may be: the pattern's, or without one ``{dir}/{stem}`` with each of
-    ``suffixes``."""
+def paths_of(image_id: str, settings: TruthSettings, patterns: Sequence[str], suffixes: Iterable[str]) -> list[str]:
+    """Relative paths at which the file of an image may be: those of the patterns, or without any
+    ``{dir}/{stem}`` with each of ``suffixes``."""
     fields = name_fields(image_id, settings)
-    patterns = [pattern] if pattern is not None else [f"{{dir}}/{{stem}}{suffix}" for suffix in suffixes]
-    return [fill(each, fields) for each in patterns]
+    return [fill(each, fields) for each in patterns or [f"{{dir}}/{{stem}}{suffix}" for suffix in suffixes]]
 
 
 class FileNames:

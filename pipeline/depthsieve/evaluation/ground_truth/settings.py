@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from depthsieve.core.errors import UsageError
+from depthsieve.core.patterns import check_pattern
 
 GroundTruthQuantity = Literal["depth", "inverse", "disparity"]
 """What the values of the files are: metres, one over metres, or disparity in pixels of a stereo camera."""
@@ -31,12 +32,13 @@ class TruthSettings:
     Raises :class:`UsageError` for an invalid value, and for options that exclude or need each other.
     """
 
-    pattern: str | None = None
+    pattern: str | tuple[str, ...] = ()
     replace: tuple[tuple[str, str], ...] = ()
     strip: int = 0
     associate: float | None = None
     mask_pattern: str | None = None
     scale: float | None = None
+    scale_by: tuple[tuple[str, float], ...] = ()
     ground_truth_quantity: GroundTruthQuantity = "depth"
     baseline_focal: float | None = None
     calib_pattern: str | None = None
@@ -64,18 +66,39 @@ class TruthSettings:
             known = ", ".join(get_args(GroundTruthQuantity))
             raise UsageError(f"ground_truth_quantity must be one of {known}, not {self.ground_truth_quantity!r}")
         self._check_disparity()
-        _check_pattern("pattern", self.pattern, SUFFIXES)
+        self._check_scale_by()
+        for pattern in self.patterns:
+            _check_pattern("pattern", pattern, SUFFIXES)
         _check_pattern("mask_pattern", self.mask_pattern, MASK_SUFFIXES)
         _check_pattern("calib_pattern", self.calib_pattern, CALIB_SUFFIXES)
         if self.calib_pattern is not None and "*" in self.calib_pattern:
             raise UsageError(f"calib_pattern {self.calib_pattern!r} must not contain *")
-        if self.associate is not None and self.pattern is not None:
-            folder, _, name = self.pattern.rpartition("/")
-            if name.count("{stem}") != 1 or "{name}" in self.pattern or "{stem}" in folder or "*" in folder:
+        for pattern in self.patterns if self.associate is not None else ():
+            folder, _, name = pattern.rpartition("/")
+            if name.count("{stem}") != 1 or "{name}" in pattern or "{stem}" in folder or "*" in folder:
                 raise UsageError(
-                    f"with associate, the file name of pattern {self.pattern!r} must contain {{stem}} once, which "
+                    f"with associate, the file name of pattern {pattern!r} must contain {{stem}} once, which "
                     "stands for the timestamp, and the rest neither {stem}, {name} nor *"
                 )
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """``pattern``, one or several; none: the default."""
+        return (self.pattern,) if isinstance(self.pattern, str) else self.pattern
+
+    def _check_scale_by(self) -> None:
+        for each in self.scale_by:
+            if not isinstance(each, tuple | list) or len(each) != 2:
+                raise UsageError(f"scale_by takes pairs of a pattern and how many units are a metre, not {each!r}")
+            pattern, units = each
+            if not isinstance(pattern, str) or not pattern.strip("/"):
+                raise UsageError(f"scale_by: {pattern!r} is no pattern of files, such as '*_mm.png' or 'kitti/'")
+            try:
+                check_pattern(pattern)
+            except ValueError as error:
+                raise UsageError(f"scale_by: {error}") from error
+            if isinstance(units, str) or not 0 < units < math.inf:
+                raise UsageError(f"scale_by: {pattern!r} needs a number above 0, not {units!r}")
 
     def _check_disparity(self) -> None:
         given = [name for name in ("baseline_focal", "calib_pattern") if getattr(self, name) is not None]

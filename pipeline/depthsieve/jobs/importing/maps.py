@@ -169,7 +169,7 @@ class FolderMaps:
         self._check_one(image_id, found, "maps", "--pattern")
         if self._places.confidence is None:
             return Where(encode_path(found[0]))
-        (path,) = paths_of(image_id, self._places.confidences, self._places.confidence, ())
+        (path,) = paths_of(image_id, self._places.confidences, self._places.confidences.patterns, ())
         beside = self._files.find(path)
         if not beside:
             raise ImageRejected(f"its confidence map {_shown(path)} is not there")
@@ -217,7 +217,7 @@ class FolderMaps:
         return RawMap(values_HW, confidence_HW, digest.hexdigest())
 
     def _candidates(self, image_id: str) -> list[str]:
-        return paths_of(image_id, self._places.maps, self._places.pattern, SUFFIXES)
+        return paths_of(image_id, self._places.maps, self._places.maps.patterns, SUFFIXES)
 
 
 def find_export(root: Path) -> "ExportMaps | None":

@@ -97,13 +97,17 @@ class PlaceSettings:
     @property
     def maps(self) -> TruthSettings:
         """Where the map of an image is."""
-        return TruthSettings(pattern=self.pattern, replace=self.replace, strip=self.strip)
+        return TruthSettings(
+            pattern=() if self.pattern is None else self.pattern, replace=self.replace, strip=self.strip
+        )
 
     @property
     def confidences(self) -> TruthSettings:
         """Where its confidence map is."""
         try:
-            return TruthSettings(pattern=self.confidence, replace=self.replace, strip=self.strip)
+            return TruthSettings(
+                pattern=() if self.confidence is None else self.confidence, replace=self.replace, strip=self.strip
+            )
         except UsageError as error:
             raise UsageError(f"confidence: {error}") from error
 
