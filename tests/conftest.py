@@ -48,6 +48,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(config.stash[HOME], ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def light(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of a teacher that loads fast, here and in processes that a module's tests start: see ``light.py``."""
+    from light import installed
+
+    with installed(tmp_path_factory.mktemp("light") / "site") as name:
+        yield name
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> "Iterator[S3Server]":
     """One server for the session; it is up and fails nothing at the start of each test."""

@@ -28,8 +28,8 @@ SHARD = "0000-000000"
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(small_teacher(tmp_path_factory.mktemp("teacher") / "t"))
+def teacher(light: str) -> str:
+    return light
 
 
 @pytest.fixture(scope="module")

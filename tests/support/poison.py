@@ -53,17 +53,17 @@ def poisoned_decode(data, *more, **options):
 depthsieve.images.decode.decode = poisoned_decode
 
 if any(what["where"] == "predict" for what in POISON.values()):
-    from depthsieve.teachers.huggingface import HuggingFaceTeacher as Teacher
-    predict = Teacher.predict
+    from depthsieve.labelling import predicting
+    predict = predicting.predict
 
-    def poisoned_predict(self, batch):
+    def poisoned_predict(teacher, batch):
         white = (batch.image[:, 0] > 2).flatten(1).all(1)
         what = next(what for what in POISON.values() if what["where"] == "predict")
         if white.any() or what["name"] == "any":
             swallow(what)
-        return predict(self, batch)
+        return predict(teacher, batch)
 
-    Teacher.predict = poisoned_predict
+    predicting.predict = poisoned_predict
 '''
 
 

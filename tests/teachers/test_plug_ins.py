@@ -107,6 +107,12 @@ def test_the_command_line_lists_it_and_labels_with_it(tmp_path: Path, installed:
     assert request is not None and request.name == "brightness"
 
 
+def test_it_loads_without_transformers(installed: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(installed), *sys.path])}
+    code = "import sys, depthsieve; depthsieve.load_teacher('brightness'); sys.exit('transformers' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
 def refusal(**options: Any) -> str:
     with pytest.raises((UsageError, TeacherUnsupported)) as caught:
         load_teacher("brightness", **options)

@@ -92,6 +92,6 @@ def resolve_device(name: str) -> "torch.device":
 
     Raises :class:`~depthsieve.core.errors.UsageError` where there is no such device.
     """
-    from depthsieve.teachers.loading import resolve_device as resolve
+    from depthsieve.teachers.resolving import resolve_device as resolve
 
     return resolve(name)

@@ -5,18 +5,18 @@ import importlib.util
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
 import transformers
 
 from depthsieve.core.errors import TeacherError, TeacherUnsupported, UsageError
-from depthsieve.core.records import MAX_TOKENS, OVERSIZE, TeacherRequest, TeacherSettings, default_dtype
+from depthsieve.core.records import MAX_TOKENS, OVERSIZE, TeacherRequest, TeacherSettings
 from depthsieve.teachers import depth_anything, lite
 from depthsieve.teachers.checkpoints import PROCESSOR, Checkpoint, reason
 from depthsieve.teachers.huggingface import DTYPES, HuggingFaceTeacher, quantity_of
 from depthsieve.teachers.preprocessing import Preprocessing, ProcessorPreprocessing, TokenLimit
+from depthsieve.teachers.resolving import errors_named, resolve
 
 DEFAULT_PATCH = 16
 NEED_TORCHVISION = ("depth_pro", "tipsv2_dpt")
@@ -27,14 +27,6 @@ NEVER_USED = re.compile(r"fusion_stage\.layers\.0\.residual_layer1\.|\.mask_toke
 
 Published checkpoints (Intel/dpt-large, transformers issue 28292) leave them out.
 """
-
-
-def resolve(request: TeacherRequest) -> TeacherRequest:
-    """The request with what it leaves open settled. Raises :class:`UsageError` where there is no such device."""
-    device = resolve_device(request.device)
-    dtype = default_dtype(device.type) if request.dtype == "auto" else request.dtype
-    tokens, oversize = request.max_tokens or MAX_TOKENS, request.oversize or OVERSIZE
-    return replace(request, device=str(device), dtype=dtype, max_tokens=tokens, oversize=oversize)
 
 
 def load_checkpoint(checkpoint: Checkpoint, request: TeacherRequest) -> HuggingFaceTeacher:
@@ -54,25 +46,6 @@ def load_checkpoint(checkpoint: Checkpoint, request: TeacherRequest) -> HuggingF
         except torch.OutOfMemoryError as error:
             raise TeacherError(f"it does not fit into the memory of {device}") from error
         return HuggingFaceTeacher(checkpoint, model, preprocessing, quantity, dtype)
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` is CUDA where there is one, else the CPU. Raises :class:`UsageError`."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device {name!r}: use cpu, cuda, cuda:N or auto") from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if not count:
-            raise UsageError(f"device {name!r} was asked for, but torch sees no CUDA device; use cpu or auto")
-        if (device.index or 0) >= count:
-            raise UsageError(f"device {name!r} was asked for, but there are only {count} CUDA devices")
-    elif device.type not in ("cpu", "mps"):
-        raise UsageError(f"unknown device {name!r}: use cpu, cuda, cuda:N or auto")
-    return device
 
 
 def _load_config(checkpoint: Checkpoint) -> Any:
@@ -187,21 +160,6 @@ def _load_model(checkpoint: Checkpoint, config: Any, dtype: str) -> Any:
 
 def _numberless(key: str) -> str:
     return re.sub(r"\d+", "#", key)
-
-
-@contextlib.contextmanager
-def errors_named(teacher: str) -> Iterator[None]:
-    """Name the teacher in every message, and turn what other packages raise into one line."""
-    try:
-        yield
-    except UsageError as error:
-        raise UsageError(f"teacher {teacher}: {error}") from error
-    except TeacherError as error:
-        raise type(error)(f"teacher {teacher}: {error}") from error
-    except torch.OutOfMemoryError as error:
-        raise TeacherError(f"teacher {teacher}: out of memory while it was loaded") from error
-    except Exception as error:  # a damaged configuration can break transformers anywhere, in any way
-        raise TeacherUnsupported(f"teacher {teacher} cannot be loaded: {reason(error)}") from error
 
 
 @contextlib.contextmanager

@@ -70,11 +70,13 @@ def full_name(name: str) -> str:
 
 def load(request: TeacherRequest) -> Teacher:
     """See :func:`depthsieve.teachers.load_teacher`."""
-    from depthsieve.teachers.loading import load_checkpoint, resolve, resolve_device
+    from depthsieve.teachers.resolving import resolve, resolve_device
 
     resolve_device(request.device)  # before anything is fetched
     plug_in = find_plug_in(request.name)
     if plug_in is None:
+        from depthsieve.teachers.loading import load_checkpoint
+
         return load_checkpoint(find_checkpoint(request.name, request.revision), request)
     return _load_plug_in(plug_in, resolve(request))
 
@@ -124,7 +126,7 @@ def _looks_like_path(name: str) -> bool:
 
 
 def _load_plug_in(plug_in: PlugIn, request: TeacherRequest) -> Teacher:
-    from depthsieve.teachers.loading import errors_named
+    from depthsieve.teachers.resolving import errors_named
 
     with errors_named(f"{plug_in.name!r} of package {plug_in.package}"):
         try:
