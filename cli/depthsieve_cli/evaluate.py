@@ -27,6 +27,7 @@ NAMES = {
     "delta1": "delta1",
     "delta2": "delta2",
     "delta3": "delta3",
+    "boundary_f1": "boundary F1",
     "label_error": "label error",
 }
 AREAS: "dict[CurveMetric, str]" = {
@@ -228,6 +229,12 @@ def _print(result: "Evaluation") -> None:
     click.echo("")
     rows = [[name, _number(result.mean[key]), _number(result.median[key])] for key, name in NAMES.items()]
     print_table(["over images", "mean", "median"], rows)
+    edged = sum(not math.isnan(score.boundary_f1) for score in result.images)
+    if edged < len(result.images):
+        click.echo(
+            f"Boundary F1 counts {count(edged, 'image')}: the ground truth of the others is too sparse, or has too few "
+            "edges."
+        )
     click.echo("")
     _print_reliability(result)
     click.echo(f"Reliability finds errors better than chance on {result.better_than_chance:.0%} of the images.")

@@ -58,9 +58,15 @@ def test_the_report_says_all_that_was_measured(
     )
     rows = {line.split("  ")[0]: line.split() for line in lines}
     start = next(number for number, line in enumerate(lines) if line.startswith("over images"))
-    for name, key in (("AbsRel", "abs_rel"), ("RMSE", "rmse"), ("log10", "log10"), ("delta3", "delta3")):
-        (row,) = (line.split() for line in lines[start : start + 7] if line.startswith(f"{name} "))
-        assert row[1:] == [f"{mean[key]:.4f}", f"{body['median'][key]:.4f}"]
+    for name, key in (
+        ("AbsRel", "abs_rel"),
+        ("RMSE", "rmse"),
+        ("log10", "log10"),
+        ("delta3", "delta3"),
+        ("boundary F1", "boundary_f1"),
+    ):
+        (row,) = (line.removeprefix(name).split() for line in lines[start : start + 9] if line.startswith(f"{name} "))
+        assert row == ["-" if each is None else f"{each:.4f}" for each in (mean[key], body["median"][key])]
     assert rows["1 - delta1"][3:5] == [f"{mean['ause_delta1']:.4f}", f"{mean['aurg_delta1']:.4f}"]
     assert rows["label error"][2:4] == [f"{mean['ause_label_error']:.4f}", f"{mean['aurg_label_error']:.4f}"]
     for name, key in (("AbsRel ", "abs_rel"), ("label error ", "label_error"), ("1 - delta1 ", "delta1")):

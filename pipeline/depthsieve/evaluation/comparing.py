@@ -27,17 +27,21 @@ from depthsieve.evaluation.metrics import (
     CurveMean,
     CurveMetric,
     actual_code_errors,
+    aligned_depth,
     at_shape,
     ause_aurg,
     beats_chance,
+    boundary_f1,
     chosen_alignment,
     code_denominator,
     compare,
     compared_mask,
     degenerate,
     find_knee,
+    has_boundaries,
     kept_errors,
     label_at_shape,
+    nearest_at_shape,
     sparsification,
 )
 from depthsieve.evaluation.notes import Note, TruthObserver, on_scales
@@ -209,9 +213,10 @@ class _Gathered:
         self._better += beats_chance(found.curves["abs_rel"])
         if np.isfinite(errors_HW).any():  # else the label is 0 everywhere, and nothing is relative to it
             found.curves["label_error"] = sparsification(errors_HW, reliability_HW)
-        self._scores.append(self._score(pair.id, found))
+        boundary = self._boundary(np.where(codes_HW > 0, label_HW, np.nan), found, truth_HW)
+        self._scores.append(self._score(pair.id, found, boundary))
 
-    def _score(self, image_id: str, found: Comparison) -> ImageScore:
+    def _score(self, image_id: str, found: Comparison, boundary: float) -> ImageScore:
         areas = dict.fromkeys((f"{area}_{metric}" for area in ("ause", "aurg") for metric in CURVES), math.nan)
         for metric, curve in found.curves.items():
             self._curves[metric].add(curve)
@@ -223,10 +228,23 @@ class _Gathered:
             found.scale,
             found.shift,
             **found.metrics,
+            boundary_f1=boundary,
             label_error=math.nan if label_error is None else float(label_error.random_S[0]),
             **areas,
             spearman=found.spearman,
         )
+
+    def _boundary(self, label_HW: NDArray[np.float32], found: Comparison, truth_HW: NDArray[np.float32]) -> float:
+        """On the coarser of the two grids: to enlarge a label smears every edge in it. NaN where it says nothing."""
+        known_HW = np.where(found.mask_HW, truth_HW, np.float32(np.nan))
+        predicted_HW = found.predicted_HW
+        if label_HW.size < truth_HW.size:
+            known_HW = nearest_at_shape(known_HW, (label_HW.shape[0], label_HW.shape[1]))
+            predicted_HW = aligned_depth(
+                label_HW, found.scale, found.shift, self._store.spec.quantity, self._settings.depth_range
+            )
+        mask_HW = np.isfinite(known_HW) & np.isfinite(predicted_HW)
+        return boundary_f1(predicted_HW, known_HW, mask_HW) if has_boundaries(known_HW, mask_HW) else math.nan
 
     def _check_pixels(self, truth_HW: NDArray[np.float32], mask_HW: Bools) -> None:
         """Raise :class:`GroundTruthError` for too few pixels to say anything, and those that any label would fit."""

@@ -19,7 +19,9 @@ class ImageScore:
 
     ``pixels`` were compared. ``scale`` and ``shift`` were fitted: ``scale * label + shift`` is closest to the ground
     truth, in one over metres for labels in disparity, in metres for others; 1 and 0 where nothing is fitted.
-    Accuracy is as :func:`depthsieve.evaluation.metrics.metrics_of` has it, ``label_error`` the mean of
+    Accuracy is as :func:`depthsieve.evaluation.metrics.metrics_of` has it, ``boundary_f1`` as
+    :func:`depthsieve.evaluation.metrics.boundary_f1` (NaN: the ground truth is too sparse, or has too few edges),
+    ``label_error`` the mean of
     :func:`depthsieve.evaluation.metrics.actual_code_errors` (NaN: the label is 0 everywhere), areas as
     :func:`depthsieve.evaluation.metrics.ause_aurg`; ``spearman`` is the rank correlation of reliability and relative
     error (NaN: none).
@@ -35,6 +37,7 @@ class ImageScore:
     delta1: float
     delta2: float
     delta3: float
+    boundary_f1: float
     label_error: float
     ause_abs_rel: float
     aurg_abs_rel: float

@@ -31,6 +31,7 @@ MEANS = {
     "abs_rel": "AbsRel",
     "rmse": "RMSE, metres",
     "delta1": "delta1",
+    "boundary_f1": "boundary F1 (1 is best)",
     "ause_abs_rel": "AUSE of AbsRel (0 is best)",
     "aurg_abs_rel": "AURG of AbsRel (above 0 beats chance)",
     "label_error": "label error (in the label's units, as reliability predicts it)",

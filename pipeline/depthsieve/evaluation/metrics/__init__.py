@@ -21,6 +21,7 @@ from depthsieve.evaluation.metrics.accuracy import (
     predicted_depth,
     truth_mask,
 )
+from depthsieve.evaluation.metrics.boundary import boundary_f1, has_boundaries
 from depthsieve.evaluation.metrics.calibration import (
     Calibration,
     CalibrationBin,
@@ -37,6 +38,7 @@ from depthsieve.evaluation.metrics.comparison import (
     compare,
     compared_mask,
     label_at_shape,
+    nearest_at_shape,
 )
 from depthsieve.evaluation.metrics.correlation import average_ranks, spearman
 from depthsieve.evaluation.metrics.knee import Knee, find_knee
@@ -73,6 +75,7 @@ __all__ = [
     "ause_aurg",
     "average_ranks",
     "beats_chance",
+    "boundary_f1",
     "chosen_alignment",
     "code_denominator",
     "codes_at_shape",
@@ -82,9 +85,11 @@ __all__ = [
     "depth_metrics",
     "find_knee",
     "fitted_alignment",
+    "has_boundaries",
     "kept_errors",
     "label_at_shape",
     "metrics_of",
+    "nearest_at_shape",
     "pixel_errors",
     "predicted_depth",
     "sparsification",

@@ -103,8 +103,12 @@ def at_shape(map_HW: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float32
 
 def codes_at_shape(codes_HW: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Reliability brought to ``shape`` (height, width): that of the nearest pixel centre, since codes do not mix."""
-    size = (shape[1], shape[0])
-    return np.asarray(cv2.resize(codes_HW, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+    return np.asarray(nearest_at_shape(codes_HW, shape), np.uint8)
+
+
+def nearest_at_shape(map_HW: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """A map brought to ``shape`` (height, width): the value of the nearest pixel centre."""
+    return np.asarray(cv2.resize(map_HW, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST_EXACT))
 
 
 def label_at_shape(
