@@ -17,6 +17,7 @@ import click
 
 import depthsieve
 from depthsieve.core.errors import DepthsieveError, RunInterrupted, UsageError
+from depthsieve_cli.calibrate import calibrate
 from depthsieve_cli.completion import completion
 from depthsieve_cli.curate import curate
 from depthsieve_cli.datasets import datasets
@@ -55,7 +56,7 @@ def cli(ctx: click.Context) -> None:
 
 
 for command in (
-    *(completion, curate, datasets, demo, evaluate, export, features, fuse, import_maps),
+    *(calibrate, completion, curate, datasets, demo, evaluate, export, features, fuse, import_maps),
     *(label, plan, recalibrate, report, scan, status, teachers, verify, view),
 ):
     cli.add_command(command)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from depthsieve.evaluation.settings import EvaluateSettings
     from depthsieve.export.run import export_labels
     from depthsieve.export.settings import ExportSummary
+    from depthsieve.jobs.calibrate.run import CalibrateSummary, calibrate
     from depthsieve.jobs.fuse.run import FuseSummary, fuse
     from depthsieve.jobs.importing.run import ImportSummary, import_labels
     from depthsieve.jobs.label import label, plan
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from depthsieve.training.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
 
 __all__ = [
+    "CalibrateSummary",
     "CurateSettings",
     "CurateSummary",
     "EvaluateSettings",
@@ -63,6 +65,7 @@ __all__ = [
     "VerifyReport",
     "View",
     "add_features",
+    "calibrate",
     "curate",
     "evaluate_labels",
     "export_labels",
@@ -91,6 +94,7 @@ _HOMES = {
     "evaluation.settings": ("EvaluateSettings",),
     "export.run": ("export_labels",),
     "export.settings": ("ExportSummary",),
+    "jobs.calibrate.run": ("CalibrateSummary", "calibrate"),
     "jobs.fuse.run": ("FuseSummary", "fuse"),
     "training": ("PseudoLabelDataset",),
     "training.losses": ("GradientMatchingLoss", "ScaleShiftInvariantLoss", "TrimmedLoss"),

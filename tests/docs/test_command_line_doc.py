@@ -13,6 +13,7 @@ from depthsieve.store.history import Event
 PAGE = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text()
 RESULTS: dict[str, tuple[type[Any] | None, set[str]]] = {
     # what a command prints, and what it adds to that
+    "calibrate": (depthsieve.CalibrateSummary, set()),
     "label": (depthsieve.LabelSummary, set()),
     "plan": (depthsieve.PlanSummary, set()),
     "scan": (depthsieve.ScanSummary, set()),

@@ -1,0 +1,262 @@
+"""Calibrate: scenes and photos with depth, a teacher's labels of them, a network that tells their errors."""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from depthsieve.core.errors import GroundTruthError, ImageRejected, RunError, SourceError, UsageError, one_line
+from depthsieve.core.progress import progress_bar, with_progress
+from depthsieve.core.records import ImageFailure, Quantity
+from depthsieve.evaluation.ground_truth.settings import TruthSettings
+from depthsieve.jobs.calibrate.examples import Example, example, scene_example, scene_photo
+from depthsieve.jobs.calibrate.judging import TIMED, Floats, MethodScore, costs, doubts, extra_times, score
+from depthsieve.jobs.calibrate.pairs import Pair, Pairs, find_pairs
+from depthsieve.jobs.calibrate.progress import Unfinished
+from depthsieve.jobs.calibrate.settings import FIRST_SEED, JUDGED, LEARNT, CalibrateSettings
+from depthsieve.jobs.calibrate.training import fit_blend, stored, train
+from depthsieve.reliability.network import ErrorNetwork
+from depthsieve.storage import expand
+from depthsieve.teachers import Teacher, load_teacher
+
+HELD_BACK = 20
+"""One example in so many is not trained on: the scale of expected errors is fitted to it."""
+
+MOST_REPEATS = 20
+PAIRS_TO_SCENES = 0.5
+"""Pairs are seen more often than scenes, at most so many times, until there are this many of them to each scene."""
+
+JUDGED_SEED = 0
+
+
+@dataclass(frozen=True)
+class CalibrateSummary:
+    """What :func:`calibrate` made. ``calibration`` is what label specs call it, with the ``digest`` of what decides its
+    errors. ``scores`` are the methods on scenes and on pairs that it was not trained on. ``pairs`` were learnt from and
+    ``pairs_judged`` left out, ``without_depth`` counts images without any; ``failed`` are pairs that could not be read,
+    with their reasons."""
+
+    file: str
+    calibration: str
+    digest: str
+    teacher: str
+    quantity: Quantity
+    scenes: int
+    steps: int
+    pairs: int
+    pairs_judged: int
+    without_depth: int
+    seconds: float
+    scores: tuple[MethodScore, ...]
+    failed: tuple[ImageFailure, ...] = ()
+
+
+def calibrate(
+    teacher: str | Teacher,
+    out: str | Path,
+    *,
+    pairs: Sequence[str | Path] = (),
+    ground_truth: str | Path | None = None,
+    scale: float | None = None,
+    pattern: str | None = None,
+    replace: Sequence[tuple[str, str]] = (),
+    scenes: int = 1200,
+    judged: int = 100,
+    steps: int = 1200,
+    seed: int = 0,
+    device: str = "auto",
+    size: int | None = None,
+    revision: str | None = None,
+    quantity: Quantity | None = None,
+    progress: bool = True,
+) -> CalibrateSummary:
+    """Train a network that tells the errors of a teacher's labels, from the photo and the label alone.
+
+    Scenes are rendered and labelled by the teacher, and the network learns where those labels are wrong; so it does
+    from photos with measured depth. It is then judged on scenes of another family and on pairs that it was not trained
+    on. The same call resumes what was stopped or killed; what is done so far is kept in ``OUT.unfinished`` until the
+    end. With the same settings, threads and machine it makes the same bytes.
+
+    Args:
+        teacher: a name as for :func:`depthsieve.load_teacher`, or a loaded teacher (then ``device``, ``size``,
+            ``revision`` and ``quantity`` are its own).
+        out: the file to write, a safetensors file that ``label`` and ``recalibrate`` take. It must not exist.
+        pairs: folders of photos with depth to learn from as well. One in three is left out and judged on.
+        ground_truth: where the depth of those photos is, a folder or file as for :func:`depthsieve.evaluate_labels`.
+            None: each in the photo's own folder.
+        scale: how many units of the depth files are a metre; None: values are metres.
+        pattern: where a photo's depth is, such as ``{dir}/{stem}_depth.png``.
+        replace: pairs of texts to replace in a photo's path to find its depth.
+        scenes: how many scenes to learn from, 20 or more.
+        judged: how many scenes to judge on.
+        steps: of training, each on 16 labels.
+        seed: of scenes and training, 0 to 1048575.
+        device: where teacher and network run: ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or ``auto``.
+        size: the short side of Depth Anything models, in pixels.
+        revision: of a teacher of the hub.
+        quantity: ``disparity`` or ``depth``, for checkpoints that do not say what they predict.
+        progress: show bars on stderr, or in the notebook.
+
+    Raises:
+        UsageError: an invalid option, a file that is there already, or unfinished work of other settings.
+        GroundTruthError: a folder of pairs in which no photo has depth.
+        SourceError: a folder of pairs that is missing or empty.
+        TeacherError: as :func:`depthsieve.load_teacher`.
+        RunError: the file or what is done so far cannot be written.
+    """
+    start = time.monotonic()
+    settings = CalibrateSettings(scenes, judged, steps, seed)
+    truth = TruthSettings(pattern=pattern, replace=tuple(replace), scale=scale)
+    file = Path(expand(out)).absolute()
+    _check_file(file)
+    if not pairs and (ground_truth, scale, pattern, tuple(replace)) != (None, None, None, ()):
+        raise UsageError("ground_truth, scale, pattern and replace are for pairs; name folders of photos with pairs")
+    found = find_pairs(pairs, ground_truth, truth) if pairs else Pairs()
+    if isinstance(teacher, str):
+        teacher = load_teacher(teacher, device=device, size=size, revision=revision, quantity=quantity)
+    work = _Work(teacher, settings, found, _unfinished(file, teacher, settings, found), progress)
+    network = work.network()
+    scores = work.judge(network)
+    network.meta |= {"scores": [dataclasses.asdict(one) for one in scores]}
+    try:
+        network.cpu().save(file)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror or error}") from error
+    work.unfinished.remove()
+    return CalibrateSummary(
+        str(file),
+        network.version,
+        network.digest,
+        teacher.name,
+        teacher.quantity,
+        settings.scenes,
+        settings.steps,
+        len(found.learnt),
+        len(found.judged),
+        found.without_depth,
+        time.monotonic() - start,
+        scores,
+        tuple(work.failed),
+    )
+
+
+def _check_file(file: Path) -> None:
+    if file.exists():
+        raise UsageError(f"{file} is there already; name another file, or delete it")
+    if not file.parent.is_dir():
+        raise UsageError(f"{file.parent} is no folder; make it, or name another file")
+
+
+def _unfinished(file: Path, teacher: Teacher, settings: CalibrateSettings, pairs: Pairs) -> Unfinished:
+    return Unfinished(
+        file,
+        {
+            "teacher": teacher.name,
+            "weights": teacher.weights_digest,
+            "dtype": teacher.dtype,
+            "preprocessing": dict(teacher.preprocessing),
+            "device": teacher.device.type,
+            "threads": torch.get_num_threads(),
+            **dataclasses.asdict(settings),
+            "pairs": [pair.id for pair in (*pairs.learnt, *pairs.judged)],
+        },
+    )
+
+
+class _Work:
+    """Makes what is not there yet, and goes on from what is."""
+
+    def __init__(
+        self, teacher: Teacher, settings: CalibrateSettings, pairs: Pairs, unfinished: Unfinished, progress: bool
+    ) -> None:
+        self.teacher, self.settings, self.pairs, self.unfinished = teacher, settings, pairs, unfinished
+        self.progress = progress
+        self.failed: list[ImageFailure] = []
+
+    def network(self) -> ErrorNetwork:
+        """The trained network, on the teacher's device."""
+        self._label()
+        kept = filter(self.unfinished.has, range(self._count))
+        numbers = list(kept)
+        if not numbers:
+            raise RunError(f"no label of teacher {self.teacher.name!r} could be compared with what it shows")
+        held_back = numbers[HELD_BACK // 2 :: HELD_BACK] or numbers[:1]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for number in numbers:
+            if number not in held_back:
+                repeats = 1 if number < self.settings.scenes else self._repeats
+                groups.setdefault(self.unfinished.example(number).shape, []).extend(repeats * [number])
+        meta = {
+            "teacher": self.teacher.name,
+            "families": LEARNT,
+            **dataclasses.asdict(self.settings),
+            "pairs": len(self.pairs.learnt),
+        }
+        network = ErrorNetwork.random(self.settings.seed, self.teacher.quantity)
+        network.fitted_on, network.meta = (self.teacher.weights_digest,), meta
+        network.to(self.teacher.device)
+        with progress_bar("train", total=self.settings.steps, unit="steps", shown=self.progress) as bar:
+            train(network, self.unfinished, list(groups.values()), self.settings.steps, self.settings.seed, bar)
+        fit_blend(network, [self.unfinished.example(number) for number in held_back])
+        return network
+
+    def judge(self, network: ErrorNetwork) -> tuple[MethodScore, ...]:
+        """Scores on scenes, then on pairs."""
+        timed: list[dict[str, float]] = []
+
+        def judged(seen: Example, rgb_HW3: NDArray[np.uint8]) -> tuple[Example, dict[str, Floats]]:
+            if len(timed) <= TIMED:
+                timed.append(costs(seen, self.teacher, network, rgb_HW3))
+            return seen, doubts(seen, self.teacher, network, rgb_HW3)
+
+        def scenes() -> Iterator[tuple[Example, dict[str, Floats]]]:
+            for number in with_progress(range(self.settings.judged), "judge", unit="scenes", shown=self.progress):
+                scene = scene_photo(self.teacher, JUDGED_SEED + number, JUDGED, number)
+                yield judged(example(self.teacher, scene.rgb_HW3, scene.depth_HW), scene.rgb_HW3)
+
+        def photos() -> Iterator[tuple[Example, dict[str, Floats]]]:
+            for pair in with_progress(self.pairs.judged, "judge", unit="pairs", shown=self.progress):
+                read = self._read(pair)
+                if read is not None:
+                    yield judged(example(self.teacher, *read), read[0])
+
+        on_scenes = list(scenes())
+        paid = extra_times(timed[1:])  # the first is slow for reasons of its own
+        return (*score("scenes", on_scenes, paid), *score("pairs", photos(), paid))
+
+    @property
+    def _count(self) -> int:
+        return self.settings.scenes + len(self.pairs.learnt)
+
+    @property
+    def _repeats(self) -> int:
+        learnt = max(1, len(self.pairs.learnt))
+        return max(1, min(MOST_REPEATS, round(self.settings.scenes * PAIRS_TO_SCENES / learnt)))
+
+    def _label(self) -> None:
+        """Label whatever is to be learnt from, and is not kept yet."""
+        first = FIRST_SEED + self.settings.seed * (1 << 24)
+        with progress_bar("label", total=self._count, unit="images", shown=self.progress) as bar:
+            for number in range(self._count):
+                if not self.unfinished.has(number) and (seen := self._example(number, first)) is not None:
+                    self.unfinished.keep(number, stored(seen, self.teacher.quantity, number))
+                bar.update()
+
+    def _example(self, number: int, first: int) -> Example | None:
+        if number < self.settings.scenes:
+            return scene_example(self.teacher, first + number, LEARNT[number % len(LEARNT)], number)
+        read = self._read(self.pairs.learnt[number - self.settings.scenes])
+        return None if read is None else example(self.teacher, *read)
+
+    def _read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+        """A photo with its depth; what is wrong with it is recorded."""
+        try:
+            return pair.read()
+        except (ImageRejected, SourceError, GroundTruthError, OSError) as error:
+            self.failed.append(ImageFailure(pair.id, f"{pair.place}: {one_line(error)}"))
+            return None

@@ -1,0 +1,33 @@
+"""The options of ``calibrate``, and which scenes it renders."""
+
+from dataclasses import dataclass
+
+from depthsieve.core.errors import UsageError
+
+FIRST_SEED = 1 << 48
+"""Of the scenes to learn from: away from those that the embedded teacher has seen, and from all that others render."""
+
+LEARNT = ("home",)
+JUDGED = "foreign"
+"""Families of scenes: those to learn from, and the one that is never learnt from."""
+
+MOST_SEED = 1 << 20
+
+
+@dataclass(frozen=True)
+class CalibrateSettings:
+    """``scenes`` to learn from, and ``judged`` ones of another family to judge on; ``steps`` of training; ``seed`` of
+    all that is drawn. Raises :class:`UsageError` for a value out of range."""
+
+    scenes: int = 1200
+    judged: int = 100
+    steps: int = 1200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.scenes < 20:
+            raise UsageError(f"scenes must be 20 or more, not {self.scenes}")
+        if self.judged < 1 or self.steps < 1:
+            raise UsageError(f"judged and steps must be 1 or more, not {self.judged} and {self.steps}")
+        if not 0 <= self.seed < MOST_SEED:
+            raise UsageError(f"seed must lie in 0..{MOST_SEED - 1}, not {self.seed}")

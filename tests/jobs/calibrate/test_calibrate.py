@@ -1,0 +1,241 @@
+"""Calibrating: what is learnt, what comes out, resuming, pairs, mistakes."""
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import depthsieve
+from depthsieve.core.errors import GroundTruthError, UsageError
+from depthsieve.core.progress import progress_bar
+from depthsieve.jobs.calibrate import training
+from depthsieve.jobs.calibrate.examples import Example, both_errors, example, scene_photo, wear
+from depthsieve.jobs.calibrate.judging import score
+from depthsieve.jobs.calibrate.pairs import find_pairs
+from depthsieve.jobs.calibrate.progress import Unfinished
+from depthsieve.evaluation.ground_truth.settings import TruthSettings
+from depthsieve.reliability.fusion import near_level
+from depthsieve.reliability.network import ErrorNetwork
+from depthsieve.teachers import Teacher, load_teacher
+
+SMALL = {"scenes": 20, "judged": 2, "steps": 3, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    return load_teacher("tiny", size=56, device="cpu")
+
+
+def red_is_wrong(seed: int) -> Example:
+    """A label that is wrong where the photo is red, on the left or on the right, whatever its level."""
+    dice = np.random.default_rng(seed)
+    photo_HW3 = dice.integers(0, 120, (32, 32, 3), dtype=np.uint8)
+    depth_HW = (1 + np.linspace(0, 1, 32)[:, None] + 0.01 * dice.random((32, 32))).astype(np.float32)
+    left, error_HW = 16 * int(dice.integers(2)), np.full((32, 32), 0.02, np.float32)
+    photo_HW3[:, left : left + 16, 0] += 130
+    error_HW[:, left : left + 16] = 0.3
+    return Example(photo_HW3, depth_HW, np.stack((error_HW, 2 * error_HW)))
+
+
+# Learning
+
+
+def test_the_network_learns_where_labels_are_wrong(tmp_path: Path) -> None:
+    unfinished = Unfinished(tmp_path / "made", {})
+    for number in range(24):
+        unfinished.keep(number, training.stored(red_is_wrong(number), "disparity", number))
+    network = ErrorNetwork.random(0)
+    with torch.random.fork_rng(devices=[]), progress_bar("", shown=False) as bar:
+        training.train(network, unfinished, [list(range(20))], 40, 0, bar)
+    training.fit_blend(network, [unfinished.example(number) for number in range(20, 24)])
+    judged = []
+    for seed in range(100, 106):
+        seen = red_is_wrong(seed)
+        photo_1HW3, depth_1HW = torch.from_numpy(seen.photo_HW3)[None], torch.from_numpy(seen.depth_HW)[None]
+        doubt_HW = network.expected_error(photo_1HW3, depth_1HW)[0].numpy()
+        judged.append((seen, {"network": doubt_HW, "level": 1 - near_level(depth_1HW, "disparity")[0].numpy()}))
+    by_network, by_level = score("scenes", judged, {"network": 0.2})
+    assert by_network.images == 6 and by_network.extra_time == 0.2 and by_level.extra_time is None
+    assert by_network.ause < 0.2 * by_level.ause and by_network.abs_rel_ause < 0.2 * by_level.abs_rel_ause
+    assert by_network.kept < 0.95 * by_level.kept
+    assert by_network.expected == pytest.approx(1, abs=0.3)
+
+
+def test_the_loss_is_least_where_the_mean_error_is_expected() -> None:
+    error_B2HW = torch.tensor([[[[0.1, 0.3]], [[0.2, math.nan]]]])
+    log_B2HW = torch.zeros(1, 2, 1, 2, requires_grad=True)
+    training.network_loss(log_B2HW, error_B2HW).backward()
+    assert log_B2HW.grad is not None and (log_B2HW.grad[0, 0] > 0).all() and log_B2HW.grad[0, 1, 0, 1] == 0
+    right_B2HW = torch.tensor([[[[0.2, 0.2]], [[0.2, 9.0]]]]).log().requires_grad_()
+    training.network_loss(right_B2HW, error_B2HW).backward()
+    assert right_B2HW.grad is not None
+    assert right_B2HW.grad.sum((2, 3)).abs().max() < 1e-6  # the mean of 0.1 and 0.3 for both, and 0.2
+
+
+def test_the_rate_rises_and_falls_to_nothing() -> None:
+    rates = [training.rate_at(step, 100) for step in range(100)]
+    top = int(np.argmax(rates))
+    assert rates[top] == pytest.approx(training.RATE, rel=0.01) and top == 15
+    assert rates[0] < 0.05 * training.RATE and rates[-1] < 1e-3 * training.RATE
+
+
+def test_large_labels_are_trained_on_in_parts_with_the_level_of_the_whole() -> None:
+    depth_HW = np.linspace(1, 3, 400, dtype=np.float32)[:, None].repeat(300, 1)
+    seen = Example(np.zeros((400, 300, 3), np.uint8), depth_HW, np.full((2, 400, 300), 9.0, np.float32))
+    parts = [training.stored(seen, "disparity", seed) for seed in range(6)]
+    assert {part.shape for part in parts} == {training.CROP[::-1]}
+    assert len({float(part["maps"][0, 0, 0]) for part in parts}) > 3
+    assert parts[0]["errors"][0, 0].tolist() == list(training.MOST_ERROR)
+
+
+# Examples
+
+
+def test_both_errors_are_those_of_evaluate() -> None:
+    """A label that is right but for one pixel; the truth runs over 1 to 4 m, and 0 is unknown."""
+    truth_HW = np.array([[1.0, 2.0, 4.0, 0.0], [1.0, 2.0, 4.0, 100.0]], np.float32)
+    depth_HW = np.array([[1.0, 0.5, 0.25, 9.0], [1.0, 0.5, 0.25, 9.0]], np.float32)
+    errors_2HW = both_errors(depth_HW, truth_HW, "disparity")
+    assert np.isnan(errors_2HW[:, :, 3]).all()
+    assert errors_2HW[:, :, :3] == pytest.approx(np.zeros((2, 2, 3)), abs=1e-6)
+    metres_HW = np.array([[1.1, 2.0, 4.0, 9.0], [1.0, 2.0, 4.0, 9.0]], np.float32)
+    errors_2HW = both_errors(metres_HW, truth_HW, "depth")  # the median is 2
+    assert errors_2HW[:, 0, 0] == pytest.approx([0.1 / 3.1, 0.1])
+
+
+def test_scenes_are_photos_of_several_shapes_and_some_are_worn(teacher: Teacher) -> None:
+    scenes = [scene_photo(teacher, 5, "home", number) for number in range(4)]
+    assert [scene.rgb_HW3.shape[:2] for scene in scenes] == [(56, 70), (56, 70), (70, 56), (56, 98)]
+    rgb_HW3 = scenes[0].rgb_HW3
+    worn = [np.array_equal(wear(rgb_HW3, np.random.default_rng(seed)), rgb_HW3) for seed in range(30)]
+    assert 4 <= sum(worn) <= 16
+    seen = example(teacher, rgb_HW3, scenes[0].depth_HW)
+    assert np.array_equal(seen.depth_HW, seen.depth_HW.astype(np.float16).astype(np.float32))
+    assert 0 < seen.pixels <= 56 * 70
+
+
+# The whole way
+
+
+@pytest.fixture(scope="module")
+def calibrated(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> depthsieve.CalibrateSummary:
+    return depthsieve.calibrate(teacher, tmp_path_factory.mktemp("made") / "tiny.safetensors", **SMALL)
+
+
+def test_it_writes_one_network_for_its_teacher(
+    calibrated: depthsieve.CalibrateSummary, teacher: Teacher
+) -> None:
+    file = Path(calibrated.file)
+    network = ErrorNetwork.load(file)
+    assert [entry.name for entry in file.parent.iterdir()] == [file.name]
+    assert network.digest == calibrated.digest and network.name(teacher.weights_digest) == calibrated.calibration
+    assert network.fitted_on == (teacher.weights_digest,) and network.quantity == "disparity"
+    assert network.meta["scenes"] == 20 and network.meta["teacher"] == "tiny"
+    assert network.digest != ErrorNetwork.random(0).digest and float(network.blend[2]) == training.SHARE
+    assert [(one.data, one.method, one.images) for one in calibrated.scores] == [
+        ("scenes", "network", 2),
+        ("scenes", "flip, fused", 2),
+        ("scenes", "level of the label", 2),
+    ]
+    assert all(one.extra_time is not None and one.ause > 0 for one in calibrated.scores)
+    assert (calibrated.pairs, calibrated.pairs_judged, calibrated.failed) == (0, 0, ())
+
+
+def test_what_was_stopped_resumes_and_comes_out_the_same(
+    calibrated: depthsieve.CalibrateSummary, teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, kept = tmp_path / "tiny.safetensors", Unfinished.keep
+    monkeypatch.setattr(training, "KEPT_EVERY", 1)
+
+    def stop(what: str, when: int) -> None:
+        """Die when ``what`` is kept for the ``when``-th time."""
+        whole, count = getattr(Unfinished, what), iter(range(1, 1000))
+
+        def dies(self: Unfinished, *values: object) -> None:
+            whole(self, *values)
+            if next(count) == when:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Unfinished, what, dies)
+            with pytest.raises(KeyboardInterrupt):
+                depthsieve.calibrate(teacher, file, **SMALL)
+
+    stop("keep", 7)
+    folder = tmp_path / "tiny.safetensors.unfinished"
+    assert len(list((folder / "examples").iterdir())) == 7
+    first = (folder / "examples" / "000000.npy").stat().st_mtime_ns
+    with pytest.raises(UsageError, match=r"unfinished calibration of other settings \(they differ in steps\)"):
+        depthsieve.calibrate(teacher, file, **{**SMALL, "steps": 4})
+    stop("keep_training", 2)
+    assert not file.exists() and Unfinished.keep is kept
+    again = depthsieve.calibrate(teacher, file, **SMALL)
+    assert again.digest == calibrated.digest
+    assert first and not folder.exists()
+    with pytest.raises(UsageError, match="is there already; name another file, or delete it"):
+        depthsieve.calibrate(teacher, file, **SMALL)
+
+
+def write_pairs(folder: Path, count: int) -> None:
+    """Rendered scenes as photos, with depth in millimetres beside them."""
+    folder.mkdir()
+    for seed in range(count):
+        scene = depthsieve.scenes.render_scene(seed, 60, 80)
+        photo_HW3 = cv2.cvtColor(scene.rgb_HW3, cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(folder / f"{seed}.jpg"), photo_HW3)
+        cv2.imwrite(str(folder / f"{seed}_depth.png"), millimetres(scene.depth_HW))
+
+
+def millimetres(depth_HW: NDArray[np.float32]) -> NDArray[np.uint16]:
+    return np.where(depth_HW < 60, depth_HW * 1000, 0).astype(np.uint16)
+
+
+def test_pairs_are_learnt_from_and_one_in_three_is_judged(teacher: Teacher, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs", 4)
+    (tmp_path / "pairs" / "2.jpg").write_bytes(b"\xff\xd8 no photo")
+    options = {"pairs": [tmp_path / "pairs"], "pattern": "{dir}/{stem}_depth.png", "scale": 1000.0}
+    made = depthsieve.calibrate(teacher, tmp_path / "with", **options, **SMALL)
+    assert (made.pairs, made.pairs_judged, made.without_depth) == (2, 2, 4)  # the depth maps are images without depth
+    assert [failure.id for failure in made.failed] == ["default/2.jpg"]
+    on_pairs = [one for one in made.scores if one.data == "pairs"]
+    assert [one.method for one in on_pairs] == ["network", "flip, fused", "level of the label"]
+    assert {one.images for one in on_pairs} <= {1, 2}
+    assert ErrorNetwork.load(tmp_path / "with").meta["pairs"] == 2
+
+
+def test_which_pairs_are_judged_hangs_on_their_names_alone(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs", 7)
+    settings = TruthSettings(pattern="{dir}/{stem}_depth.png", scale=1000)
+    found = find_pairs([tmp_path / "pairs"], None, settings)
+    assert (len(found.learnt), len(found.judged)) == (4, 3)
+    rgb_HW3, depth_HW = found.judged[0].read()
+    assert rgb_HW3.shape == (60, 80, 3) and 0.3 < np.nanmedian(depth_HW) < 60
+    (tmp_path / "pairs").rename(tmp_path / "moved")
+    again = find_pairs([tmp_path / "moved"], None, settings)
+    assert [pair.id for pair in again.judged] == [pair.id for pair in found.judged]
+    with pytest.raises(GroundTruthError, match="no photo of .*moved has depth in .*; for default/0.jpg looked for"):
+        find_pairs([tmp_path / "moved"], None, TruthSettings(pattern="{dir}/{stem}_truth.npy"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scenes": 19}, "scenes must be 20 or more, not 19"),
+        ({"steps": 0}, "steps must be 1 or more, not 100 and 0"),
+        ({"judged": 0}, "judged and steps must be 1 or more, not 0"),
+        ({"seed": -1}, "seed must lie in 0"),
+        ({"scale": 1000.0}, "are for pairs; name folders"),
+    ],
+)
+def test_mistakes_are_usage_errors_before_any_work(
+    teacher: Teacher, tmp_path: Path, options: dict[str, float], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        depthsieve.calibrate(teacher, tmp_path / "made", **options)
+    with pytest.raises(UsageError, match="is no folder; make it"):
+        depthsieve.calibrate(teacher, tmp_path / "none" / "made")
+    assert not list(tmp_path.iterdir())
