@@ -11,6 +11,7 @@ from depthsieve.jobs.calibrate.settings import CalibrateSettings
 from depthsieve_cli import completion
 from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.command import Verb, progress_for
+from depthsieve_cli.evaluate import scale_by
 from depthsieve_cli.output import count, print_failures, print_json, print_table
 
 if TYPE_CHECKING:
@@ -58,9 +59,17 @@ DEFAULTS = CalibrateSettings()
     "[default: values are metres]",
 )
 @click.option(
+    "--scale-by",
+    multiple=True,
+    metavar="FILES=UNITS",
+    callback=lambda _context, _option, values: tuple(map(scale_by, values)),
+    help="Units of the depth files that fit a pattern, such as '*_mm.png=1000'; may be repeated.",
+)
+@click.option(
     "--pattern",
+    multiple=True,
     metavar="PATTERN",
-    help="Where a photo's depth is, such as '{dir}/{stem}_depth.png'.  "
+    help="Where a photo's depth is, such as '{dir}/{stem}_depth.png'; may be repeated.  "
     "[default: {dir}/{stem} with any of the suffixes that `evaluate` reads]",
 )
 @click.option(

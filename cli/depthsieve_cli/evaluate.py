@@ -45,7 +45,7 @@ ALIGNED = {
 }
 
 
-def _scale_by(text: str) -> tuple[str, float]:
+def scale_by(text: str) -> tuple[str, float]:
     pattern, _, units = text.rpartition("=")
     try:
         return pattern, float(units)
@@ -80,7 +80,7 @@ def _scale_by(text: str) -> tuple[str, float]:
     "--scale-by",
     multiple=True,
     metavar="FILES=UNITS",
-    callback=lambda _context, _option, values: tuple(map(_scale_by, values)),
+    callback=lambda _context, _option, values: tuple(map(scale_by, values)),
     help="Units of the files that fit a pattern, such as '*_mm.png=1000' or 'kitti/=256'; may be repeated. Each file "
     "must fit one, or --scale counts.",
 )

@@ -16,6 +16,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "features labels": depthsieve.add_features,
     "import maps labels --images photos": depthsieve.import_labels,
     "fuse labels others -o fused": depthsieve.fuse,
+    "calibrate --teacher tiny -o tiny.safetensors": depthsieve.calibrate,
     "recalibrate labels": depthsieve.recalibrate,
     "verify labels": depthsieve.verify,
 }

@@ -117,11 +117,13 @@ def test_metres_are_seen_as_their_inverse_is() -> None:
 
 
 def test_the_blend_orders_by_both_errors_on_the_scale_of_the_first(network: ErrorNetwork) -> None:
-    log_B2HW = network(network_inputs(photos(1)[0], labels(1)[0], "disparity")[None])
-    assert torch.equal(network.blended(log_B2HW), log_B2HW[:, 0])
+    inputs_BCHW = network_inputs(photos(1)[0], labels(1)[0], "disparity")[None]
+    log_B2HW = network(inputs_BCHW)
+    assert torch.equal(network.blended(log_B2HW, inputs_BCHW), log_B2HW[:, 0])
     other = ErrorNetwork.from_bytes(network.to_bytes(), "copy")
-    other.blend.copy_(torch.tensor([0.5, 2.0, 0.25]))
-    wanted_BHW = 0.5 + 2 * (0.75 * log_B2HW[:, 0] + 0.25 * log_B2HW[:, 1])
+    other.blend.copy_(torch.tensor([0.5, 2.0, 0.25, 0.125]))
+    level_BHW = inputs_BCHW[:, 4]
+    wanted_BHW = 0.5 + 2 * (0.75 * log_B2HW[:, 0] + 0.25 * log_B2HW[:, 1] - 0.125 * level_BHW)
     assert torch.allclose(other.expected_error(photos(1), labels(1)), wanted_BHW.exp())
     assert other.digest != network.digest
 

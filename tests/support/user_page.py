@@ -37,6 +37,8 @@ def everything(photos: Path, folder: Path) -> dict[str, object]:
     seen: depthsieve.View = depthsieve.view(labels, worst=1, best=1, drop=0.10, progress=False)
     sheet: Path = seen.save(folder / "sheet.png")
 
+    network = folder / "tiny.safetensors"
+    made = depthsieve.calibrate(teacher, network, scenes=20, judged=1, steps=1, progress=False)
     again = depthsieve.recalibrate(labels, name="second", progress=False)
     depthsieve.add_features(labels, device="cpu", progress=False)
     other = depthsieve.label(photos, folder / "other", teacher="tiny", signals="none", threads=1, progress=False)
@@ -73,6 +75,7 @@ def everything(photos: Path, folder: Path) -> dict[str, object]:
         "shapes": (label.depth.shape, label.reliability.shape, mask.shape, photo.shape[:2]),
         "imported": imported.labelled,
         "seen": (len(seen.ids), sheet.stat().st_size > 0),
+        "calibrated": (made.scenes, network.stat().st_size > 0),
         "recalibrated": again.images_now,
         "fused": fused.fused_now,
         "sound": report.sound,

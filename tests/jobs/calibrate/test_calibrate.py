@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 import depthsieve
 from depthsieve.core.errors import GroundTruthError, UsageError
 from depthsieve.core.progress import progress_bar
+from depthsieve.evaluation.ground_truth.settings import TruthSettings
 from depthsieve.jobs.calibrate import training
 from depthsieve.jobs.calibrate.examples import Example, both_errors, example, scene_photo, wear
 from depthsieve.jobs.calibrate.judging import score
 from depthsieve.jobs.calibrate.pairs import find_pairs
 from depthsieve.jobs.calibrate.progress import Unfinished
-from depthsieve.evaluation.ground_truth.settings import TruthSettings
 from depthsieve.reliability.fusion import near_level
 from depthsieve.reliability.network import ErrorNetwork
 from depthsieve.teachers import Teacher, load_teacher
@@ -126,9 +126,7 @@ def calibrated(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> de
     return depthsieve.calibrate(teacher, tmp_path_factory.mktemp("made") / "tiny.safetensors", **SMALL)
 
 
-def test_it_writes_one_network_for_its_teacher(
-    calibrated: depthsieve.CalibrateSummary, teacher: Teacher
-) -> None:
+def test_it_writes_one_network_for_its_teacher(calibrated: depthsieve.CalibrateSummary, teacher: Teacher) -> None:
     file = Path(calibrated.file)
     network = ErrorNetwork.load(file)
     assert [entry.name for entry in file.parent.iterdir()] == [file.name]
@@ -210,6 +208,8 @@ def test_pairs_are_learnt_from_and_one_in_three_is_judged(teacher: Teacher, tmp_
 def test_which_pairs_are_judged_hangs_on_their_names_alone(tmp_path: Path) -> None:
     write_pairs(tmp_path / "pairs", 7)
     settings = TruthSettings(pattern="{dir}/{stem}_depth.png", scale=1000)
+    with pytest.raises(UsageError, match="scale"):
+        find_pairs([tmp_path / "pairs"], None, TruthSettings(pattern=settings.pattern))
     found = find_pairs([tmp_path / "pairs"], None, settings)
     assert (len(found.learnt), len(found.judged)) == (4, 3)
     rgb_HW3, depth_HW = found.judged[0].read()
@@ -217,7 +217,7 @@ def test_which_pairs_are_judged_hangs_on_their_names_alone(tmp_path: Path) -> No
     (tmp_path / "pairs").rename(tmp_path / "moved")
     again = find_pairs([tmp_path / "moved"], None, settings)
     assert [pair.id for pair in again.judged] == [pair.id for pair in found.judged]
-    with pytest.raises(GroundTruthError, match="no photo of .*moved has depth in .*; for default/0.jpg looked for"):
+    with pytest.raises(GroundTruthError, match=r"no photo of .*moved has depth in .*; for default/0.jpg looked for"):
         find_pairs([tmp_path / "moved"], None, TruthSettings(pattern="{dir}/{stem}_truth.npy"))
 
 

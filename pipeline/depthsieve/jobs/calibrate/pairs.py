@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from depthsieve.core.errors import GroundTruthError
 from depthsieve.evaluation.ground_truth.opening import open_ground_truth
 from depthsieve.evaluation.ground_truth.protocol import GroundTruth
+from depthsieve.evaluation.ground_truth.scales import check_scales
 from depthsieve.evaluation.ground_truth.settings import TruthSettings
 from depthsieve.images.decode import decode
 from depthsieve.sources import Listed, Passed, Source, decode_path, open_source
@@ -51,8 +52,8 @@ class Pairs:
 def find_pairs(folders: Sequence[str | Path], ground_truth: str | Path | None, settings: TruthSettings) -> Pairs:
     """The photos in ``folders`` that have depth, in ``ground_truth`` or else in the photo's own folder.
 
-    Which of them are judged hangs on their ids alone. Raises :class:`GroundTruthError` for a folder without any, and as
-    :func:`~depthsieve.sources.open_source` and
+    Which of them are judged hangs on their ids alone. Raises :class:`GroundTruthError` for a folder without any,
+    :class:`UsageError` where a scale is missing, and as :func:`~depthsieve.sources.open_source` and
     :func:`~depthsieve.evaluation.ground_truth.opening.open_ground_truth` do.
     """
     found: list[Pair] = []
@@ -68,6 +69,7 @@ def find_pairs(folders: Sequence[str | Path], ground_truth: str | Path | None, s
                 f"no photo of {folder} has depth in {truth.location}{looked_for}; --ground-truth, --pattern and "
                 "--replace say where it is"
             )
+        check_scales([pair.place for pair in here], settings)
         found += here
         without += len(ids) - len(here)
     found.sort(key=lambda pair: hashlib.sha256(pair.id.encode()).digest())

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,11 +63,12 @@ def calibrate(
     pairs: Sequence[str | Path] = (),
     ground_truth: str | Path | None = None,
     scale: float | None = None,
-    pattern: str | None = None,
+    scale_by: Mapping[str, float] | Sequence[tuple[str, float]] = (),
+    pattern: str | Sequence[str] = (),
     replace: Sequence[tuple[str, str]] = (),
-    scenes: int = 1200,
+    scenes: int = 800,
     judged: int = 100,
-    steps: int = 1200,
+    steps: int = 800,
     seed: int = 0,
     device: str = "auto",
     size: int | None = None,
@@ -90,7 +91,8 @@ def calibrate(
         ground_truth: where the depth of those photos is, a folder or file as for :func:`depthsieve.evaluate_labels`.
             None: each in the photo's own folder.
         scale: how many units of the depth files are a metre; None: values are metres.
-        pattern: where a photo's depth is, such as ``{dir}/{stem}_depth.png``.
+        scale_by: for files in different units, as for :func:`depthsieve.evaluate_labels`.
+        pattern: where a photo's depth is, such as ``{dir}/{stem}_depth.png``; one or several.
         replace: pairs of texts to replace in a photo's path to find its depth.
         scenes: how many scenes to learn from, 20 or more.
         judged: how many scenes to judge on.
@@ -111,11 +113,18 @@ def calibrate(
     """
     start = time.monotonic()
     settings = CalibrateSettings(scenes, judged, steps, seed)
-    truth = TruthSettings(pattern=pattern, replace=tuple(replace), scale=scale)
+    truth = TruthSettings(
+        pattern=pattern if isinstance(pattern, str) else tuple(pattern),
+        replace=tuple(replace),
+        scale=scale,
+        scale_by=tuple(scale_by.items() if isinstance(scale_by, Mapping) else scale_by),
+    )
     file = Path(expand(out)).absolute()
     _check_file(file)
-    if not pairs and (ground_truth, scale, pattern, tuple(replace)) != (None, None, None, ()):
-        raise UsageError("ground_truth, scale, pattern and replace are for pairs; name folders of photos with pairs")
+    if not pairs and (ground_truth is not None or truth != TruthSettings()):
+        raise UsageError(
+            "ground_truth, scale, scale_by, pattern and replace are for pairs; name folders of photos with pairs"
+        )
     found = find_pairs(pairs, ground_truth, truth) if pairs else Pairs()
     if isinstance(teacher, str):
         teacher = load_teacher(teacher, device=device, size=size, revision=revision, quantity=quantity)

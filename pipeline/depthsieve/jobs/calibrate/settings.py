@@ -19,9 +19,9 @@ class CalibrateSettings:
     """``scenes`` to learn from, and ``judged`` ones of another family to judge on; ``steps`` of training; ``seed`` of
     all that is drawn. Raises :class:`UsageError` for a value out of range."""
 
-    scenes: int = 1200
+    scenes: int = 800
     judged: int = 100
-    steps: int = 1200
+    steps: int = 800
     seed: int = 0
 
     def __post_init__(self) -> None:
