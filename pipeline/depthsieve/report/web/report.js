@@ -305,10 +305,12 @@ const depthsieve = (() => {
     labels.forEach((one, number) => {
       if (!one) { problem(`${data.stores[number].name} has no label of this image.`); return; }
       const [low, high] = one.codes.map(Math.round);
+      const error = (code) => percent(data.errors[code] ?? 1);
+      const expected = (from, to) => (!data.stores[number].calibrated ? "not calibrated" : `expected error ${error(from)}${to > from ? ` to ${error(to)}` : ""}`);
       figures.push(
         figure(`depth-${number}`, name(number, "depth"), one, [scale("far", "depth", "near")]),
-        figure(`reliability-${number}`, name(number, "reliability"), one, [high > low ? scale(`${low}`, "reliability", `${high}`) : `code ${low} everywhere`,
-          data.stores[number].calibrated ? `expected error ${percent(data.errors[low] ?? 1)} to ${percent(data.errors[high] ?? 1)}` : "not calibrated"]),
+        figure(`reliability-${number}`, name(number, "reliability"), one, high > low ? [scale(`${low}`, "reliability", `${high}`), expected(low, high)]
+          : [`code ${low} everywhere, ${expected(low, high)}`]),
         figure(`mask-${number}`, name(number, "mask"), one, [swatch(data.colours.masked), "left out", ...(one.histogram[0] ? [swatch(data.colours.checks[0]), "no label"] : [])]));
     });
     get("maps").replaceChildren(make("div", { class: labels.length > 1 ? "maps compared" : "maps" }, ...figures));
