@@ -63,7 +63,7 @@ def scale_by(text: str) -> tuple[str, float]:
     "--ground-truth",
     required=True,
     metavar="DIR",
-    help="Folder with a .npy, .npz, 16-bit .png, .pfm, .h5 or .hdf5 file per image, or one HDF5 file (NYU's .mat) "
+    help="Folder with a .npy, .npz, 16-bit .png, .pfm, .exr, .h5 or .hdf5 file per image, or one HDF5 file (NYU's .mat) "
     "with all maps.",
 )
 @click.option(

@@ -94,7 +94,7 @@ MEANS = ("higher-is-better", "lower-is-better", "error", "code")
 def import_maps(maps: str, store: str, as_json: bool, **options: Any) -> int:
     """Make a store of depth maps that were made elsewhere.
 
-    MAPS is a folder with a .npy, .npz, .pfm, .h5, .hdf5 or 16-bit .png file for each image of --images, or what
+    MAPS is a folder with a .npy, .npz, .pfm, .exr, .h5, .hdf5 or 16-bit .png file for each image of --images, or what
     `depthsieve export` wrote. STORE is created, or extended: run it again to resume, or to add maps that are new or
     have changed. A label has the shape of its map.
 

@@ -202,5 +202,7 @@ def test_one_code_everywhere_is_drawn_mid_scale_and_said(browser: Any, tmp_path:
         height, width, rgba = opened.pixels("canvas-reliability-0")
         drawn_HW3 = np.frombuffer(rgba, np.uint8).reshape(height, width, 4)[..., :3]
         np.testing.assert_array_equal(drawn_HW3, np.broadcast_to(colours.VIRIDIS_256[128], drawn_HW3.shape))
-        assert "code 255 everywhere, expected error under 0.1%" in str(opened.page.locator("#figure-reliability-0").text_content())
+        assert "code 255 everywhere, expected error under 0.1%" in str(
+            opened.page.locator("#figure-reliability-0").text_content()
+        )
         assert "255 everywhere" in str(opened.page.locator("#codes").text_content())

@@ -115,7 +115,7 @@ def evaluate_labels(
         pattern: where in the folder an image's ground truth is. ``{dir}`` is the folder that the image is in, relative
             to its source, ``{stem}`` its name without the suffix, ``{name}`` with it, ``{source}`` the name of its
             source, and ``*`` any one folder. Of several, each is looked for. None: ``{dir}/{stem}`` with one of the
-            suffixes .npy, .png, .pfm, .h5, .hdf5, .npz.
+            suffixes .npy, .png, .pfm, .h5, .hdf5, .npz, .exr.
         replace: pairs of texts; before ``pattern``, the first is replaced by the second in the image's path.
         strip: before ``replace``, leave out so many folders at the start of the image's path.
         associate: match by time: an image and its ground truth have numbers in their names that differ by at most so

@@ -74,6 +74,12 @@ def encode_log(metres_HW: NDArray[np.floating]) -> tuple[NDArray[np.uint16], flo
     return code_HW.astype(np.uint16), near, far
 
 
+def decode_log(code_HW: NDArray[np.uint16], near: float, far: float) -> NDArray[np.float64]:
+    """What :func:`encode_log` encoded, NaN where it is unknown, and infinity where MoGe says so."""
+    depth_HW = near * (far / near) ** ((code_HW.astype(np.float64) - 1) / (CODES - 2))
+    return np.select([code_HW == 0, code_HW == CODES], [np.nan, np.inf], depth_HW)
+
+
 def encode_inverse(
     near_large_HW: NDArray[np.floating],
 ) -> tuple[NDArray[np.uint16], float, float]:

@@ -8,14 +8,15 @@ Axes: H row, W column.
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from depthsieve.export.index import index_json
 from depthsieve.export.names import safe_path
-from depthsieve.export.protocol import About, Encoded, Item, Target
+from depthsieve.export.protocol import About, Encoded, Entries, Item, Target
 
 _MAGIC, _VERSION, _ZIP, _LINES = 20000630, 2, 3, 16
 _TYPES = {np.dtype("<f2"): 1, np.dtype("<f4"): 2}
@@ -37,7 +38,11 @@ class ExrTarget(Target):
             "reliability": item.reliability_HW.astype("<f2"),
         }
         text = {"id": item.id, "quantity": self.ask.quantity, "unit": self.ask.unit}
-        return Encoded({item.path: encode_exr(channels, text)}, item.facts())
+        return Encoded({item.path: encode_exr(channels, text)}, {**item.facts(), "channels": item.path})
+
+    def finish(self, entries: Entries) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
+        head = {"quantity": self.ask.quantity, "unit": self.ask.unit, "invalid": "NaN"}
+        yield "index.json", index_json(head, entries)
 
     def about(self) -> About:
         what = "metres along the camera's axis"
@@ -45,7 +50,8 @@ class ExrTarget(Target):
             what = "disparity of the teacher, larger is nearer, up to a scale and shift of the image"
         return About(
             layout="`PATH.exr`, PATH being the id; channels "
-            f"`{self._channel}` (float32) and `reliability` (half); attributes `id`, `quantity`, `unit`.",
+            f"`{self._channel}` (float32) and `reliability` (half); attributes `id`, `quantity`, "
+            "`unit`. `index.json` has a row an image.",
             depth=f"`{self._channel}`: {what}.",
             invalid="NaN, and reliability 0.",
             precision="none is lost.",

@@ -239,19 +239,41 @@ def test_a_map_of_another_aspect_fails_unless_it_is_said_to_be_stretched(copy: P
     assert depthsieve.open_store(copy / "new")[image_id(0)].shape == (40, 40)
 
 
+def with_texts(path: Path, texts: dict[str, str]) -> None:
+    """Add text chunks to a PNG."""
+    with Image.open(path) as picture:
+        values_HW = np.array(picture)
+    chunks = PngInfo()
+    for key, text in texts.items():
+        chunks.add_text(key, text)
+    Image.fromarray(values_HW).save(path, pnginfo=chunks)
+
+
+def test_a_logarithmic_png_is_read_by_its_own_near_and_far(copy: Path) -> None:
+    """As MoGe's ``read_depth`` does: 0 is unknown, 65535 infinitely far; whatever the scale of the others is."""
+    path = copy / "mm" / f"{Path(image_id(0)).parent.name}/é 0.png"
+    code_HW = np.arange(60 * 80, dtype=np.uint16).reshape(60, 80) * 13
+    code_HW[7, :9] = 65535
+    Image.fromarray(code_HW).save(path)
+    with_texts(path, {"near": "0.5", "far": "60"})
+    assert imported(copy, copy / "new", scale=1).failed == ()
+    label = depthsieve.open_store(copy / "new")[image_id(0)]
+    t_HW = (code_HW.astype(np.float64) - 1) / 65533
+    valid_HW = (code_HW > 0) & (code_HW < 65535)
+    np.testing.assert_array_equal(label.reliability > 0, valid_HW)
+    expected_HW = np.where(valid_HW, 0.5 ** (1 - t_HW) * 60**t_HW, 0).astype(np.float32).astype(np.float16)
+    np.testing.assert_array_equal(label.depth, expected_HW)
+
+
 def test_pngs_with_a_scale_of_their_own_are_refused_by_name(copy: Path) -> None:
-    for number, texts in ((0, {"near": "0.5", "far": "60"}), (1, {"depthsieve:scale": "0.1"}), (2, {"Title": "depth"})):
-        path = copy / "mm" / f"{Path(image_id(number)).parent.name}/é {number}.png"
-        with Image.open(path) as picture:
-            picture.load()
-        chunks = PngInfo()
-        for key, text in texts.items():
-            chunks.add_text(key, text)
-        picture.save(path, pnginfo=chunks)
+    far = "far is more than near"
+    given = ({"near": "60", "far": "0.5"}, {"near": "x", "far": "inf"}, {"depthsieve:scale": "0.1"}, {"Title": "depth"})
+    for number, texts in enumerate(given):
+        with_texts(copy / "mm" / f"{Path(image_id(number)).parent.name}/é {number}.png", texts)
     failed = {one.id: one.reason for one in imported(copy, copy / "new").failed}
-    assert set(failed) == {image_id(0), image_id(1)}
-    assert "logarithmic between its own near and far, as MoGe writes it" in failed[image_id(0)]
-    assert "name the folder that holds depth.json" in failed[image_id(1)]
+    assert set(failed) == {image_id(0), image_id(1), image_id(2)}
+    assert far in failed[image_id(0)] and far in failed[image_id(1)]
+    assert "name the folder that holds depth.json" in failed[image_id(2)]
 
 
 def test_the_largest_whole_number_is_no_depth_unless_it_is_said_to_be(copy: Path) -> None:

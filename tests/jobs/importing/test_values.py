@@ -114,7 +114,7 @@ def test_settings_come_back_from_the_label_spec() -> None:
     assert imported_spec("depth", ValueSettings(), "files").fingerprint != spec.fingerprint
 
 
-@pytest.mark.parametrize("target", ["png", "npy", "npz", "hdf5"])
+@pytest.mark.parametrize("target", ["png", "npy", "npz", "hdf5", "exr"])
 def test_an_export_comes_back_as_it_was(tmp_path: Path, target: str) -> None:
     """Ids, reliability, and depth within the stated precision; hostile names too."""
     names = ["a.png", "a.jpg", "folder/b c.png", "<img src=x onerror=alert(1)>.png", "é.png", "x::y.png"]
@@ -144,7 +144,9 @@ def test_an_export_that_cannot_be_imported_is_refused_before_anything_is_asked(t
     store = make_store(tmp_path, [Picture("a.png", (28, 42), (14, 21))])
     told: dict[str, Any] = {"images": tmp_path / "images", "progress": False}
     depthsieve.export_labels(store.location, tmp_path / "3dgs", target="3dgs", progress=False)
-    with pytest.raises(SourceError, match="for 3dgs, which cannot be imported; exports for png, npy, npz, hdf5 can"):
+    with pytest.raises(
+        SourceError, match="for 3dgs, which cannot be imported; exports for png, npy, npz, hdf5, exr can"
+    ):
         depthsieve.import_labels(tmp_path / "3dgs", tmp_path / "back", **told)
     depthsieve.export_labels(store.location, tmp_path / "npy", target="npy", progress=False)
     (tmp_path / "npy" / "index.json").unlink()

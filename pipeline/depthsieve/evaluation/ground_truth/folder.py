@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.core.errors import GroundTruthError, ImageRejected, SourceError
+from depthsieve.evaluation.ground_truth.exr import read_exr
 from depthsieve.evaluation.ground_truth.hdf5 import read_hdf5
 from depthsieve.evaluation.ground_truth.names import FileNames, file_key, name_fields, paths_of
 from depthsieve.evaluation.ground_truth.readers import read_mask, read_npy, read_npz, read_pfm, read_png
@@ -170,10 +171,10 @@ def read_values(
     suffix = name.lower()[name.rfind(".") :]
     if suffix == ".png":
         return read_png(data, scale, png_bits)
-    if suffix == ".npz":
-        return read_npz(data, scale, dataset)
-    readers: dict[str, Callable[[bytes, float | None], NDArray[Any]]] = {".npy": read_npy, ".pfm": read_pfm}
-    return readers[suffix](data, scale) if suffix in readers else read_hdf5(data, scale, dataset)
+    if suffix in (".npy", ".pfm"):
+        return (read_npy if suffix == ".npy" else read_pfm)(data, scale)
+    named = {".npz": read_npz, ".exr": read_exr}
+    return named.get(suffix, read_hdf5)(data, scale, dataset)
 
 
 def _files_of_group(path: str, files: list[str]) -> list[tuple[int, str]]:

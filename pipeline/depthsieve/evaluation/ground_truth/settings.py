@@ -12,7 +12,7 @@ from depthsieve.core.patterns import check_pattern
 GroundTruthQuantity = Literal["depth", "inverse", "disparity"]
 """What the values of the files are: metres, one over metres, or disparity in pixels of a stereo camera."""
 
-SUFFIXES = (".npy", ".png", ".pfm", ".h5", ".hdf5", ".npz")
+SUFFIXES = (".npy", ".png", ".pfm", ".h5", ".hdf5", ".npz", ".exr")
 """Suffixes of the ground truth of one image, in the order in which they are looked for."""
 
 MASK_SUFFIXES = (".npy", ".png")

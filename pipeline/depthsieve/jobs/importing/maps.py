@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,7 @@ from depthsieve.evaluation.ground_truth.readers import one_map
 from depthsieve.evaluation.ground_truth.settings import ANY_FOLDER, SUFFIXES
 from depthsieve.export.codecs import png_text
 from depthsieve.export.ledger import exported_for
+from depthsieve.export.metric_codes import decode_log
 from depthsieve.jobs.importing.settings import PlaceSettings, ValueSettings, settings_in
 from depthsieve.jobs.importing.values import RawMap
 from depthsieve.labelling.image import IMAGE_FAULTS
@@ -40,7 +42,7 @@ FILES, EXPORT = "files", "depthsieve export"
 
 QUANTITIES = get_args(Quantity)
 
-READABLE = ("png", "npy", "npz", "hdf5")
+READABLE = ("png", "npy", "npz", "hdf5", "exr")
 """The targets of ``depthsieve export`` whose folders say all that an import needs."""
 
 INDICES = ("depth.json", "index.json")
@@ -141,7 +143,7 @@ class FolderMaps:
 
     def __init__(self, root: Path, places: PlaceSettings, values: ValueSettings, quantity: Quantity) -> None:
         self.location = str(root)
-        self._places, self._values = places, values
+        self._places, self._values, self._quantity = places, values, quantity
         # Whole numbers are metres in no format; of disparity, which has no unit, nobody need say what they are.
         self._scale = values.scale if quantity == "depth" else values.scale or _ANY_SCALE
         self._reader = FolderSource(_SOURCE, self.location)
@@ -203,18 +205,41 @@ class FolderMaps:
         digest = hashlib.sha256()
         data = _bytes(self._reader, where.map)
         digest.update(data)
-        values_HW = _read("map", data, where.map, self._scale, values.dataset)
+        values_HW = self._read_map(data, where.map)
         confidence_HW = None
         if where.confidence is not None:
             data = _bytes(self._reader, where.confidence)
             digest.update(data)
-            confidence_HW = _read("confidence map", data, where.confidence, _ANY_SCALE, values.confidence_dataset)
+            confidence_HW = _read(
+                "confidence map", data, where.confidence, _ANY_SCALE, values.confidence_dataset, (8, 16)
+            )
             if confidence_HW.shape != values_HW.shape:
                 sizes = " and its confidence map ".join(
                     f"{width}x{height}" for height, width in (values_HW.shape, confidence_HW.shape)
                 )
                 raise ImageRejected(f"its map is {sizes}")
         return RawMap(values_HW, confidence_HW, digest.hexdigest())
+
+    def _read_map(self, data: bytes, place: str) -> NDArray[Any]:
+        """Values as they are stored, but for those that are logarithmic, which become depth in the file's own unit."""
+        texts: Mapping[str, str] = {}
+        if place.lower().endswith(".png"):
+            with contextlib.suppress(ValueError):  # whoever reads its pixels says what is damaged
+                texts = png_text(data)
+        if "depthsieve:scale" in texts:
+            raise ImageRejected(
+                f"its map {place}: it has a scale of its own, as `depthsieve export` writes it; name the folder that "
+                f"holds {INDICES[0]}"
+            )
+        if not {"near", "far"} <= texts.keys():
+            return _read("map", data, place, self._scale, self._values.dataset, (16,))
+        near, far = (_number(texts[name]) for name in ("near", "far"))
+        if not 0 < near < far or self._quantity != "depth":
+            raise ImageRejected(
+                f"its map {place} is depth, logarithmic between a near and a far of its own ({texts['near'][:20]} and "
+                f"{texts['far'][:20]}), as MoGe writes it: that is --quantity depth, and far is more than near"
+            )
+        return decode_log(_read("map", data, place, _ANY_SCALE, None, (16,)), near, far)
 
     def _candidates(self, image_id: str) -> list[str]:
         return paths_of(image_id, self._places.maps, self._places.maps.patterns, SUFFIXES)
@@ -252,7 +277,7 @@ def _check_no_export(root: Path) -> None:
 
 
 class ExportMaps:
-    """What ``depthsieve export --for png``, ``npy``, ``npz`` or ``hdf5`` wrote below ``root``. A place is an id."""
+    """What ``depthsieve export`` wrote for one of :data:`READABLE` below ``root``. A place is an id."""
 
     def __init__(self, root: Path, index: Mapping[str, Any]) -> None:
         self.location = str(root)
@@ -296,6 +321,10 @@ class ExportMaps:
             elif "labels" in row:
                 data = _bytes(self._reader, files[0])
                 maps = [read_values(data, files[0], _ANY_SCALE, name) for name in ("depth", "reliability")]
+            elif "channels" in row:
+                data = _bytes(self._reader, files[0])
+                maps = [read_values(data, files[0], _ANY_SCALE, name) for name in (None, "reliability")]
+                maps[1] = np.where(np.isin(maps[1], np.arange(256)), maps[1], 0).astype(np.uint8)
             else:
                 maps = [read_values(_bytes(self._reader, one), one, _ANY_SCALE, None, (8, 16)) for one in files]
             values_HW, codes_HW = maps
@@ -322,8 +351,8 @@ class ExportMaps:
         try:
             if "group" in row:
                 return (encode_path(self._volumes[row["group"]]),)
-            names = ("labels",) if "labels" in row else ("depth", "reliability")
-            return tuple(encode_path(str(row[name])) for name in names)
+            one = next((name for name in ("labels", "channels") if name in row), None)
+            return tuple(encode_path(str(row[name])) for name in ((one,) if one else ("depth", "reliability")))
         except (KeyError, TypeError, GroundTruthError) as error:
             raise ImageRejected(f"its map in {self.location} is not there: {error}") from error
 
@@ -352,27 +381,20 @@ def _bytes(reader: FolderSource, place: str) -> bytes:
         raise ImageRejected(f"its map {place} cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
-def _read(what: str, data: bytes, place: str, scale: float | None, dataset: str | None) -> NDArray[Any]:
+def _read(
+    what: str, data: bytes, place: str, scale: float | None, dataset: str | None, bits: tuple[int, ...]
+) -> NDArray[Any]:
     try:
-        bits = (8, 16) if what == "confidence map" else (16,)
-        if what == "map" and place.lower().endswith(".png"):
-            _check_linear(data)
         return read_values(data, place, scale, dataset, bits)
     except GroundTruthError as error:
         raise ImageRejected(f"its {what} {place}: {error}") from error
 
 
-def _check_linear(data: bytes) -> None:
-    """Raise :class:`GroundTruthError` for a PNG that says in its text chunks that one scale does not fit all images."""
-    keys: set[str] = set()
-    with contextlib.suppress(ValueError):  # whoever reads its pixels says what is damaged
-        keys = set(png_text(data))
-    if {"near", "far"} <= keys:
-        raise GroundTruthError("it is logarithmic between its own near and far, as MoGe writes it; convert it to .npy")
-    if "depthsieve:scale" in keys:
-        raise GroundTruthError(
-            f"it has a scale of its own, as `depthsieve export` writes it; name the folder that holds {INDICES[0]}"
-        )
+def _number(text: str) -> float:
+    """A finite number that a text holds; NaN for any other text."""
+    with contextlib.suppress(ValueError):
+        return float(text) if math.isfinite(float(text)) else math.nan
+    return math.nan
 
 
 def _shown(path: str) -> str:

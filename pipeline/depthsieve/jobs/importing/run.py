@@ -95,8 +95,8 @@ def import_labels(
     beside them.
 
     Args:
-        maps: a folder with a .npy, .npz, .pfm, .h5, .hdf5 or 16-bit .png file an image, or what ``depthsieve export``
-            wrote for png, npy, npz or hdf5, which says itself what it holds.
+        maps: a folder with a .npy, .npz, .pfm, .exr, .h5, .hdf5 or 16-bit .png file an image, or what ``depthsieve
+            export`` wrote for png, npy, npz, hdf5 or exr, which says itself what it holds.
         store: path or URL of the store; created if it is not there.
         images: the photos: a folder, archive, list or URL, as for :func:`depthsieve.label`.
         quantity: what the maps hold: "depth" (metres, larger is farther) or "disparity" (inverse depth up to scale and
