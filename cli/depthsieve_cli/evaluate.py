@@ -63,8 +63,8 @@ def scale_by(text: str) -> tuple[str, float]:
     "--ground-truth",
     required=True,
     metavar="DIR",
-    help="Folder with a .npy, .npz, 16-bit .png, .pfm, .exr, .h5 or .hdf5 file per image, or one HDF5 file (NYU's .mat) "
-    "with all maps.",
+    help="Folder with a .npy, .npz, 16-bit .png, .pfm, .exr, .h5 or .hdf5 file per image, or one HDF5 file (NYU's "
+    ".mat) with all maps.",
 )
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write JSON, a CSV of images and plots."

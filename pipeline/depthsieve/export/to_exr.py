@@ -56,7 +56,7 @@ class ExrTarget(Target):
             invalid="NaN, and reliability 0.",
             precision="none is lost.",
             photos="not written.",
-            code=_CODE.replace("CHANNEL", self._channel),
+            code=_CODE,
         )
 
 
@@ -116,6 +116,6 @@ import OpenEXR  # pip install OpenEXR
 
 path = sorted(Path(".").rglob("*.exr"))[0]
 with OpenEXR.File(str(path), separate_channels=True) as file:
-    depth = file.channels()["CHANNEL"].pixels.copy()
+    depth = next(file.channels()[name].pixels.copy() for name in ("Z", "Y") if name in file.channels())
     reliability = file.channels()["reliability"].pixels.copy()
 """
