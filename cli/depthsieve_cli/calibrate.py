@@ -79,6 +79,11 @@ DEFAULTS = CalibrateSettings()
     metavar="OLD NEW",
     help="Replace OLD in a photo's path by NEW to find its depth; may be repeated.",
 )
+@click.option(
+    "--start",
+    metavar="FILE",
+    help="Go on from this calibration, of any teacher that predicts the same: fewer scenes and steps will do.",
+)
 @click.option("--scenes", default=DEFAULTS.scenes, show_default=True, metavar="N", help="Scenes to learn from.")
 @click.option("--judged", default=DEFAULTS.judged, show_default=True, metavar="N", help="Scenes to judge on.")
 @click.option("--steps", default=DEFAULTS.steps, show_default=True, metavar="N", help="Steps of training.")

@@ -178,6 +178,20 @@ def test_what_was_stopped_resumes_and_comes_out_the_same(
         depthsieve.calibrate(teacher, file, **SMALL)
 
 
+def test_it_can_go_on_from_another_network(teacher: Teacher, tmp_path: Path) -> None:
+    settings = {**SMALL, "judged": 1, "steps": 1}
+    ErrorNetwork("depth").save(tmp_path / "metres")
+    with pytest.raises(UsageError, match=r"metres tells errors of depth, and teacher 'tiny.*' predicts disparity"):
+        depthsieve.calibrate(teacher, tmp_path / "made", start=tmp_path / "metres", **settings)
+    before = ErrorNetwork.random(5)
+    before.head.bias.copy_(torch.tensor([1.5, -6.0]))
+    before.save(tmp_path / "before")
+    made = depthsieve.calibrate(teacher, tmp_path / "made", start=tmp_path / "before", **settings)
+    after = ErrorNetwork.load(made.file)
+    assert after.head.bias.tolist() == pytest.approx([1.5, -6.0], abs=0.1) and after.digest != before.digest
+    assert after.meta["start"] == before.version
+
+
 def write_pairs(folder: Path, count: int) -> None:
     """Rendered scenes as photos, with depth in millimetres beside them."""
     folder.mkdir()

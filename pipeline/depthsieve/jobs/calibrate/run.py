@@ -66,6 +66,7 @@ def calibrate(
     scale_by: Mapping[str, float] | Sequence[tuple[str, float]] = (),
     pattern: str | Sequence[str] = (),
     replace: Sequence[tuple[str, str]] = (),
+    start: str | Path | None = None,
     scenes: int = 800,
     judged: int = 100,
     steps: int = 800,
@@ -94,6 +95,7 @@ def calibrate(
         scale_by: for files in different units, as for :func:`depthsieve.evaluate_labels`.
         pattern: where a photo's depth is, such as ``{dir}/{stem}_depth.png``; one or several.
         replace: pairs of texts to replace in a photo's path to find its depth.
+        start: a calibration to go on from, of any teacher of the same quantity: fewer scenes and steps will do.
         scenes: how many scenes to learn from, 20 or more.
         judged: how many scenes to judge on.
         steps: of training, each on 16 labels.
@@ -111,7 +113,7 @@ def calibrate(
         TeacherError: as :func:`depthsieve.load_teacher`.
         RunError: the file or what is done so far cannot be written.
     """
-    start = time.monotonic()
+    began = time.monotonic()
     settings = CalibrateSettings(scenes, judged, steps, seed)
     truth = TruthSettings(
         pattern=pattern if isinstance(pattern, str) else tuple(pattern),
@@ -126,9 +128,14 @@ def calibrate(
             "ground_truth, scale, scale_by, pattern and replace are for pairs; name folders of photos with pairs"
         )
     found = find_pairs(pairs, ground_truth, truth) if pairs else Pairs()
+    before = None if start is None else ErrorNetwork.load(expand(start))
     if isinstance(teacher, str):
         teacher = load_teacher(teacher, device=device, size=size, revision=revision, quantity=quantity)
-    work = _Work(teacher, settings, found, _unfinished(file, teacher, settings, found), progress)
+    if before is not None and before.quantity != teacher.quantity:
+        raise UsageError(
+            f"{start} tells errors of {before.quantity}, and teacher {teacher.name!r} predicts {teacher.quantity}"
+        )
+    work = _Work(teacher, settings, found, before, _unfinished(file, teacher, settings, found, before), progress)
     network = work.network()
     scores = work.judge(network)
     network.meta |= {"scores": [dataclasses.asdict(one) for one in scores]}
@@ -148,7 +155,7 @@ def calibrate(
         len(found.learnt),
         len(found.judged),
         found.without_depth,
-        time.monotonic() - start,
+        time.monotonic() - began,
         scores,
         tuple(work.failed),
     )
@@ -161,7 +168,9 @@ def _check_file(file: Path) -> None:
         raise UsageError(f"{file.parent} is no folder; make it, or name another file")
 
 
-def _unfinished(file: Path, teacher: Teacher, settings: CalibrateSettings, pairs: Pairs) -> Unfinished:
+def _unfinished(
+    file: Path, teacher: Teacher, settings: CalibrateSettings, pairs: Pairs, before: ErrorNetwork | None
+) -> Unfinished:
     return Unfinished(
         file,
         {
@@ -171,6 +180,7 @@ def _unfinished(file: Path, teacher: Teacher, settings: CalibrateSettings, pairs
             "preprocessing": dict(teacher.preprocessing),
             "device": teacher.device.type,
             "threads": torch.get_num_threads(),
+            "start": None if before is None else before.digest,
             **dataclasses.asdict(settings),
             "pairs": [pair.id for pair in (*pairs.learnt, *pairs.judged)],
         },
@@ -181,10 +191,16 @@ class _Work:
     """Makes what is not there yet, and goes on from what is."""
 
     def __init__(
-        self, teacher: Teacher, settings: CalibrateSettings, pairs: Pairs, unfinished: Unfinished, progress: bool
+        self,
+        teacher: Teacher,
+        settings: CalibrateSettings,
+        pairs: Pairs,
+        before: ErrorNetwork | None,
+        unfinished: Unfinished,
+        progress: bool,
     ) -> None:
-        self.teacher, self.settings, self.pairs, self.unfinished = teacher, settings, pairs, unfinished
-        self.progress = progress
+        self.teacher, self.settings, self.pairs, self.before = teacher, settings, pairs, before
+        self.unfinished, self.progress = unfinished, progress
         self.failed: list[ImageFailure] = []
 
     def network(self) -> ErrorNetwork:
@@ -205,8 +221,11 @@ class _Work:
             "families": LEARNT,
             **dataclasses.asdict(self.settings),
             "pairs": len(self.pairs.learnt),
+            "start": None if self.before is None else self.before.version,
         }
         network = ErrorNetwork.random(self.settings.seed, self.teacher.quantity)
+        if self.before is not None:
+            network.load_state_dict(self.before.state_dict())
         network.fitted_on, network.meta = (self.teacher.weights_digest,), meta
         network.to(self.teacher.device)
         with progress_bar("train", total=self.settings.steps, unit="steps", shown=self.progress) as bar:
