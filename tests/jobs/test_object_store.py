@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from labelled import DECIDED, decided_bytes, small_teacher, write_photos
+from labelled import DECIDED, decided_bytes, write_photos
 from patience import PATIENCE_S, wait_for
 from poison import poison, poisoned
 from s3server import KEY_ID, SECRET, S3Server, some_calls
@@ -47,7 +47,7 @@ class Photos:
 
 
 @pytest.fixture(scope="module")
-def photos(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Photos]:
+def photos(s3_server: S3Server, light: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Photos]:
     with pytest.MonkeyPatch.context() as environment:
         for name, value in s3_server.environment().items():
             environment.setenv(name, value)
@@ -58,7 +58,7 @@ def photos(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Ite
         for path in folder.iterdir():
             s3_server.put(bucket, f"my photos/{path.name}", path.read_bytes())
         url = f"s3://{bucket}/my photos"
-        made = Photos(str(small_teacher(here / "teacher")), folder, url, here / "from folder", here / "from url")
+        made = Photos(light, folder, url, here / "from folder", here / "from url")
         for source, store in ((folder, made.from_folder), (url, made.from_url)):
             summary = label(source, store, made)
             assert (summary.labelled, len(summary.failed)) == (IMAGES, 2)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labelled import decided_bytes, small_teacher, write_photos
+from labelled import decided_bytes, write_photos
 from patience import PATIENCE_S, wait_for
 from poison import poison, poisoned
 from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayError, RaySystemError
@@ -47,8 +47,8 @@ else:
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_teacher(tmp_path_factory.mktemp("teacher") / "t")
+def teacher(light: str) -> Path:
+    return Path(light)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labelled import decided_bytes, small_teacher, write_photos
+from labelled import decided_bytes, write_photos
 from patience import PATIENCE_S
 
 SCRIPT = """
@@ -57,8 +57,8 @@ def processes_mentioning(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_teacher(tmp_path_factory.mktemp("teacher") / "t")
+def teacher(light: str) -> Path:
+    return Path(light)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from hostile import encoded, photo
-from labelled import small_teacher, write_photo, write_photos
+from labelled import write_photo, write_photos
 from packing import pack_tar
 from s3server import S3Server
 
@@ -36,8 +36,8 @@ def png_bytes(seed: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(small_teacher(tmp_path_factory.mktemp("teacher") / "t"))
+def teacher(light: str) -> str:
+    return light
 
 
 def test_lists_in_all_their_forms(tmp_path: Path) -> None:

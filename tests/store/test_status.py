@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from commandline import command
-from labelled import small_teacher, write_photos
+from labelled import write_photos
 from patience import wait_for
 from poison import let_go, poison, poisoned
 
@@ -29,8 +29,8 @@ SETTINGS: dict[str, Any] = {"batch_size": 2, "threads": 1, "shard_size": 2, "pro
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(small_teacher(tmp_path_factory.mktemp("teacher") / "t"))
+def teacher(light: str) -> str:
+    return light
 
 
 @pytest.fixture
