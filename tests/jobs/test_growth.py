@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from labelled import decided_bytes, small_teacher, write_photo, write_photos
+from labelled import decided_bytes, write_photo, write_photos
+from light import NAME
 
 import depthsieve
 from depthsieve.core.errors import LoaderError, SourceError, UsageError
@@ -31,11 +32,10 @@ FIRST = "default/photo 0.png"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five photos, a teacher, and a store of their labels."""
+def made(tmp_path_factory: pytest.TempPathFactory, light: str) -> Path:
+    """Five photos, and a store of their labels."""
     folder = tmp_path_factory.mktemp("growth")
     write_photos(folder / "photos", 5)
-    small_teacher(folder / "teacher")
     label(folder, folder / "photos")
     return folder
 
@@ -49,8 +49,7 @@ def grown(made: Path, tmp_path: Path) -> Path:
 
 
 def label(folder: Path, photos: Path, **more: Any) -> LabelSummary:
-    teacher = str(folder / "teacher")
-    return depthsieve.label(photos, folder / "labels", teacher=teacher, **SETTINGS | more)
+    return depthsieve.label(photos, folder / "labels", teacher=NAME, **SETTINGS | more)
 
 
 def again(folder: Path, **more: Any) -> LabelSummary:
@@ -133,9 +132,7 @@ def test_a_changed_image_is_labelled_again_and_its_old_label_is_not_lost(grown: 
 def test_until_it_is_labelled_again_a_changed_image_is_refused_and_its_old_label_counts(grown: Path) -> None:
     old = open_store(grown / "labels").label(FIRST)
     write_photo(grown / "photos" / "photo 0.png", 120, 90, seed=77)
-    summary = depthsieve.plan(
-        grown / "photos", grown / "labels", teacher=str(grown / "teacher"), write=True, trial=False, **SETTINGS
-    )
+    summary = depthsieve.plan(grown / "photos", grown / "labels", teacher=NAME, write=True, trial=False, **SETTINGS)
     assert (summary.images, summary.changed, summary.removed) == (1, 1, 0)
     store = open_store(grown / "labels")
     assert np.array_equal(store.label(FIRST).depth, old.depth)
@@ -162,7 +159,7 @@ def test_what_neither_size_nor_time_tell_is_found_when_contents_are_compared(gro
         summary = depthsieve.plan(
             grown / "photos",
             grown / "labels",
-            teacher=str(grown / "teacher"),
+            teacher=NAME,
             write=True,
             trial=False,
             check_content=True,
@@ -279,7 +276,7 @@ def create_or_die(self, key, *rest, **more):
     return done
 LocalRoot.create = create_or_die
 depthsieve.jobs.label.label({str(photos)!r}, {str(tmp_path / "killed")!r},
-    teacher={str(grown / "teacher")!r}, prune=True,
+    teacher={NAME!r}, prune=True,
     **{SETTINGS!r})
 """
     for _ in range(2):
@@ -368,7 +365,7 @@ def test_the_history_says_why_an_image_that_counts_has_no_label(
 def test_the_summary_says_what_changed_and_what_is_gone(grown: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_photo(grown / "photos" / "photo 0.png", 120, 90, seed=77)
     (grown / "photos" / "photo 1.png").unlink()
-    arguments = [grown / "photos", grown / "labels", "--teacher", grown / "teacher", "--batch-size", "2", "--prune"]
+    arguments = [grown / "photos", grown / "labels", "--teacher", NAME, "--batch-size", "2", "--prune"]
     code, out, _ = run("plan", *arguments, "--threads", "1", capsys=capsys)
     assert code == 0
     assert "1 image changed on the disk: to be labelled again.\n1 image no longer there: removed.\n" in out

@@ -9,7 +9,8 @@ from typing import Any, get_args
 
 import pytest
 import zarr
-from labelled import decided_bytes, job_of, small_teacher, unlabelled_copy, write_photos
+from labelled import decided_bytes, job_of, unlabelled_copy, write_photos
+from light import NAME
 
 import depthsieve
 from depthsieve.core.encodings import EARLIER_ENCODINGS, ENCODINGS, EncodingName
@@ -31,12 +32,11 @@ PACKED = {"fast": ("lz4hc", 5), "small": ("zstd", 9), "earlier": ("zstd", 3)}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos, a teacher, and a store in each encoding, with kept signals and a layer of reliability."""
+def made(tmp_path_factory: pytest.TempPathFactory, light: str) -> Path:
+    """Photos, and a store in each encoding, with kept signals and a layer of reliability."""
     folder = tmp_path_factory.mktemp("encoding")
     write_photos(folder / "photos", 4)
-    teacher = str(small_teacher(folder / "teacher"))
-    spec = label_spec(LabelWork(load_teacher(teacher), ("flip",)), EARLIER.text)
+    spec = label_spec(LabelWork(load_teacher(light), ("flip",)), EARLIER.text)
     open_or_create(open_root(folder / "earlier"), spec)
     for name in PACKED:
         label(folder, name, encoding=None if name == "earlier" else name)
@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def label(folder: Path, store: str, **options: Any) -> None:
-    shared = {"teacher": str(folder / "teacher"), "keep_signals": True, **SETTINGS}
+    shared = {"teacher": NAME, "keep_signals": True, **SETTINGS}
     depthsieve.label(folder / "photos", folder / store, **shared | options)
 
 
@@ -72,7 +72,7 @@ def test_every_map_of_a_store_is_packed_as_its_label_spec_says(made: Path, name:
 
 
 def test_new_stores_are_fast_and_the_names_are_those_of_the_options(made: Path, tmp_path: Path) -> None:
-    depthsieve.label(made / "photos", tmp_path / "plain", teacher=str(made / "teacher"), keep_signals=True, **SETTINGS)
+    depthsieve.label(made / "photos", tmp_path / "plain", teacher=NAME, keep_signals=True, **SETTINGS)
     shutil.copytree(made / "fast", tmp_path / "fast")
     shutil.rmtree(tmp_path / "fast" / "layers" / "again")
     assert decided_bytes(tmp_path / "plain") == decided_bytes(tmp_path / "fast")
@@ -95,8 +95,8 @@ def test_a_store_goes_on_in_its_own_encoding_and_refuses_another(made: Path, tmp
     for name, other in (("earlier", "fast"), ("small", "fast"), ("fast", "small")):
         shutil.copytree(made / name, tmp_path / name)
         with pytest.raises(StoreMismatch, match=rf"encoding: .*{PACKED[name][0]}.* in the store, .* now"):
-            label(tmp_path, name, teacher=str(made / "teacher"), encoding=other)
-        label(tmp_path, name, teacher=str(made / "teacher"), moved=True)
+            label(tmp_path, name, teacher=NAME, encoding=other)
+        label(tmp_path, name, teacher=NAME, moved=True)
         assert len(open_store(tmp_path / name)) == 5
         assert codecs_of(tmp_path / name)["shards"] == {(*PACKED[name], "shuffle")}
 
@@ -104,7 +104,7 @@ def test_a_store_goes_on_in_its_own_encoding_and_refuses_another(made: Path, tmp
 def test_isolated_and_repaired_shards_have_the_same_bytes(made: Path, tmp_path: Path) -> None:
     name = "small"
     copy = unlabelled_copy(made / name, tmp_path / "copy")
-    job = replace(job_of(copy, made / "photos", made / "teacher"), keep_signals=True)
+    job = replace(job_of(copy, made / "photos", Path(NAME)), keep_signals=True)
     assert label_isolated(job, "0000-000000").error is None
     label(made, str(copy))
     assert depthsieve.recalibrate(copy, name="again", progress=False).shards_now == 2
@@ -118,7 +118,7 @@ def test_isolated_and_repaired_shards_have_the_same_bytes(made: Path, tmp_path: 
 
 
 def test_a_plan_counts_the_bytes_of_its_encoding(made: Path, tmp_path: Path) -> None:
-    shared = {"teacher": str(made / "teacher"), **SETTINGS}
+    shared = {"teacher": NAME, **SETTINGS}
     plans = {
         name: depthsieve.plan(made / "photos", tmp_path / "new", trial=False, encoding=name, **shared).bytes
         for name in (*ENCODINGS, None)
@@ -132,7 +132,7 @@ def test_a_plan_counts_the_bytes_of_its_encoding(made: Path, tmp_path: Path) -> 
 
 
 def test_the_command_line_has_the_choice(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ["label", str(made / "photos"), str(tmp_path / "new"), "--teacher", str(made / "teacher")]
+    command = ["label", str(made / "photos"), str(tmp_path / "new"), "--teacher", NAME]
     monkeypatch.setattr(sys, "argv", ["depthsieve", *command, "--batch-size", "2", "--encoding", "small", "--json"])
     with pytest.raises(SystemExit) as exit_info:
         main()

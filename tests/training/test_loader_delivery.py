@@ -61,7 +61,7 @@ def test_threads_and_how_far_they_are_ahead_change_nothing(home: Path, scope: An
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine has cores: that is the test
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", "forkserver"])  # spawn: see test_order.py
 def test_workers_change_nothing(home: Path, method: str) -> None:
     dataset = PseudoLabelDataset(home / "labels", scope="batch", augment=VARIED)
     alone = list(dataset.loader(8))
