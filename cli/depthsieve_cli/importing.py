@@ -77,6 +77,12 @@ MEANS = ("higher-is-better", "lower-is-better", "error", "code")
     help="The least and the largest confidence.  [default: 0 to 1, or to the largest whole number of the files' type]",
 )
 @click.option("--confidence-dataset", metavar="NAME", help="Its array in HDF5 and .npz files.  [default: the only one]")
+@click.option(
+    "--calibration",
+    metavar="FILE",
+    help="An error network that `depthsieve calibrate` trained: reliability comes from it, by photo and map.  "
+    "[default: the store's, if it has one]",
+)
 @click.option("--stretched", is_flag=True, help="Maps cover their photos whole although their aspects differ.")
 @click.option("--made-by", metavar="TEXT", help="What made the maps; maps of other words never mix.")
 @click.option(

@@ -22,26 +22,31 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration",
     metavar="FILE",
-    help="A calibration that tools/calibration.py wrote.  [default: that of the layer --name, else this release's]",
+    help="An error network that `depthsieve calibrate` trained, or weights that tools/calibration.py wrote; network: "
+    "this release's network.  [default: that of the layer --name, else this release's weights where signals are kept, "
+    "else its network]",
 )
-@click.option("--name", metavar="NAME", help="Name of the layer.  [default: the calibration's, such as flip-2]")
+@click.option("--name", metavar="NAME", help="Name of the layer.  [default: the calibration's, such as network-1]")
+@click.option("--device", metavar="NAME", default="auto", show_default=True, help="Where a network computes.")
 @as_json_option()
-def recalibrate(store: str, calibration: str | None, name: str | None, as_json: bool) -> int:
+def recalibrate(store: str, calibration: str | None, name: str | None, device: str, as_json: bool) -> int:
     """Recompute reliability with another calibration.
 
-    It is computed from the signals that `label --keep-signals` kept in STORE, and written as a layer; labels do not
-    change. Run it again to resume, or after labelling more images.
+    It is written as a layer of STORE; labels do not change. An error network looks at the labels and reads their photos
+    again; weights need the signals that `label --keep-signals` kept. Run it again to resume, or after labelling more
+    images.
 
-    Exit codes: 0 all done; 1 some shards cannot be read; 3 done, but some shards have no signals.
+    Exit codes: 0 all done; 1 some shards cannot be read; 3 done, but some shards have no signals, or images no photo.
     """
     from depthsieve.jobs.layers.reliability import recalibrate as run_recalibrate  # torch takes seconds
 
-    summary = run_recalibrate(store, calibration=calibration, name=name, progress=progress_for(as_json))
+    progress = progress_for(as_json)
+    summary = run_recalibrate(store, calibration=calibration, name=name, device=device, progress=progress)
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:
         _print_summary(summary)
-    return 1 if summary.errors else 3 if summary.without_signals else 0
+    return 1 if summary.errors else 3 if summary.without_signals or summary.without_photo else 0
 
 
 def _print_summary(summary: "RecalibrateSummary") -> None:
@@ -69,6 +74,16 @@ def _print_summary(summary: "RecalibrateSummary") -> None:
         click.echo(
             f"{shards} with {count(summary.images_without_signals, 'image')} kept no signals and were skipped; label "
             "those images into a new store with --keep-signals."
+        )
+    for image in summary.without_photo[:SHOWN_FAILURES]:
+        click.echo(f"  no reliability: {image.id}: {image.reason}")
+    if len(summary.without_photo) > SHOWN_FAILURES:
+        click.echo(f"  ... and {len(summary.without_photo) - SHOWN_FAILURES:,} more; --json names all of them")
+    if summary.without_photo:
+        images = count(len(summary.without_photo), "image")
+        click.echo(
+            f"{images} have reliability 0 everywhere in this layer, since it needs their photos; put those back and "
+            "run the same command again, or label changed ones again."
         )
     for error in summary.errors:
         click.echo(f"Error: {error}", err=True)

@@ -72,6 +72,7 @@ def _print(found: "StoreStatus") -> None:
     if found.images_per_second is not None:
         left = "" if found.seconds_left is None else f"; about {_duration(found.seconds_left)} left"
         click.echo(f"{found.images_per_second:,.3g} images/s lately{left}.")
+    click.echo(f"Reliability from {found.reliability}.")
     for layer in found.layers:
         kind = f"{layer.kind}, transferred" if layer.transferred else layer.kind
         click.echo(

@@ -235,6 +235,7 @@ class LabelSpec:
     """What decides a label. Names and paths are not in it; two stores of equal fingerprint hold the same labels.
 
     ``second`` says of the second teacher, if there is one, what the first fields say of the teacher.
+    ``calibration_digest`` is that of the error network where reliability comes from one, else empty.
     """
 
     weights_digest: str
@@ -249,6 +250,7 @@ class LabelSpec:
     parents: tuple[str, ...] = ()
     spec_version: int = 1
     second: Mapping[str, Any] | None = None
+    calibration_digest: str = ""
 
     @property
     def alpha(self) -> Alpha:
@@ -256,17 +258,20 @@ class LabelSpec:
         return "ignore" if self.preprocessing.get("alpha") == "ignore" else "respect"
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, defaults too, as plain JSON values."""
-        return json.loads(canonical_json(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+        """All fields, defaults too, as plain JSON values; but none that the first release did not have."""
+        body: dict[str, Any] = json.loads(canonical_json(dataclasses.asdict(self)))
+        if not self.calibration_digest:
+            del body["calibration_digest"]
+        return body
 
     @property
     def fingerprint(self) -> str:
         """sha256 of the canonical JSON, fields at their default left out so that new fields keep old fingerprints."""
         body = self.to_json()
         for spec_field in dataclasses.fields(self):
-            default = spec_field.default
-            if default is not dataclasses.MISSING and body[spec_field.name] == json.loads(canonical_json(default)):
-                del body[spec_field.name]
+            name, default = spec_field.name, spec_field.default
+            if default is not dataclasses.MISSING and body.get(name) == json.loads(canonical_json(default)):
+                body.pop(name, None)
         return digest_of(body)
 
 

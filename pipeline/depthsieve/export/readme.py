@@ -80,7 +80,7 @@ def _reliability(target: Target) -> str:
     if store.layer is not None or means_errors(spec.calibration):
         told = ", as the imported maps say" if spec.kind == IMPORTED and store.layer is None else ""
         error = "expected relative error `10000 ** (-(code - 1) / 254)`"
-        return f"{zero}1..255 = {error}{told}, larger is better."
+        return f"{zero}1..255 = {error}{told}, larger is better. It comes from {store.reliability_from}."
     if not spec.signals:
         why = "the maps were imported without confidence" if spec.kind == IMPORTED else "no signals were computed"
         return f"{zero}all valid pixels have one code, as {why}: it says nothing about their errors."

@@ -52,6 +52,7 @@ def label(
     quantity: Quantity | None = None,
     metric_from: str | None = None,
     signals: str | None = None,
+    calibration: str | None = None,
     keep_signals: bool | None = None,
     encoding: EncodingName | None = None,
     alpha: Alpha | None = None,
@@ -96,7 +97,11 @@ def label(
         metric_from: a teacher that predicts metres; relative labels, those that are there too, get a scale and shift to
             its metres, as ``Label.metric`` and columns of the index (None: as the store does, for what is labelled now;
             a new one does not; "none" stops that).
-        signals: comma-separated, what reliability is made of (None: "flip"); "none" takes every pixel for reliable.
+        signals: comma-separated, what reliability is made of (None: "network" where the teacher is calibrated, else
+            "flip"); "none" takes every pixel for reliable.
+        calibration: file of an error network that ``depthsieve calibrate`` trained for the teacher: reliability comes
+            from it, by photo and label, with no extra pass. The store keeps a copy (None: the store's; in a new one the
+            network that ships with the teacher, if there is one).
         keep_signals: keep the signals beside the labels, for :func:`depthsieve.recalibrate` (None: as the store does;
             a new one does not).
         encoding: "fast" (None) or "small": fewer bytes, far longer to write.
@@ -203,6 +208,7 @@ def plan(
     quantity: Quantity | None = None,
     metric_from: str | None = None,
     signals: str | None = None,
+    calibration: str | None = None,
     keep_signals: bool | None = None,
     encoding: EncodingName | None = None,
     alpha: Alpha | None = None,

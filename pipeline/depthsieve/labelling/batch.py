@@ -4,6 +4,7 @@ Axes: B images of a batch, C channels, H and W the label shape, h and w the seco
 codes, S the signals in alphabetical order.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -19,7 +20,8 @@ from depthsieve.labelling.metric import MetricInput, check_metric
 from depthsieve.labelling.predicting import is_out_of_memory, predict, release_memory, to_device
 from depthsieve.reliability.code import encode_error, histogram
 from depthsieve.reliability.fusion import calibration_for, fuse, relative_error
-from depthsieve.reliability.kinds import SIGNALS, Need, Seen, Signal, check_needs
+from depthsieve.reliability.kinds import SIGNALS, Need, Seen, Signal, check_needs, whole_signal
+from depthsieve.reliability.network import ErrorNetwork
 from depthsieve.store import schema
 from depthsieve.teachers import Batch, Prediction, Teacher, load_requested
 
@@ -30,7 +32,8 @@ class PreparedImage:
     transparent. ``focal_px`` is the focal length at the source's resolution, 0 where it is unknown, and ``scale`` the
     width of the teacher's input over the source's. ``jpeg`` is the image at label shape, where it will be stored.
     ``metric`` is the input of the metric teacher, if there is one and it takes the image. ``is_dim``: see
-    :class:`~depthsieve.images.decode.DecodedImage`."""
+    :class:`~depthsieve.images.decode.DecodedImage`. ``photo_HW3`` is the image at label shape, where a network wants to
+    see it."""
 
     image_CHW: np.ndarray[Any, np.dtype[np.float32]]
     second_Chw: np.ndarray[Any, np.dtype[np.float32]] | None
@@ -42,18 +45,21 @@ class PreparedImage:
     jpeg: bytes = b""
     is_dim: bool = False
     metric: MetricInput | None = None
+    photo_HW3: np.ndarray[Any, np.dtype[np.uint8]] | None = None
 
 
 @dataclass(frozen=True)
 class LabelWork:
     """How images become labels: by which teacher, with which signals (sorted), whether those are kept, the second
-    teacher that the labels are compared with, if any, and the ``metric`` one that says how large things are."""
+    teacher that the labels are compared with, if any, the ``metric`` one that says how large things are, and the error
+    ``network`` on the device of the labels, where reliability comes from one."""
 
     teacher: Teacher
     signals: tuple[str, ...]
     second: Teacher | None = None
     keep_signals: bool = False
     metric: Teacher | None = None
+    network: ErrorNetwork | None = None
 
     @classmethod
     def load(
@@ -62,11 +68,20 @@ class LabelWork:
         signals: tuple[str, ...],
         keep_signals: bool = False,
         metric: TeacherRequest | None = None,
+        network: ErrorNetwork | None = None,
     ) -> "LabelWork":
         """Load what is requested. Raises as :func:`depthsieve.teachers.load_teacher`."""
         second = load_requested(request.second) if request.second else None
         metric_teacher = load_requested(metric) if metric else None
-        return cls(load_requested(request), signals, second, keep_signals, metric_teacher)
+        work = cls(load_requested(request), signals, second, keep_signals, metric_teacher)
+        return work.with_network(signals, network) if network is not None else work
+
+    def with_network(self, signals: tuple[str, ...], network: ErrorNetwork | None) -> "LabelWork":
+        """The same with these signals, and a copy of the network, if they need one, where the labels are."""
+        if network is not None:
+            device = self.teacher.device
+            network = copy.deepcopy(network).to("cpu" if device.type == "mps" else device)  # see _predict
+        return replace(self, signals=signals, network=network)
 
     @property
     def needs_met(self) -> frozenset[Need]:
@@ -75,6 +90,7 @@ class LabelWork:
         met |= {"half"} if self.teacher.half_shape((1, 1)) is not None else set()
         met |= {"second"} if self.second is not None else set()
         met |= {"confidence"} if self.teacher.confidence_better is not None else set()
+        met |= {"network"} if self.network is not None else set()
         return frozenset(met)
 
     def check(self) -> None:
@@ -88,14 +104,26 @@ class LabelWork:
         if self.metric is not None:
             check_metric(first, self.metric)
         check_needs(self.signals, first.name, self.needs_met)
+        if self.network is not None and self.network.quantity != first.quantity:
+            raise UsageError(
+                f"the calibration was trained on labels of {self.network.quantity}, and teacher {first.name!r} "
+                f"predicts {first.quantity}; train one for it with `depthsieve calibrate`"
+            )
+        if self.keep_signals and whole_signal(self.signals):
+            raise UsageError(
+                "an error network leaves no signals to keep, and `depthsieve recalibrate` needs the photos alone; "
+                "leave out --keep-signals, or say --signals flip"
+            )
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """What goes through the teachers: one slot per image, empty ones are zero. ``second_BChw`` may be empty."""
+    """What goes through the teachers: one slot per image, empty ones are zero. ``second_BChw`` may be empty, and so may
+    ``photo_BHW3``, which an error network sees."""
 
     image_BCHW: np.ndarray[Any, np.dtype[np.float32]]
     second_BChw: np.ndarray[Any, np.dtype[np.float32]]
+    photo_BHW3: np.ndarray[Any, np.dtype[np.uint8]]
     valid_BHW: np.ndarray[Any, np.dtype[np.bool_]]
     focal_B: np.ndarray[Any, np.dtype[np.float32]]
 
@@ -103,9 +131,11 @@ class _Batch:
     def of(cls, prepared: list[PreparedImage | ImageRejected], shape: Shape) -> "_Batch":
         known = [image for image in prepared if isinstance(image, PreparedImage)]
         second = next((image.second_Chw.shape for image in known if image.second_Chw is not None), (3, 0, 0))
+        photo = next((image.photo_HW3.shape for image in known if image.photo_HW3 is not None), (0, 0, 3))
         batch = cls(
             np.zeros((len(prepared), 3, *shape), np.float32),
             np.zeros((len(prepared), *second), np.float32),
+            np.zeros((len(prepared), *photo), np.uint8),
             np.ones((len(prepared), *shape), np.bool_),
             np.full(len(prepared), np.nan, np.float32),
         )
@@ -114,17 +144,28 @@ class _Batch:
                 batch.image_BCHW[place] = image.image_CHW
                 if image.second_Chw is not None:
                     batch.second_BChw[place] = image.second_Chw
+                if image.photo_HW3 is not None:
+                    batch.photo_BHW3[place] = image.photo_HW3
                 if image.hole_HW is not None:
                     batch.valid_BHW[place] = ~image.hole_HW
                 if image.focal_px > 0:
                     batch.focal_B[place] = image.focal_px * image.scale
         return batch
 
-    def to_device(self, part: slice, device: torch.device) -> tuple[Batch, Batch, torch.Tensor]:
-        """The images of a part, those of the second teacher, and where they are valid."""
-        maps = (self.image_BCHW, self.second_BChw, self.valid_BHW, self.focal_B)
-        images, second, valid, focal_B = (to_device(map_[part], device) for map_ in maps)
-        return Batch(images, focal_B), Batch(second, focal_B * (second.shape[3] / images.shape[3])), valid
+    def to_device(self, part: slice, device: torch.device) -> tuple[Batch, Batch, "NetworkInput"]:
+        """The images of a part, those of the second teacher, and what a network sees of them."""
+        maps = (self.image_BCHW, self.second_BChw, self.photo_BHW3, self.valid_BHW, self.focal_B)
+        images, second, photo, valid, focal_B = (to_device(map_[part], device) for map_ in maps)
+        about = NetworkInput(photo, valid)
+        return Batch(images, focal_B), Batch(second, focal_B * (second.shape[3] / images.shape[3])), about
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """What an error network sees besides labels: photos at label shape, uint8, and where the labels count, bool."""
+
+    photo_BHW3: torch.Tensor
+    valid_BHW: torch.Tensor
 
 
 def label_batch(
@@ -244,11 +285,12 @@ class _Labels:
 
 
 def predict_labels(
-    images: Batch, work: LabelWork, second: Batch | None = None
+    images: Batch, work: LabelWork, second: Batch | None = None, about: NetworkInput | None = None
 ) -> tuple[Prediction, dict[str, torch.Tensor]]:
     """The teacher's prediction, and each signal's disagreement relative to its depth (float32 [B,H,W], by sorted name).
 
-    ``second`` holds the images for the second teacher, and is needed for signals that compare with it.
+    ``second`` holds the images for the second teacher, and is needed for signals that compare with it; ``about`` is
+    what an error network sees.
     """
     teacher = work.teacher
     kinds = [SIGNALS[name] for name in SIGNALS if name in work.signals]
@@ -270,7 +312,13 @@ def predict_labels(
         elif kind.needs == "confidence":
             assert teacher.confidence_better is not None  # likewise
             at = replace(seen, confidence_BHW=label.confidence, better=teacher.confidence_better)
-        relative[kind.name] = relative_error(label.depth, kind.disagreement(at))
+        elif kind.needs == "network":
+            assert work.network is not None and about is not None  # likewise
+            device = label.depth.device
+            photo_BHW3, valid_BHW = about.photo_BHW3.to(device), about.valid_BHW.to(device)
+            at = replace(seen, photo_BHW3=photo_BHW3, valid_BHW=valid_BHW, network=work.network)
+        disagreement_BHW = kind.disagreement(at)
+        relative[kind.name] = disagreement_BHW if kind.whole else relative_error(label.depth, disagreement_BHW)
     return label, {name: relative[name] for name in sorted(relative)}
 
 
@@ -289,6 +337,9 @@ def reliability_codes(
     gets 255."""
     if not relative:
         return valid_BHW.to(torch.uint8) * 255
+    if whole_signal(tuple(relative)):
+        (e_BHW,) = relative.values()
+        return encode_error(e_BHW, valid_BHW)
     return encode_error(fuse(depth_BHW, relative, quantity, calibration_for(quantity, relative)), valid_BHW)
 
 
@@ -298,9 +349,10 @@ def _in_parts(batch: _Batch, work: LabelWork, part: int) -> _Labels | None:
     teacher = work.teacher
     try:
         for start in range(0, len(batch.image_BCHW), part):
-            images, second, valid = batch.to_device(slice(start, start + part), teacher.device)
-            label, relative = predict_labels(images, work, second)
-            code_BHW = reliability_codes(label.depth, relative, valid.to(label.depth.device), teacher.quantity)
+            images, second, about = batch.to_device(slice(start, start + part), teacher.device)
+            label, relative = predict_labels(images, work, second, about)
+            valid_BHW = about.valid_BHW.to(label.depth.device)
+            code_BHW = reliability_codes(label.depth, relative, valid_BHW, teacher.quantity)
             kept = list(relative.values()) if work.keep_signals else []
             done.append(_Labels.of(label.depth, code_BHW, kept, label.embedding).to_cpu())
     except (MemoryError, RuntimeError) as error:

@@ -15,7 +15,7 @@ from depthsieve.images.decode import decode
 from depthsieve.labelling.batch import PreparedImage
 from depthsieve.labelling.metric import prepare_metric, prepare_other
 from depthsieve.labelling.predicting import named_failure
-from depthsieve.store.stored_images import encode_image
+from depthsieve.store.stored_images import encode_image, to_label_shape
 from depthsieve.teachers import Teacher
 
 Prepared = PreparedImage | ImageRejected
@@ -48,11 +48,12 @@ def prepare_image(
     second: Teacher | None = None,
     alpha: Alpha = "respect",
     metric: Teacher | None = None,
+    with_photo: bool = False,
 ) -> Prepared:
     """Read, decode and resize one image; what is wrong with the image itself comes back as a value.
 
     With an ``image_quality`` it is also made a JPEG of that, to be stored; with a ``second`` or a
-    ``metric`` teacher, their inputs too.
+    ``metric`` teacher, their inputs too, and ``with_photo`` the image at label shape.
     ``alpha``: see :func:`~depthsieve.images.decode.decode`. A file that cannot be read raises :class:`OSError`, unless
     that is its own fault, or this is the ``last_attempt``.
     """
@@ -69,6 +70,7 @@ def prepare_image(
         focal = decoded.header.focal_px
         metric_input = prepare_metric(decoded.rgb_HW3, shape, metric, focal) if metric else None
         jpeg = b"" if image_quality is None else encode_image(decoded.rgb_HW3, shape, image_quality)
+        photo_HW3 = to_label_shape(decoded.rgb_HW3, shape) if with_photo else None
     except ImageRejected as error:
         return error
     except (SourceError, TeacherError) as error:  # a file that became a link outward, a shape the processor refuses
@@ -96,4 +98,5 @@ def prepare_image(
         jpeg,
         decoded.is_dim,
         metric_input,
+        photo_HW3,
     )

@@ -53,6 +53,7 @@ from depthsieve.store.layer_kinds import (
     signals_spec,
 )
 from depthsieve.store.layers import Layer, make_layer, pack_for_layer, record_in_layer
+from depthsieve.store.networks import network_of
 from depthsieve.store.stored_images import images_spec, pack_images
 from depthsieve.store.writer import (
     CommitContext,
@@ -72,7 +73,8 @@ IN_MEMORY = 2
 
 def label_spec(work: LabelWork, encoding: str = schema.ENCODING, alpha: Alpha = "respect") -> LabelSpec:
     """What decides the labels of such work, in this encoding, with transparency respected or ignored."""
-    teacher, signals = work.teacher, work.signals
+    teacher, signals, network = work.teacher, work.signals, work.network
+    fused = calibration_for(teacher.quantity, signals if network is None else ())
     ignored = {"alpha": "ignore"} if alpha == "ignore" else {}  # as it was before there was a choice
     return LabelSpec(
         weights_digest=teacher.weights_digest,
@@ -81,9 +83,10 @@ def label_spec(work: LabelWork, encoding: str = schema.ENCODING, alpha: Alpha = 
         dtype=teacher.dtype,
         preprocessing={**teacher.preprocessing, **ignored},
         signals=signals,
-        calibration=calibration_for(teacher.quantity, signals).name(signals, teacher.weights_digest),
+        calibration=network.name(teacher.weights_digest) if network else fused.name(signals, teacher.weights_digest),
         encoding=encoding,
         second=_second_spec(work.second) if work.second else None,
+        calibration_digest=network.digest if network else "",
     )
 
 
@@ -156,9 +159,12 @@ class ShardLabeller:
 
     def __init__(self, job: LabelJob, work: LabelWork | None = None, watch: Watch | None = None) -> None:
         self._job = job
-        self._work = work or LabelWork.load(job.teacher, job.signals, job.keep_signals, job.metric)
         self._watch = watch or Watch()
         self._store = open_store(job.store)
+        if work is None:
+            network = network_of(self._store.root, self._store.spec)
+            work = LabelWork.load(job.teacher, job.signals, job.keep_signals, job.metric, network)
+        self._work = work
         if self._store.fingerprint != job.fingerprint:
             raise StoreError(f"{job.store} is another store than when the run began; run the same command again")
         if label_spec(self._work, self._store.spec.encoding, self._store.spec.alpha).fingerprint != job.fingerprint:
@@ -355,8 +361,9 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
     def prepare(row: int) -> Prepared:
         image, job = shard.images[row], work.job
         last, quality = job.last_attempt, job.image_quality
+        photo = how.network is not None
         return prepare_image(
-            image, shard.shape, sources, how.teacher, last, quality, how.second, work.alpha, how.metric
+            image, shard.shape, sources, how.teacher, last, quality, how.second, work.alpha, how.metric, photo
         )
 
     def predict(span: range, prepared: list[Prepared]) -> tuple[int, list[Unreadable]]:

@@ -16,6 +16,7 @@ from depthsieve.planning.workforce import MOST_A_SHARD, choose_profile, choose_s
 from depthsieve.sources.scan import Scan
 from depthsieve.store import Store
 from depthsieve.store.create import add_generation, open_or_create
+from depthsieve.store.networks import keep_network
 from depthsieve.store.standing import Again
 
 
@@ -25,6 +26,8 @@ def add_new(request: LabelRequest, scan: Scan, progress: bool) -> tuple[Store, P
     Only the holder of the store's plan lease calls this. Nothing is added where nothing is new.
     """
     store = open_or_create(request.root, request.spec)
+    if request.work.network is not None:
+        keep_network(request.root, request.work.network)
     for source in request.sources:
         check_source(source, request.root, store, request.options.moved)
     moved = has_moved(store, request.sources, scan)

@@ -10,9 +10,10 @@ from depthsieve.core.errors import UsageError
 from depthsieve.core.patterns import checked_patterns
 from depthsieve.core.records import Alpha, TeacherSettings
 from depthsieve.core.settings import About, check_counts
-from depthsieve.reliability.kinds import parse_signals, signals_help
+from depthsieve.reliability.kinds import NETWORK, parse_signals, signals_help
 
 DEFAULT_TEACHER, DEFAULT_SIGNALS = "depth-anything-v2-small", "flip"
+"""The signals are those of a teacher without an error network; see :mod:`depthsieve.planning.calibrated`."""
 
 GROUPS = TEACHER, LABELS, IMAGES, PLACE = "Teacher", "Labels", "What is labelled", "Where it runs"
 """Groups of the help, in their order there."""
@@ -60,7 +61,17 @@ class LabelOptions(TeacherSettings):
             f"What labels are compared with, to tell how reliable they are. {signals_help()}.",
             LABELS,
             "LIST",
-            unset=f"the store's, else {DEFAULT_SIGNALS}",
+            unset=f"the store's, else {NETWORK} where the teacher is calibrated, else {DEFAULT_SIGNALS}",
+        ),
+    ] = None
+    calibration: Annotated[
+        str | None,
+        About(
+            "An error network that `depthsieve calibrate` trained for the teacher: reliability comes from it, by photo "
+            "and label, with no extra pass.",
+            LABELS,
+            "FILE",
+            unset="the store's, else the one that ships with the teacher, if there is one",
         ),
     ] = None
     keep_signals: Annotated[
@@ -185,6 +196,13 @@ class LabelOptions(TeacherSettings):
             raise UsageError(f"a part adds nothing to the plan: say {said[0]} to plan() or label() without part")
         if self.signals is not None and self.keep_signals and not self.signal_names:
             raise UsageError("there are no signals to keep with --signals none")
+        if NETWORK in self.signal_names and self.second_teacher is not None:
+            raise UsageError("--second-teacher and --signals network do not go together: leave one of them out")
+        others = "--second-teacher" if self.second_teacher is not None else f"--signals {self.signals}"
+        if self.calibration is not None and others not in ("--signals None", f"--signals {NETWORK}"):
+            raise UsageError(
+                f"{others} and --calibration do not go together: an error network needs no signals; leave one out"
+            )
 
     @property
     def prunes(self) -> bool:

@@ -15,6 +15,7 @@ from depthsieve.core.records import MAX_TOKENS, OVERSIZE, LabelJob, LabelSpec, T
 from depthsieve.labelling.batch import LabelWork
 from depthsieve.labelling.metric import metric_request, metric_spec
 from depthsieve.labelling.shard import label_spec
+from depthsieve.planning.calibrated import choose_signals, has_labels, uncalibrated_notes
 from depthsieve.planning.checks import (
     check_source,
     find_manifest,
@@ -93,7 +94,9 @@ class LabelRequest:
         device = asked.device if nodes is None else "auto"
         metric = metric_asked(asked, options)
         with _named_by(existing, "teacher" in left_open):
-            work = LabelWork.load(asked.on(device), options.signal_names, bool(options.keep_signals))
+            work = LabelWork.load(asked.on(device), (), bool(options.keep_signals))
+        options, network = choose_signals(options, existing, work.teacher)
+        work = work.with_network(options.signal_names, network)
         if metric is not None:
             with _metric_named_by(existing, "metric_from" in left_open):
                 work = replace(work, metric=load_requested(metric.on(device)))
@@ -174,6 +177,8 @@ class LabelRequest:
                 for difference in differences_from(generation.profile, self.teacher, self.options, self.workforce):
                     yield f"generation {generation.number} {difference}"
         yield from signals_notes(store, self.options, "keep_signals" in self.left_open, len(todo))
+        if {"signals", "calibration"} <= self.left_open and (self.existing is None or not has_labels(self.existing)):
+            yield from uncalibrated_notes(self.work)
         yield from images_notes(store, self.options, "store_images" in self.left_open, len(todo))
         if self.metric is not None:
             yield from metric_notes(store, self.options, "metric_from" in self.left_open)
@@ -224,9 +229,8 @@ def recall(options: LabelOptions, store: Store | None, device_kind: str) -> tupl
 
     What is known of the store's teacher does not count where another one is named.
     """
-    defaults = {
+    defaults: dict[str, Any] = {
         "teacher": DEFAULT_TEACHER,
-        "signals": DEFAULT_SIGNALS,
         "dtype": default_dtype(device_kind),
         "max_tokens": MAX_TOKENS,
         "oversize": OVERSIZE,
@@ -235,7 +239,10 @@ def recall(options: LabelOptions, store: Store | None, device_kind: str) -> tupl
         "alpha": "respect",
     }
     known = _known_of(store, options) if store is not None else {}
+    if options.calibration is not None:  # where the store's labels have others, it is shown that these differ
+        known = {name: value for name, value in known.items() if name not in ("signals", "second_teacher")}
     values: dict[str, Any] = {}
+    usual = defaults | {"signals": DEFAULT_SIGNALS}
     taken = []
     for name in {**defaults, **known}:
         if getattr(options, name) not in (None, "auto"):
@@ -243,7 +250,7 @@ def recall(options: LabelOptions, store: Store | None, device_kind: str) -> tupl
         value = known.get(name)
         if value is None:
             value = defaults.get(name)
-        elif value != defaults.get(name) and not isinstance(value, bool):  # of those, see the notes
+        elif value != usual.get(name) and not isinstance(value, bool):  # of those, see the notes
             taken.append(f"--{name.replace('_', '-')} {value}")
         values[name] = value
     if store is not None and options.encoding is None and store.spec.encoding == ENCODINGS["small"].text:

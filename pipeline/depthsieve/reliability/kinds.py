@@ -16,21 +16,28 @@ from depthsieve.core.records import Quantity, Shape
 if TYPE_CHECKING:
     import torch
 
+    from depthsieve.reliability.network import ErrorNetwork
+
 NONE = "none"
 """What a user writes for no signals."""
+
+NETWORK = "network"
+"""The signal that is an expected error by itself: what a trained network makes of the photo and its label."""
 
 KEPT_BYTES_PER_PIXEL = 1.7
 """What a pixel of one kept signal takes on disk: up to 1.64 on 16 photos (flip)."""
 
-Need = Literal["nothing", "view", "half", "second", "confidence"]
+Need = Literal["nothing", "view", "half", "second", "confidence", "network"]
 """What a signal needs besides the label: a prediction for another view of the images at their own shape (predicted
-together with the label on a GPU) or at half of it, one of a second teacher, or the teacher's own confidence."""
+together with the label on a GPU) or at half of it, one of a second teacher, the teacher's own confidence, or the photo
+and an error network."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What a signal looks at: the labels ``depth_BHW``, and what it needs. ``other_Bhw`` is the prediction to compare
-    them with, ``confidence_BHW`` the teacher's own, of which ``better`` says which end means a good pixel."""
+    them with, ``confidence_BHW`` the teacher's own, of which ``better`` says which end means a good pixel. The
+    ``network`` sees ``photo_BHW3``, uint8 at label shape, and the labels where ``valid_BHW``."""
 
     depth_BHW: "torch.Tensor"
     quantity: Quantity
@@ -38,6 +45,9 @@ class Seen:
     other_quantity: Quantity = "disparity"
     confidence_BHW: "torch.Tensor | None" = None
     better: Literal["higher", "lower"] = "higher"
+    photo_BHW3: "torch.Tensor | None" = None
+    valid_BHW: "torch.Tensor | None" = None
+    network: "ErrorNetwork | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,8 @@ class Signal:
     ``passes`` is its cost in forward passes of the teacher, ``help`` what the label is compared with.
     ``disagreement`` returns how far the label is off by this signal, float32 [B,H,W] in the label's own unit, 0 or more
     and not finite where it is unknown. ``view`` makes the images to predict, of the given shape, where it needs some.
+    A signal that is ``whole`` returns the expected error itself, relative to the label: it stands alone, and no
+    calibration of signals applies to it.
     """
 
     name: str
@@ -55,6 +67,7 @@ class Signal:
     help: str
     disagreement: "Callable[[Seen], torch.Tensor]"
     view: "Callable[[torch.Tensor, Shape], torch.Tensor] | None" = None
+    whole: bool = False
 
 
 def _flip(seen: Seen) -> "torch.Tensor":
@@ -110,6 +123,14 @@ def _native(seen: Seen) -> "torch.Tensor":
     return native_disagreement(seen.depth_BHW, seen.confidence_BHW, seen.better)
 
 
+def _network(seen: Seen) -> "torch.Tensor":
+    import torch
+
+    assert seen.network is not None and seen.photo_BHW3 is not None and seen.valid_BHW is not None
+    depth_BHW = torch.where(seen.valid_BHW, seen.depth_BHW, torch.nan)
+    return seen.network.expected_error(seen.photo_BHW3, depth_BHW, seen.quantity)
+
+
 SIGNALS = {
     signal.name: signal
     for signal in (
@@ -119,6 +140,9 @@ SIGNALS = {
         Signal("teachers", "second", 1, "another teacher (--second-teacher)", _teachers),
         Signal("edges", "nothing", 0, "the label's own depth edges", _edges),
         Signal("native", "confidence", 0, "the teacher's own confidence", _native),
+        Signal(
+            NETWORK, "network", 0, "what a network expects by photo and label (--calibration)", _network, whole=True
+        ),
     )
 }
 
@@ -126,6 +150,7 @@ LACKS: dict[Need, str] = {
     "half": "works at its processor's sizes only, and signal {signal!r} needs half of them; leave it out",
     "second": "has no second teacher, and signal {signal!r} compares two; name one: --second-teacher NAME",
     "confidence": "gives no confidence of its own, which signal {signal!r} is made of; leave it out",
+    "network": "has no error network in this release; train one with `depthsieve calibrate` and say --calibration FILE",
 }
 """Error text for a teacher that lacks what a signal needs. Views need nothing of a teacher."""
 
@@ -139,15 +164,18 @@ def parse_signals(text: str) -> tuple[str, ...]:
         near = difflib.get_close_matches(name, [*SIGNALS, NONE], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join([*common_signals(), NONE])}"
         raise UsageError(f"unknown signal {name!r}; {hint}")
-    if NONE in names and len(names) > 1:
-        others = ", ".join(sorted(names - {NONE}))
-        raise UsageError(f"signals: {NONE!r} stands alone, and cannot be combined with {others}; leave one of them out")
+    alone = sorted(names & {NONE, *(signal.name for signal in SIGNALS.values() if signal.whole)})
+    if alone and len(names) > 1:
+        others = ", ".join(sorted(names - {alone[0]}))
+        raise UsageError(
+            f"signals: {alone[0]!r} stands alone, and cannot be combined with {others}; leave one of them out"
+        )
     return tuple(sorted(names - {NONE}))
 
 
 def common_signals() -> tuple[str, ...]:
-    """Those that do not depend on what a teacher says of itself, in the order of the table."""
-    return tuple(signal.name for signal in SIGNALS.values() if signal.needs != "confidence")
+    """Those that any teacher can have, in the order of the table: none that needs its own confidence or a network."""
+    return tuple(signal.name for signal in SIGNALS.values() if signal.needs not in ("confidence", "network"))
 
 
 def signals_that(needs: Collection[Need]) -> tuple[str, ...]:
@@ -169,7 +197,8 @@ def full_views(names: Sequence[str]) -> int:
 
 def signals_help() -> str:
     """The table in one sentence, for the help of an option."""
-    listed = [f"{name}: {SIGNALS[name].help} ({_cost(SIGNALS[name].passes)})" for name in common_signals()]
+    shown = (*common_signals(), NETWORK)
+    listed = [f"{name}: {SIGNALS[name].help} ({_cost(SIGNALS[name].passes)})" for name in shown]
     return f"{'; '.join(listed)}; {NONE}: every pixel counts as reliable"
 
 
@@ -177,3 +206,20 @@ def _cost(passes: float) -> str:
     if passes == 0:
         return "no extra pass"
     return "1 extra pass" if passes == 1 else f"{passes:g} of a pass"
+
+
+def whole_signal(names: Sequence[str]) -> bool:
+    """Whether the signal of these names is an expected error by itself, so that no calibration of signals applies."""
+    return any(name in SIGNALS and SIGNALS[name].whole for name in names)
+
+
+def made_of(signals: Sequence[str], calibration: str, *, imported: bool = False) -> str:
+    """What the reliability of labels comes from, in words, by what their spec, or a layer, says: for ``status``,
+    reports and exports."""
+    if NETWORK in signals:
+        other = "; it was trained for other teachers" if calibration.endswith("-transferred") else ""
+        return f"an error network, by photo and label ({calibration}){other}"
+    if not signals:
+        return "nothing: every valid pixel has the same code"
+    what = "imported confidence" if imported else f"signals: {', '.join(signals)}"
+    return f"{what} ({calibration})"

@@ -255,10 +255,7 @@ def _origin(facts: Facts) -> str:
             rows.append(("licence of its weights", licence(one)))
     if teacher is not None:
         rows += [("weights", f"sha256 {spec.weights_digest[:16]}…"), ("computed in", spec.dtype)]
-    rows += [
-        ("signals of reliability", ", ".join(spec.signals) or "none"),
-        ("calibration", spec.calibration if store.layer is None else f"layer {store.layer.name}"),
-    ]
+    rows.append(("reliability from", store.reliability_from))
     if profile is not None:
         rows.append(("device", f"{profile.device_model} ({profile.device_kind})"))
     for name, root in store.sources().items():

@@ -28,6 +28,7 @@ from depthsieve.core.errors import (
 from depthsieve.core.recent import Recent
 from depthsieve.core.records import Quantity, Shape
 from depthsieve.images.panels import Panels, panels_of
+from depthsieve.reliability.kinds import made_of
 from depthsieve.reliability.masking import threshold_code, train_mask
 from depthsieve.sources.ids import encode_path
 from depthsieve.storage import Root, open_root
@@ -213,6 +214,13 @@ class Store(Catalog):
         """
         layer = None if name is None else open_layer(self.root, name, self.fingerprint)
         return dataclasses.replace(self, layer=layer, _readers=_no_readers())
+
+    @property
+    def reliability_from(self) -> str:
+        """What reliability comes from, in words."""
+        if self.layer is None:
+            return made_of(self.spec.signals, self.spec.calibration, imported=self.spec.kind == "imported")
+        return f"layer {self.layer.name}: {made_of(self.layer.spec.signals, (self.layer.spec.detail or {})['name'])}"
 
     def __repr__(self) -> str:
         try:

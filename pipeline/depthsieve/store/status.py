@@ -37,8 +37,8 @@ class StoreStatus:
     ``at_work`` are the living processes that hold leases. ``images_per_second`` is that of the shards
     committed in the last ten minutes and since the first of those processes began, from the first such commit to the
     last (None where no process works, or before the second one), and ``seconds_left`` what the pending ones take at
-    that rate. ``layers`` are those of the store, by name; ``datasets`` says where the images of a source come
-    from and under which terms, by its name.
+    that rate. ``reliability`` says what reliability comes from; ``layers`` are those of the store, by name; ``datasets``
+    says where the images of a source come from and under which terms, by its name.
     """
 
     store: str
@@ -50,6 +50,7 @@ class StoreStatus:
     images_per_second: float | None
     seconds_left: float | None
     at_work: tuple[str, ...]
+    reliability: str = ""
     layers: tuple[LayerState, ...] = ()
     datasets: Mapping[str, DatasetNote] = field(default_factory=dict)
 
@@ -75,6 +76,7 @@ def status(store: str | Path, seen: Seen | None = None) -> StoreStatus:
         images_per_second=rate,
         seconds_left=stands.pending / rate if rate else None,
         at_work=tuple(sorted(map(str, workers))),
+        reliability=opened.reliability_from,
         layers=_layers(opened),
         datasets=opened.datasets(),
     )

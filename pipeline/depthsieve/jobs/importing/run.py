@@ -14,17 +14,19 @@ from depthsieve.evaluation.ground_truth.readers import USUAL_SCALES
 from depthsieve.jobs.committing import Committed, commit_pending, leaving_no_folder
 from depthsieve.jobs.importing.draft import ImportDraft, draft_import
 from depthsieve.jobs.importing.maps import FILES, Opened, open_maps
-from depthsieve.jobs.importing.settings import Means, PlaceSettings, ValueSettings, imported_spec, other_settings
+from depthsieve.jobs.importing.settings import KIND, Means, PlaceSettings, ValueSettings, imported_spec, other_settings
 from depthsieve.jobs.importing.shards import ShardImporter
 from depthsieve.planning.checks import check_source, check_space, find_store
+from depthsieve.reliability.network import ErrorNetwork
 from depthsieve.runners.dispatch import disk_errors_named
 from depthsieve.sources import Source, open_source
 from depthsieve.sources.scan import scan_to
-from depthsieve.storage import Root, open_root
+from depthsieve.storage import Root, expand, open_root
 from depthsieve.storage.temporary import temporary_folder
 from depthsieve.store import Store, open_store
 from depthsieve.store.create import add_generation, check_root, check_spec, open_or_create, prepare_root
 from depthsieve.store.leases import PLAN, Leases
+from depthsieve.store.networks import keep_network, network_of
 from depthsieve.store.plan import rejected_table, removed_table
 from depthsieve.store.schema import encoding_of
 from depthsieve.store.standing import standing
@@ -77,6 +79,7 @@ def import_labels(
     confidence_means: Means | None = None,
     confidence_range: tuple[float, float] | None = None,
     confidence_dataset: str | None = None,
+    calibration: str | Path | None = None,
     stretched: bool = False,
     made_by: str | None = None,
     name: str = "default",
@@ -119,6 +122,8 @@ def import_labels(
         confidence_range: the least and the largest confidence there can be. None: 0 to 1, or to the largest whole
             number of the files' type.
         confidence_dataset: the array of confidence in HDF5 and .npz files.
+        calibration: file of an error network that ``depthsieve calibrate`` trained: reliability comes from it, by photo
+            and map, and not from a confidence. The store keeps a copy. None: the store's, if it has one.
         stretched: maps cover their photos whole although their aspects differ. Otherwise such images are rejected.
         made_by: in a few words, what made the maps; maps of other words never mix with these.
         name: name of the source of the images within the store, the first part of their ids.
@@ -153,16 +158,35 @@ def import_labels(
         pattern=pattern, confidence=confidence, replace=tuple(replace), strip=strip, stretched=stretched
     )
     opened = open_maps(maps, quantity, places, values)
-    spec = imported_spec(opened.quantity, opened.values, opened.format)
     target = open_root(store)
     check_root(target)
     existing = find_store(target)
+    network = _find_network(calibration, existing, opened)
+    spec = imported_spec(opened.quantity, opened.values, opened.format, network)
     if existing is not None:
         _check_settings(existing, spec)
     source = open_source(images, name, root)
     check_source(source, target, existing, moved)
-    run = _Import(opened, places, source, tuple(exclude), spec, target, existing, shard_size, threads or cores())
+    run = _Import(
+        opened, places, source, tuple(exclude), spec, network, target, existing, shard_size, threads or cores()
+    )
     return run.rehearse(progress) if dry_run else run.run(progress)
+
+
+def _find_network(calibration: str | Path | None, store: Store | None, opened: Opened) -> ErrorNetwork | None:
+    """The error network that is named, else the store's own."""
+    if calibration is None:
+        known = store is not None and store.spec.kind == KIND and bool(store.generations())
+        return network_of(store.root, store.spec) if store is not None and known else None
+    if opened.values.confidence_means is not None:
+        raise UsageError("reliability comes from a confidence or from --calibration, not from both; leave one out")
+    network = ErrorNetwork.load(expand(calibration))
+    if network.quantity != opened.quantity:
+        raise UsageError(
+            f"calibration {calibration} was trained on labels of {network.quantity}, and these maps hold "
+            f"{opened.quantity}"
+        )
+    return network
 
 
 def _check_settings(store: Store, spec: LabelSpec) -> None:
@@ -186,6 +210,7 @@ class _Import:
     source: Source
     exclude: tuple[str, ...]
     spec: LabelSpec
+    network: ErrorNetwork | None
     root: Root
     existing: Store | None
     shard_size: int
@@ -234,6 +259,8 @@ class _Import:
     def _plan(self, draft: ImportDraft) -> Store:
         """The store, made if need be, with what is new planned."""
         store = open_or_create(self.root, self.spec)
+        if self.network is not None:
+            keep_network(self.root, self.network)
         generations = store.generations()
         made_by = (self.opened.maps.location,)
         sources = dict(store.sources()) | {self.source.name: self.source.root}
@@ -291,12 +318,12 @@ class _Import:
                 else found + "invalid; if they are depth, say with --invalid what is invalid, such as --invalid 0"
             )
         means = self.opened.values.confidence_means
-        if not draft.rows:
+        if not draft.rows or self.network is not None:
             return notes
         if means is None:
             notes.append(
                 "no confidence: every valid pixel has the same reliability, so a mask drops none of them; --confidence "
-                "gives it some"
+                "or --calibration gives it some"
             )
         elif means not in ("error", "code"):
             notes.append(

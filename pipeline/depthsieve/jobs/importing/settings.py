@@ -9,6 +9,8 @@ from depthsieve.core.errors import UsageError
 from depthsieve.core.records import LabelSpec, Quantity, digest_of
 from depthsieve.evaluation.ground_truth.settings import TruthSettings
 from depthsieve.reliability.fusion import UNCALIBRATED
+from depthsieve.reliability.kinds import NETWORK
+from depthsieve.reliability.network import ErrorNetwork
 from depthsieve.store.schema import ENCODING
 
 KIND = "imported"
@@ -112,19 +114,28 @@ class PlaceSettings:
             raise UsageError(f"confidence: {error}") from error
 
 
-def imported_spec(quantity: Quantity, values: ValueSettings, format: str) -> LabelSpec:
-    """What decides the labels that are made of such maps; ``format`` is "files", or what wrote them."""
+def imported_spec(
+    quantity: Quantity, values: ValueSettings, format: str, network: ErrorNetwork | None = None
+) -> LabelSpec:
+    """What decides the labels that are made of such maps; ``format`` is "files", or what wrote them, and ``network``
+    what their reliability comes from, where that is no confidence of theirs."""
     made = {"format": format, **values.to_json()}
+    weights = digest_of(made)
+    if network is not None:
+        signals: tuple[str, ...] = (NETWORK,)
+    else:
+        signals = () if values.confidence_means is None else SIGNALS
     return LabelSpec(
-        weights_digest=digest_of(made),
+        weights_digest=weights,
         quantity=quantity,
         unit="m" if quantity == "depth" else "",
         dtype="float32",
         preprocessing={"import": made},
-        signals=() if values.confidence_means is None else SIGNALS,
-        calibration=CALIBRATIONS[values.confidence_means],
+        signals=signals,
+        calibration=network.name(weights) if network else CALIBRATIONS[values.confidence_means],
         encoding=ENCODING,
         kind=KIND,
+        calibration_digest=network.digest if network else "",
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from depthsieve.core.errors import ImageRejected
 from depthsieve.core.records import LabelSpec, Shard
@@ -16,10 +17,13 @@ from depthsieve.jobs.importing.settings import settings_in
 from depthsieve.jobs.importing.values import to_label
 from depthsieve.labelling.batch import PreparedImage, feature_arrays
 from depthsieve.labelling.image import prepare_image
+from depthsieve.reliability.code import encode_error
+from depthsieve.reliability.network import ErrorNetwork
 from depthsieve.sources import reopen_source
 from depthsieve.store import Store, schema
 from depthsieve.store.layer_kinds import LayerSpec, features_spec
 from depthsieve.store.layers import commit_to_layer, make_layer
+from depthsieve.store.networks import network_of
 from depthsieve.store.writer import CommitContext, ShardArrays
 from depthsieve.teachers import Teacher
 
@@ -51,6 +55,7 @@ class ShardImporter(ShardMaker):
         super().__init__(store, threads, on_image)
         self._maps = maps
         self._values, _ = settings_in(store.spec)
+        self._network = network_of(store.root, store.spec)
         self._sources = {name: reopen_source(name, root) for name, root in store.sources().items()}
         self._features: dict[str, Mapping[str, np.ndarray[Any, Any]]] = {}
 
@@ -89,7 +94,8 @@ class ShardImporter(ShardMaker):
             if raw.sha256 != planned["map_sha256"]:
                 raise ImageRejected("its map has changed since it was planned; import again to take the new one")
             label = to_label(raw, self.store.spec.quantity, self._values)
-            prepared = prepare_image(image, shard.shape, self._sources, NO_TEACHER, False)
+            with_photo = self._network is not None
+            prepared = prepare_image(image, shard.shape, self._sources, NO_TEACHER, False, with_photo=with_photo)
             if not isinstance(prepared, PreparedImage):
                 raise prepared
             code_HW = label.code_HW
@@ -97,6 +103,8 @@ class ShardImporter(ShardMaker):
                 code_HW = np.where(prepared.hole_HW, 0, code_HW).astype(np.uint8)
                 if not code_HW.any():
                     raise ImageRejected("its map has no valid pixel where the image is not transparent")
+            if self._network is not None and prepared.photo_HW3 is not None:
+                code_HW = _by_network(self._network, label.depth_HW, code_HW, prepared.photo_HW3)
         except ImageRejected as error:
             arrays["status"][row] = schema.STATUS_FAILED
             arrays["reason"][row] = str(error)
@@ -110,3 +118,15 @@ class ShardImporter(ShardMaker):
         about = label_signals(arrays["depth"][row], code_HW, arrays["histogram"][row], self.store.spec.quantity)
         features["values"][row] = np.concatenate([about, prepared.signals.values])
         features["phash"][row] = prepared.signals.phash
+
+
+def _by_network(
+    network: ErrorNetwork,
+    depth_HW: np.ndarray[Any, np.dtype[np.float32]],
+    code_HW: np.ndarray[Any, np.dtype[np.uint8]],
+    photo_HW3: np.ndarray[Any, np.dtype[np.uint8]],
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The codes [H,W] that an error network gives the pixels that have one."""
+    depth_1HW = torch.from_numpy(np.where(code_HW > 0, depth_HW, np.nan).astype(np.float32))[None]
+    e_1HW = network.expected_error(torch.from_numpy(photo_HW3)[None], depth_1HW, network.quantity)
+    return np.asarray(encode_error(e_1HW)[0].numpy())

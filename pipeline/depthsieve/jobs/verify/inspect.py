@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,14 @@ from depthsieve.store.create import index_fault
 from depthsieve.store.layers import FOLDER as LAYERS
 from depthsieve.store.leases import FOLDER as LEASES
 from depthsieve.store.leases import PLAN
+from depthsieve.store.networks import FOLDER as NETWORKS
+from depthsieve.store.networks import digest_in, network_fault, network_keys
 from depthsieve.store.reader import Store
 from depthsieve.store.root_document import spec_in
 
 _SHARD_RECORD = re.compile(r"\d{4}-\d{6}\.json")
 _GENERATION = re.compile(r"generation-(\d{4})\.")
-_KNOWN = {"labels.zarr", schema.COMMITS, "plan", "copies", LEASES, "tmp", LAYERS, "runs", times.NAME}
+_KNOWN = {"labels.zarr", schema.COMMITS, "plan", "copies", LEASES, "tmp", LAYERS, NETWORKS, "runs", times.NAME}
 
 
 def inspect_store(
@@ -62,6 +65,7 @@ class _Inspector:
         if spec is not None:
             store = Store(self._root, spec)
             generations = self._generations(spec)
+            self._networks(store)
             self._shards(store, generations)
             inspect_layers(self._look, store)
             self._index(store)
@@ -123,6 +127,16 @@ class _Inspector:
                 problem = plan.part_fault(shards, parts[name], plan.decode_table(data, ["row"]))
             if problem:
                 self._look.found(schema.plan_key(name), problem, "none")
+
+    def _networks(self, store: Store) -> None:
+        """The error networks that the store keeps, and whether it has those that it needs."""
+        whole = set()
+        for key in network_keys(self._root):
+            if self._look.twice(key, partial(network_fault, key=key)) is not None:
+                whole.add(digest_in(key))
+        if store.spec.calibration_digest and store.spec.calibration_digest not in whole and not self._look.in_hand:
+            problem = "has no whole copy of the error network that the labels are made with; label with its file again"
+            self._look.found(NETWORKS, f"{problem}: --calibration FILE", "none")
 
     def _shards(self, store: Store, generations: list[plan.Generation]) -> None:
         counts = {one.number: one.shards for one in generations}

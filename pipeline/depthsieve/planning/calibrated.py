@@ -1,0 +1,55 @@
+"""What reliability comes from where nobody says so: the error network of a calibrated teacher, else signals."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from depthsieve.labelling.batch import LabelWork
+from depthsieve.planning.options import DEFAULT_SIGNALS, LabelOptions
+from depthsieve.reliability.kinds import NETWORK
+from depthsieve.reliability.network import ErrorNetwork, shipped_network
+from depthsieve.storage import expand
+from depthsieve.store import Store
+from depthsieve.store.networks import network_of
+from depthsieve.teachers import Teacher
+
+
+def shipped_for(teacher: Teacher) -> ErrorNetwork | None:
+    """The network of this release that was trained for the teacher, if there is one."""
+    network = shipped_network()
+    fits = network is not None and teacher.weights_digest in network.fitted_on and teacher.quantity == network.quantity
+    return network if fits else None
+
+
+def choose_signals(
+    options: LabelOptions, store: Store | None, teacher: Teacher
+) -> tuple[LabelOptions, ErrorNetwork | None]:
+    """The options with their signals filled in, and the error network that these need, if they do.
+
+    A calibration that is named counts; else the store's network; else, where nobody names signals, the one that ships
+    for this teacher; else the signals by default. Raises :class:`UsageError` for a file that is no network,
+    :class:`StoreDamaged` where the store has lost its own.
+    """
+    if options.calibration is not None:
+        return replace(options, signals=NETWORK), ErrorNetwork.load(expand(options.calibration))
+    shipped = shipped_for(teacher)
+    if options.signals is None:
+        chosen = DEFAULT_SIGNALS if shipped is None or options.second_teacher is not None else NETWORK
+        options = replace(options, signals=chosen)
+    if options.signal_names != (NETWORK,):
+        return options, None
+    known = network_of(store.root, store.spec) if store is not None and has_labels(store) else None
+    return options, known or shipped
+
+
+def has_labels(store: Store) -> bool:
+    """Whether anything was planned with its label spec; an empty store takes any."""
+    return bool(store.generations())
+
+
+def uncalibrated_notes(work: LabelWork) -> Iterator[str]:
+    """What a user should know of a new store whose teacher has no network, once there are networks at all."""
+    if work.network is None and shipped_network() is not None:
+        yield (
+            f"teacher {work.teacher.name!r} has no error network, so reliability comes from signals: "
+            f"{', '.join(work.signals)}; `depthsieve calibrate` trains one, which needs no extra pass"
+        )

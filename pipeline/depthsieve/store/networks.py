@@ -1,0 +1,88 @@
+"""The error networks that a store keeps: those that its reliability, or a layer of it, comes from.
+
+Whoever labels, repairs or resumes needs no file of the user's: a worker on another machine finds the network in the
+store. It is kept twice, under a name that is made of its digest and of that of the file.
+"""
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from depthsieve.core.errors import StoreDamaged, UsageError
+from depthsieve.core.records import LabelSpec
+from depthsieve.storage import Root
+from depthsieve.store import schema
+
+if TYPE_CHECKING:
+    from depthsieve.reliability.network import ErrorNetwork
+
+FOLDER = "networks"
+
+_SUFFIX = ".safetensors"
+
+
+def network_keys(root: Root) -> list[str]:
+    """Where networks are kept, sorted, also those of which one copy is missing."""
+    names = {*root.names(FOLDER), *root.names(schema.copy_key(FOLDER))}
+    return [f"{FOLDER}/{name}" for name in sorted(names) if name.endswith(_SUFFIX)]
+
+
+def keep_network(root: Root, network: "ErrorNetwork") -> None:
+    """Keep a network, where it is not kept already. Raises :class:`OSError`."""
+    digest = network.digest
+    keys = [key for key in network_keys(root) if digest_in(key) == digest]
+    data = network.to_bytes()
+    keys = keys or [f"{FOLDER}/{digest}-{hashlib.sha256(data).hexdigest()[:16]}{_SUFFIX}"]
+    if not any(network_fault(found, keys[0]) is None for found in _copies(root, keys[0])):
+        for place in (schema.copy_key(keys[0]), keys[0]):
+            root.write(place, data)
+
+
+def kept_network(root: Root, digest: str) -> "ErrorNetwork":
+    """The network of that digest, by either copy. Raises :class:`StoreDamaged` where neither is whole."""
+    from depthsieve.reliability.network import ErrorNetwork
+
+    for key in network_keys(root):
+        if digest_in(key) == digest:
+            for data in _copies(root, key):
+                if network_fault(data, key) is None:
+                    return ErrorNetwork.from_bytes(data, key)
+    raise StoreDamaged(
+        f"{root.location}/{FOLDER} has no whole copy of the error network {digest[:12]} that reliability comes from; "
+        "name the file that it was made with, --calibration FILE, which is then kept again"
+    )
+
+
+def network_of(root: Root, spec: LabelSpec) -> "ErrorNetwork | None":
+    """The network that a store's labels are made with, None where they need none. Raises as :func:`kept_network`."""
+    return kept_network(root, spec.calibration_digest) if spec.calibration_digest else None
+
+
+def network_fault(data: bytes, key: str) -> str | None:
+    """What is wrong with a kept network, to the byte; None where it is the one that its ``key`` names."""
+    from depthsieve.reliability.network import ErrorNetwork
+
+    digest, of_file = _digests_in(key)
+    if hashlib.sha256(data).hexdigest()[: len(of_file)] != of_file or len(of_file) < 16:
+        return "does not fit its digest"
+    try:
+        return None if ErrorNetwork.from_bytes(data, key).digest == digest else "does not fit its digest"
+    except UsageError:
+        return "is no error network"
+
+
+def digest_in(key: str) -> str:
+    """The digest of the network that is kept there."""
+    return _digests_in(key)[0]
+
+
+def _digests_in(key: str) -> tuple[str, str]:
+    digest, _, of_file = key.rpartition("/")[2].removesuffix(_SUFFIX).partition("-")
+    return digest, of_file
+
+
+def _copies(root: Root, key: str) -> list[bytes]:
+    found = []
+    for place in (key, schema.copy_key(key)):
+        if root.entry(place) is not None:
+            found.append(root.read(place))
+    return found
