@@ -37,8 +37,8 @@ class StoreStatus:
     ``at_work`` are the living processes that hold leases. ``images_per_second`` is that of the shards
     committed in the last ten minutes and since the first of those processes began, from the first such commit to the
     last (None where no process works, or before the second one), and ``seconds_left`` what the pending ones take at
-    that rate. ``reliability`` says what reliability comes from; ``layers`` are those of the store, by name; ``datasets``
-    says where the images of a source come from and under which terms, by its name.
+    that rate. ``reliability`` says what reliability comes from; ``layers`` are those of the store, by name;
+    ``datasets`` says where the images of a source come from and under which terms, by its name.
     """
 
     store: str

@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 import depthsieve
 from depthsieve.core.errors import SourceError, StoreMismatch, UsageError
 from depthsieve.reliability.masking import masked_share, threshold_code
+from depthsieve.reliability.network import ErrorNetwork
 from depthsieve.training import PseudoLabelDataset
 
 CONFIDENT: dict[str, Any] = {
@@ -371,3 +372,25 @@ def test_the_command_says_what_it_did(
     assert command(monkeypatch, *arguments, "--json") == 0
     assert json.loads(capsys.readouterr().out)["labelled"] == 6
     assert command(monkeypatch, *arguments, "--max", 0) == 2
+
+
+def test_reliability_of_maps_may_come_from_a_network(made: Path, tmp_path: Path) -> None:
+    """While they are imported, when more are, and afterwards as a layer: the same codes."""
+    network = ErrorNetwork.random(quantity="depth")
+    network.save(tmp_path / "network.safetensors")
+    calibration = tmp_path / "network.safetensors"
+    with pytest.raises(UsageError, match="not from both"):
+        imported(made, tmp_path / "both", ".", scale=1000, calibration=calibration, **CONFIDENT)
+    done = imported(made, tmp_path / "store", calibration=calibration)
+    assert not any("confidence" in note for note in done.notes)
+    store = depthsieve.open_store(tmp_path / "store")
+    assert (store.spec.signals, store.spec.calibration_digest) == (("network",), network.digest)
+    assert imported(made, tmp_path / "store").planned_now == 0  # by what the store keeps
+    shutil.copytree(made / "plain", tmp_path / "plain")
+    depthsieve.recalibrate(tmp_path / "plain", calibration=calibration, name="net", progress=False)
+    layer = depthsieve.open_store(tmp_path / "plain", reliability="net")
+    for number in range(6):
+        codes_HW = store[image_id(number)].reliability
+        np.testing.assert_array_equal(codes_HW > 0, metres_of(number) > 0)
+        np.testing.assert_array_equal(codes_HW, layer[image_id(number)].reliability)
+        assert len(np.unique(codes_HW)) > 20
