@@ -67,7 +67,8 @@ def test_a_teacher_without_what_a_signal_needs_is_refused_with_what_it_lacks() -
     with pytest.raises(UsageError, match="'tiny-v1' has no second teacher, and signal 'teachers' compares two"):
         replace(work, signals=("teachers",)).check()
     assert signals_that(work.needs_met) == ("edges", "flip", "lowres", "photometric")
-    assert signals_that(replace(work, second=work.teacher).needs_met) == tuple(sorted({*SIGNALS} - {"native", "network"}))
+    two = replace(work, second=work.teacher)
+    assert signals_that(two.needs_met) == tuple(sorted({*SIGNALS} - {"native", "network"}))
 
 
 def test_a_new_row_is_all_that_a_new_signal_takes(monkeypatch: pytest.MonkeyPatch) -> None:

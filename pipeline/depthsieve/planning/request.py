@@ -231,6 +231,7 @@ def recall(options: LabelOptions, store: Store | None, device_kind: str) -> tupl
     """
     defaults: dict[str, Any] = {
         "teacher": DEFAULT_TEACHER,
+        "signals": None,  # see choose_signals
         "dtype": default_dtype(device_kind),
         "max_tokens": MAX_TOKENS,
         "oversize": OVERSIZE,

@@ -190,7 +190,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(made: Path, store: Path, tm
     refused(UsageError, "cannot be read: No such file", tmp_path / "none.json")
     for number, text in enumerate(("{", "\xff", "[" * 100_000)):
         (tmp_path / f"bad {number}").write_bytes(text.encode("latin-1"))
-        refused(UsageError, f"bad {number} is not JSON", tmp_path / f"bad {number}")
+        refused(UsageError, f"bad {number} is neither an error network", tmp_path / f"bad {number}")
     for number, body in enumerate(([], {}, {"version": "1", "fitted_on": [], "weights": 3}, "text", None)):
         (tmp_path / f"no {number}").write_text(json.dumps(body))
         refused(UsageError, "is no calibration", tmp_path / f"no {number}")
