@@ -37,6 +37,8 @@ AREAS: "dict[CurveMetric, str]" = {
     "delta1": "1 - delta1",
 }
 LEFT_AT = 0.10
+WIDE = 0.15
+"""An interval of the drop that is wider leaves the choice open."""
 TRUTH_NAMES = {"inverse": "inverse depth", "disparity": "disparity in pixels"}
 ALIGNED = {
     "none": "not aligned",
@@ -301,7 +303,14 @@ def _knee(result: "Evaluation") -> str:
     if knee.drop is None:
         return f"No drop stands out: {knee.reason}."
     kept = f"keep {1 - knee.drop:.0%} of the pixels"
-    return f"drop {knee.drop:.2f} would {kept} and lower AbsRel from {knee.error:.4f} to {knee.kept_error:.4f}."
+    told = f"drop {knee.drop:.2f} would {kept} and lower AbsRel from {knee.error:.4f} to {knee.kept_error:.4f}."
+    if knee.low is None or knee.high is None:
+        return told
+    images = count(len(result.images), "image")
+    few = f": {images} are too few to tell it more closely" if knee.high - knee.low > WIDE else ""
+    return (
+        f"{told}\nFor other images like these it lies between {knee.low:.2f} and {knee.high:.2f} (90% interval){few}."
+    )
 
 
 def _print_unmatched(result: "Evaluation") -> None:

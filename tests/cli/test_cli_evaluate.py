@@ -79,7 +79,7 @@ def test_the_report_says_all_that_was_measured(
     assert f"Spearman correlation of reliability and error: {mean['spearman']:.4f} (-1 is best)." in text
     assert f"better than chance on {body['better_than_chance']:.0%} of the images." in text
     assert f"labels err {10 ** body['calibration']['bias']:.2g} times as much as their reliability codes say" in text
-    assert "No drop stands out: choosing one takes 8 images or more, and there are 7." in text
+    assert f"No drop stands out: {body['knee']['reason']}." in text
     assert "  not compared: default/2.png: no label: made up" in lines
     assert "1 label without ground truth: default/8.png." in lines
     assert "1 ground truth without an image: other.npy." in lines
@@ -274,7 +274,11 @@ def test_a_drop_that_stands_out_is_named(made: Path) -> None:
     from depthsieve.evaluation.metrics import Knee
 
     result = evaluate_labels(made / "labels", made / "depth", progress=False)
-    result = dataclasses.replace(result, knee=Knee(0.12, 0.2, 0.15, ""))
-    assert _knee(result) == "drop 0.12 would keep 88% of the pixels and lower AbsRel from 0.2000 to 0.1500."
+    result = dataclasses.replace(result, knee=Knee(0.12, 0.2, 0.15, "", 0.1, 0.16))
+    told = "drop 0.12 would keep 88% of the pixels and lower AbsRel from 0.2000 to 0.1500."
+    other = "For other images like these it lies between 0.10 and"
+    assert _knee(result) == f"{told}\n{other} 0.16 (90% interval)."
+    result = dataclasses.replace(result, knee=Knee(0.12, 0.2, 0.15, "", 0.1, 0.3))
+    assert _knee(result) == f"{told}\n{other} 0.30 (90% interval): 7 images are too few to tell it more closely."
     assert _number(float("nan")) == "-"
     assert [_factor(value) for value in (-1.0, 0.0, 0.8, 1.9, 2.95)] == ["0.1", "1", "6.3", "79", "891"]

@@ -1,6 +1,6 @@
 """Compare all labels that have ground truth. Axes: H row, W column.
 
-One image is in memory at a time; what grows with their number is a row of scores each.
+One image is in memory at a time; what grows with their number is a row of scores and a curve each.
 """
 
 import math
@@ -26,6 +26,7 @@ from depthsieve.evaluation.metrics import (
     Comparison,
     CurveMean,
     CurveMetric,
+    Floats,
     actual_code_errors,
     aligned_depth,
     at_shape,
@@ -183,6 +184,7 @@ class _Gathered:
         self._scores: list[ImageScore] = []
         self._failed: list[ImageFailure] = []
         self._curves: dict[CurveMetric, CurveMean] = {metric: CurveMean() for metric in CURVES}
+        self._abs_rel: list[Floats] = []
         self._codes = CodeErrors()
         self._better = 0
 
@@ -211,6 +213,7 @@ class _Gathered:
         )
         self._codes.add(reliability_HW, errors_HW)
         self._better += beats_chance(found.curves["abs_rel"])
+        self._abs_rel.append(found.curves["abs_rel"].method_S)
         if np.isfinite(errors_HW).any():  # else the label is 0 everywhere, and nothing is relative to it
             found.curves["label_error"] = sparsification(errors_HW, reliability_HW)
         boundary = self._boundary(np.where(codes_HW > 0, label_HW, np.nan), found, truth_HW)
@@ -283,7 +286,7 @@ class _Gathered:
             curves=curves,
             kept={metric: kept_errors(curve, _DROPS) for metric, curve in curves.items()},
             better_than_chance=self._better / len(self._scores),
-            knee=find_knee(self._curves["abs_rel"]),
+            knee=find_knee(np.stack(self._abs_rel), curves["abs_rel"].dropped_S),
             calibration=self._codes.calibration(),
             not_compared=tuple(sorted((*self._failed, *matches.unusable), key=lambda failure: failure.id)),
             without_truth=matches.without_truth,

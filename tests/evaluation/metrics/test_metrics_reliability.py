@@ -1,4 +1,4 @@
-"""What is asked of the reliability map: rank correlation, calibration, the knee; by hand and by other formulations."""
+"""What is asked of the reliability map: rank correlation, calibration; by hand and by other formulations."""
 
 import math
 from typing import Any
@@ -22,7 +22,6 @@ from depthsieve.evaluation.metrics import (
     beats_chance,
     code_denominator,
     compare,
-    find_knee,
     kept_errors,
     label_at_shape,
     pixel_errors,
@@ -151,7 +150,7 @@ def test_a_map_that_says_nothing_does_not_beat_chance() -> None:
     assert not beats_chance(sparsification(error, error))
 
 
-# The mean curve and its knee
+# The mean curve
 
 
 def curve_of(values: np.ndarray) -> Sparsification:
@@ -159,22 +158,13 @@ def curve_of(values: np.ndarray) -> Sparsification:
     return Sparsification(dropped, values, values / 2, np.full_like(values, values[0]))
 
 
-def gathered(curves: list[np.ndarray]) -> CurveMean:
-    mean = CurveMean(steps=len(curves[0]) - 1)
+def test_the_mean_curve_is_numpys() -> None:
+    curves = list(np.random.default_rng(0).random((9, 51)))
+    mean = CurveMean()
     for values in curves:
         mean.add(curve_of(values))
-    return mean
-
-
-def test_the_mean_curve_and_its_standard_error_are_numpys() -> None:
-    curves = list(np.random.default_rng(0).random((9, 51)))
-    mean = gathered(curves)
     np.testing.assert_allclose(mean.mean().method_S, np.mean(curves, axis=0))
     np.testing.assert_allclose(mean.mean().oracle_S, np.mean(curves, axis=0) / 2)
-    weights = np.random.default_rng(1).normal(size=51)
-    expected = np.std(np.array(curves) @ weights, ddof=1) / 3
-    assert mean.standard_error(weights) == pytest.approx(expected)
-    assert gathered(curves[:1]).standard_error(weights) == np.inf
     with pytest.raises(UsageError, match="no curve"):
         CurveMean().mean()
 
@@ -182,54 +172,6 @@ def test_the_mean_curve_and_its_standard_error_are_numpys() -> None:
 def test_kept_errors_by_hand() -> None:
     (kept,) = kept_errors(curve_of(np.array([4.0, 2.0, 1.0, 0.0, 0.0])), [0.125])
     assert (kept.dropped, kept.method, kept.oracle, kept.random) == (0.125, 3.0, 1.5, 4.0)
-
-
-def bent(at: float, noise: float = 0.0, images: int = 12) -> CurveMean:
-    """Curves that fall steeply until ``at`` and hardly beyond."""
-    dropped = np.linspace(0, 1, 51)
-    line = np.where(dropped <= at, 1 - 4 * dropped, 1 - 4 * at - 0.1 * (dropped - at))
-    rng = np.random.default_rng(5)
-    return gathered([np.maximum(line + noise * rng.normal(size=51), 0) for _ in range(images)])
-
-
-@pytest.mark.parametrize("at", [0.04, 0.12, 0.2])
-def test_the_knee_is_where_the_curve_bends(at: float) -> None:
-    knee = find_knee(bent(at))
-    assert knee.drop == pytest.approx(at)
-    assert (knee.error, knee.kept_error, knee.reason) == (1.0, pytest.approx(1 - 4 * at), "")
-
-
-def test_the_knee_is_found_in_noise() -> None:
-    knee = find_knee(bent(0.12, noise=0.05, images=40))
-    assert knee.drop == pytest.approx(0.12, abs=0.03)
-
-
-def test_what_happens_beyond_half_of_the_pixels_moves_no_knee() -> None:
-    dropped = np.linspace(0, 1, 51)
-    curve = np.where(dropped <= 0.1, 1 - 3 * dropped, 0.7)
-    late = np.where(dropped > 0.5, 0.0, curve)
-    assert find_knee(gathered([late] * 8)).drop == find_knee(gathered([curve] * 8)).drop == pytest.approx(0.1)
-
-
-@pytest.mark.parametrize(
-    ("curves", "reason"),
-    [
-        ([1 - 0.5 * np.linspace(0, 1, 51)] * 12, "falls about evenly"),
-        ([np.ones(51)] * 12, "does not lower the error"),
-        ([1 + np.linspace(0, 1, 51)] * 12, "does not lower the error"),
-        ([np.exp(-9 * np.linspace(0, 1, 51))] * 7, "takes 8 images or more, and there are 7"),
-        ([np.exp(-9 * np.linspace(0, 1, 51)), 3 - np.exp(-9 * np.linspace(0, 1, 51))] * 6, "does not lower the error"),
-        (
-            list(np.random.default_rng(1).normal(5, 1, (12, 51))),
-            "is less than 2 standard errors (0.5078 over 12 images) and may be chance",
-        ),
-    ],
-)
-def test_there_is_no_knee_where_dropping_does_not_help(curves: list[np.ndarray], reason: str) -> None:
-    knee = find_knee(gathered(curves))
-    assert knee.drop is None
-    assert reason in knee.reason
-    assert knee.error == knee.kept_error == pytest.approx(np.mean([curve[0] for curve in curves]))
 
 
 # Calibration

@@ -133,29 +133,17 @@ class CurveMean:
         self.images = 0
         self._dropped_S = np.linspace(0.0, 1.0, steps + 1)
         self._sum_3S = np.zeros((3, steps + 1))
-        self._mean_S = np.zeros(steps + 1)
-        self._spread_SS = np.zeros((steps + 1, steps + 1))
 
     def add(self, curve: Sparsification) -> None:
         """One more image, of as many steps."""
         self.images += 1
         self._sum_3S += np.stack([curve.method_S, curve.oracle_S, curve.random_S])
-        rest_S = curve.method_S - self._mean_S  # Welford: no difference of large sums
-        self._mean_S += rest_S / self.images
-        self._spread_SS += np.outer(rest_S, curve.method_S - self._mean_S)
 
     def mean(self) -> Sparsification:
         """The mean curve. Raises :class:`UsageError` without any image."""
         if not self.images:
             raise UsageError("there is no curve to take the mean of")
         return Sparsification(self._dropped_S, *(self._sum_3S / self.images))
-
-    def standard_error(self, weights_S: Floats) -> float:
-        """Of the mean over images of ``weights_S @ method_S``; infinite for fewer than two images."""
-        if self.images < 2:
-            return float("inf")
-        variance = float(weights_S @ self._spread_SS @ weights_S) / (self.images - 1)
-        return float(np.sqrt(max(variance, 0.0) / self.images))
 
 
 def _trapezoid(values_S: Floats, at_S: Floats) -> float:
