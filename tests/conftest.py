@@ -21,10 +21,12 @@ HOME = pytest.StashKey[str]()
 def pytest_configure(config: pytest.Config) -> None:
     """Set the environment before any test module imports a library that reads it once; xdist's workers inherit it.
 
-    Ctrl-C is heard again, where a shell has started the tests in the background: what they start would inherit it.
+    Signals are heard again that a shell in the background or nohup have set to be ignored: what tests start would
+    inherit that.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
     if hasattr(config, "workerinput"):
         return
     config.stash[HOME] = tempfile.mkdtemp(prefix="depthsieve-home-")
