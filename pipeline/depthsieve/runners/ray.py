@@ -21,8 +21,8 @@ from depthsieve.core.version import __version__
 from depthsieve.runners import OnImages, Runner
 from depthsieve.runners.head import Head
 from depthsieve.runners.ledger import Death, Ledger
-from depthsieve.runners.ray_session import connected, current_offer, is_placed, one_line
-from depthsieve.runners.ray_worker import RayWorker, Readiness, death_of, holds_something, misfit
+from depthsieve.runners.ray_session import connected, current_offer, is_placed, one_line, unreached
+from depthsieve.runners.ray_worker import RayWorker, Readiness, death_of, holds_something, is_cut_off, misfit
 from depthsieve.runners.slots import Slot
 from depthsieve.runners.staffing import ClusterOffer, Need
 from depthsieve.runners.vigil import Vigil
@@ -314,6 +314,8 @@ class _Driver:
         elif kind == "doubt" and unclear and now - slot.doubted < DOUBT_S:
             slot.ask_at = now + POLL_S
         elif slot.doubt is None or kind == "doubt":
+            if is_cut_off(error) and not self._ledger.proven:
+                raise RunError(unreached())
             unfit = getattr(error, "actor_init_failed", False)
             yield from self._bury(slot, misfit(error) if unfit else death_of(error), unfit)
 

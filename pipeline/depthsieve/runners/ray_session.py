@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray import _raylet
 from ray._private import services as ray_services
 from ray._private import state as ray_state
 from ray._private import worker as ray_internals
@@ -240,6 +241,16 @@ def _why(error: BaseException) -> str:
     return one_line(error)
 
 
+def unreached() -> str:
+    """What may be wrong where a cluster ends the workers of a driver that lives, and what to do."""
+    mode = os.environ.get("RAY_AUTH_MODE", "not set")
+    return (
+        "the Ray cluster ended this run's workers before they began, since it cannot call this process back: "
+        f"RAY_AUTH_MODE is {mode} here, and must be what the cluster was started with; if it is, a firewall keeps the "
+        "cluster's hosts from this one"
+    )
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Ray from printing each worker's death to stdout, which belongs to --json; notes report them."""
@@ -306,6 +317,7 @@ def _environment(**settings: str) -> Iterator[None]:
     wanted = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"} | settings
     before = {name: os.environ.get(name) for name in (*wanted, "RAY_AUTH_MODE")}
     os.environ.update(wanted)
+    _forget_authentication()
     try:
         yield
     finally:
@@ -313,3 +325,12 @@ def _environment(**settings: str) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+        _forget_authentication()
+
+
+def _forget_authentication() -> None:
+    """Have Ray read its environment again: it keeps the mode and the token of a process's first connection, and after a
+    private session it would refuse the calls of a cluster that knows no token, which then ends this driver's actors."""
+    core: Any = _raylet  # its types name neither
+    core.Config.initialize("")
+    core.AuthenticationTokenLoader.instance().reset_cache()

@@ -26,6 +26,9 @@ from depthsieve.store import open_store
 INNOCENT = ("NODE_OUT_OF_MEMORY", "INTENDED_SYSTEM_EXIT", "SIGTERM")
 """What Ray says of a worker process whose end had nothing to do with what it was doing."""
 
+CUT_OFF = ("its owner has died", "all references to the actor were removed")
+"""What Ray says of an actor whose owner, the driver, it takes for dead; the driver that reads it lives."""
+
 NODE_ID = re.compile(r" Node Id: [0-9a-f]{56}")
 """Which tells a user nothing; the address does."""
 
@@ -140,6 +143,11 @@ def death_of(error: RayError) -> Death:
     reason = cause.partition(" Worker exit detail: ")[2] or f"The actor {cause}"
     innocent = error.preempted or any(word in cause for word in INNOCENT)
     return Death(f"{reason} (node {ip})", blames="its worker process has died" in cause and not innocent)
+
+
+def is_cut_off(error: RayError) -> bool:
+    """Whether an actor ended because the cluster takes the process that started it for dead, which asks here."""
+    return isinstance(error, ActorDiedError) and any(words in str(error) for words in CUT_OFF)
 
 
 def misfit(error: RayError) -> Death:
