@@ -103,7 +103,7 @@ def plot(lines: Sequence[Line], x_name: str, y_name: str, marked: float) -> str:
 
     A screen reader gets the names of the axes; put the numbers into a table beside it.
     """
-    width, height, left, right, top, bottom = 680, 406, 58, 32, 44, 62
+    width, height, left, right, top, bottom = 680, 406, 72, 32, 44, 62
     x_end = max(float(line.at_S[-1]) for line in lines)
     step = _nice_step(max(float(line.value_S.max()) for line in lines))
     rows = int(max(float(line.value_S.max()) for line in lines) / step) + 1
