@@ -1,5 +1,6 @@
 """Importing: maps made elsewhere become a store that everything else serves."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -9,15 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from labelled import decided_bytes
+from labelled import DECIDED, decided_bytes
 from mapmaker import SHAPE, confidence_of, image_id, imported, metres_of, shape_of, write_maps
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from s3server import S3Server
 
 import depthsieve
 from depthsieve.core.errors import SourceError, StoreMismatch, UsageError
 from depthsieve.reliability.masking import masked_share, threshold_code
 from depthsieve.reliability.network import ErrorNetwork
+from depthsieve.storage import open_root
 from depthsieve.training import PseudoLabelDataset
 
 CONFIDENT: dict[str, Any] = {
@@ -52,6 +55,23 @@ def test_labels_are_the_maps_at_their_own_shape(made: Path) -> None:
         np.testing.assert_array_equal(label.reliability, np.where(metres > 0, 255, 0))
         assert label.source_shape == tuple(2 * side for side in shape_of(number))
         assert label.image().shape == (*shape_of(number), 3)
+
+
+def test_a_store_in_a_bucket_gets_the_bytes_of_one_in_a_folder(made: Path, s3: S3Server, tmp_path: Path) -> None:
+    url = f"s3://{s3.new_bucket()}/a b/labels"
+    told: dict[str, Any] = {"images": made / "photos", "quantity": "depth", "scale": 1000, "progress": False}
+    summary = depthsieve.import_labels(made / "mm", url, **told)
+    assert (summary.store, summary.imported_now, summary.failed, summary.errors) == (url, 6, (), ())
+    root, expected = open_root(url), decided_bytes(made / "plain")
+    keys = [entry.key for part in DECIDED for entry in root.entries(part)]
+    assert {key: hashlib.sha256(root.read(key)).hexdigest() for key in keys} == expected
+    assert depthsieve.import_labels(made / "mm", url, **told).imported_now == 0
+    assert depthsieve.verify(url, progress=False).sound
+    depthsieve.export_labels(url, tmp_path / "out", target="npy", progress=False)
+    back = depthsieve.open_store(made / "plain")
+    for image in back:
+        depth_HW = np.load(tmp_path / "out/depth" / f"{image}.npy")
+        np.testing.assert_array_equal(np.nan_to_num(depth_HW), back[image].depth)
 
 
 def test_reliability_is_the_confidence_on_one_scale(made: Path) -> None:
