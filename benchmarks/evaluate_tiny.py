@@ -5,7 +5,7 @@
 What counts: every pixel nearer than MAX_DEPTH metres (sky and farther ground do not). A map is aligned to the exact
 disparity by least squares (scale and shift, one pair an image), held to at least 1 / MAX_DEPTH, and inverted: AbsRel is
 mean(|z' - z| / z), delta1 the share with max(z' / z, z / z') < 1.25. The baselines are aligned in the same way: a
-constant map, and the mean map (disparity over its 98th percentile) of the first training scenes.
+constant map, and the mean map (disparity over its 98th percentile) of 1,000 other scenes of the family.
 
 Whether flip disagreement (the reliability signal of the labels) finds the errors: sparsification after Poggi et al.
 (CVPR 2020), abs_rel, 50 steps, most uncertain first, trapezoid; AUSE = area above the oracle's curve, AURG = area under
@@ -21,20 +21,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForDepthEstimation
 
+import depthsieve
 from depthsieve.reliability.fusion import relative_error
 from depthsieve.reliability.signals import flip_disagreement
-from depthsieve.scenes import render_scenes
+from depthsieve.scenes import FAMILIES, render_scene
+from depthsieve.teachers import Batch, Teacher
 
 HELD_OUT = range(200)
-MEAN_MAP_SEEDS = range(1 << 32, (1 << 32) + 1000)  # the first scenes of the training run
+MEAN_MAP_SEEDS = range(1 << 32, (1 << 32) + 1000)
 MAX_DEPTH = 80.0
 STEPS = 50
-MEAN_3, STD_3 = np.array((0.485, 0.456, 0.406), np.float32), np.array((0.229, 0.224, 0.225), np.float32)
 Doubles = NDArray[np.float64]
 
 
@@ -66,41 +67,48 @@ def sparsification(error_P: Doubles, uncertainty_P: Doubles) -> tuple[float, flo
     return float(np.trapezoid(method - oracle, removed)), float(np.trapezoid(error_P.mean() - method, removed))
 
 
-def predict(model: Any, rgb_NHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
-    image_NCHW = torch.from_numpy(((rgb_NHW3 / np.float32(255) - MEAN_3) / STD_3).transpose(0, 3, 1, 2).copy())
-    with torch.inference_mode():
-        maps = [
-            model(pixel_values=part.to(model.device)).predicted_depth.float().cpu() for part in image_NCHW.split(20)
-        ]
-    predicted_NHW: NDArray[np.float32] = torch.cat(maps).numpy()
-    return predicted_NHW
+def predict(teacher: Teacher, rgb_NHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The teacher's disparity, at its own size, brought to the scenes'."""
+    _, height, width, _ = rgb_NHW3.shape
+    shape = teacher.label_shape(height, width)
+    maps = []
+    for first in range(0, len(rgb_NHW3), 20):
+        images = np.stack([teacher.prepare(rgb_HW3, shape) for rgb_HW3 in rgb_NHW3[first : first + 20]])
+        maps += list(teacher.predict(Batch.of(torch.from_numpy(images).to(teacher.device))).depth.cpu().numpy())
+    whole = [cv2.resize(map_HW, (width, height), interpolation=cv2.INTER_LINEAR) for map_HW in maps]
+    return np.stack(whole).astype(np.float32)
 
 
-def evaluate(folder: Path, height: int, width: int) -> dict[str, Any]:
-    model = AutoModelForDepthEstimation.from_pretrained(folder, dtype=torch.float32).eval()
-    rgb_NHW3, disparity_NHW = render_scenes(HELD_OUT, height, width)
-    _, training_NHW = render_scenes(MEAN_MAP_SEEDS, height, width)
+def render(seeds: range, height: int, width: int, family: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    scenes = [render_scene(seed, height, width, family=family) for seed in seeds]
+    return np.stack([s.rgb_HW3 for s in scenes]), np.stack([s.disparity_HW for s in scenes])
+
+
+def evaluate(name: str, height: int, width: int, family: str) -> dict[str, Any]:
+    teacher = depthsieve.load_teacher(name)
+    rgb_NHW3, disparity_NHW = render(HELD_OUT, height, width, family)
+    _, training_NHW = render(MEAN_MAP_SEEDS, height, width, family)
     top_N11 = np.percentile(training_NHW, 98, axis=(1, 2), keepdims=True)
     mean_HW = np.minimum(training_NHW / np.maximum(top_N11, 1e-6), 1.5).mean(axis=0)
-    upright_NHW = predict(model, rgb_NHW3)
-    mirrored_NHW = predict(model, np.ascontiguousarray(rgb_NHW3[:, :, ::-1]))
+    upright_NHW = predict(teacher, rgb_NHW3)
+    mirrored_NHW = predict(teacher, np.ascontiguousarray(rgb_NHW3[:, :, ::-1]))
     upright, mirrored = torch.from_numpy(upright_NHW), torch.from_numpy(mirrored_NHW)
     doubt_NHW = relative_error(upright, flip_disagreement(upright, mirrored, "disparity")).numpy()
-    rows: dict[str, list[tuple[float, float]]] = {"tiny": [], "mean map": [], "constant map": []}
+    rows: dict[str, list[tuple[float, float]]] = {name: [], "mean map": [], "constant map": []}
     areas = []
     for prediction_HW, doubt_HW, disparity_HW in zip(upright_NHW, doubt_NHW, disparity_NHW, strict=True):
         if not (disparity_HW >= 1 / MAX_DEPTH).any():
             continue
         error_P, delta1 = errors(prediction_HW, disparity_HW)
-        rows["tiny"].append((float(error_P.mean()), delta1))
+        rows[name].append((float(error_P.mean()), delta1))
         areas.append(sparsification(error_P, doubt_HW[disparity_HW >= 1 / MAX_DEPTH]))
-        for name, map_HW in (("mean map", mean_HW), ("constant map", np.ones_like(mean_HW))):
+        for baseline, map_HW in (("mean map", mean_HW), ("constant map", np.ones_like(mean_HW))):
             error_P, delta1 = errors(map_HW, disparity_HW)
-            rows[name].append((float(error_P.mean()), delta1))
-    result: dict[str, Any] = {"scenes": len(areas), "height": height, "width": width, "max_depth_m": MAX_DEPTH}
-    for name, values in rows.items():
+            rows[baseline].append((float(error_P.mean()), delta1))
+    result: dict[str, Any] = {"scenes": len(areas), "family": family, "max_depth_m": MAX_DEPTH}
+    for who, values in rows.items():
         absrel_N, delta1_N = np.array(values).T
-        result[name] = {
+        result[who] = {
             "absrel_median": float(np.median(absrel_N)),
             "absrel_mean": float(absrel_N.mean()),
             "delta1_median": float(np.median(delta1_N)),
@@ -117,19 +125,21 @@ def evaluate(folder: Path, height: int, width: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the embedded teacher on held-out rendered scenes.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--height", type=int, default=126)
-    parser.add_argument("--width", type=int, default=168)
+    parser.add_argument("teacher", help="an embedded teacher's name, or a folder")
+    parser.add_argument("--height", type=int, default=192)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--family", choices=sorted(FAMILIES), default="home")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
-    result = evaluate(options.folder, options.height, options.width)
+    result = evaluate(options.teacher, options.height, options.width, options.family)
     size = f"{options.height}x{options.width}"
-    print(f"{result['scenes']} held-out scenes of {size}; depth up to {MAX_DEPTH:g} m counts, sky does not")
+    print(f"{result['scenes']} held-out {options.family} scenes of {size}, depth up to {MAX_DEPTH:g} m")
     print(f"{'':14}{'AbsRel median':>14}{'mean':>8}{'delta1 median':>16}{'mean':>8}")
-    for name in ("tiny", "mean map", "constant map"):
+    for name in (options.teacher, "mean map", "constant map"):
         r = result[name]
         print(
-            f"{name:14}{r['absrel_median']:>14.3f}{r['absrel_mean']:>8.3f}{r['delta1_median']:>16.3f}{r['delta1_mean']:>8.3f}"
+            f"{name[-14:]:14}{r['absrel_median']:>14.3f}{r['absrel_mean']:>8.3f}"
+            f"{r['delta1_median']:>16.3f}{r['delta1_mean']:>8.3f}"
         )
     flip = result["flip"]
     print(f"flip disagreement: AURG > 0 on {flip['aurg_above_zero']:.1%} of the scenes, mean {flip['aurg_mean']:.4f};")

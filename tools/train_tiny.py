@@ -19,6 +19,7 @@ import argparse
 import copy
 import hashlib
 import importlib.util
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -30,10 +31,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
+from transformers.utils.logging import disable_progress_bar
 from wild_scenes import render_wild
 
 from depthsieve.scenes import render_scene
-from depthsieve.teachers.lite import LiteDepthConfig, LiteDepthForDepthEstimation, register
+from depthsieve.teachers.checkpoints import PROCESSOR
+from depthsieve.teachers.lite import SHORT_SIDE, LiteDepthConfig, LiteDepthForDepthEstimation, register
 
 FIRST_SEED = 1 << 34  # no held-out scene has a seed above 200
 SHARD = 500
@@ -396,6 +399,7 @@ def save(
     torch.save(held, options.out / "checkpoint.tmp")
     (options.out / "checkpoint.tmp").replace(options.out / "checkpoint.pt")
     copy.deepcopy(average).half().save_pretrained(options.out / "model")
+    (options.out / "model" / PROCESSOR).write_text(json.dumps({"size": SHORT_SIDE}) + "\n")
 
 
 def main() -> None:
@@ -428,6 +432,7 @@ def main() -> None:
     training.set_defaults(run=train)
     options = parser.parse_args()
     register()
+    disable_progress_bar()
     options.run(options)
 
 
