@@ -51,7 +51,7 @@ _TIPS = "indoor scenes, up to 10 m; squares images to 448x448; needs torchvision
 _TIPS_CARD = "licence as on the B/14 card: read the card"
 _DA = "depth-anything/Depth-Anything-V2"
 
-EMBEDDED = _relative("tiny", "", APACHE, "4M", "in the package; for the demo, tests and trying things out")
+EMBEDDED = _relative("tiny", "", APACHE, "3M", "in the package; for the demo, tests and trying things out")
 """The teacher that needs no download."""
 
 EARLIER: Mapping[str, Preset] = {
@@ -61,7 +61,7 @@ EARLIER: Mapping[str, Preset] = {
 }
 """Embedded teachers that were called ``tiny`` before, by the digest of their weights, as label specs have it."""
 
-FOLDERS = {"tiny": "tiny-v1", "tiny-v1": "tiny-v1"}
+FOLDERS = {"tiny": "tiny", "tiny-v1": "tiny-v1"}
 """Where the embedded teachers are, beside this file. This alone says what the name ``tiny`` leads to."""
 
 PRESETS: tuple[Preset, ...] = (
