@@ -45,7 +45,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for kind in ("photo", *COPIES):
             quality = 25 if kind == "compressed" else 92
             copy_of(rgb_HW3, kind).save(folder / "photos" / f"{seed}-{kind}.jpg", quality=quality)
-    depthsieve.label(folder / "photos", folder / "labels", teacher="tiny", batch_size=4, threads=1, progress=False)
+    depthsieve.label(folder / "photos", folder / "labels", teacher="tiny-v1", batch_size=4, threads=1, progress=False)
     return folder
 
 
@@ -91,7 +91,9 @@ def test_crops_are_found_by_their_pixels_and_named(copies: Path, tmp_path: Path)
 
 def test_images_that_are_gone_are_told_of(copies: Path, tmp_path: Path) -> None:
     shutil.copytree(copies, tmp_path / "moved")
-    depthsieve.label(tmp_path / "moved/photos", tmp_path / "moved/labels", moved=True, progress=False, teacher="tiny")
+    depthsieve.label(
+        tmp_path / "moved/photos", tmp_path / "moved/labels", moved=True, progress=False, teacher="tiny-v1"
+    )
     shutil.rmtree(tmp_path / "moved" / "photos")
     summary = depthsieve.curate(tmp_path / "moved/labels", near_duplicates=0.9, progress=False)
     assert summary.steps[-1].note.endswith("; 0 by their pixels, but 12 images could not be read"), summary
