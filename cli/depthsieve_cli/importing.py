@@ -49,6 +49,13 @@ MEANS = ("higher-is-better", "lower-is-better", "error", "code")
     "--max", "max_value", type=float, metavar="METRES", help="The largest depth, or disparity, that is valid."
 )
 @click.option(
+    "--distance-to-depth",
+    type=float,
+    metavar="FOCAL",
+    help="The maps hold distance to the camera's centre: convert it to depth, for this focal length in pixels of the "
+    "maps (Hypersim: 886.81).",
+)
+@click.option(
     "--pattern",
     metavar="PATTERN",
     help="Where an image's map is, with {dir}, {stem}, {name}, {source} and * for a folder.  [default: {dir}/{stem} "

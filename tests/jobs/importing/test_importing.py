@@ -326,6 +326,15 @@ def test_a_dry_run_says_the_same_and_writes_nothing(made: Path, tmp_path: Path) 
     assert not (tmp_path / "new").exists()
 
 
+def test_hypersims_distances_are_told_of_until_they_are_converted(copy: Path) -> None:
+    for path in [*copy.glob("mm/*/*.png")]:
+        path.rename(path.with_name(f"{path.stem}.depth_meters.png"))
+    told: dict[str, Any] = {"pattern": "{dir}/{stem}.depth_meters.png", "dry_run": True}
+    assert any("--distance-to-depth 886.81 converts them" in one for one in imported(copy, copy / "new", **told).notes)
+    told = {**told, "distance_to_depth": 900.0}
+    assert not any("distance" in one for one in imported(copy, copy / "new", **told).notes)
+
+
 def test_maps_of_other_settings_never_mix(made: Path) -> None:
     for other, changed in (
         ({"scale": 256}, "--scale 1000 there, 256 here"),
@@ -355,6 +364,8 @@ def test_maps_of_other_settings_never_mix(made: Path) -> None:
         ({"images": "nowhere"}, SourceError, "no such file"),
         ({"max_value": 0.001}, SourceError, "none of 6 maps .* its map has no valid pixel; nothing was written"),
         ({"threads": 0}, UsageError, "threads must be a whole number"),
+        ({"distance_to_depth": 0}, UsageError, "distance_to_depth must be a number above 0"),
+        ({"quantity": "disparity", "distance_to_depth": 9}, UsageError, "is for maps of depth, not of disparity"),
     ],
 )
 def test_mistakes_are_one_line(made: Path, tmp_path: Path, options: Any, error: type[Exception], message: str) -> None:

@@ -34,6 +34,18 @@ def test_depth_in_other_units_and_what_marks_none() -> None:
     assert (depth, code) == ([0, 0, 0, 3, 7.5, 0], [0, 0, 0, 255, 255, 0])
 
 
+def test_distance_becomes_depth_along_the_axis() -> None:
+    """Of a camera of square pixels that looks at the middle of the map."""
+    depth_HW = np.linspace(1, 5, 24 * 32).reshape(24, 32)
+    x_W, y_H = np.arange(32) - 15.5, np.arange(24) - 11.5
+    distance_HW = depth_HW * np.sqrt(1 + (x_W[None] ** 2 + y_H[:, None] ** 2) / 27.7**2)
+    settings = ValueSettings(scale=1000, distance_to_depth=27.7, max_value=5)
+    made = to_label(RawMap(distance_HW * 1000, None, ""), "depth", settings)
+    np.testing.assert_allclose(made.depth_HW.ravel()[:-1], depth_HW.ravel()[:-1], rtol=1e-6)
+    spec = imported_spec("depth", settings, "files")
+    assert settings_in(spec) == (settings, "files")
+
+
 def test_disparity_may_be_0_or_less_and_whole_numbers_need_no_scale() -> None:
     assert label_of([-0.5, 0.0, 2.0, np.nan], "disparity") == ([-0.5, 0, 2, 0], [255, 255, 255, 0])
     depth, code = label_of(np.array([0, 13107, 65535], np.uint16), "disparity", invalid=(0.0,))

@@ -113,6 +113,8 @@ def open_maps(location: str | Path, quantity: Quantity | None, places: PlaceSett
             raise UsageError(
                 "--confidence, where the confidence maps are, and --confidence-means, what they hold, go together"
             )
+        if values.distance_to_depth is not None and quantity != "depth":
+            raise UsageError(f"distance_to_depth is for maps of depth, not of {quantity}")
         return Opened(FolderMaps(root, places, values, quantity), quantity, values, FILES)
     told = [name for name in values.to_json() if name not in ("made_by", "max_value")]
     told += [name for name in ("confidence", "replace", "strip") if getattr(places, name)]

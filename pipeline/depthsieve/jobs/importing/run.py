@@ -11,6 +11,7 @@ from depthsieve.core.processes import cores
 from depthsieve.core.records import ImageFailure, LabelSpec, Quantity
 from depthsieve.core.settings import whole_number
 from depthsieve.evaluation.ground_truth.readers import USUAL_SCALES
+from depthsieve.evaluation.notes import HYPERSIM
 from depthsieve.jobs.committing import Committed, commit_pending, leaving_no_folder
 from depthsieve.jobs.importing.draft import ImportDraft, draft_import
 from depthsieve.jobs.importing.maps import FILES, Opened, open_maps
@@ -71,6 +72,7 @@ def import_labels(
     scale: float | None = None,
     invalid: Sequence[float] = (),
     max_value: float | None = None,
+    distance_to_depth: float | None = None,
     pattern: str | None = None,
     replace: Sequence[tuple[str, str]] = (),
     strip: int = 0,
@@ -110,6 +112,9 @@ def import_labels(
             do so anyway; a disparity of 0 does not. Without any, so does the largest value of a whole-number type in
             maps of depth, such as 65535 in 16 bits, with a note; (0,) says that it is depth.
         max_value: the largest depth in metres, or disparity, that is valid.
+        distance_to_depth: the files hold distance to the camera's centre; convert it to depth for this focal length, in
+            pixels of the maps, and a camera with square pixels that looks at the middle. Hypersim's is 886.81 at 1024 x
+            768.
         pattern: where in the folder an image's map is, as for :func:`depthsieve.evaluate_labels`. None:
             ``{dir}/{stem}`` with one of the suffixes.
         replace: pairs of texts; before ``pattern``, the first is replaced by the second in the image's path.
@@ -148,6 +153,7 @@ def import_labels(
         scale=scale,
         invalid=tuple(invalid),
         max_value=max_value,
+        distance_to_depth=distance_to_depth,
         dataset=dataset,
         confidence_means=confidence_means,
         confidence_range=confidence_range,
@@ -306,6 +312,12 @@ class _Import:
             notes.append(
                 f"{draft.zeros:,} of {len(draft.rows):,} maps hold 0, which counts as valid disparity, very far; "
                 "--invalid 0 says that it marks pixels without depth"
+            )
+        told = self.opened.quantity != "depth" or self.opened.values.distance_to_depth is not None
+        if not told and any(HYPERSIM in row["map"] for row in draft.rows):
+            notes.append(
+                "files called depth_meters are Hypersim's, which hold distance to the camera's centre and not depth: "
+                "--distance-to-depth 886.81 converts them (at 1024 x 768)"
             )
         if draft.largest:
             found = (

@@ -38,6 +38,7 @@ class ValueSettings:
 
     ``scale`` is how many units of the files are one metre, or one of disparity; ``invalid`` are numbers, as the files
     have them, that mark pixels without depth; ``max_value`` is the largest depth in metres, or disparity, that counts.
+    ``distance_to_depth``: the files hold distance to the camera's centre, for this focal length in pixels of the maps.
     ``dataset`` names the array in HDF5 and .npz files. ``made_by`` says in a few words what made the maps: maps of
     other words are of another spec. Raises :class:`UsageError` for a value that is invalid.
     """
@@ -45,6 +46,7 @@ class ValueSettings:
     scale: float | None = None
     invalid: tuple[float, ...] = ()
     max_value: float | None = None
+    distance_to_depth: float | None = None
     dataset: str | None = None
     confidence_means: Means | None = None
     confidence_range: tuple[float, float] | None = None
@@ -52,7 +54,11 @@ class ValueSettings:
     made_by: str = ""
 
     def __post_init__(self) -> None:
-        for option, value in (("scale", self.scale), ("max_value (--max)", self.max_value)):
+        for option, value in (
+            ("scale", self.scale),
+            ("max_value (--max)", self.max_value),
+            ("distance_to_depth", self.distance_to_depth),
+        ):
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"{option} must be a number above 0, not {value!r}")
         for marker in self.invalid:

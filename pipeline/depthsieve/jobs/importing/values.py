@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from depthsieve.core.errors import ImageRejected
 from depthsieve.core.records import Quantity
+from depthsieve.evaluation.ground_truth.values import planar_depth
 from depthsieve.jobs.importing.settings import ValueSettings
 from depthsieve.reliability.code import encode_error
 from depthsieve.store.schema import MAX_DEPTH
@@ -52,6 +53,8 @@ def to_label(raw: RawMap, quantity: Quantity, settings: ValueSettings) -> Import
         valid_HW &= raw.values_HW != marker
     whole = raw.values_HW.dtype.kind in "iu"
     numbers_HW /= settings.scale or (OF_WHOLE_NUMBERS if whole and quantity == "disparity" else 1.0)
+    if settings.distance_to_depth is not None:
+        numbers_HW = planar_depth(numbers_HW, settings.distance_to_depth)
     if quantity == "depth":
         valid_HW &= numbers_HW > 0
     if settings.max_value is not None:
