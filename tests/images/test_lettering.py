@@ -25,11 +25,18 @@ def none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lettering:
     return Lettering(14)
 
 
-@pytest.fixture
-def any_script() -> Lettering:
-    if shutil.which("fc-match") is None or Lettering(14).legible("\u00e4\u5199\u0639") != "\u00e4\u5199\u0639":
-        pytest.skip("needs fontconfig, and fonts with these characters")
-    return Lettering(14)
+OTHERS = ("\u00e4", "\u5199", "\u0639")
+
+
+def system_font(character: str) -> ImageFont.FreeTypeFont:
+    """The font of this system for a character; the test skips where there is none."""
+    if shutil.which("fc-match") is None:
+        pytest.skip("needs fontconfig")
+    call = ["fc-match", "--format", "%{file}", f":charset={ord(character):x}"]
+    font = ImageFont.truetype(subprocess.run(call, capture_output=True, text=True, check=True).stdout, 14)
+    if bytes(font.getmask(character)) == bytes(font.getmask("\U0010ffff")):
+        pytest.skip(f"no font here has {character!r}")
+    return font
 
 
 def test_without_a_font_characters_are_escaped(none: Lettering) -> None:
@@ -54,18 +61,21 @@ def test_english_is_drawn_as_pillow_draws_it(none: Lettering) -> None:
     assert (drawn(none, "default/a.jpg   9.8% masked") == np.asarray(picture)).all()
 
 
-def test_other_scripts_are_drawn_with_a_font_of_the_system(any_script: Lettering) -> None:
-    for text in ("\u00e4", "\u5199", "\u0639"):
-        found = subprocess.run(
-            ["fc-match", "--format", "%{file}", f":charset={ord(text):x}"], capture_output=True, text=True, check=True
-        ).stdout
-        mask = np.asarray(drawn(any_script, text)) < 255
-        expected = ImageFont.truetype(found, 14).getmask(text)
-        assert any_script.legible(text) == text
-        left, _, right, _ = expected.getbbox()
-        assert np.ptp(np.flatnonzero(mask.any(axis=0))) + 1 == right - left
-        assert any_script.length(f"a{text}b") > any_script.length("ab")
-    assert any_script.legible("mu\u0308nchen.jpg") == "m\u00fcnchen.jpg"
+@pytest.mark.parametrize("character", OTHERS)
+def test_other_scripts_are_drawn_with_a_font_of_the_system(character: str) -> None:
+    font, letters = system_font(character), Lettering(14)
+    assert letters.legible(character) == character
+    left, _, right, _ = font.getmask(character).getbbox()
+    columns_W = (drawn(letters, character) < 255).any(axis=0)
+    assert np.ptp(np.flatnonzero(columns_W)) + 1 == right - left
+    assert letters.length(f"a{character}b") == letters.length("a") + int(font.getlength(character)) + letters.length(
+        "b"
+    )
+
+
+def test_letters_and_their_accents_are_composed() -> None:
+    system_font("\u00fc")
+    assert Lettering(14).legible("mu\u0308nchen.jpg") == "m\u00fcnchen.jpg"
 
 
 def test_text_that_is_too_wide_loses_its_middle(none: Lettering) -> None:
