@@ -12,7 +12,8 @@ depth (AbsRel, delta1: aligned by scale and shift, depth up to 80 m). Arms:
 * mask-D: `PseudoLabelDataset` masks the D% least reliable pixels of each image; both-D: mask and trim;
 * random-D: as many pixels of each image as mask-D masks, any of them; borrowed-D: the mask-D of another image, which
   has the shape and place of such masks but knows nothing of this image's mistakes;
-* oracle-D: as many pixels again, those where the label is most wrong (AbsRel; sky counts as 80 m);
+* oracle-D: as many pixels again, those where the label is most wrong (AbsRel; sky counts as 80 m); loss-D: those where
+  it is most wrong in the student's own loss; level-D: those that the label says are farthest (with `ablation.py`);
 * exact: exact depth instead of labels, no filter: what there is to win.
 
 All arms of a seed share the student's first weights, the steps, and the images in their order and mirroring: the same
@@ -59,7 +60,7 @@ ARMS = (
     "oracle-10",
     "exact",
 )
-FILTERS = ("trim", "mask", "both", "random", "borrowed", "oracle")
+FILTERS = ("trim", "mask", "both", "random", "borrowed", "oracle", "loss", "level")
 BATCH = 8
 STEPS = 400
 
@@ -102,6 +103,10 @@ def mask_of(arm: Arm, scenes: Scenes, seed: int) -> torch.Tensor:
     for image, left_out in enumerate(left_out_N):
         if arm.kind == "oracle":
             rank_HW = scenes.label_error(image)
+        elif arm.kind == "loss":
+            rank_HW = scenes.loss_error(image)
+        elif arm.kind == "level":
+            rank_HW = -scenes.label_NHW[image].double().numpy()
         else:
             rank_HW = np.random.default_rng((seed, image)).random(all_NHW.shape[1:])
         rank_HW = np.where(all_NHW[image].numpy(), rank_HW, -np.inf)

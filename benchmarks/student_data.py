@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import depthsieve
 from depthsieve.core.errors import RunError, UsageError
+from depthsieve.demo.student import normalised
 from depthsieve.evaluation.metrics import depth_metrics, pixel_errors, predicted_depth, truth_mask
 from depthsieve.planning.options import DEFAULT_SIGNALS
 from depthsieve.scenes import Scene, render_scene
@@ -138,6 +139,14 @@ class Scenes:
         label_HW = self.label_NHW[image].numpy()
         predicted_HW = predicted_depth(label_HW, depth_HW, counted_HW, "disparity", self.setup.depth_range)
         return pixel_errors(predicted_HW, np.minimum(depth_HW, self.setup.farthest_m), "abs_rel")
+
+    def loss_error(self, image: int) -> NDArray[np.float64]:
+        """[H,W] how far a label is from the exact disparity as the student's L1 loss has it, both normalised."""
+        everywhere_1HW = torch.ones_like(self.label_NHW[image, None], dtype=torch.bool)
+        label_1HW, exact_1HW = (
+            normalised(maps_NHW[image, None], everywhere_1HW) for maps_NHW in (self.label_NHW, self.exact_NHW)
+        )
+        return (label_1HW - exact_1HW).abs()[0].double().numpy()
 
     def measured(self, maps_NHW: NDArray[np.float32]) -> tuple[float, float]:
         """AbsRel and delta1 of disparity maps against exact depth, means over images."""

@@ -131,7 +131,7 @@ def test_arms_leave_out_what_they_say(scenes: Scenes) -> None:
     left_out = (every & ~masked).flatten(1).sum(dim=1)
     valid = every.flatten(1).sum(dim=1)
     assert all(0 < n <= drop_count(0.2, v) for n, v in zip(left_out.tolist(), valid.tolist(), strict=True))
-    for name in ("random-20", "oracle-20"):
+    for name in ("random-20", "oracle-20", "loss-20", "level-20"):
         other = mask(name)
         assert torch.equal((every & ~other).flatten(1).sum(dim=1), left_out), name
         assert not torch.equal(other, masked) and not (other & ~every).any()
@@ -139,8 +139,20 @@ def test_arms_leave_out_what_they_say(scenes: Scenes) -> None:
     assert not torch.equal(mask("random-20", 3), mask("random-20", 4))
     assert torch.equal(mask("oracle-20", 3), mask("oracle-20", 4))
     for image in range(len(every)):
-        error_HW, kept = scenes.label_error(image), mask("oracle-20")[image].numpy()
-        assert error_HW[kept].max() <= error_HW[every[image].numpy() & ~kept].min()
+        ranks = {
+            "oracle": scenes.label_error(image),
+            "loss": scenes.loss_error(image),
+            "level": -scenes.label_NHW[image].numpy(),
+        }
+        for name, rank_HW in ranks.items():
+            kept = every[image].numpy() & mask(f"{name}-20")[image].numpy()
+            assert rank_HW[kept].max() <= rank_HW[every[image].numpy() & ~kept].min(), name
+        label_HW, exact_HW = (
+            (maps_HW - np.sort(maps_HW, axis=None)[(maps_HW.size - 1) // 2])
+            for maps_HW in (scenes.label_NHW[image].double().numpy(), scenes.exact_NHW[image].double().numpy())
+        )
+        off_HW = label_HW / np.abs(label_HW).mean() - exact_HW / np.abs(exact_HW).mean()
+        np.testing.assert_allclose(ranks["loss"], np.abs(off_HW), rtol=1e-3, atol=1e-4)
     for seed in range(6):
         borrowed = mask("borrowed-20", seed)
         sources = [

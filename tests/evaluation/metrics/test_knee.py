@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from depthsieve.evaluation.metrics import Knee, find_knee
-from depthsieve.evaluation.metrics.knee import _t_quantile
+from depthsieve.evaluation.metrics.knee import t_quantile
 
 DROPPED = np.linspace(0, 1, 51)
 
@@ -112,4 +112,4 @@ def test_many_images_are_put_together_first() -> None:
 def test_quantiles_are_those_of_students_t() -> None:
     table = {3: 3.182, 4: 2.776, 5: 2.571, 7: 2.365, 10: 2.228, 30: 2.042, 1000: 1.962}
     for freedom, value in table.items():
-        assert _t_quantile(freedom) == pytest.approx(value, rel=0.01)
+        assert t_quantile(freedom) == pytest.approx(value, rel=0.01)

@@ -112,10 +112,10 @@ def _standard_error(value_N: Floats) -> float:
 def _above_zero(value_N: Floats, size: float) -> bool:
     """Whether the mean over images is above 0 by more than chance, and than rounding of numbers of that size."""
     mean = float(value_N.mean())
-    return mean > 1e-9 * abs(size) and mean >= _t_quantile(len(value_N) - 1) * _standard_error(value_N)
+    return mean > 1e-9 * abs(size) and mean >= t_quantile(len(value_N) - 1) * _standard_error(value_N)
 
 
-def _t_quantile(freedom: int) -> float:
+def t_quantile(freedom: int) -> float:
     """The 97.5% quantile of Student's t with 3 degrees of freedom or more, within 1% (Cornish and Fisher, 1960)."""
     z = 1.959964
     terms = (
