@@ -95,7 +95,7 @@ def judge(labels: Iterator[tuple[Scene, OneLabel, OneLabel]]) -> dict[str, Row]:
             rows.setdefault(name, Row()).add(depth_HW, e_HW, scene.depth_HW)
 
         shape = (first.depth_hw.shape[0], first.depth_hw.shape[1])
-        first_e_HW = decode_error(first.code_hw)
+        first_e_HW = decode_error(first.code_hw, version=first.code_version)
         second_HW, second_e_HW = on_grid(second, shape)
         merged_HW, e_HW = merge_labels([first, second], calibration)
         aligned_HW = apply_scale_shift(second_HW[None], *align_robust(second_HW[None], first.depth_hw[None]))[0]

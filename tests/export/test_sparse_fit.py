@@ -56,8 +56,8 @@ def test_reliability_decides_where_most_points_lie_on_a_wrong_surface() -> None:
     wrong = np.arange(300) < 190
     value_P[wrong] = 0.9 - 0.4 * value_P[wrong]  # a surface that the label takes for another
     error_P = np.where(wrong, 0.25, 0.03)
-    codes_P = encode_error(torch.from_numpy(error_P))
-    weight_P = weight_of(decode_error(codes_P).numpy())
+    codes_P = encode_error(torch.from_numpy(error_P), version=1)
+    weight_P = weight_of(decode_error(codes_P, version=1).numpy())
     fit = fit_sparse(value_P, truth_P, weight_P)
     assert (fit.scale, fit.offset) == (pytest.approx(0.3, rel=0.01), pytest.approx(0.05, rel=0.01))
     blind = fit_sparse(value_P, truth_P, np.ones(300))

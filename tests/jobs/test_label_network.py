@@ -21,6 +21,7 @@ from depthsieve.labelling.shard import ShardLabeller
 from depthsieve.planning import calibrated
 from depthsieve.reliability.code import encode_error
 from depthsieve.reliability.network import ErrorNetwork
+from depthsieve.reliability.scale import CODE_VERSION
 from depthsieve.store.stored_images import to_label_shape
 from depthsieve.teachers import load_teacher
 
@@ -66,7 +67,9 @@ def test_codes_are_what_the_network_expects_of_photo_and_stored_label(made: Path
         photo_1HW3 = torch.from_numpy(to_label_shape(rgb_HW3, found.shape))[None]
         hole_HW = found.reliability == 0
         depth_1HW = torch.from_numpy(np.where(hole_HW, np.nan, found.depth))[None]
-        codes_HW = encode_error(network.expected_error(photo_1HW3, depth_1HW, "disparity"))[0].numpy()
+        codes_HW = encode_error(network.expected_error(photo_1HW3, depth_1HW, "disparity"), version=CODE_VERSION)[
+            0
+        ].numpy()
         np.testing.assert_array_equal(found.reliability, codes_HW)
         assert len(np.unique(codes_HW)) > 20
         holes.append(int(hole_HW.sum()))

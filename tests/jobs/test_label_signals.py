@@ -17,6 +17,7 @@ from depthsieve.core.errors import (
 from depthsieve.core.records import default_dtype
 from depthsieve.reliability.code import encode_error
 from depthsieve.reliability.fusion import fuse, relative_error, shipped_calibration
+from depthsieve.reliability.scale import CODE_VERSION
 from depthsieve.reliability.signals import (
     edges_disagreement,
     flip_disagreement,
@@ -55,7 +56,7 @@ def test_labels_are_the_teachers_own_and_rows_say_which_image(tmp_path: Path, te
 def codes_of(depth_1HW: torch.Tensor, deltas: dict[str, torch.Tensor]) -> np.ndarray:
     """The codes [H,W] that labels of these disagreements have."""
     relative = {name: relative_error(depth_1HW, delta) for name, delta in deltas.items()}
-    return encode_error(fuse(depth_1HW, relative, "disparity", shipped_calibration()))[0].numpy()
+    return encode_error(fuse(depth_1HW, relative, "disparity", shipped_calibration()), version=CODE_VERSION)[0].numpy()
 
 
 @pytest.mark.parametrize("signals", ["lowres", "flip,lowres", "edges", "flip,photometric"])

@@ -20,7 +20,7 @@ def scene(seed: int = 0, shape: tuple[int, int] = (40, 56)) -> torch.Tensor:
 
 def one(depth_hw: torch.Tensor, code: int | torch.Tensor = 128, quantity: Quantity = "disparity") -> OneLabel:
     code_hw = code if isinstance(code, torch.Tensor) else torch.full(depth_hw.shape, code, dtype=torch.uint8)
-    return OneLabel(depth_hw, code_hw, quantity)
+    return OneLabel(depth_hw, code_hw, quantity, code_version=1)
 
 
 def test_labels_that_differ_by_scale_and_shift_merge_into_the_first() -> None:
@@ -28,7 +28,7 @@ def test_labels_that_differ_by_scale_and_shift_merge_into_the_first() -> None:
     merged, e = merge_labels([one(first), one(first * 0.25 + 3)], CALIBRATION)
     torch.testing.assert_close(merged, first, rtol=1e-5, atol=1e-5)
     by_disagreement = fuse(first[None], {"teachers": torch.zeros_like(first)[None]}, "disparity", CALIBRATION)[0]
-    own = decode_error(torch.tensor(128, dtype=torch.uint8))
+    own = decode_error(torch.tensor(128, dtype=torch.uint8), version=1)
     torch.testing.assert_close(e, (by_disagreement * own).sqrt(), rtol=1e-3, atol=0)
 
 
@@ -40,7 +40,7 @@ def test_each_pixel_is_the_mean_by_inverse_square_error_and_far_ones_are_left_ou
     code = torch.full(first.shape, 100, dtype=torch.uint8)
     code[:, 28:] = 90
     merged, _ = merge_labels([one(first, 80), one(other, code)], CALIBRATION)
-    e_first, e_other = decode_error(torch.tensor([80, 100], dtype=torch.uint8)).double().tolist()
+    e_first, e_other = decode_error(torch.tensor([80, 100], dtype=torch.uint8), version=1).double().tolist()
     weight = (e_first / e_other) ** 2  # of the other, whose denominator is nearly the same
     expected = first[12, 12] + 0.02 * weight / (1 + weight)
     assert float(merged[12, 12]) == pytest.approx(float(expected), abs=2e-4)
@@ -54,7 +54,7 @@ def test_expected_error_grows_with_disagreement_and_is_the_formula() -> None:
     merged, e = merge_labels([one(first, 120, "depth"), one(other, 90, "depth")], CALIBRATION)
     delta = relative_error(merged[None], (first - other).abs()[None])
     by_disagreement = fuse(merged[None], {"teachers": delta}, "depth", CALIBRATION)[0]
-    own = decode_error(torch.tensor([120, 90], dtype=torch.uint8)).prod().sqrt()
+    own = decode_error(torch.tensor([120, 90], dtype=torch.uint8), version=1).prod().sqrt()
     torch.testing.assert_close(e, (by_disagreement * own).sqrt())
     less = merge_labels([one(first, 120, "depth"), one(first * 0.99 + other * 0.01, 90, "depth")], CALIBRATION)[1]
     assert (less < e).float().mean() > 0.95
@@ -70,7 +70,7 @@ def test_invalid_pixels_are_taken_from_the_other_label_and_stay_invalid_where_th
     assert merged[:10, :20].isnan().all()
     assert e[:10, :20].isnan().all()
     torch.testing.assert_close(merged[:10, 20:], first[:10, 20:], rtol=1e-4, atol=1e-4)
-    assert (encode_error(e)[:10, 20:] == 150).all(), "one label's own expected error"
+    assert (encode_error(e, version=1)[:10, 20:] == 150).all(), "one label's own expected error"
     assert torch.isfinite(merged[10:]).all()
 
 
@@ -102,7 +102,7 @@ def test_metres_are_not_aligned() -> None:
 def test_labels_without_signals_weigh_the_same() -> None:
     first, other = scene(), scene() + 0.3 * (scene(2) - 5)
     labels = [OneLabel(first, torch.full(first.shape, 255, dtype=torch.uint8), "depth", judged=False), one(other, 9)]
-    labels[1] = OneLabel(other, labels[1].code_hw, "depth")
+    labels[1] = OneLabel(other, labels[1].code_hw, "depth", code_version=1)
     merged, e = merge_labels(labels, CALIBRATION)
     torch.testing.assert_close(merged, (first + other) / 2)
     delta = relative_error(merged[None], (first - other).abs()[None])
@@ -127,7 +127,9 @@ def test_another_size_is_mapped_by_pixel_centres(shape: tuple[int, int]) -> None
     inner = slice(3, -3)
     expected = ((torch.arange(shape[1]) + 0.5) / shape[1]).expand(shape)
     torch.testing.assert_close(depth[:, inner], expected[:, inner], rtol=0, atol=2e-3)
-    torch.testing.assert_close(e, torch.full(shape, float(decode_error(torch.tensor(128, dtype=torch.uint8)))))
+    torch.testing.assert_close(
+        e, torch.full(shape, float(decode_error(torch.tensor(128, dtype=torch.uint8), version=1)))
+    )
 
 
 def test_a_pixel_of_another_size_is_valid_where_most_of_what_it_is_made_of_is() -> None:

@@ -185,7 +185,7 @@ class _Gathered:
         self._failed: list[ImageFailure] = []
         self._curves: dict[CurveMetric, CurveMean] = {metric: CurveMean() for metric in CURVES}
         self._abs_rel: list[Floats] = []
-        self._codes = CodeErrors()
+        self._codes = CodeErrors(store.code_version)
         self._better = 0
 
     def add(self, pair: Pair) -> None:

@@ -10,6 +10,7 @@ from depthsieve.export.masked import Masked
 from depthsieve.export.protocol import Target
 from depthsieve.export.table import find_target
 from depthsieve.reliability.fusion import means_errors
+from depthsieve.reliability.scale import SCALES
 
 IMPORTED = "imported"
 """The kind of the label specs of maps that were made elsewhere."""
@@ -79,7 +80,7 @@ def _reliability(target: Target) -> str:
     spec, zero = store.spec, "0 = never train on it; "
     if store.layer is not None or means_errors(spec.calibration):
         told = ", as the imported maps say" if spec.kind == IMPORTED and store.layer is None else ""
-        error = "expected relative error `10000 ** (-(code - 1) / 254)`"
+        error = f"expected relative error `{SCALES[store.code_version].formula}`"
         return f"{zero}1..255 = {error}{told}, larger is better. It comes from {store.reliability_from}."
     if not spec.signals:
         why = "the maps were imported without confidence" if spec.kind == IMPORTED else "no signals were computed"

@@ -29,6 +29,7 @@ from depthsieve.export.metric_codes import as_in_file, as_in_file_shape, encode_
 from depthsieve.export.pairs import SHOWN, counted, listed, safe_stem
 from depthsieve.export.protocol import About, Encoded, Entries, Item, Target
 from depthsieve.export.sparse_fit import SparseFit, fit_sparse, sample_map, weight_of
+from depthsieve.reliability.scale import SCALES
 
 DEPTHS, PARAMS, FITS = "depths", "sparse/0/depth_params.json", "fits.json"
 DIVISOR = 65536
@@ -193,7 +194,8 @@ class GaussianSplattingTarget(Target):
         ahead_P = view.z_P > 0
         xy_P2, z_P = view.xy_P2[ahead_P], view.z_P[ahead_P]
         value_P, usable_P, nearest_P = sample_map(code_HW / DIVISOR, valid_HW, xy_P2, view.shape)
-        error_K = 10000.0 ** (-(np.arange(256) - 1) / 254)  # see depthsieve.reliability.code
+        scale = SCALES[self.ask.store.code_version]
+        error_K = np.array([np.nan, *(scale.error(code) for code in range(1, 256))])  # no valid pixel has code 0
         weight_P = weight_of(error_K[reliability_HW.ravel()[nearest_P[usable_P]]])
         return fit_sparse(value_P[usable_P], 1 / z_P[usable_P], weight_P)
 

@@ -49,11 +49,12 @@ class Hdf5Target(VolumeTarget):
                         track_times=False,
                     )
                     made.id.write_direct_chunk((0, 0), encoded.files[name])
-                    for key, value in array_attributes(name, ask.quantity, ask.unit).items():
+                    for key, value in array_attributes(name, ask.quantity, ask.unit, ask.store.code_version).items():
                         made.attrs[key] = value
 
     def finish(self, entries: Entries) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
         head = {"quantity": self.ask.quantity, "unit": self.ask.unit, "invalid": "NaN"}
+        head |= {"code_version": self.ask.store.code_version}
         yield INDEX, index_json(head, entries)
 
     def about(self) -> About:

@@ -26,6 +26,7 @@ reliability = np.load(row["reliability"])
 
     def finish(self, entries: Entries) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
         head = {"quantity": self.ask.quantity, "unit": self.ask.unit, "invalid": "NaN"}
+        head |= {"code_version": self.ask.store.code_version}
         yield INDEX, index_json(head, entries)
 
     def about(self) -> About:

@@ -29,6 +29,7 @@ class PngTarget(Target):
 
     def finish(self, entries: Entries) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
         head = {"quantity": self.ask.quantity, "unit": self.ask.unit, "invalid": 0, "value": "offset + scale * code"}
+        head |= {"code_version": self.ask.store.code_version}
         yield INDEX, index_json(head, entries)
 
     def about(self) -> About:

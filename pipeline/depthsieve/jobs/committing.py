@@ -86,8 +86,7 @@ class ShardMaker(ABC):
         finally:
             pool.shutdown(cancel_futures=True)  # where one raises, the others are not wanted
         spec, profile = self.store.spec, digest_of(self.profile().to_json())
-        context = CommitContext(spec.fingerprint, spec.quantity, spec.unit, profile, encoding=spec.encoding)
-        return shard, ShardArrays(arrays), context
+        return shard, ShardArrays(arrays), CommitContext.of(spec, profile)
 
     def commit(self, shard: Shard, content: ShardArrays, context: CommitContext) -> None:
         """Commit what :meth:`label_only` made; in another thread than that. Raises :class:`OSError`."""

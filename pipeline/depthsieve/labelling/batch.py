@@ -22,6 +22,7 @@ from depthsieve.reliability.code import encode_error, histogram
 from depthsieve.reliability.fusion import calibration_for, fuse, relative_error
 from depthsieve.reliability.kinds import SIGNALS, Need, Seen, Signal, check_needs, whole_signal
 from depthsieve.reliability.network import ErrorNetwork
+from depthsieve.reliability.scale import CODE_VERSION
 from depthsieve.store import schema
 from depthsieve.teachers import Batch, Prediction, Teacher, load_requested
 
@@ -52,7 +53,8 @@ class PreparedImage:
 class LabelWork:
     """How images become labels: by which teacher, with which signals (sorted), whether those are kept, the second
     teacher that the labels are compared with, if any, the ``metric`` one that says how large things are, and the error
-    ``network`` on the device of the labels, where reliability comes from one."""
+    ``network`` on the device of the labels, where reliability comes from one. ``code_version`` says what codes stand
+    for: that of the label spec."""
 
     teacher: Teacher
     signals: tuple[str, ...]
@@ -60,6 +62,7 @@ class LabelWork:
     keep_signals: bool = False
     metric: Teacher | None = None
     network: ErrorNetwork | None = None
+    code_version: int = CODE_VERSION
 
     @classmethod
     def load(
@@ -69,11 +72,13 @@ class LabelWork:
         keep_signals: bool = False,
         metric: TeacherRequest | None = None,
         network: ErrorNetwork | None = None,
+        code_version: int = CODE_VERSION,
     ) -> "LabelWork":
         """Load what is requested. Raises as :func:`depthsieve.teachers.load_teacher`."""
         second = load_requested(request.second) if request.second else None
         metric_teacher = load_requested(metric) if metric else None
-        work = cls(load_requested(request), signals, second, keep_signals, metric_teacher)
+        teacher = load_requested(request)
+        work = cls(teacher, signals, second, keep_signals, metric_teacher, code_version=code_version)
         return work.with_network(signals, network) if network is not None else work
 
     def with_network(self, signals: tuple[str, ...], network: ErrorNetwork | None) -> "LabelWork":
@@ -331,16 +336,21 @@ def _view(kind: Signal, images: Batch, teacher: Teacher) -> Batch:
 
 
 def reliability_codes(
-    depth_BHW: torch.Tensor, relative: dict[str, torch.Tensor], valid_BHW: torch.Tensor, quantity: Quantity
+    depth_BHW: torch.Tensor,
+    relative: dict[str, torch.Tensor],
+    valid_BHW: torch.Tensor,
+    quantity: Quantity,
+    version: int = CODE_VERSION,
 ) -> torch.Tensor:
-    """uint8 [B,H,W], 0 where not ``valid_BHW``. Without any signal nothing is known of the error, and every valid pixel
-    gets 255."""
+    """uint8 [B,H,W], 0 where not ``valid_BHW``, by the codes of that ``version`` of the label spec. Without any signal
+    nothing is known of the error, and every valid pixel gets 255."""
     if not relative:
         return valid_BHW.to(torch.uint8) * 255
     if whole_signal(tuple(relative)):
         (e_BHW,) = relative.values()
-        return encode_error(e_BHW, valid_BHW)
-    return encode_error(fuse(depth_BHW, relative, quantity, calibration_for(quantity, relative)), valid_BHW)
+        return encode_error(e_BHW, valid_BHW, version=version)
+    e_BHW = fuse(depth_BHW, relative, quantity, calibration_for(quantity, relative))
+    return encode_error(e_BHW, valid_BHW, version=version)
 
 
 def _in_parts(batch: _Batch, work: LabelWork, part: int) -> _Labels | None:
@@ -352,7 +362,7 @@ def _in_parts(batch: _Batch, work: LabelWork, part: int) -> _Labels | None:
             images, second, about = batch.to_device(slice(start, start + part), teacher.device)
             label, relative = predict_labels(images, work, second, about)
             valid_BHW = about.valid_BHW.to(label.depth.device)
-            code_BHW = reliability_codes(label.depth, relative, valid_BHW, teacher.quantity)
+            code_BHW = reliability_codes(label.depth, relative, valid_BHW, teacher.quantity, work.code_version)
             kept = list(relative.values()) if work.keep_signals else []
             done.append(_Labels.of(label.depth, code_BHW, kept, label.embedding).to_cpu())
     except (MemoryError, RuntimeError) as error:

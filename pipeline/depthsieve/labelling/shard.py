@@ -87,6 +87,7 @@ def label_spec(work: LabelWork, encoding: str = schema.ENCODING, alpha: Alpha = 
         encoding=encoding,
         second=_second_spec(work.second) if work.second else None,
         calibration_digest=network.digest if network else "",
+        spec_version=work.code_version,
     )
 
 
@@ -163,7 +164,8 @@ class ShardLabeller:
         self._store = open_store(job.store)
         if work is None:
             network = network_of(self._store.root, self._store.spec)
-            work = LabelWork.load(job.teacher, job.signals, job.keep_signals, job.metric, network)
+            version = self._store.spec.spec_version
+            work = LabelWork.load(job.teacher, job.signals, job.keep_signals, job.metric, network, version)
         self._work = work
         if self._store.fingerprint != job.fingerprint:
             raise StoreError(f"{job.store} is another store than when the run began; run the same command again")
@@ -263,8 +265,7 @@ class ShardLabeller:
         actual = make_profile(self._work.teacher, planned.batch_size, planned.threads).to_json()
         if done.split_batches:
             actual["split_batches"] = done.split_batches
-        spec, profile = self._store.spec, digest_of(actual)
-        return CommitContext(spec.fingerprint, spec.quantity, spec.unit, profile, done.split_batches, spec.encoding)
+        return CommitContext.of(self._store.spec, digest_of(actual), done.split_batches)
 
     def _commit(self, shard_id: str, packed: "_Packed") -> None:
         """Upload all files, then write the records of layers, and last the shard's own."""

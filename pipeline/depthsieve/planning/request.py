@@ -26,6 +26,7 @@ from depthsieve.planning.checks import (
 )
 from depthsieve.planning.options import DEFAULT_SIGNALS, DEFAULT_TEACHER, LabelOptions
 from depthsieve.planning.workforce import Workforce, device_kind, differences_from
+from depthsieve.reliability.scale import CODE_VERSION
 from depthsieve.sources import Source, open_source
 from depthsieve.sources.manifest import Manifest
 from depthsieve.storage import Root, open_root
@@ -96,7 +97,7 @@ class LabelRequest:
         with _named_by(existing, "teacher" in left_open):
             work = LabelWork.load(asked.on(device), (), bool(options.keep_signals))
         options, network = choose_signals(options, existing, work.teacher)
-        work = work.with_network(options.signal_names, network)
+        work = replace(work.with_network(options.signal_names, network), code_version=chosen_version(existing))
         if metric is not None:
             with _metric_named_by(existing, "metric_from" in left_open):
                 work = replace(work, metric=load_requested(metric.on(device)))
@@ -319,6 +320,11 @@ def chosen_encoding(store: Store | None, options: LabelOptions) -> str:
     if options.encoding is not None:
         return ENCODINGS[options.encoding].text
     return encoding_of(store.spec.encoding).text if store is not None else ENCODING
+
+
+def chosen_version(store: Store | None) -> int:
+    """The version of the label spec, which says what codes stand for: as the store began."""
+    return store.spec.spec_version if store is not None and has_labels(store) else CODE_VERSION
 
 
 def chosen_quality(store: Store | None, options: LabelOptions) -> int | None:

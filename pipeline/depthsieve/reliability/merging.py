@@ -15,6 +15,7 @@ from depthsieve.core.records import Quantity, Shape
 from depthsieve.reliability.alignment import align_robust, apply_scale_shift, is_finite
 from depthsieve.reliability.code import decode_error
 from depthsieve.reliability.fusion import Calibration, error_denominator, fuse, relative_error
+from depthsieve.reliability.scale import CODE_VERSION
 
 FAR_APART = 2.0
 """Labels that differ by more than so many times what their expected errors allow are not averaged: the more reliable
@@ -28,13 +29,15 @@ MERGE = {"name": "reliability-weighted mean", "version": 1, "far_apart": FAR_APA
 
 @dataclass(frozen=True)
 class OneLabel:
-    """A label of the image: ``depth_hw`` float32, and ``code_hw``, its uint8 reliability (0 = not valid). ``judged``:
-    the codes tell good pixels from bad, which they do not where the image was labelled without signals."""
+    """A label of the image: ``depth_hw`` float32, and ``code_hw``, its uint8 reliability (0 = not valid), codes of that
+    ``code_version``. ``judged``: they tell good pixels from bad, which they do not where the image was labelled without
+    signals."""
 
     depth_hw: torch.Tensor
     code_hw: torch.Tensor
     quantity: Quantity
     judged: bool = True
+    code_version: int = CODE_VERSION
 
 
 def check_quantities(quantities: Sequence[Quantity]) -> None:
@@ -96,7 +99,7 @@ def on_grid(label: OneLabel, shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
     pixel is valid where more than half of what it is made of is.
     """
     known_hw = (label.code_hw > 0) & torch.isfinite(label.depth_hw)
-    e_hw = torch.where(known_hw, decode_error(label.code_hw), 0.0)
+    e_hw = torch.where(known_hw, decode_error(label.code_hw, version=label.code_version), 0.0)
     maps_3hw = torch.stack([torch.where(known_hw, label.depth_hw.float(), 0.0), e_hw, known_hw.float()])
     if tuple(maps_3hw.shape[1:]) != shape:
         maps_3hw = interpolate(maps_3hw[None], size=shape, mode="bilinear", antialias=True)[0]

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from numpy.typing import NDArray
 
 from depthsieve.core.records import TeacherRequest
 from depthsieve.features import COLUMNS
-from depthsieve.reliability.code import decode_error
 from depthsieve.reliability.fusion import means_errors
 from depthsieve.reliability.masking import masked_share, threshold_code
+from depthsieve.reliability.scale import SCALES
 from depthsieve.report.page import percent
 from depthsieve.store import Store, schema
 from depthsieve.teachers import find_preset
@@ -26,12 +25,6 @@ from depthsieve.teachers import find_preset
 DROPS = (0.05, 0.10, 0.20, 0.30)
 
 BINS = 30
-
-CODE_ERRORS: tuple[float | None, ...] = (
-    None,
-    *decode_error(torch.arange(1, 256, dtype=torch.uint8)).double().tolist(),
-)
-"""The expected relative error of each code; None for code 0."""
 
 PAUSE = 10
 """Between two commits, this many times the median interval is a pause and not labelling."""
@@ -110,6 +103,12 @@ AT_ONCE = 16
 """So many shards may be written at once by workers side by side."""
 
 
+def code_errors(store: Store) -> tuple[float | None, ...]:
+    """The expected relative error of each code of the store; None for code 0."""
+    scale = SCALES[store.code_version]
+    return (None, *(scale.error(code) for code in range(1, 256)))
+
+
 def is_calibrated(store: Store) -> bool:
     """Whether the store's reliability codes are expected errors, and not only an order of pixels."""
     return store.layer is not None or means_errors(store.spec.calibration)
@@ -117,7 +116,7 @@ def is_calibrated(store: Store) -> bool:
 
 def expected_error(store: Store, code: int) -> str:
     """The error that a code of the store stands for, in words; code 0 stands for none."""
-    error = CODE_ERRORS[code]
+    error = code_errors(store)[code]
     return percent(error) if error is not None and is_calibrated(store) else "not calibrated"
 
 

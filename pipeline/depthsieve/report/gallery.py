@@ -19,7 +19,7 @@ from depthsieve.core.progress import with_progress
 from depthsieve.curation.subset import Dropped
 from depthsieve.images import colours
 from depthsieve.report.compared import difference
-from depthsieve.report.figures import CODE_ERRORS, is_calibrated
+from depthsieve.report.figures import code_errors, is_calibrated
 from depthsieve.report.maps import Maps, image_script, thumbnail
 from depthsieve.store import Store
 
@@ -104,12 +104,12 @@ def gallery(
                 "name": name,
                 "quantity": store.spec.quantity,
                 "calibrated": is_calibrated(store),
+                "errors": code_errors(store),
                 "histogram": histogram_K.tolist(),
             }
             for name, store, histogram_K in stores
         ],
         "drop": drop,
-        "errors": CODE_ERRORS,
         "colours": {
             "depth": colours.SPECTRAL_256.tolist(),
             "reliability": colours.VIRIDIS_256.tolist(),

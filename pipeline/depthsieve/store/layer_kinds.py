@@ -77,6 +77,11 @@ class LayerSpec:
         return KINDS[self.kind].arrays(self)
 
     @property
+    def code_version(self) -> int:
+        """What the codes of a layer of reliability stand for: a version of the label spec, 1 where it says nothing."""
+        return int((self.detail or {}).get("code_version", 1))
+
+    @property
     def digest(self) -> str:
         """Of all that it says."""
         return digest_of(self.to_json())
@@ -112,7 +117,7 @@ class LayerKind:
     """
 
     arrays: Callable[[LayerSpec], tuple[schema.ArraySpec, ...]]
-    attributes: Callable[[str], dict[str, Any]]
+    attributes: Callable[[str, LayerSpec], dict[str, Any]]
     add_again: str | None
     single: bool = True
     detail: str | None = None
@@ -125,11 +130,11 @@ def _feature_arrays(spec: LayerSpec) -> tuple[schema.ArraySpec, ...]:
     return FEATURE_ARRAYS if embedded else FEATURE_ARRAYS[:2]
 
 
-def _feature_attributes(name: str) -> dict[str, Any]:
+def _feature_attributes(name: str, spec: LayerSpec) -> dict[str, Any]:
     return {"meaning": _FEATURES[name]}
 
 
-def _signal_attributes(name: str) -> dict[str, Any]:
+def _signal_attributes(name: str, spec: LayerSpec) -> dict[str, Any]:
     meaning = f"disagreement of the label by the signal {name}, relative to the label: |difference| / (label + median)"
     return {"meaning": meaning, "unit": "1"}
 
@@ -141,7 +146,7 @@ _IMAGES = (
 )
 
 
-def _images_attributes(name: str) -> dict[str, Any]:
+def _images_attributes(name: str, spec: LayerSpec) -> dict[str, Any]:
     meanings = {
         "data": "the JPEGs of all rows, end to end",
         "offset": "row i is data[offset[i]:offset[i + 1]]: a JPEG, RGB, upright, at label shape; empty: none was kept",
@@ -150,7 +155,7 @@ def _images_attributes(name: str) -> dict[str, Any]:
     return {"meaning": meanings[name]}
 
 
-def _metric_attributes(name: str) -> dict[str, Any]:
+def _metric_attributes(name: str, spec: LayerSpec) -> dict[str, Any]:
     meaning = "1 / (scale * label + shift) is depth in metres; NaN: no scale fits this image, or nobody tried"
     return {"meaning": meaning, "columns": list(METRIC_COLUMNS)}
 
@@ -164,7 +169,7 @@ KINDS: Mapping[str, LayerKind] = {
     ),
     "reliability": LayerKind(
         arrays=lambda spec: RELIABILITY,
-        attributes=lambda name: schema.array_attributes(name, "", ""),
+        attributes=lambda name, spec: schema.array_attributes(name, "", "", spec.code_version),
         add_again="depthsieve recalibrate {store} --name {layer}",
         single=False,
         detail="calibration",

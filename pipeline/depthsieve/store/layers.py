@@ -234,7 +234,7 @@ def pack_for_layer(
         group = zarr.create_group(path, zarr_format=3, attributes={"shard": shard_id, "labels": labels})
         attributes, packed = KINDS[layer.spec.kind].attributes, schema.encoding_of(encoding)
         for spec in layer.spec.arrays:
-            write_array(group, spec, arrays[spec.name], attributes(spec.name), packed)
+            write_array(group, spec, arrays[spec.name], attributes(spec.name, layer.spec), packed)
 
     def body(group: str, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return record_body(layer, shard_id, labels, arrays, (group, files))

@@ -162,7 +162,9 @@ class Label:
         """
         spec = self.store.spec
         maps = {"depth": self.depth, "reliability": self.reliability}
-        attributes = {name: schema.array_attributes(name, spec.quantity, spec.unit) for name in maps}
+        attributes = {
+            name: schema.array_attributes(name, spec.quantity, spec.unit, self.store.code_version) for name in maps
+        }
         height, width = self.source_shape
         return _xarray().Dataset(
             {name: (("y", "x"), values, attributes[name]) for name, values in maps.items()},
@@ -214,6 +216,11 @@ class Store(Catalog):
         """
         layer = None if name is None else open_layer(self.root, name, self.fingerprint)
         return dataclasses.replace(self, layer=layer, _readers=_no_readers())
+
+    @property
+    def code_version(self) -> int:
+        """The version of the label spec that says what its reliability codes stand for."""
+        return self.spec.spec_version if self.layer is None else self.layer.spec.code_version
 
     @property
     def reliability_from(self) -> str:

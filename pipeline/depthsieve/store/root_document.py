@@ -6,6 +6,7 @@ from typing import Any
 
 from depthsieve.core.errors import StoreDamaged, StoreMismatch, StoreNotFound
 from depthsieve.core.records import MEND, LabelSpec, canonical_json, unseal
+from depthsieve.reliability.scale import SCALES
 from depthsieve.store import schema
 
 
@@ -33,7 +34,9 @@ def spec_of(attributes: Mapping[str, Any], location: str) -> LabelSpec:
     """The label spec in a root's attributes. Raises :class:`StoreMismatch` for one of a later release."""
     spec = attributes["label_spec"]
     try:
-        return LabelSpec(**spec | {name: tuple(spec[name]) for name in ("signals", "parents")})
+        found = LabelSpec(**spec | {name: tuple(spec[name]) for name in ("signals", "parents")})
+        _ = SCALES[found.spec_version]
+        return found
     except (KeyError, TypeError) as error:
         raise StoreMismatch(
             f"{location} has a label spec that this depthsieve does not know; update depthsieve"

@@ -11,6 +11,7 @@ from typing import Any
 
 from depthsieve.core.encodings import EARLIER_ENCODINGS, ENCODINGS, Encoding
 from depthsieve.core.errors import StoreMismatch
+from depthsieve.reliability.scale import SCALES
 
 FORMAT = "depthsieve-labels"
 FORMAT_VERSION = 1
@@ -121,8 +122,8 @@ def group_document(attributes: Mapping[str, Any]) -> bytes:
     return (json.dumps(body, indent=2, ensure_ascii=True) + "\n").encode()
 
 
-def array_attributes(name: str, quantity: str, unit: str) -> dict[str, Any]:
-    """The attributes that let a reader without our code use an array."""
+def array_attributes(name: str, quantity: str, unit: str, code_version: int) -> dict[str, Any]:
+    """The attributes that let a reader without our code use an array; reliability codes are of that version."""
     if name == "depth":
         meaning = (
             "depth in metres"
@@ -139,7 +140,7 @@ def array_attributes(name: str, quantity: str, unit: str) -> dict[str, Any]:
     if name == "reliability":
         return {
             "meaning": "0 = never train on it; 1..255 = expected relative error, larger is better",
-            "expected_error": "10000 ** (-(code - 1) / 254)",
+            "expected_error": SCALES[code_version].formula,
         }
     if name == "histogram":
         return {"meaning": "each image's reliability codes counted over its pixels; code 0 = invalid"}

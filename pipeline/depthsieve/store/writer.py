@@ -15,7 +15,7 @@ import zarr
 from zarr.codecs import BloscCname, BloscCodec, Crc32cCodec
 
 from depthsieve.core.encodings import Encoding
-from depthsieve.core.records import ImageFailure, Shard, seal, unseal
+from depthsieve.core.records import ImageFailure, LabelSpec, Shard, seal, unseal
 from depthsieve.storage import Root
 from depthsieve.storage.local import list_folder, sync_folder
 from depthsieve.store import schema
@@ -69,8 +69,8 @@ def empty_arrays(shard: Shard) -> dict[str, np.ndarray[Any, Any]]:
 class CommitContext:
     """What a commit record says beside the shard's own content.
 
-    ``encoding`` is the label spec's. ``split_batches`` are those that did not fit into memory: (first row, rows, images
-    at a time).
+    ``encoding`` is the label spec's, and so is ``code_version``, which says what reliability codes stand for.
+    ``split_batches`` are those that did not fit into memory: (first row, rows, images at a time).
     """
 
     fingerprint: str
@@ -79,6 +79,15 @@ class CommitContext:
     profile_digest: str
     split_batches: tuple[tuple[int, int, int], ...] = ()
     encoding: str = schema.ENCODING
+    code_version: int = 1
+
+    @classmethod
+    def of(
+        cls, spec: LabelSpec, profile_digest: str, split_batches: tuple[tuple[int, int, int], ...] = ()
+    ) -> "CommitContext":
+        """That of labels of a label spec."""
+        about = (spec.fingerprint, spec.quantity, spec.unit)
+        return cls(*about, profile_digest, split_batches, spec.encoding, spec.spec_version)
 
 
 def commit_shard(root: Root, shard: Shard, content: ShardArrays, context: CommitContext) -> bool:
@@ -190,7 +199,7 @@ def _write_group(path: Path, content: ShardArrays, context: CommitContext) -> No
     encoding = schema.encoding_of(context.encoding)
     for spec in (*schema.MAPS, *schema.ROWS):
         values = content.arrays[spec.name]
-        attributes = schema.array_attributes(spec.name, context.quantity, context.unit)
+        attributes = schema.array_attributes(spec.name, context.quantity, context.unit, context.code_version)
         write_array(group, spec, values, attributes, encoding)
 
 

@@ -210,8 +210,8 @@ def test_the_actual_error_is_the_relative_error_of_the_label_against_the_truth()
 def test_codes_that_say_the_error_are_calibrated() -> None:
     rng = np.random.default_rng(6)
     errors = 10 ** rng.uniform(-3.5, -0.5, 50_000)
-    codes = encode_error(torch.from_numpy(errors)).numpy()
-    sums = CodeErrors()
+    codes = encode_error(torch.from_numpy(errors), version=1).numpy()
+    sums = CodeErrors(1)
     sums.add(codes[:20_000], errors[:20_000])
     sums.add(codes[20_000:], errors[20_000:])
     held = sums.calibration()
@@ -222,28 +222,31 @@ def test_codes_that_say_the_error_are_calibrated() -> None:
     for each in held.bins:
         assert each.actual == pytest.approx(each.expected, rel=0.02)
         assert each.first_code <= each.last_code
-    tripled = CodeErrors()
+    tripled = CodeErrors(1)
     tripled.add(codes, 3 * errors)
     assert tripled.calibration().bias == pytest.approx(np.log10(3), abs=0.01)
     assert tripled.calibration().spread == pytest.approx(np.log10(3), abs=0.01)
-    lower = CodeErrors()
+    lower = CodeErrors(1)
     lower.add(codes, errors / 3)
     assert lower.calibration().bias == pytest.approx(-np.log10(3), abs=0.01)
 
 
 def test_bins_by_hand() -> None:
-    sums = CodeErrors()
+    sums = CodeErrors(1)
     codes = np.array([0, 1, 1, 128, 255, 255], dtype=np.uint8)
     sums.add(codes, np.array([9.0, 0.5, 0.7, np.nan, 0.1, 0.3]))
     first, last = sums.calibration(bins=2).bins
     assert (first.first_code, first.last_code, first.pixels) == (1, 1, 2)
     assert (first.expected, first.actual) == (1.0, pytest.approx(0.6))
     assert (last.first_code, last.last_code, last.pixels) == (255, 255, 2)
-    assert (last.expected, last.actual) == (pytest.approx(float(decode_error(torch.tensor(255)))), pytest.approx(0.2))
+    assert (last.expected, last.actual) == (
+        pytest.approx(float(decode_error(torch.tensor(255), version=1))),
+        pytest.approx(0.2),
+    )
 
 
 def test_without_errors_there_is_no_ratio() -> None:
-    sums = CodeErrors()
+    sums = CodeErrors(1)
     assert sums.calibration().bins == ()
     assert math.isnan(sums.calibration().spread)
     sums.add(np.array([255], dtype=np.uint8), np.array([0.0]))

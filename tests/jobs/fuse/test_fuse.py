@@ -19,6 +19,7 @@ from depthsieve.jobs.verify.repair import verify
 from depthsieve.reliability.code import encode_error
 from depthsieve.reliability.fusion import shipped_calibration
 from depthsieve.reliability.merging import OneLabel, merge_labels
+from depthsieve.reliability.scale import CODE_VERSION
 from depthsieve.store import open_store
 from depthsieve.store.create import add_generation
 from depthsieve.store.plan import PlannedShard, rejected_table, removed_table
@@ -73,7 +74,7 @@ def test_the_fused_store_holds_the_merged_labels(made: Path) -> None:
         depth, e = merge_labels(parts, CALIBRATION)
         found = fused.label(image)
         assert np.array_equal(found.depth, depth.half().float().numpy())
-        assert np.array_equal(found.reliability, encode_error(e).numpy())
+        assert np.array_equal(found.reliability, encode_error(e, version=CODE_VERSION).numpy())
         assert found.source_shape == labels[0].source_shape
     spec = fused.spec
     assert (spec.kind, spec.parents) == ("fused", tuple(store.fingerprint for store in stores))

@@ -79,9 +79,11 @@ class Calibration:
 
 
 class CodeErrors:
-    """Pixels and their actual errors by code, gathered image by image in constant memory."""
+    """Pixels and their actual errors by code, gathered image by image in constant memory; codes of that ``version`` of
+    the label spec."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int) -> None:
+        self._version = version
         self.pixels_K = np.zeros(CODES, dtype=np.int64)
         self.error_K = np.zeros(CODES)
 
@@ -93,7 +95,7 @@ class CodeErrors:
 
     def calibration(self, bins: int = BINS) -> Calibration:
         """Neighbouring codes put together to at most ``bins`` bins of about equally many pixels."""
-        expected_K = decode_error(torch.arange(CODES, dtype=torch.uint8)).double().numpy()
+        expected_K = decode_error(torch.arange(CODES, dtype=torch.uint8), version=self._version).double().numpy()
         total = int(self.pixels_K.sum())
         middle_K = np.cumsum(self.pixels_K) - self.pixels_K / 2
         bin_K = np.minimum(middle_K * bins / max(total, 1), bins - 1).astype(int)

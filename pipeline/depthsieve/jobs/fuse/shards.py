@@ -37,6 +37,7 @@ def fused_spec(parents: Sequence[Store]) -> LabelSpec:
         encoding=first.encoding,
         kind="fused",
         parents=tuple(parent.fingerprint for parent in parents),
+        spec_version=max(parent.code_version for parent in parents),
     )
 
 
@@ -107,11 +108,12 @@ class ShardFuser(ShardMaker):
                     torch.from_numpy(found.reader.reliability(at)),
                     parent.spec.quantity,
                     bool(parent.spec.signals),
+                    parent.code_version,
                 )
                 for parent, (found, at) in zip(self._parents, places, strict=True)
             ]
             depth_HW, e_HW = merge_labels(labels, self._calibration)
-            code_HW = encode_error(e_HW)
+            code_HW = encode_error(e_HW, version=self.store.code_version)
             depth_HW = torch.where(code_HW > 0, depth_HW, 0.0)
             fault = _fault(depth_HW, code_HW)
         if fault:

@@ -32,6 +32,7 @@ from depthsieve.export.metric_codes import decode_log
 from depthsieve.jobs.importing.settings import PlaceSettings, ValueSettings, settings_in
 from depthsieve.jobs.importing.values import RawMap
 from depthsieve.labelling.image import IMAGE_FAULTS
+from depthsieve.reliability.scale import CODE_VERSION
 from depthsieve.sources import Listed
 from depthsieve.sources.folder import FolderSource
 from depthsieve.sources.ids import decode_path, encode_path
@@ -85,12 +86,14 @@ class Maps(Protocol):
 
 @dataclass(frozen=True)
 class Opened:
-    """Maps, what they hold, the settings that count for them, and their format."""
+    """Maps, what they hold, the settings that count for them, and their format; ``code_version`` is that of the label
+    spec which their reliability codes are of, or will be."""
 
     maps: Maps
     quantity: Quantity
     values: ValueSettings
     format: str
+    code_version: int = CODE_VERSION
 
 
 def open_maps(location: str | Path, quantity: Quantity | None, places: PlaceSettings, values: ValueSettings) -> Opened:
@@ -124,7 +127,8 @@ def open_maps(location: str | Path, quantity: Quantity | None, places: PlaceSett
             f"how reliable it is; leave out {'--quantity' if not told else '--' + told[0].replace('_', '-')} (or name "
             "its files with --pattern)"
         )
-    return Opened(export, export.quantity, dataclasses.replace(values, confidence_means="code"), EXPORT)
+    values = dataclasses.replace(values, confidence_means="code")
+    return Opened(export, export.quantity, values, EXPORT, export.code_version)
 
 
 def reopen_maps(location: str, spec: LabelSpec) -> Maps:
@@ -284,6 +288,7 @@ class ExportMaps:
     def __init__(self, root: Path, index: Mapping[str, Any]) -> None:
         self.location = str(root)
         self.quantity: Quantity = index["quantity"]
+        self.code_version = int(index.get("code_version", 1))
         rows = (row for row in index["images"] if isinstance(row, dict))
         self._rows = {row["id"]: row for row in rows if isinstance(row.get("id"), str)}
         self._reader = FolderSource(_SOURCE, self.location)

@@ -168,7 +168,9 @@ def import_labels(
     check_root(target)
     existing = find_store(target)
     network = _find_network(calibration, existing, opened)
-    spec = imported_spec(opened.quantity, opened.values, opened.format, network)
+    known = existing is not None and bool(existing.generations())
+    version = existing.spec.spec_version if existing is not None and known else opened.code_version
+    spec = imported_spec(opened.quantity, opened.values, opened.format, network, version)
     if existing is not None:
         _check_settings(existing, spec)
     source = open_source(images, name, root)

@@ -11,6 +11,7 @@ from depthsieve.evaluation.ground_truth.settings import TruthSettings
 from depthsieve.reliability.fusion import UNCALIBRATED
 from depthsieve.reliability.kinds import NETWORK
 from depthsieve.reliability.network import ErrorNetwork
+from depthsieve.reliability.scale import CODE_VERSION
 from depthsieve.store.schema import ENCODING
 
 KIND = "imported"
@@ -121,10 +122,14 @@ class PlaceSettings:
 
 
 def imported_spec(
-    quantity: Quantity, values: ValueSettings, format: str, network: ErrorNetwork | None = None
+    quantity: Quantity,
+    values: ValueSettings,
+    format: str,
+    network: ErrorNetwork | None = None,
+    code_version: int = CODE_VERSION,
 ) -> LabelSpec:
-    """What decides the labels that are made of such maps; ``format`` is "files", or what wrote them, and ``network``
-    what their reliability comes from, where that is no confidence of theirs."""
+    """What decides the labels that are made of such maps; ``format`` is "files", or what wrote them, ``network`` what
+    their reliability comes from, where that is no confidence of theirs, and ``code_version`` what codes stand for."""
     made = {"format": format, **values.to_json()}
     weights = digest_of(made)
     if network is not None:
@@ -142,6 +147,7 @@ def imported_spec(
         encoding=ENCODING,
         kind=KIND,
         calibration_digest=network.digest if network else "",
+        spec_version=code_version,
     )
 
 

@@ -93,7 +93,7 @@ class ShardImporter(ShardMaker):
             raw = self._maps.load(Where(planned["map"], planned["confidence"]))
             if raw.sha256 != planned["map_sha256"]:
                 raise ImageRejected("its map has changed since it was planned; import again to take the new one")
-            label = to_label(raw, self.store.spec.quantity, self._values)
+            label = to_label(raw, self.store.spec.quantity, self._values, self.store.code_version)
             with_photo = self._network is not None
             prepared = prepare_image(image, shard.shape, self._sources, NO_TEACHER, False, with_photo=with_photo)
             if not isinstance(prepared, PreparedImage):
@@ -104,7 +104,9 @@ class ShardImporter(ShardMaker):
                 if not code_HW.any():
                     raise ImageRejected("its map has no valid pixel where the image is not transparent")
             if self._network is not None and prepared.photo_HW3 is not None:
-                code_HW = _by_network(self._network, label.depth_HW, code_HW, prepared.photo_HW3)
+                code_HW = _by_network(
+                    self._network, label.depth_HW, code_HW, prepared.photo_HW3, self.store.code_version
+                )
         except ImageRejected as error:
             arrays["status"][row] = schema.STATUS_FAILED
             arrays["reason"][row] = str(error)
@@ -125,8 +127,9 @@ def _by_network(
     depth_HW: np.ndarray[Any, np.dtype[np.float32]],
     code_HW: np.ndarray[Any, np.dtype[np.uint8]],
     photo_HW3: np.ndarray[Any, np.dtype[np.uint8]],
+    version: int,
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The codes [H,W] that an error network gives the pixels that have one."""
     depth_1HW = torch.from_numpy(np.where(code_HW > 0, depth_HW, np.nan).astype(np.float32))[None]
     e_1HW = network.expected_error(torch.from_numpy(photo_HW3)[None], depth_1HW, network.quantity)
-    return np.asarray(encode_error(e_1HW)[0].numpy())
+    return np.asarray(encode_error(e_1HW, version=version)[0].numpy())

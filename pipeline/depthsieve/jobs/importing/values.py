@@ -12,6 +12,7 @@ from depthsieve.core.records import Quantity
 from depthsieve.evaluation.ground_truth.values import planar_depth
 from depthsieve.jobs.importing.settings import ValueSettings
 from depthsieve.reliability.code import encode_error
+from depthsieve.reliability.scale import CODE_VERSION
 from depthsieve.store.schema import MAX_DEPTH
 
 BEST = 255
@@ -45,8 +46,13 @@ class ImportedLabel:
     largest: int = 0
 
 
-def to_label(raw: RawMap, quantity: Quantity, settings: ValueSettings) -> ImportedLabel:
-    """The label that a map makes. Raises :class:`ImageRejected` for a map that is none, with the reason."""
+def to_label(
+    raw: RawMap, quantity: Quantity, settings: ValueSettings, code_version: int = CODE_VERSION
+) -> ImportedLabel:
+    """The label that a map makes, its codes of that version of the label spec.
+
+    Raises :class:`ImageRejected` for a map that is none, with the reason.
+    """
     numbers_HW = np.array(raw.values_HW, np.float64)
     valid_HW = np.isfinite(numbers_HW)
     for marker in settings.invalid:
@@ -65,7 +71,7 @@ def to_label(raw: RawMap, quantity: Quantity, settings: ValueSettings) -> Import
         largest = int(np.count_nonzero(valid_HW & ~below_HW))  # but those that ``invalid`` names
         if not settings.invalid:
             valid_HW &= below_HW
-    code_HW = np.where(valid_HW, _codes(raw, settings), 0).astype(np.uint8)
+    code_HW = np.where(valid_HW, _codes(raw, settings, code_version), 0).astype(np.uint8)
     known_N = numbers_HW[code_HW > 0]
     if not known_N.size:
         raise ImageRejected("its map has no valid pixel")
@@ -80,7 +86,7 @@ def to_label(raw: RawMap, quantity: Quantity, settings: ValueSettings) -> Import
     return ImportedLabel(depth_HW, code_HW, int(np.count_nonzero(known_N == 0)), largest)
 
 
-def _codes(raw: RawMap, settings: ValueSettings) -> NDArray[np.uint8]:
+def _codes(raw: RawMap, settings: ValueSettings, code_version: int) -> NDArray[np.uint8]:
     """The code of each pixel by its confidence; 0 where that is not a number."""
     confidence = raw.confidence_HW
     if settings.confidence_means is None or confidence is None:
@@ -96,7 +102,7 @@ def _codes(raw: RawMap, settings: ValueSettings) -> NDArray[np.uint8]:
             raise ImageRejected("its confidence map holds whole numbers, and relative errors are fractions")
         if (numbers_HW[finite_HW] < 0).any():
             raise ImageRejected("its confidence map holds negative numbers, and an error is none")
-        return np.asarray(encode_error(torch.from_numpy(numbers_HW)).numpy(), np.uint8)
+        return np.asarray(encode_error(torch.from_numpy(numbers_HW), version=code_version).numpy(), np.uint8)
     low, high = settings.confidence_range or _range_of(confidence.dtype)
     beyond = numbers_HW[finite_HW & ((numbers_HW < low) | (numbers_HW > high))]
     if beyond.size:

@@ -96,5 +96,5 @@ class NetworkReliability(Backfill):
         depth_1HW = torch.from_numpy(np.where(code_HW > 0, depth_HW, np.nan).astype(np.float32))[None].to(self._device)
         with torch_threads(self._threads[schema.shard_number(shard.id)[0]]):
             e_1HW = self._network.expected_error(photo_1HW3, depth_1HW, self.store.spec.quantity)
-            code_1HW = encode_error(e_1HW)
+            code_1HW = encode_error(e_1HW, version=self.spec.code_version)
         return np.asarray(code_1HW[0].cpu().numpy())

@@ -22,6 +22,7 @@ from depthsieve.reliability.code import encode_error, histogram
 from depthsieve.reliability.fusion import Calibration, fuse, shipped_calibration
 from depthsieve.reliability.kinds import NETWORK
 from depthsieve.reliability.network import ErrorNetwork, is_network_file, shipped_network
+from depthsieve.reliability.scale import CODE_VERSION
 from depthsieve.runners.dispatch import disk_errors_named
 from depthsieve.storage import expand, open_root
 from depthsieve.store import Store, open_store, schema
@@ -106,6 +107,8 @@ def recalibrate(
         raise _is_the_labels_own(name)
     body = json.loads(json.dumps(dataclasses.asdict(chosen)))
     body |= {"name": called, "digest": chosen.digest, "transferred": transferred}
+    if spec.spec_version > 1:
+        body["code_version"] = spec.spec_version
     layer_spec = LayerSpec(name, "reliability", spec.fingerprint, kept.spec.signals, body)
     backfill = _Reliability(opened, layer_spec, kept, chosen)
     summary = _summary(opened, layer_spec, backfill.run(progress=progress))
@@ -132,7 +135,7 @@ def _by_network(
             return RecalibrateSummary(store.location, None, called, transferred)
         raise _is_the_labels_own(name)
     body = {"name": called, "digest": network.digest, "transferred": transferred, "version": network.version}
-    body |= {"fitted_on": list(network.fitted_on)}
+    body |= {"fitted_on": list(network.fitted_on), "code_version": CODE_VERSION}
     layer_spec = LayerSpec(name, "reliability", spec.fingerprint, (NETWORK,), body)
     backfill = NetworkReliability(store, layer_spec, network, device)
     with disk_errors_named(store.root):
@@ -250,7 +253,7 @@ def _reliability(
             depth_1HW = torch.from_numpy(labels.depth(row))[None]
             relative = {name: torch.from_numpy(signals.signal(name, row))[None] for name in spec.signals}
             e_1HW = fuse(depth_1HW, relative, spec.quantity, calibration)
-            code_1HW = encode_error(e_1HW, code_1HW > 0)
+            code_1HW = encode_error(e_1HW, code_1HW > 0, version=spec.spec_version)
         codes.append(code_1HW)
     code_NHW = torch.cat(codes)
     return {"reliability": code_NHW.numpy(), "histogram": histogram(code_NHW).numpy().astype(np.uint32)}

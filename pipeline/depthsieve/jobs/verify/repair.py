@@ -171,7 +171,7 @@ def _rewrite_record(store: Store, shard_id: str) -> bool:
     reader = ShardReader(store.root, schema.group_key(group))
     content = ShardArrays({spec.name: reader.whole(spec) for spec in (*schema.MAPS, *schema.ROWS)})
     profile, spec = digest_of(generation.profile.to_json()), store.spec
-    context = CommitContext(spec.fingerprint, spec.quantity, spec.unit, profile, encoding=spec.encoding)
+    context = CommitContext.of(spec, profile)
     body = commit_body(store.planned_shard(shard_id), content, context, group, listed)
     store.root.write(schema.commit_key(shard_id), seal(body))
     return True

@@ -30,7 +30,7 @@ const depthsieve = (() => {
   const count = (number) => number.toLocaleString("en");
   const short = (number) => (number === null ? "not known" : String(Number(number.toPrecision(4))));
   const percent = (share) => (share > 0 && share < 0.001 ? "under 0.1%" : `${(100 * share).toFixed(1)}%`);
-  const errorOf = (number, code) => (data.stores[number].calibrated ? ` (expected error ${percent(data.errors[code])})` : "");
+  const errorOf = (number, code) => (data.stores[number].calibrated ? ` (expected error ${percent(data.stores[number].errors[code])})` : "");
   const sourceOf = (id) => id.slice(0, id.indexOf("/"));
   const option = (value, text) => make("option", { value }, text);
 
@@ -305,7 +305,7 @@ const depthsieve = (() => {
     labels.forEach((one, number) => {
       if (!one) { problem(`${data.stores[number].name} has no label of this image.`); return; }
       const [low, high] = one.codes.map(Math.round);
-      const error = (code) => percent(data.errors[code] ?? 1);
+      const error = (code) => percent(data.stores[number].errors[code] ?? 1);
       const expected = (from, to) => (!data.stores[number].calibrated ? "not calibrated" : `expected error ${error(from)}${to > from ? ` to ${error(to)}` : ""}`);
       figures.push(
         figure(`depth-${number}`, name(number, "depth"), one, [scale("far", "depth", "near")]),
