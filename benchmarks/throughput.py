@@ -215,13 +215,15 @@ def align(model: Any, maps: dict[str, list[torch.Tensor]], options: argparse.Nam
     """Seconds of the flip's disagreement, codes and histograms, on all cores."""
     from depthsieve.reliability.code import encode_error, histogram
     from depthsieve.reliability.fusion import fuse, relative_error, shipped_calibration
+    from depthsieve.reliability.scale import CODE_VERSION
     from depthsieve.reliability.signals import flip_disagreement
 
     def code(pair: tuple[torch.Tensor, torch.Tensor]) -> Any:
         torch.set_num_threads(1)
         delta_BHW = flip_disagreement(*pair, model.quantity)
         code_BHW = encode_error(
-            fuse(pair[0], {"flip": relative_error(pair[0], delta_BHW)}, model.quantity, shipped_calibration())
+            fuse(pair[0], {"flip": relative_error(pair[0], delta_BHW)}, model.quantity, shipped_calibration()),
+            version=CODE_VERSION,
         )
         return code_BHW, histogram(code_BHW)
 

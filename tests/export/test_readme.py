@@ -10,6 +10,8 @@ from mapmaker import imported, write_maps
 from metric_scenes import metric_store
 from storemaker import SPEC, Picture, make_store
 
+from depthsieve.reliability.scale import CODE_VERSION, SCALES
+
 FORMULA = "10000 ** (-(code - 1) / 254)"
 
 
@@ -64,7 +66,7 @@ def test_codes_are_called_errors_where_they_are(
     [
         ({}, "all valid pixels have one code, as the maps were imported without confidence"),
         ({"confidence_means": "higher-is-better"}, "made from imported confidence, and are no expected errors"),
-        ({"confidence_means": "error"}, f"`{FORMULA}`, as the imported maps say"),
+        ({"confidence_means": "error"}, f"`{SCALES[CODE_VERSION].formula}`, as the imported maps say"),
     ],
 )
 def test_the_codes_of_imported_maps(options: dict[str, str], told: str, tmp_path: Path) -> None:

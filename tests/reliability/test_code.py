@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depthsieve.reliability.code import decode_error, encode_error, histogram
+from depthsieve.reliability.masking import masked_share, threshold_code
+from depthsieve.reliability.scale import SCALES
 
 
 def formula(e: float) -> int:
@@ -94,6 +96,58 @@ def test_the_codes_of_an_error_never_change() -> None:
     """Labels in stores were made with these numbers."""
     e = torch.tensor([3e-4, 1.7e-3, 0.031, 0.11, 0.62])
     assert encode_error(e, version=1).tolist() == [225, 177, 97, 62, 14]
+
+
+# The second version
+
+
+def test_the_first_scale_is_to_the_bit_what_it_was() -> None:
+    halves = np.arange(254, 0, -1) - 0.5
+    before = (1e4 ** (-halves / 254)).astype(np.float32)
+    assert (np.array([SCALES[1].error(half + 1) for half in halves]).astype(np.float32) == before).all()
+    assert SCALES[1].formula == "10000 ** (-(code - 1) / 254)"
+
+
+def test_the_formula_of_each_scale_is_what_its_codes_decode_to() -> None:
+    code = np.arange(1, 256)
+    for version, scale in SCALES.items():
+        names = {"code": code, "exp": np.exp, "log": np.log, "interp": np.interp}
+        stated = eval(scale.formula, names)  # as a reader without our code computes it
+        decoded = decode_error(torch.arange(1, 256, dtype=torch.uint8), version=version)
+        np.testing.assert_allclose(decoded.numpy(), stated, rtol=1e-6)
+        assert (np.diff(decoded.numpy()) < 0).all()
+
+
+def test_codes_of_the_second_scale_step_between_their_neighbours() -> None:
+    codes = torch.arange(1, 256, dtype=torch.uint8)
+    e = decode_error(codes, version=2)
+    assert torch.equal(encode_error(e, version=2), codes)
+    for code in range(1, 255):
+        middle = np.float32(SCALES[2].error(code + 0.5))
+        around = np.array([np.nextafter(middle, np.float32(0)), middle, np.nextafter(middle, np.float32(2))])
+        assert encode_error(torch.from_numpy(around), version=2).tolist() == [code + 1, code + 1, code], code
+    assert encode_error(torch.tensor([0.0, 1e-9, 1.0, 9.0, math.inf, math.nan]), version=2).tolist() == [
+        *(255, 255, 1, 1, 1, 0)
+    ]
+
+
+def test_the_codes_of_an_error_never_change_in_the_second_version_either() -> None:
+    e = torch.tensor([3e-3, 1.2e-2, 0.031, 0.062, 0.11, 0.29, 0.62])
+    assert encode_error(e, version=2).tolist() == [252, 244, 222, 191, 136, 44, 6]
+
+
+def test_a_mask_of_10_percent_falls_short_by_less_than_half_a_percent() -> None:
+    """Over images whose expected errors spread as those of photos do: medians of 0.02 to 0.2, and a standard deviation
+    of their logarithm of 0.25 to 0.5. With the first scale it is nearly twice as much."""
+    generator = np.random.default_rng(0)
+    short = {1: [], 2: []}
+    for median in (0.02, 0.04, 0.07, 0.1, 0.14, 0.2):
+        for spread in (0.25, 0.35, 0.5):
+            e = torch.from_numpy(median * np.exp(spread * generator.standard_normal(50_000))).float()
+            for version, found in short.items():
+                count_K = np.bincount(encode_error(e, version=version).numpy(), minlength=256)
+                found.append(0.1 - masked_share(count_K, threshold_code(count_K, 0.1)))
+    assert np.mean(short[2]) < 0.005 and np.mean(short[1]) > 1.5 * np.mean(short[2])
 
 
 # The histogram

@@ -53,8 +53,8 @@ class Hdf5Target(VolumeTarget):
                         made.attrs[key] = value
 
     def finish(self, entries: Entries) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
-        head = {"quantity": self.ask.quantity, "unit": self.ask.unit, "invalid": "NaN"}
-        head |= {"code_version": self.ask.store.code_version}
+        version = self.ask.store.code_version
+        head = {"quantity": self.ask.quantity, "unit": self.ask.unit, "invalid": "NaN", "code_version": version}
         yield INDEX, index_json(head, entries)
 
     def about(self) -> About:

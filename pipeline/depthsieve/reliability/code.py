@@ -64,7 +64,7 @@ def _tables(version: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Code and next threshold for each upper half of a float32's bits, and the error of each code.
 
     Non-negative floats order like their bits, and floats of one upper half lie within a factor of 1.008 while
-    thresholds are at least 1.011 apart: so an upper half holds at most one threshold. Two small look-ups a pixel are 20
+    thresholds are at least 1.010 apart: so an upper half holds at most one threshold. Two small look-ups a pixel are 20
     times as fast as a binary search among the thresholds.
     """
     thresholds, scale = _thresholds(version), SCALES[version]

@@ -3,11 +3,10 @@ numpy, as the store's own documents state it.
 
 Between two knots each step of the code is the same factor. The first version has two: 10,000 to 1, in steps of 3.7%,
 of which labels used a fifth. The second puts most codes where the least reliable pixels of images lie, in which masks
-cut: steps of 1.2% from 0.06 to 0.3, of 2.1% from 0.02 to 0.06, and wider ones beyond.
+cut: steps of 1.1% from 0.06 to 0.3, of 2% and 2.4% from there to 0.6 and to 0.02, and wider ones beyond.
 """
 
 import functools
-import math
 from dataclasses import dataclass
 
 CODE_VERSION = 2
@@ -37,15 +36,9 @@ class CodeScale:
         codes, errors = [code for code, _ in self.knots], [error for _, error in self.knots]
         return f"exp(interp(code, {codes}, log({errors})))"
 
-    @functools.cached_property
-    def widest_step(self) -> float:
-        """The largest factor between two neighbouring codes."""
-        pairs = zip(self.knots, self.knots[1:], strict=False)
-        return math.exp(max(math.log(one[1] / other[1]) / (other[0] - one[0]) for one, other in pairs))
-
 
 SCALES = {
     1: CodeScale(((1, 1.0), (255, 1e-4))),
-    2: CodeScale(((1, 1.0), (36, 0.3), (176, 0.06), (228, 0.02), (248, 0.005), (255, 0.001))),
+    2: CodeScale(((1, 1.0), (6, 0.6), (41, 0.3), (194, 0.06), (240, 0.02), (251, 0.005), (255, 0.001))),
 }
 """By the version of the label spec."""
