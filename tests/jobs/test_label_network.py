@@ -197,6 +197,9 @@ def test_the_shipped_network_is_the_default_of_its_teacher_alone(
     asked = label(photos, tmp_path / "asked", teacher, signals="flip", **SETTINGS)
     assert decided_bytes(tmp_path / "asked") == decided_bytes(made / "flip")
     assert not any("calibrate" in note for note in asked.notes)
+    kept = label(photos, tmp_path / "kept", teacher, keep_signals=True)
+    assert depthsieve.open_store(tmp_path / "kept").spec.signals == ("flip",)
+    assert sum("--signals network takes that" in note for note in kept.notes) == 1
     other = label(photos, tmp_path / "other", str(small_teacher(tmp_path / "t", seed=1)))
     assert depthsieve.open_store(tmp_path / "other").spec.signals == ("flip",)
     assert sum("depthsieve calibrate" in note for note in other.notes) == 1

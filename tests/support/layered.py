@@ -1,7 +1,6 @@
 """A store with kept signals and a layer of reliability, and what tests of layers do to one."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,8 @@ def expected_codes(
             for x in range(width):
                 mean_HW[y, x] = signal_HW[max(0, y - 7) : y + 8, max(0, x - 7) : x + 8].mean()
         log_HW += weights[name] * np.log(mean_HW + 0.001)
-    return np.asarray(1 + 254 * (-log_HW / math.log(1e4)).clip(0, 1))
+    code, error = [1, 6, 41, 194, 240, 251, 255], [1, 0.6, 0.3, 0.06, 0.02, 0.005, 0.001]  # see docs/store_format.md
+    return np.asarray(np.interp(log_HW, np.log(error[::-1]), code[::-1]))
 
 
 def check(store: Path, repair: bool = False) -> VerifyReport:

@@ -26,14 +26,16 @@ def choose_signals(
     """The options with their signals filled in, and the error network that these need, if they do.
 
     A calibration that is named counts; else the store's network; else, where nobody names signals, the one that ships
-    for this teacher; else the signals by default. Raises :class:`UsageError` for a file that is no network,
+    for this teacher; else the signals by default, as also where signals are to be kept or compared with a second
+    teacher. Raises :class:`UsageError` for a file that is no network,
     :class:`StoreDamaged` where the store has lost its own.
     """
     if options.calibration is not None:
         return replace(options, signals=NETWORK), ErrorNetwork.load(expand(options.calibration))
     shipped = shipped_for(teacher)
     if options.signals is None:
-        chosen = DEFAULT_SIGNALS if shipped is None or options.second_teacher is not None else NETWORK
+        wants_signals = options.second_teacher is not None or bool(options.keep_signals)
+        chosen = DEFAULT_SIGNALS if shipped is None or wants_signals else NETWORK
         options = replace(options, signals=chosen)
     if options.signal_names != (NETWORK,):
         return options, None
@@ -47,8 +49,15 @@ def has_labels(store: Store) -> bool:
 
 
 def uncalibrated_notes(work: LabelWork) -> Iterator[str]:
-    """What a user should know of a new store whose teacher has no network, once there are networks at all."""
-    if work.network is None and shipped_network() is not None:
+    """What a user should know of a new store whose reliability comes from signals, once there are networks at all."""
+    if work.network is not None or shipped_network() is None:
+        return
+    if shipped_for(work.teacher) is not None:
+        yield (
+            f"reliability comes from signals ({', '.join(work.signals)}), since they are kept or a second teacher is "
+            "named, and not from this teacher's error network; --signals network takes that"
+        )
+    else:
         yield (
             f"teacher {work.teacher.name!r} has no error network, so reliability comes from signals: "
             f"{', '.join(work.signals)}; `depthsieve calibrate` trains one, which needs no extra pass"
