@@ -115,7 +115,7 @@ def name_at(name: str, weights_digest: str) -> str:
     Only ``tiny`` has ever meant other weights than today; every other name stays as it is.
     """
     earlier = EARLIER.get(weights_digest) if name == EMBEDDED.name else None
-    return earlier.name if earlier is not None and FOLDERS[earlier.name] != FOLDERS[name] else name
+    return earlier.name if earlier is not None else name
 
 
 def request_at(request: TeacherRequest, spec: LabelSpec) -> TeacherRequest:
