@@ -48,6 +48,9 @@ DEPTH_RANGE = (0.0, 80.0)
 
 DROP = 0.10
 DROPS = (0.0, 0.05, 0.10, 0.20, 0.30, 0.40, 0.50)
+CROP = 0.75
+"""The share of a label's sides that the student sees at a time: a step takes half the time of one on whole images."""
+
 SAMPLES = 6
 THREADS, BATCH = 1, 4
 """Fixed, so that the numbers are the same on any number of cores. Models this small gain little from more threads, and
@@ -222,7 +225,9 @@ def _train(
 ) -> tuple[float, StudentScore]:
     """Train on the training scenes, measure on the held-out ones; and the share of pixels that were masked."""
     learnt = [image_id for image_id in store.images if image_id.startswith("scenes/train/")]
-    dataset = PseudoLabelDataset(store, subset=learnt, drop=DROP, flip=True)
+    height, width = store[0].depth.shape
+    crop = (int(height * CROP), int(width * CROP))
+    dataset = PseudoLabelDataset(store, subset=learnt, drop=DROP, crop=crop, flip=True)
     with progress_bar("train", total=settings.steps, unit="steps", shown=progress, leave=True) as bar:
 
         def advance(loss: float) -> None:
