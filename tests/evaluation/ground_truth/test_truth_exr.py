@@ -1,6 +1,7 @@
 """Depth in channels of OpenEXR files, as OpenEXR's own library writes them; and files that are damaged."""
 
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import OpenEXR
 import pytest
 
 from depthsieve.core.errors import GroundTruthError
-from depthsieve.evaluation.ground_truth.exr import read_exr
+from depthsieve.evaluation.ground_truth.exr import _unpacked, read_exr
 
 DEPTH_HW = np.random.default_rng(0).uniform(0.5, 9, (37, 53)).astype(np.float32)
 RED_HW = DEPTH_HW.astype(np.float16) / 2
@@ -83,3 +84,9 @@ def test_damage_is_refused_in_one_way(tmp_path: Path) -> None:
             continue
         assert attempt % 3, "a file that is cut is never taken for whole"
         assert found_HW.ndim == 2
+
+
+def test_a_block_that_unpacks_to_less_than_it_should_is_damaged() -> None:
+    assert _unpacked(memoryview(zlib.compress(bytes([1, 129, 128, 130]))), 4) == bytes([1, 2, 2, 4])
+    with pytest.raises(ValueError, match="3"):
+        _unpacked(memoryview(zlib.compress(bytes(3))), 4)
