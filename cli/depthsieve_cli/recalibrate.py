@@ -82,7 +82,7 @@ def _print_summary(summary: "RecalibrateSummary") -> None:
     if summary.without_photo:
         images = count(len(summary.without_photo), "image")
         click.echo(
-            f"{images} have reliability 0 everywhere in this layer, since it needs their photos; put those back and "
+            f"Reliability of {images} is 0 everywhere in this layer, since it needs their photos; put those back and "
             "run the same command again, or label changed ones again."
         )
     for error in summary.errors:

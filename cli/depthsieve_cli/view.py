@@ -100,6 +100,7 @@ def view(
         notes += filter(None, (open_file(path) for path in written))
     if as_json:
         found = {"store": shown.store, "ids": shown.ids, "drop": drop, "chosen": shown.chosen, "notes": notes}
+        found["reliability"] = shown.reliability_from
         print_json(found | {"out": out, "ply": ply, "points": made and len(made.vertices_N)})
         return
     for line in notes:
@@ -109,3 +110,4 @@ def view(
         click.echo(f"{shown.chosen}: {len(made.vertices_N):,} points, {left_out}: {ply}")
     if out is not None:
         click.echo(f"{shown.chosen}: {out}")
+        click.echo(f"Reliability from {shown.reliability_from}.")

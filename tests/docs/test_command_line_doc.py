@@ -26,7 +26,7 @@ RESULTS: dict[str, tuple[type[Any] | None, set[str]]] = {
     "export": (depthsieve.ExportSummary, set()),
     "recalibrate": (depthsieve.RecalibrateSummary, set()),
     "report": (depthsieve.ReportSummary, set()),
-    "view": (None, {"store", "ids", "drop", "chosen", "notes", "out", "ply", "points"}),
+    "view": (None, {"store", "ids", "drop", "chosen", "reliability", "notes", "out", "ply", "points"}),
     "verify": (depthsieve.VerifyReport, {"sound"}),
 }
 

@@ -36,6 +36,11 @@ class View:
     picture: Image.Image = field(repr=False, compare=False)
     labels: tuple[Label, ...] = field(repr=False, compare=False)
 
+    @property
+    def reliability_from(self) -> str:
+        """What the reliability that is shown comes from, in words."""
+        return self.labels[0].store.reliability_from
+
     def save_cloud(
         self, path: str | Path, drop: float = 0.10, focal: float | None = None, fov: float | None = None
     ) -> cloud.Cloud:
