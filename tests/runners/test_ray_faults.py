@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from labelled import decided_bytes, job_of, small_teacher, unlabelled_copy, write_photos
+from labelled import decided_bytes, job_of, unlabelled_copy, write_photos
 from patience import PATIENCE_S, wait_for
 from ray_workers import CREEPS, ORDERS, OrderedWorker, begun, counts, note_answer, order, questions
 
@@ -37,8 +37,8 @@ TWO = RayOptions(workers=2, cpus_per_worker=1)
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_teacher(tmp_path_factory.mktemp("teacher") / "t")
+def teacher(light: str) -> Path:
+    return Path(light)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, photos: Path, teacher:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def cluster(tmp_path_factory: pytest.TempPathFactory, light: str) -> Iterator[Any]:
     """A head that labels nothing, and two nodes of one CPU each, which ask for no token.
 
     The process had a private session with one before. Ray keeps a token as long as a process lives, and would refuse
