@@ -93,7 +93,7 @@ class _Block(nn.Sequential):
 
     def __init__(self, before: int, after: int, *, kernel: int = 3, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(before, after, kernel, stride, padding=1, bias=False),
+            nn.Conv2d(before, after, kernel, stride, padding=(kernel - 1) // 2, bias=False),
             nn.GroupNorm(after // GROUP, after),
             nn.ReLU(inplace=True),
         )
@@ -125,8 +125,8 @@ class ErrorNetwork(nn.Module):
             halving = _Block(before, channels, kernel=4, stride=2)  # the first level has most of the pixels
             self.down.append(nn.Sequential(halving, _Block(channels, channels)) if level else halving)
             before = channels
-        for channels in reversed(CHANNELS[:-1]):
-            self.up.append(_Block(before + channels, channels))
+        for level, channels in reversed(list(enumerate(CHANNELS[:-1]))):
+            self.up.append(_Block(before + channels, channels, kernel=3 if level else 1))
             before = channels
         self.head = nn.ConvTranspose2d(before, ERRORS, 2, 2)
         self.head.bias = nn.Parameter(torch.full((ERRORS,), FIRST_GUESS))

@@ -231,6 +231,11 @@ def test_which_pairs_are_judged_hangs_on_their_names_alone(tmp_path: Path) -> No
     (tmp_path / "pairs").rename(tmp_path / "moved")
     again = find_pairs([tmp_path / "moved"], None, settings)
     assert [pair.id for pair in again.judged] == [pair.id for pair in found.judged]
+    photo = tmp_path / "moved" / "photo.png"
+    cv2.imwrite(str(photo), cv2.imread(str(tmp_path / "moved" / "0.jpg")))
+    alone = TruthSettings(scale=1000)  # by which every PNG would be its own depth
+    with pytest.raises(GroundTruthError, match="no photo of"):
+        find_pairs([tmp_path / "moved"], None, alone)
     with pytest.raises(GroundTruthError, match=r"no photo of .*moved has depth in .*; for default/0.jpg looked for"):
         find_pairs([tmp_path / "moved"], None, TruthSettings(pattern="{dir}/{stem}_truth.npy"))
 
