@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from depthsieve.core.errors import UsageError
-from depthsieve.reliability.network import MOST_BYTES, ErrorNetwork, is_network_file, network_inputs
+from depthsieve.reliability.network import (
+    MOST_BYTES,
+    ErrorNetwork,
+    is_network_file,
+    network_inputs,
+    shipped_network,
+)
+from depthsieve.teachers import load_teacher
 
 SHAPE = (42, 56)
 
@@ -183,3 +190,10 @@ def test_a_file_that_is_no_network_is_refused_in_one_line(network: ErrorNetwork,
         ErrorNetwork.load(tmp_path / "none")
     path.write_text('{"version": "2", "weights": {}}')
     assert not is_network_file(path) and not is_network_file(tmp_path / "none") and not is_network_file(tmp_path)
+
+
+def test_the_network_that_ships_is_for_the_embedded_teacher() -> None:
+    shipped, teacher = shipped_network(), load_teacher("tiny", device="cpu")
+    assert shipped is not None and shipped.quantity == teacher.quantity
+    assert shipped.name(teacher.weights_digest) == shipped.version
+    assert shipped.meta["teacher"] == "tiny" and shipped.meta["families"] == ["home"]

@@ -27,7 +27,7 @@ SMALL = {"scenes": 20, "judged": 2, "steps": 3, "progress": False}
 
 @pytest.fixture(scope="module")
 def teacher() -> Teacher:
-    return load_teacher("tiny", size=56, device="cpu")
+    return load_teacher("tiny-v1", size=56, device="cpu")
 
 
 def red_is_wrong(seed: int) -> Example:
@@ -132,7 +132,7 @@ def test_it_writes_one_network_for_its_teacher(calibrated: depthsieve.CalibrateS
     assert [entry.name for entry in file.parent.iterdir()] == [file.name]
     assert network.digest == calibrated.digest and network.name(teacher.weights_digest) == calibrated.calibration
     assert network.fitted_on == (teacher.weights_digest,) and network.quantity == "disparity"
-    assert network.meta["scenes"] == 20 and network.meta["teacher"] == "tiny"
+    assert network.meta["scenes"] == 20 and network.meta["teacher"] == "tiny-v1"
     assert network.digest != ErrorNetwork.random(0).digest and float(network.blend[2]) == training.SHARE
     assert [(one.data, one.method, one.images) for one in calibrated.scores] == [
         ("scenes", "network", 2),

@@ -28,7 +28,7 @@ BETAS, DECAY, MOST_GRADIENT = (0.9, 0.99), 0.01, 1.0
 KEPT_EVERY = 20
 """Steps after which the state is kept."""
 
-SHARE, LEVEL = 0.25, 0.6
+SHARE, LEVEL = 0.75, 1.6
 """Of the second error in the order of pixels, and of the label's level: errors grow faster towards the horizon on what
 the network has not seen than on what it was trained on. Chosen on scenes and photos that no network was trained on."""
 
