@@ -63,6 +63,7 @@ class LabelRequest:
     recalled: str
     left_open: frozenset[str]
     earlier: tuple[str, ...] = ()
+    calibration_notes: tuple[str, ...] = ()
 
     @classmethod
     def checked(
@@ -111,6 +112,7 @@ class LabelRequest:
         for images in sources:
             check_source(images, root, existing, options.moved)
         workforce = Workforce.choose(work.teacher, options, nodes)
+        nobody_said = {"signals", "calibration"} <= left_open and (existing is None or not has_labels(existing))
         quality = chosen_quality(existing, options)
         return cls(
             options=options,
@@ -126,6 +128,7 @@ class LabelRequest:
             metric=metric,
             recalled=taken,
             left_open=left_open,
+            calibration_notes=tuple(uncalibrated_notes(work)) if nobody_said else (),
             earlier=tuple(one.name for one in EARLIER.values() if one.name in used and one.name not in said),
         )
 
@@ -178,8 +181,7 @@ class LabelRequest:
                 for difference in differences_from(generation.profile, self.teacher, self.options, self.workforce):
                     yield f"generation {generation.number} {difference}"
         yield from signals_notes(store, self.options, "keep_signals" in self.left_open, len(todo))
-        if {"signals", "calibration"} <= self.left_open and (self.existing is None or not has_labels(self.existing)):
-            yield from uncalibrated_notes(self.work)
+        yield from self.calibration_notes
         yield from images_notes(store, self.options, "store_images" in self.left_open, len(todo))
         if self.metric is not None:
             yield from metric_notes(store, self.options, "metric_from" in self.left_open)
