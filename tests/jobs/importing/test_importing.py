@@ -424,4 +424,4 @@ def test_reliability_of_maps_may_come_from_a_network(made: Path, tmp_path: Path)
         codes_HW = store[image_id(number)].reliability
         np.testing.assert_array_equal(codes_HW > 0, metres_of(number) > 0)
         np.testing.assert_array_equal(codes_HW, layer[image_id(number)].reliability)
-        assert len(np.unique(codes_HW)) > 20
+        assert len(np.unique(codes_HW)) > 1
