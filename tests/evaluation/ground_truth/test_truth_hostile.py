@@ -185,8 +185,8 @@ def test_links_and_what_is_no_file(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("nowhere", "no such folder or file"),
-        ("empty", "holds no ground truth: no .npy, .png, .pfm, .h5, .hdf5, .npz file in it$"),
-        ("other", "no .npy, .* file in it, but 2 .exr, 1 .pgm: convert to one of these$"),
+        ("empty", "holds no ground truth: no .npy, .png, .pfm, .h5, .hdf5, .npz, .exr file in it$"),
+        ("other", "no .npy, .* file in it, but 2 .tga, 1 .pgm: convert to one of these$"),
         ("a.npy", "name a folder with a file per image"),
         ("a.mat", "a.mat: it is damaged or not an HDF5 file .*-v7.3"),
         ("flat.h5", r"flat.h5: its dataset has the shape \[2, 3\]"),
@@ -196,7 +196,7 @@ def test_links_and_what_is_no_file(tmp_path: Path) -> None:
 def test_what_cannot_be_opened(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "other" / "b").mkdir(parents=True)
-    for path in ("a.EXR", "b/b.exr", "b/c.pgm", "README"):
+    for path in ("a.TGA", "b/b.tga", "b/c.pgm", "README"):
         (tmp_path / "other" / path).write_bytes(b"")
     (tmp_path / "a.npy").write_bytes(npy(DEPTH_HW))
     (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0 MAT-file")

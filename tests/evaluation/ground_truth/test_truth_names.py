@@ -136,7 +136,7 @@ def test_hidden_files_and_linked_folders_are_not_ground_truth(tmp_path: Path) ->
 
 def test_what_was_looked_for_is_said(tmp_path: Path) -> None:
     truth = opened(tmp_path, {"a.npy": b""})
-    assert truth.looked_for("default/x/b.jpg") == "x/b.npy|.png|.pfm|.h5|.hdf5|.npz"
+    assert truth.looked_for("default/x/b.jpg") == "x/b.npy|.png|.pfm|.h5|.hdf5|.npz|.exr"
 
 
 DISPARITY = {"ground_truth_quantity": "disparity"}
@@ -152,7 +152,7 @@ DISPARITY = {"ground_truth_quantity": "disparity"}
         ({"pattern": "{folder}/{stem}.npy"}, r"unknown field \{folder\}"),
         ({"pattern": "/abs/{stem}.npy"}, "would leave"),
         ({"pattern": "a/../../{stem}.npy"}, "would leave"),
-        ({"pattern": "{stem}.exr"}, "must end in one of .npy"),
+        ({"pattern": "{stem}.tga"}, "must end in one of .npy"),
         ({"replace": (("", "x"),)}, "pairs of a non-empty text"),
         ({"replace": ("ab",)}, "pairs of a non-empty text"),
         ({"pattern": "a*/{stem}.npy"}, r"\* stands for a whole folder"),

@@ -65,7 +65,7 @@ def test_confidence_has_the_direction_that_is_told() -> None:
     assert label_of([1.0, 2.0, 3.0], confidence=bytes_, confidence_means="higher-is-better")[1] == [1, 128, 255]
     assert label_of([1.0, 2.0, 3.0], confidence=bytes_, confidence_means="code")[1] == [0, 128, 255]
     errors = [1.0, 0.5, 0.01, 1e-4, np.nan]
-    assert label_of(values, confidence=errors, confidence_means="error")[1] == [1, 20, 128, 255, 0]
+    assert label_of(values, confidence=errors, confidence_means="error")[1] == [1, 15, 246, 255, 0]
 
 
 @pytest.mark.parametrize(

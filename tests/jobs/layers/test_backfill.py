@@ -25,7 +25,7 @@ from depthsieve_cli.main import main
 SHARDS = ["0000-000000", "0000-000001", "0000-000002"]
 MEANS = LayerKind(
     arrays=lambda spec: (schema.ArraySpec("mean", "float32", ("image",)),),
-    attributes=lambda name: {"meaning": "mean of the label"},
+    attributes=lambda name, spec: {"meaning": "mean of the label"},
     add_again="depthsieve means {store}",
     detail="means",
     needed=("of",),
