@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from patience import wait_for
 
-from hosts.lab import Host, Lab
+from hosts.lab import Host, Lab, missing
 
 SERVE = """
 import socket
@@ -109,6 +109,8 @@ def test_a_host_that_is_switched_off_takes_its_processes_with_it_and_can_come_ba
 
 
 def test_what_kills_a_lab_ends_all_of_it() -> None:
+    if reason := missing():
+        pytest.skip(reason)
     code = (
         "from hosts.lab import Lab; lab = Lab(); host = lab.host('one')\n"
         "process = host.start('sh', '-c', 'setsid sleep 1000 & sleep 1000')\n"

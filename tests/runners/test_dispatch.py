@@ -113,7 +113,7 @@ def test_a_shard_of_a_machine_that_turns_out_to_be_gone_comes_last_and_forgives_
             for task in tasks:
                 asked.append(task.shard_id)
                 yield ShardResult(task.shard_id, 4, error="broken" if task.shard_id == bad else None)
-            if asked[-3:] == [bad, bad, bad]:
+            if asked.count(bad) == 3 and lost not in asked:
                 os.utime(sign, (sign.stat().st_mtime - leases.STALE_S + 0.5,) * 2)
 
         return runner
