@@ -169,6 +169,7 @@ def test_page_shows_the_numbers_and_names_the_scenes(ran: Ran) -> None:
     assert text.count("<figure>") == 6 * 6
     assert "saw the labels of 6 scenes for\n3 steps" in text
     assert not re.search(r"https?:|<script|<link", text)
+    assert f"Reliability comes from {open_store(ran.result.store).reliability_from}." in text
 
 
 def test_exact_depth_and_error_panels_are_those_of_the_scene(ran: Ran) -> None:

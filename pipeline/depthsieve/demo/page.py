@@ -39,13 +39,14 @@ class StudentScore:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo measured, and where its page is. ``masked`` is the share of the valid pixels that the mask of
-    ``drop`` really left out, ``better_than_chance`` the share of scenes whose reliability beats chance, ``samples`` the
-    ids on page and contact sheet."""
+    """What the demo measured, and where its page is. ``reliability`` says what that comes from; ``masked`` is the share
+    of the valid pixels that the mask of ``drop`` really left out, ``better_than_chance`` the share of scenes whose
+    reliability beats chance, ``samples`` the ids on page and contact sheet."""
 
     page: Path
     sheet: Path
     store: Path
+    reliability: str
     settings: DemoSettings
     drop: float
     masked: float
@@ -117,9 +118,10 @@ def _opening(result: DemoResult) -> str:
         result.settings.scenes
     } scenes and let a teacher guess their depth from the picture alone. Their exact
 depth is known, so this page can say how wrong the labels are, and whether depthsieve knew.</p>
-<p>Reliability comes from the teacher itself: it sees each picture and its mirror image, and where the two answers
-disagree, and where the scene is far, the label is doubtful. How doubtful was learnt from exact depth of other scenes;
-that of these is not used.</p>
+<p>Reliability comes from {
+        escape(result.reliability)
+    }. It says which error to expect at each pixel, as was learnt from exact depth
+of other scenes; that of these is not used.</p>
 {
         cards(
             [

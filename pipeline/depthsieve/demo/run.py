@@ -96,6 +96,7 @@ def run_demo(out: Path, *, progress: bool = True, settings: DemoSettings | None 
         page=out / "index.html",
         sheet=out / "contact-sheet.png",
         store=out / "labels",
+        reliability=store.reliability_from,
         settings=settings,
         drop=DROP,
         masked=masked,
