@@ -5,13 +5,14 @@ PYTHON ?= python3
 TEACHER ?= tiny
 BIN := .venv/bin
 INSTALLED := .venv/installed
+DOCS := .venv/installed-docs
 
 # What the user names reaches the shell as environment variables, letter for letter: spaces, quotes and $ are safe.
 override export IMAGES := $(value IMAGES)
 override export STORE := $(value STORE)
 override export TEACHER := $(value TEACHER)
 
-.PHONY: help setup demo label test lint check bench faults clean label-arguments
+.PHONY: help setup demo label test lint check docs bench faults clean label-arguments
 .DEFAULT_GOAL := help
 
 help:
@@ -21,9 +22,10 @@ help:
 	@echo '                                    label your own images; run it again to go on, or to add new ones'
 	@echo 'make test [ARGS="-k store"]         run the tests'
 	@echo 'make check                          linters, types and tests: the gate that CI runs'
+	@echo 'make docs                           build the documentation: open site/index.html'
 	@echo 'make bench [IMAGES=photos]          measure speed; needs no GPU and no network'
 	@echo 'make faults [ARGS="--faults 200 --seed 0"]   kill, starve and damage real runs, and compare every byte'
-	@echo 'make clean                          remove .venv, demo/, dist/ and caches; never your own stores'
+	@echo 'make clean                          remove .venv, demo/, dist/, site/ and caches; never your own stores'
 
 setup: $(INSTALLED)
 
@@ -55,6 +57,14 @@ lint: setup
 
 check: lint test
 
+docs: $(DOCS)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d .venv/doctrees docs site
+	@echo 'Open site/index.html'
+
+$(DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-dev.txt --editable '.[docs]'
+	@touch $@
+
 bench: setup
 	$(BIN)/python benchmarks/throughput.py $${IMAGES:+"$$IMAGES"} $(ARGS)
 
@@ -62,5 +72,5 @@ faults: setup
 	PYTHONPATH=tests:tests/support $(BIN)/python -m faults $(ARGS)
 
 clean:
-	rm -rf .venv build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find pipeline cli tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +
