@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 import depthsieve
 from depthsieve.reliability.fusion import relative_error
 from depthsieve.reliability.signals import flip_disagreement
-from depthsieve.scenes import FAMILIES, render_scene
+from depthsieve.scenes import render_scene
 from depthsieve.teachers import Batch, Teacher
 
 HELD_OUT = range(200)
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("teachers", nargs="+", help="embedded teachers' names, or folders")
     parser.add_argument("--height", type=int, default=192)
     parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--family", choices=sorted(FAMILIES), default="home")
+    parser.add_argument("--family", choices=("home", "foreign"), default="home")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
     result = evaluate(options.teachers, options.height, options.width, options.family)

@@ -32,7 +32,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers.utils.logging import disable_progress_bar
-from wild_scenes import render_wild
 
 from depthsieve.scenes import render_scene
 from depthsieve.teachers.checkpoints import PROCESSOR
@@ -150,11 +149,8 @@ def training_scene(seed: int, wild: bool) -> tuple[Bytes, Floats]:
     """RGB and disparity of `RENDERED` pixels; of every third scene at twice the size, then averaged: sharper."""
     factor = 2 if seed % 3 == 0 else 1
     height, width = RENDERED
-    if wild:
-        rgb_HW3, disparity_HW = render_wild(seed, height * factor, width * factor)
-    else:
-        scene = render_scene(seed, height * factor, width * factor)
-        rgb_HW3, disparity_HW = scene.rgb_HW3, scene.disparity_HW
+    scene = render_scene(seed, height * factor, width * factor, family="wild" if wild else "home")
+    rgb_HW3, disparity_HW = scene.rgb_HW3, scene.disparity_HW
     if factor > 1:
         rgb_HW3 = cv2.resize(rgb_HW3, (width, height), interpolation=cv2.INTER_AREA)
     return rgb_HW3, np.minimum(disparity_HW[::factor, ::factor], NEAREST)

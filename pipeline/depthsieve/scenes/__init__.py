@@ -1,9 +1,10 @@
 """Rendered scenes with exact depth: for the demo, the tests and the embedded teacher.
 
-`render_scene(seed)` draws a small world (a room, a table top, a street or a park; of the family `foreign`: a warehouse,
-ruins or a canyon), looks at it through a pinhole camera, and gives the photograph and the exact disparity. The same
-seed, size and kind give the same bytes, whatever was rendered before and however many threads there are. (Another CPU
-generation or numpy build may move the last bit of a sine, and so an RGB value by one step.)
+`render_scene(seed)` draws a small world (a room, a table top, a street or a park; of the family `foreign`: a
+warehouse, ruins or a canyon; of the family `wild`: anything, crowded), looks at it through a pinhole camera, and
+gives the photograph and the exact disparity. The same seed, size and kind give the same bytes, whatever was rendered
+before and however many threads there are. (Another CPU generation or numpy build may move the last bit of a sine, and
+so an RGB value by one step.)
 
 Array legend: N scenes; H, W pixels; 3 colour channels.
 """

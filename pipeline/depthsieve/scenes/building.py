@@ -9,12 +9,17 @@ from depthsieve.scenes.indoors import room, table
 from depthsieve.scenes.outdoors import park, street
 from depthsieve.scenes.solids import World
 from depthsieve.scenes.things import Dice
+from depthsieve.scenes.wild import WILD_KINDS, busy_street, chaos, close_by, crowded_room, desk, open_view, thicket
 
 KINDS = ("room", "table", "street", "park")
-FAMILIES = {"home": KINDS, "foreign": FOREIGN_KINDS}
-"""Families of kinds. The embedded teacher was trained on ``home`` and has seen nothing of ``foreign``."""
+FAMILIES = {"home": KINDS, "foreign": FOREIGN_KINDS, "wild": WILD_KINDS}
+"""Families of kinds. The embedded teacher was trained on ``home`` and ``wild``, and has seen nothing of ``foreign``."""
 
-_SHARES = {"home": (0.32, 0.16, 0.28, 0.24), "foreign": (1 / 3, 1 / 3, 1 / 3)}
+_SHARES = {
+    "home": (0.32, 0.16, 0.28, 0.24),
+    "foreign": (1 / 3, 1 / 3, 1 / 3),
+    "wild": (3 / 12, 3 / 12, 2 / 12, 1 / 12, 2 / 12, 1 / 12),
+}
 _BUILDERS = {
     "room": room,
     "table": table,
@@ -23,6 +28,12 @@ _BUILDERS = {
     "warehouse": warehouse,
     "ruins": ruins,
     "canyon": canyon,
+    "crowded_room": open_view(crowded_room),
+    "desk": open_view(desk),
+    "close_by": open_view(close_by),
+    "thicket": open_view(thicket),
+    "busy_street": open_view(busy_street),
+    "chaos": open_view(chaos),
 }
 
 

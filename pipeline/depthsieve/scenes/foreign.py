@@ -1,7 +1,8 @@
 """Scenes of another family than the embedded teacher has seen: random warehouses, ruins and canyons.
 
 Their shapes, textures, light, fog and sensor noise differ from those of rooms, tables, streets and parks on purpose: a
-teacher that was trained on these makes mistakes of its own on those, and the mistakes are not injected.
+teacher that was trained on these makes mistakes of its own on those, and the mistakes are not injected. For judging;
+nothing is ever trained on them.
 """
 
 from __future__ import annotations
@@ -49,10 +50,7 @@ def _clear_of(solids: list[Solid], camera: Camera) -> tuple[Solid, ...]:
 
 
 def _holds(solid: Solid, point: Vector) -> bool:
-    ax, ay, az = (p - c for p, c in zip(point, solid.centre, strict=True))
-    cos, sin = math.cos(solid.yaw), math.sin(solid.yaw)
-    inner = (cos * ax - sin * az, ay, sin * ax + cos * az)
-    x, y, z = (abs(i) / (h + _ROOMY) for i, h in zip(inner, solid.half, strict=True))
+    x, y, z = (abs(i) / (h + _ROOMY) for i, h in zip(solid.inner(point), solid.half, strict=True))
     if solid.shape == BALL:
         return x * x + y * y + z * z < 1
     if solid.shape == TUBE:

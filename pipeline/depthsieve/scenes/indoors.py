@@ -25,7 +25,7 @@ from depthsieve.scenes.solids import (
 from depthsieve.scenes.things import Dice, furniture, person
 
 
-def _indoor_light(dice: Dice, half: Vector) -> Light:
+def indoor_light(dice: Dice, half: Vector) -> Light:
     warm = dice.between(0.7, 1.0)
     at = (dice.between(-0.7, 0.7) * half[0], dice.between(1.5, 2 * half[1] - 0.1), dice.between(-0.7, 0.7) * half[2])
     strength, ambient = dice.between(0.5, 1.6), dice.between(0.25, 0.7)
@@ -41,7 +41,7 @@ def _indoor_light(dice: Dice, half: Vector) -> Light:
     )
 
 
-def _room_shell(dice: Dice, half: Vector) -> list[Solid]:
+def room_shell(dice: Dice, half: Vector) -> list[Solid]:
     """Walls with their floor, ceiling, rug, pictures, windows and doors."""
     hx, hy, hz = half
     wall = Material(
@@ -106,7 +106,7 @@ def room(dice: Dice) -> World:
     if dice.chance(0.12):
         half = (half[0] * 2, half[1] * 2, half[2] * 3)
     hx, _, hz = half
-    solids = _room_shell(dice, half)
+    solids = room_shell(dice, half)
     x, z = dice.between(-0.75, 0.75) * hx, dice.between(-0.85, -0.2) * hz
     yaw = math.atan2(-x, 0.3 * hz - z) + dice.between(-0.7, 0.7)
     camera = Camera(
@@ -128,13 +128,13 @@ def room(dice: Dice) -> World:
     if dice.chance(0.3):
         away, off = dice.log_between(1.0, 3.5), yaw + dice.between(-0.4, 0.4)
         solids += person(dice, x + away * math.sin(off), z + away * math.cos(off))
-    return World("room", tuple(solids), camera, _indoor_light(dice, half))
+    return World("room", tuple(solids), camera, indoor_light(dice, half))
 
 
 def table(dice: Dice) -> World:
     """Things on a table, seen from near."""
     half = (dice.between(1.5, 3.5), 1.3, dice.between(1.5, 3.5))
-    solids = _room_shell(dice, half)
+    solids = room_shell(dice, half)
     top, wide, deep = dice.between(0.5, 0.9), dice.between(0.4, 1.2), dice.between(0.35, 0.8)
     cloth = dice.material(PLANKS, PLANKS, NOISE, CHECKER, PLAIN)
     solids.append(Solid(BOX, (0, top - 0.03, 0), (wide, 0.03, deep), cloth))
@@ -186,4 +186,4 @@ def table(dice: Dice) -> World:
             solids.append(Solid(BALL, (x, top + size * 0.6, z), (size * 1.7, size * 0.6, size * 0.8), look, turn))
     if dice.chance(0.25):
         solids += person(dice, dice.between(-0.6, 0.6), deep + dice.between(0.2, 0.6), base=dice.between(-0.5, 0.0))
-    return World("table", tuple(solids), camera, _indoor_light(dice, half))
+    return World("table", tuple(solids), camera, indoor_light(dice, half))

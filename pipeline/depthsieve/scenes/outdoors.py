@@ -24,7 +24,7 @@ from depthsieve.scenes.solids import (
 from depthsieve.scenes.things import Dice, bush, car, house, person, pole, tree
 
 
-def _daylight(dice: Dice, haze: float) -> Light:
+def daylight(dice: Dice, haze: float) -> Light:
     around, height = dice.between(0, 6.3), dice.between(0.25, 1.3)
     sun = 0.0 if dice.chance(0.2) else dice.between(0.5, 1.5)
     warm = dice.between(0.75, 1.0)
@@ -48,7 +48,7 @@ def _daylight(dice: Dice, haze: float) -> Light:
     )
 
 
-def _ground(dice: Dice) -> Solid:
+def ground(dice: Dice) -> Solid:
     base = ((0.13, 0.17, 0.05), (0.3, 0.25, 0.16), (0.25, 0.25, 0.24), (0.5, 0.45, 0.33), (0.75, 0.77, 0.8))[
         dice.pick(0, 0, 0, 1, 2, 3, 4)
     ]
@@ -62,7 +62,7 @@ def _ground(dice: Dice) -> Solid:
     return Solid(GROUND, (0, 0, 0), (1, 1, 1), look)
 
 
-def _far_hills(dice: Dice) -> list[Solid]:
+def far_hills(dice: Dice) -> list[Solid]:
     solids = []
     for _ in range(dice.whole(0, 4)):
         away, around = dice.log_between(120, 900), dice.between(-0.8, 0.8)
@@ -81,7 +81,7 @@ def street(dice: Dice) -> World:
     road = dice.between(2.5, 6.5)
     walk = dice.between(1.0, 4.0)
     asphalt = dice.near((0.16, 0.16, 0.17), 0.5)
-    solids = [_ground(dice)]
+    solids = [ground(dice)]
     lanes = Material(LANES, asphalt, (0.7, 0.7, 0.68), dice.between(3.0, 6.0), dice.between(0.1, 0.3))
     solids.append(Solid(BOX, (0, 0, 300), (road, 0.01, 400), lanes))
     paving = dice.material(BRICKS, CHECKER, NOISE, low=0.15, vivid=0.2)
@@ -126,13 +126,13 @@ def street(dice: Dice) -> World:
                     if trees
                     else pole(dice, at, start + number * spacing)
                 )
-    solids += _far_hills(dice)
-    return World("street", tuple(solids), camera, _daylight(dice, dice.log_between(3e-4, 1.2e-2)))
+    solids += far_hills(dice)
+    return World("street", tuple(solids), camera, daylight(dice, dice.log_between(3e-4, 1.2e-2)))
 
 
 def park(dice: Dice) -> World:
     """Open ground with trees, bushes and paths."""
-    solids = [_ground(dice)]
+    solids = [ground(dice)]
     height = dice.log_between(0.5, 2.2) if dice.chance(0.85) else dice.between(3, 20)
     pitch = dice.between(-0.3, 0.1) if height < 3 else dice.between(-0.6, -0.05)
     camera = Camera((0, height, 0), 0.0, pitch, dice.between(-0.06, 0.06), dice.between(0.4, 0.95))
@@ -190,5 +190,5 @@ def park(dice: Dice) -> World:
         solids.append(
             Solid(dice.pick(BALL, BOX, TUBE), (x, size, z), (size, size, size), dice.material(), dice.between(0, 3))
         )
-    solids += _far_hills(dice)
-    return World("park", tuple(solids), camera, _daylight(dice, dice.log_between(3e-4, 1.5e-2)))
+    solids += far_hills(dice)
+    return World("park", tuple(solids), camera, daylight(dice, dice.log_between(3e-4, 1.5e-2)))

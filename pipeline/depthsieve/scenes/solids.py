@@ -49,6 +49,12 @@ class Solid:
     yaw: float = 0.0
     taper: float = 0.0
 
+    def inner(self, point: Vector) -> Vector:
+        """A point of the world as seen from the solid's centre, along its own axes."""
+        ax, ay, az = (p - c for p, c in zip(point, self.centre, strict=True))
+        cos, sin = math.cos(self.yaw), math.sin(self.yaw)
+        return cos * ax - sin * az, ay, sin * ax + cos * az
+
 
 @dataclass(frozen=True, slots=True)
 class Camera:
