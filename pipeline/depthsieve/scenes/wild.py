@@ -258,11 +258,11 @@ def thicket(dice: Dice) -> World:
     for _ in range(dice.whole(0, 25)):
         away, off, tall = dice.log_between(0.8, 15), dice.between(-0.9, 0.9), dice.log_between(0.05, 0.4)
         look = Material(NOISE, dice.near((0.15, 0.2, 0.07), 0.8), dice.near((0.1, 0.12, 0.05), 0.8), 0.2, 0.4)
-        at = (away * math.sin(off), tall * 0.7, away * math.cos(off))
+        middle = (away * math.sin(off), tall * 0.7, away * math.cos(off))
         solids.append(
             Solid(
                 dice.pick(TUBE, BALL, BALL),
-                at,
+                middle,
                 (tall * dice.between(0.1, 1), tall, tall * dice.between(0.1, 1)),
                 look,
                 off,
