@@ -11,7 +11,7 @@ from depthsieve.evaluation.ground_truth.settings import GroundTruthQuantity
 from depthsieve.evaluation.settings import ALIGNMENTS, EvaluateSettings
 from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.command import Verb, progress_for
-from depthsieve_cli.output import count, print_datasets, print_json, print_table
+from depthsieve_cli.output import count, print_datasets, print_first, print_json, print_table
 
 if TYPE_CHECKING:
     from depthsieve.evaluation.metrics import CurveMetric
@@ -239,8 +239,13 @@ def _print(result: "Evaluation") -> None:
         )
     click.echo("")
     _print_reliability(result)
-    click.echo(f"Reliability finds errors better than chance on {result.better_than_chance:.0%} of the images.")
-    click.echo(f"Spearman correlation of reliability and error: {_number(result.mean['spearman'])} (-1 is best).")
+    if math.isnan(result.mean["spearman"]):
+        click.echo(
+            "Reliability is the same all over each image, so it finds no errors: were labels imported without it?"
+        )
+    else:
+        click.echo(f"Reliability finds errors better than chance on {result.better_than_chance:.0%} of the images.")
+        click.echo(f"Spearman correlation of reliability and error: {_number(result.mean['spearman'])} (-1 is best).")
     click.echo(_calibration(result))
     click.echo("")
     rows = [
@@ -314,10 +319,7 @@ def _knee(result: "Evaluation") -> str:
 
 
 def _print_unmatched(result: "Evaluation") -> None:
-    for failure in result.not_compared[:SHOWN]:
-        click.echo(f"  not compared: {failure.id}: {failure.reason}")
-    if len(result.not_compared) > SHOWN:
-        click.echo(f"  ... and {len(result.not_compared) - SHOWN:,} more; --json names all of them")
+    print_first([f"not compared: {failure.id}: {failure.reason}" for failure in result.not_compared], SHOWN)
     _print_names(result.without_truth, "label", "without ground truth")
     _print_names(result.without_image, "ground truth", "without an image")
 

@@ -52,12 +52,17 @@ def terms(note: "DatasetNote") -> str:
     return f"{note.licence} ({answers}{note.attribution}), {note.licence_url}"
 
 
+def print_first(lines: Sequence[str], shown: int = SHOWN_FAILURES) -> None:
+    """The first of a list that `--json` has whole, a line each, and how many more there are."""
+    for line in lines[:shown]:
+        click.echo(f"  {line}")
+    if len(lines) > shown:
+        click.echo(f"  ... and {len(lines) - shown:,} more; --json names all of them")
+
+
 def print_failures(failures: "Sequence[ImageFailure]") -> None:
     """The first images that failed, a line each, and how many more there are."""
-    for failure in failures[:SHOWN_FAILURES]:
-        click.echo(f"  failed: {failure.id}: {failure.reason}")
-    if len(failures) > SHOWN_FAILURES:
-        click.echo(f"  ... and {len(failures) - SHOWN_FAILURES:,} more; --json names all of them")
+    print_first([f"failed: {failure.id}: {failure.reason}" for failure in failures])
 
 
 def print_pace(done: str, images: int, seconds: float) -> None:

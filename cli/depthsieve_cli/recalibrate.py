@@ -7,7 +7,7 @@ import click
 
 from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.command import Verb, progress_for
-from depthsieve_cli.output import SHOWN_FAILURES, count, print_json, print_pace
+from depthsieve_cli.output import count, print_first, print_json, print_pace
 
 if TYPE_CHECKING:
     from depthsieve.jobs.layers.reliability import RecalibrateSummary
@@ -65,20 +65,14 @@ def _print_summary(summary: "RecalibrateSummary") -> None:
         f"{summary.store}: layer {summary.layer} has {count(summary.shards, 'shard')}, with calibration "
         f"{summary.calibration}{note}."
     )
-    for shard_id in summary.without_signals[:SHOWN_FAILURES]:
-        click.echo(f"  no signals: shard {shard_id}")
-    if len(summary.without_signals) > SHOWN_FAILURES:
-        click.echo(f"  ... and {len(summary.without_signals) - SHOWN_FAILURES:,} more; --json names all of them")
+    print_first([f"no signals: shard {shard_id}" for shard_id in summary.without_signals])
     if summary.without_signals:
         shards = count(len(summary.without_signals), "shard")
         click.echo(
             f"{shards} with {count(summary.images_without_signals, 'image')} kept no signals and were skipped; label "
             "those images into a new store with --keep-signals."
         )
-    for image in summary.without_photo[:SHOWN_FAILURES]:
-        click.echo(f"  no reliability: {image.id}: {image.reason}")
-    if len(summary.without_photo) > SHOWN_FAILURES:
-        click.echo(f"  ... and {len(summary.without_photo) - SHOWN_FAILURES:,} more; --json names all of them")
+    print_first([f"no reliability: {image.id}: {image.reason}" for image in summary.without_photo])
     if summary.without_photo:
         images = count(len(summary.without_photo), "image")
         click.echo(

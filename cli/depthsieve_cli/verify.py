@@ -7,7 +7,7 @@ import click
 
 from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.command import Verb, progress_for
-from depthsieve_cli.output import count, print_failures, print_json
+from depthsieve_cli.output import count, print_failures, print_first, print_json
 
 if TYPE_CHECKING:
     from depthsieve.jobs.verify.findings import Finding
@@ -52,10 +52,7 @@ def verify(store: str, repair: bool, as_json: bool) -> int:
 
 
 def _print_report(report: "VerifyReport", repair: bool) -> None:
-    for finding in report.findings[:SHOWN]:
-        click.echo(f"  {_words(finding)}: {finding.key}: {finding.problem}" + _remedy(finding, repair))
-    if len(report.findings) > SHOWN:
-        click.echo(f"  ... and {len(report.findings) - SHOWN:,} more; --json names all of them")
+    print_first([f"{_words(one)}: {one.key}: {one.problem}{_remedy(one, repair)}" for one in report.findings], SHOWN)
     if repair and report.relabelled:
         click.echo(f"{count(report.relabelled, 'image')} labelled again.")
     _print_taken_out(report)

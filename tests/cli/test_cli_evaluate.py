@@ -282,3 +282,20 @@ def test_a_drop_that_stands_out_is_named(made: Path) -> None:
     assert _knee(result) == f"{told}\n{other} 0.30 (90% interval): 7 images are too few to tell it more closely."
     assert _number(float("nan")) == "-"
     assert [_factor(value) for value in (-1.0, 0.0, 0.8, 1.9, 2.95)] == ["0.1", "1", "6.3", "79", "891"]
+
+
+def test_labels_without_confidence_are_not_said_to_find_errors(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "imported"
+    shutil.copytree(made / "depth", tmp_path / "maps")
+    (tmp_path / "maps" / "other.npy").unlink()
+    (tmp_path / "photos").mkdir()
+    for number in range(COUNT - 1):
+        Image.fromarray(np.zeros((*SOURCE, 3), np.uint8)).save(tmp_path / "photos" / f"{number}.png")
+    wanted = ("import", tmp_path / "maps", store, "--images", tmp_path / "photos", "--quantity", "depth")
+    assert command(monkeypatch, *wanted) == 0
+    assert evaluate(monkeypatch, store, "--ground-truth", made / "depth") == 0
+    told = capsys.readouterr().out
+    assert "Reliability is the same all over each image, so it finds no errors" in told
+    assert "better than chance" not in told
