@@ -1,6 +1,7 @@
 """One batch through the teacher: too large for the memory, or with output that is no label."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,9 +148,10 @@ class Odd:
         return getattr(self.inner, name)
 
     def predict(self, batch: Batch) -> Prediction:
-        depth_BHW = self.inner.predict(batch).depth.clone()
+        prediction = self.inner.predict(batch)
+        depth_BHW = prediction.depth.clone()
         depth_BHW[1, self.pixels] = self.value
-        return Prediction(depth_BHW)
+        return replace(prediction, depth=depth_BHW)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,9 @@ class Paced:
         self.sizes: list[int] = []
         self.threads: set[int] = set()
 
-    confidence_better = None
+    confidence_better = embedding_size = None
+    intrinsics_out = False
+    quantity = "disparity"
 
     def predict(self, batch: Batch) -> Prediction:
         image_BCHW = batch.image

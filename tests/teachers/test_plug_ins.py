@@ -28,20 +28,6 @@ from depthsieve.teachers import load_teacher, plug_ins
 OPTIONS: dict[str, Any] = {"teacher": "brightness", "batch_size": 2, "threads": 1, "progress": False}
 
 
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of packages that Python looks into; modules of an earlier test are forgotten."""
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    for module in ("acme", "other"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    return tmp_path / "site"
-
-
-@pytest.fixture
-def installed(site: Path) -> Path:
-    return plug_in.install(site)
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_photos(tmp_path_factory.mktemp("photos"), 3)

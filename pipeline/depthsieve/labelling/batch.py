@@ -30,8 +30,8 @@ from depthsieve.teachers import Batch, Prediction, Teacher, load_requested
 @dataclass(frozen=True)
 class PreparedImage:
     """An image ready for the teacher, and for the second one if there is one. ``hole_HW`` is True where the source is
-    transparent. ``focal_px`` is the focal length at the source's resolution, 0 where it is unknown, and ``scale`` the
-    width of the teacher's input over the source's. ``jpeg`` is the image at label shape, where it will be stored.
+    transparent. ``focal_px`` is the focal length at the source's resolution, 0 where it is unknown; ``intrinsics_4``
+    are the camera's at the teacher's input, then NaN. ``jpeg`` is the image at label shape, where it will be stored.
     ``metric`` is the input of the metric teacher, if there is one and it takes the image. ``is_dim``: see
     :class:`~depthsieve.images.decode.DecodedImage`. ``photo_HW3`` is the image at label shape, where a network wants to
     see it."""
@@ -40,7 +40,7 @@ class PreparedImage:
     second_Chw: np.ndarray[Any, np.dtype[np.float32]] | None
     hole_HW: np.ndarray[Any, np.dtype[np.bool_]] | None
     focal_px: float
-    scale: float
+    intrinsics_4: np.ndarray[Any, np.dtype[np.float32]]
     content_sha256: str
     signals: ImageSignals
     jpeg: bytes = b""
@@ -88,6 +88,13 @@ class LabelWork:
             network = copy.deepcopy(network).to("cpu" if device.type == "mps" else device)  # see _predict
         return replace(self, signals=signals, network=network)
 
+    def fault(self, image: PreparedImage) -> ImageRejected | None:
+        """Why an image cannot be labelled, if it lacks what a teacher needs besides its pixels."""
+        needing = [one for one in (self.teacher, self.second) if one is not None and one.intrinsics_in == "needed"]
+        if needing and not np.isfinite(image.intrinsics_4).all():
+            return ImageRejected(f"teacher {needing[0].name!r} needs a focal length, and none is known of this image")
+        return None
+
     @property
     def needs_met(self) -> frozenset[Need]:
         """What of the signals' needs these teachers meet."""
@@ -130,7 +137,7 @@ class _Batch:
     second_BChw: np.ndarray[Any, np.dtype[np.float32]]
     photo_BHW3: np.ndarray[Any, np.dtype[np.uint8]]
     valid_BHW: np.ndarray[Any, np.dtype[np.bool_]]
-    focal_B: np.ndarray[Any, np.dtype[np.float32]]
+    intrinsics_B4: np.ndarray[Any, np.dtype[np.float32]]
 
     @classmethod
     def of(cls, prepared: list[PreparedImage | ImageRejected], shape: Shape) -> "_Batch":
@@ -142,7 +149,7 @@ class _Batch:
             np.zeros((len(prepared), *second), np.float32),
             np.zeros((len(prepared), *photo), np.uint8),
             np.ones((len(prepared), *shape), np.bool_),
-            np.full(len(prepared), np.nan, np.float32),
+            np.full((len(prepared), 4), np.nan, np.float32),
         )
         for place, image in enumerate(prepared):
             if isinstance(image, PreparedImage):
@@ -153,16 +160,15 @@ class _Batch:
                     batch.photo_BHW3[place] = image.photo_HW3
                 if image.hole_HW is not None:
                     batch.valid_BHW[place] = ~image.hole_HW
-                if image.focal_px > 0:
-                    batch.focal_B[place] = image.focal_px * image.scale
+                batch.intrinsics_B4[place] = image.intrinsics_4
         return batch
 
     def to_device(self, part: slice, device: torch.device) -> tuple[Batch, Batch, "NetworkInput"]:
         """The images of a part, those of the second teacher, and what a network sees of them."""
-        maps = (self.image_BCHW, self.second_BChw, self.photo_BHW3, self.valid_BHW, self.focal_B)
-        images, second, photo, valid, focal_B = (to_device(map_[part], device) for map_ in maps)
-        about = NetworkInput(photo, valid)
-        return Batch(images, focal_B), Batch(second, focal_B * (second.shape[3] / images.shape[3])), about
+        maps = (self.image_BCHW, self.second_BChw, self.photo_BHW3, self.valid_BHW, self.intrinsics_B4)
+        images, second, photo, valid, cameras = (to_device(map_[part], device) for map_ in maps)
+        batch = Batch(images, cameras)
+        return batch, batch.seen_as(second), NetworkInput(photo, valid)
 
 
 @dataclass(frozen=True)
@@ -194,7 +200,7 @@ def label_batch(
         part = (part + 1) // 2
         release_memory(work.teacher)
     for place, (row, image) in enumerate(zip(span, prepared, strict=True)):
-        fault = image if isinstance(image, ImageRejected) else labels.fault(place)
+        fault = image if isinstance(image, ImageRejected) else work.fault(image) or labels.fault(place)
         if fault is not None:
             arrays["status"][row] = schema.STATUS_FAILED
             arrays["reason"][row] = str(fault)
@@ -231,38 +237,51 @@ class _Labels:
     """A batch as it is stored: float16 depth, uint8 codes and their histogram, signals where they are kept (float16),
     the backbone's embedding if there is one (float16), and what tells a label from none.
 
-    ``wild_B`` counts pixels that are not finite; ``low_B`` and ``high_B`` are the ends of a map before it was rounded.
+    Of the pixels that the teacher calls valid, ``known_B`` counts all, ``wild_B`` those that are not finite, and
+    ``doubtful_B`` those whose confidence is none; ``low_B`` and ``high_B`` are their ends before they were rounded.
     """
 
     depth_BHW: torch.Tensor
     code_BHW: torch.Tensor
     count_BK: torch.Tensor
     signal_BSHW: torch.Tensor
+    known_B: torch.Tensor
     wild_B: torch.Tensor
+    doubtful_B: torch.Tensor
     low_B: torch.Tensor
     high_B: torch.Tensor
     embedding_BD: torch.Tensor
 
     @classmethod
     def of(
-        cls,
-        depth_BHW: torch.Tensor,
-        code_BHW: torch.Tensor,
-        kept: list[torch.Tensor],
-        embedding_BD: torch.Tensor | None = None,
+        cls, label: Prediction, code_BHW: torch.Tensor, kept: list[torch.Tensor], *, judged: bool = False
     ) -> "_Labels":
-        """Made where the maps are, on the device, so that only this crosses the bus."""
-        flat_BP = depth_BHW.flatten(1)
+        """Made where the maps are, on the device, so that only this crosses the bus. ``judged``: codes come from the
+        teacher's confidence."""
+        depth_BHW = label.depth
+        pixels = depth_BHW[0].numel()
         none = depth_BHW.new_empty((len(depth_BHW), 0))
+        known_BP = None if label.valid is None else label.valid.flatten(1)
+        low_BP = high_BP = depth_BHW.flatten(1)
+        if label.valid is not None and known_BP is not None:
+            low_BP, high_BP = (torch.where(known_BP, low_BP, end) for end in (torch.inf, -torch.inf))
+            depth_BHW = torch.where(label.valid, depth_BHW, 0.0)
+        known_B = depth_BHW.new_full((len(depth_BHW),), pixels) if known_BP is None else known_BP.sum(1)
+        wild_BP, doubtful_B = ~torch.isfinite(depth_BHW.flatten(1)), torch.zeros_like(known_B)
+        if judged and label.confidence is not None:
+            sure_BP = (label.confidence >= 0).flatten(1)  # False for NaN
+            doubtful_B = (~(sure_BP if known_BP is None else sure_BP | ~known_BP)).sum(1)
         return cls(
             depth_BHW.half(),
             code_BHW,
             histogram(code_BHW),
             torch.stack(kept, 1).clamp_(max=schema.MAX_DEPTH).half() if kept else none,
-            (~torch.isfinite(flat_BP)).sum(1),
-            flat_BP.amin(1),
-            flat_BP.amax(1),
-            none[:0] if embedding_BD is None else embedding_BD.half(),
+            known_B,
+            wild_BP.sum(1),
+            doubtful_B,
+            low_BP.amin(1),
+            high_BP.amax(1),
+            none[:0] if label.embedding is None else label.embedding.half(),
         )
 
     def to_cpu(self) -> "_Labels":
@@ -276,10 +295,16 @@ class _Labels:
 
     def fault(self, place: int) -> ImageRejected | None:
         """Why a prediction is no label, if it is none."""
-        wild, low, high = int(self.wild_B[place]), float(self.low_B[place]), float(self.high_B[place])
+        known, wild, doubtful = (int(count_B[place]) for count_B in (self.known_B, self.wild_B, self.doubtful_B))
+        low, high = float(self.low_B[place]), float(self.high_B[place])
+        if not known:
+            return ImageRejected("the teacher calls no pixel valid")
         if wild:
-            pixels = self.depth_BHW[place].numel()
-            return ImageRejected(f"the teacher's output is not finite at {wild} of {pixels} pixels")
+            return ImageRejected(f"the teacher's output is not finite at {wild} of {known} pixels")
+        if doubtful:
+            return ImageRejected(f"the teacher's confidence is negative or no number at {doubtful} of {known} pixels")
+        if low < 0:
+            return ImageRejected(f"the teacher's output is negative, down to {low:g}")
         if low == high:
             return ImageRejected(f"the teacher's output is {low:g} at every pixel")
         most = max(abs(low), abs(high))
@@ -332,7 +357,7 @@ def _view(kind: Signal, images: Batch, teacher: Teacher) -> Batch:
     shape = (images.image.shape[2], images.image.shape[3])
     seen = teacher.half_shape(shape) if kind.needs == "half" else shape
     assert kind.view is not None and seen is not None  # checked before the run
-    return Batch(kind.view(images.image, seen), images.focal_px * (seen[1] / shape[1]))
+    return images.seen_as(kind.view(images.image, seen), mirrored=kind.mirrored)
 
 
 def reliability_codes(
@@ -362,9 +387,12 @@ def _in_parts(batch: _Batch, work: LabelWork, part: int) -> _Labels | None:
             images, second, about = batch.to_device(slice(start, start + part), teacher.device)
             label, relative = predict_labels(images, work, second, about)
             valid_BHW = about.valid_BHW.to(label.depth.device)
+            if label.valid is not None:
+                valid_BHW = valid_BHW & label.valid
             code_BHW = reliability_codes(label.depth, relative, valid_BHW, teacher.quantity, work.code_version)
             kept = list(relative.values()) if work.keep_signals else []
-            done.append(_Labels.of(label.depth, code_BHW, kept, label.embedding).to_cpu())
+            judged = any(SIGNALS[name].needs == "confidence" for name in relative)
+            done.append(_Labels.of(label, code_BHW, kept, judged=judged).to_cpu())
     except (MemoryError, RuntimeError) as error:
         if part == 1 or not is_out_of_memory(error):
             raise
@@ -378,7 +406,7 @@ def _predict(teacher: Teacher, views: list[Batch]) -> list[Prediction]:
     A CPU gains nothing by larger batches, and they would move the last bits.
     """
     if teacher.device.type == "cuda" and len(views) > 1:
-        together = Batch(torch.cat([view.image for view in views]), torch.cat([view.focal_px for view in views]))
+        together = Batch(torch.cat([view.image for view in views]), torch.cat([view.intrinsics for view in views]))
         whole = predict(teacher, together)
         return [_each(whole, partial(_of_view, number, len(views))) for number in range(len(views))]
     found = [predict(teacher, view) for view in views]
@@ -393,9 +421,5 @@ def _of_view(number: int, views: int, map_: torch.Tensor) -> torch.Tensor:
 
 def _each(prediction: Prediction, change: Callable[[torch.Tensor], torch.Tensor]) -> Prediction:
     """A prediction with each of its tensors changed."""
-    depth, confidence, embedding = prediction.depth, prediction.confidence, prediction.embedding
-    return Prediction(
-        change(depth),
-        None if confidence is None else change(confidence),
-        None if embedding is None else change(embedding),
-    )
+    maps = {part.name: getattr(prediction, part.name) for part in fields(prediction)}
+    return Prediction(**{name: change(map_) for name, map_ in maps.items() if map_ is not None})

@@ -16,7 +16,7 @@ from depthsieve.labelling.batch import PreparedImage
 from depthsieve.labelling.metric import prepare_metric, prepare_other
 from depthsieve.labelling.predicting import named_failure
 from depthsieve.store.stored_images import encode_image, to_label_shape
-from depthsieve.teachers import Teacher
+from depthsieve.teachers import Teacher, centred_intrinsics
 
 Prepared = PreparedImage | ImageRejected
 
@@ -92,7 +92,7 @@ def prepare_image(
         second_Chw,
         hole_HW,
         focal,
-        shape[1] / width,
+        centred_intrinsics(focal, (height, width), shape),
         digest,
         signals,
         jpeg,

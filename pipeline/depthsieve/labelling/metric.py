@@ -20,7 +20,7 @@ from depthsieve.reliability.metric import METHOD, NO_FIT, fit_metres
 from depthsieve.storage import Root
 from depthsieve.store.layer_kinds import METRIC, METRIC_COLUMNS, LayerSpec
 from depthsieve.store.layers import find_layer
-from depthsieve.teachers import Batch, Teacher
+from depthsieve.teachers import Batch, Teacher, centred_intrinsics
 
 
 def check_metric(teacher: Teacher, metric: Teacher) -> None:
@@ -74,20 +74,23 @@ def prepare_other(rgb_HW3: NDArray[np.uint8], shape: Shape, other: Teacher) -> N
 
 @dataclass(frozen=True)
 class MetricInput:
-    """An image ready for the metric teacher; ``focal_px`` is its focal length there, 0 where it is unknown."""
+    """An image ready for the metric teacher, with the intrinsics of its camera there, NaN where they are unknown."""
 
     image_Chw: NDArray[np.float32]
-    focal_px: float
+    intrinsics_4: NDArray[np.float32]
 
 
 def prepare_metric(rgb_HW3: NDArray[np.uint8], shape: Shape, metric: Teacher, focal_px: float) -> MetricInput | None:
     """The input of the metric teacher for an upright image, whose focal length is that of its own resolution, or 0;
-    None for an image that is too small or too large for it."""
+    None for an image that is too small or too large for it, or whose focal length it needs and nobody knows."""
     try:
         image_Chw = prepare_other(rgb_HW3, shape, metric)
     except ImageRejected:
         return None
-    return MetricInput(image_Chw, focal_px * image_Chw.shape[2] / rgb_HW3.shape[1])
+    if metric.intrinsics_in == "needed" and not focal_px > 0:
+        return None
+    source, there = (rgb_HW3.shape[0], rgb_HW3.shape[1]), (image_Chw.shape[1], image_Chw.shape[2])
+    return MetricInput(image_Chw, centred_intrinsics(focal_px, source, there))
 
 
 def fit_batch(
@@ -107,12 +110,12 @@ def fit_batch(
     if not known:
         return fit_BN
     image_BChw = np.zeros((len(inputs_B), *known[0].image_Chw.shape), np.float32)
-    focal_B = np.full(len(inputs_B), np.nan, np.float32)
+    intrinsics_B4 = np.full((len(inputs_B), 4), np.nan, np.float32)
     for place, one in enumerate(inputs_B):
         if one is not None:
             image_BChw[place] = one.image_Chw
-            focal_B[place] = one.focal_px if one.focal_px > 0 else np.nan
-    metres_BHW = _metres(image_BChw, focal_B, metric, (disparity_BHW.shape[1], disparity_BHW.shape[2]), most)
+            intrinsics_B4[place] = one.intrinsics_4
+    metres_BHW = _metres(image_BChw, intrinsics_B4, metric, (disparity_BHW.shape[1], disparity_BHW.shape[2]), most)
     for place, one in enumerate(inputs_B):
         if one is not None:
             fit_BN[place] = fit_metres(disparity_BHW[place], reliability_BHW[place], metres_BHW[place])
@@ -120,7 +123,7 @@ def fit_batch(
 
 
 def _metres(
-    image_BChw: NDArray[np.float32], focal_B: NDArray[np.float32], metric: Teacher, shape: Shape, most: int
+    image_BChw: NDArray[np.float32], intrinsics_B4: NDArray[np.float32], metric: Teacher, shape: Shape, most: int
 ) -> NDArray[np.float32]:
     """What the metric teacher says, at label shape."""
     part = min(most, len(image_BChw))
@@ -128,8 +131,9 @@ def _metres(
         try:
             found = []
             for start in range(0, len(image_BChw), part):
-                images, focal = (to_device(one[start : start + part], metric.device) for one in (image_BChw, focal_B))
-                metres_Bhw = predict(metric, Batch(images, focal)).depth
+                rows = slice(start, start + part)
+                images, cameras = (to_device(one[rows], metric.device) for one in (image_BChw, intrinsics_B4))
+                metres_Bhw = predict(metric, Batch(images, cameras)).depth
                 found.append(interpolate(metres_Bhw[:, None], size=shape, mode="bilinear")[:, 0].cpu())
             return torch.cat(found).numpy()
         except (MemoryError, RuntimeError) as error:

@@ -1,16 +1,18 @@
 """Ask a teacher, and name what it does wrong.
 
-Axes: B images of a batch, H and W the shape of its input.
+Axes: B images of a batch, H and W the shape of its input, D numbers of an embedding.
 """
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from depthsieve.core.errors import DepthsieveError, RunError, one_line
+from depthsieve.core.records import Quantity
 from depthsieve.teachers import Batch, Prediction, Teacher
 
 OUT_OF_MEMORY = ("defaultcpuallocator", "out of memory", "alloc_failed")
@@ -38,23 +40,64 @@ def release_memory(teacher: Teacher) -> None:
 
 
 def predict(teacher: Teacher, batch: Batch) -> Prediction:
-    """What a teacher says of a batch, checked.
+    """What a teacher says of a batch, checked: ``valid`` and ``sky`` are in the depth already, which is NaN where there
+    is no label, and ``valid`` says where, if that is not everywhere.
 
     Raises :class:`RunError` in one line for a teacher that fails at any batch, since trying again cannot help; what
     torch raises for want of memory, and as :class:`RuntimeError` (a lost device), passes.
     """
     with named_failure(teacher):
         prediction = teacher.predict(batch)
-        wanted = (len(batch.image), *batch.image.shape[2:])
-        for what in ("depth", "confidence") if teacher.confidence_better is not None else ("depth",):
-            _check_map(what, getattr(prediction, what), wanted)
-        return prediction
+        check_prediction(teacher, batch, prediction)
+        return _masked(prediction, teacher.quantity)
 
 
-def _check_map(what: str, map_: Any, wanted: tuple[int, ...]) -> None:
-    if not isinstance(map_, torch.Tensor) or map_.dtype != torch.float32 or tuple(map_.shape) != wanted:
-        found = f"{map_.dtype} {list(map_.shape)}" if isinstance(map_, torch.Tensor) else type(map_).__name__
-        raise TypeError(f"its {what} is {found}, not torch.float32 {list(wanted)}")
+def check_prediction(teacher: Teacher, batch: Batch, prediction: Any) -> None:
+    """Raise :class:`TypeError`, in a line, for a prediction that is not of the types and shapes of the contract."""
+    if not isinstance(prediction, Prediction):
+        raise TypeError(f"predict returned {type(prediction).__name__}, not a Prediction")
+    images, shape = len(batch.image), tuple(batch.image.shape[2:])
+    maps = (images, *shape)
+    declared = {  # what there must be, and what must not
+        "confidence": (teacher.confidence_better is not None, "confidence_better"),
+        "embedding": (teacher.embedding_size is not None, "embedding_size"),
+        "intrinsics": (teacher.intrinsics_out, "intrinsics_out"),
+    }
+    wanted: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+        "depth": (torch.float32, maps),
+        "confidence": (torch.float32, maps),
+        "embedding": (torch.float32, (images, teacher.embedding_size or 0)),
+        "valid": (torch.bool, maps),
+        "sky": (torch.bool, maps),
+        "intrinsics": (torch.float32, (images, 4)),
+    }
+    for what, (dtype, axes) in wanted.items():
+        found, (needed, says) = getattr(prediction, what), declared.get(what, (what == "depth", ""))
+        if found is None and not needed:
+            continue
+        if says and not needed:
+            raise TypeError(f"it returns {what}, and its {says} is {getattr(teacher, says)!r}")
+        if not isinstance(found, torch.Tensor) or found.dtype != dtype or tuple(found.shape) != axes:
+            has = f"{found.dtype} {list(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
+            raise TypeError(f"its {what} is {has}, not {dtype} {list(axes)}")
+        if found.device.type != batch.image.device.type:
+            raise TypeError(f"its {what} is on {found.device}, and its input on {batch.image.device}")
+
+
+def _masked(prediction: Prediction, quantity: Quantity) -> Prediction:
+    """The prediction with NaN where there is no label, and its sky as far as the farthest other pixel."""
+    depth_BHW, valid_BHW, sky_BHW = prediction.depth, prediction.valid, prediction.sky
+    if sky_BHW is not None:
+        near_BHW = ~sky_BHW if valid_BHW is None else ~sky_BHW & valid_BHW
+        if quantity == "depth":
+            valid_BHW = near_BHW
+        else:
+            least_B = torch.where(near_BHW, depth_BHW, torch.inf).amin((1, 2))
+            least_B = torch.where(torch.isfinite(least_B), least_B, 0.0)
+            depth_BHW = torch.where(sky_BHW, least_B[:, None, None], depth_BHW)
+    if valid_BHW is not None:
+        depth_BHW = torch.where(valid_BHW, depth_BHW, torch.nan)
+    return replace(prediction, depth=depth_BHW, valid=valid_BHW)
 
 
 @contextlib.contextmanager

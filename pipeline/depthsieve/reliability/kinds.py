@@ -56,7 +56,8 @@ class Signal:
 
     ``passes`` is its cost in forward passes of the teacher, ``help`` what the label is compared with.
     ``disagreement`` returns how far the label is off by this signal, float32 [B,H,W] in the label's own unit, 0 or more
-    and not finite where it is unknown. ``view`` makes the images to predict, of the given shape, where it needs some.
+    and not finite where it is unknown. ``view`` makes the images to predict, of the given shape, where it needs some,
+    ``mirrored`` if it swaps left and right.
     A signal that is ``whole`` returns the expected error itself, relative to the label: it stands alone, and no
     calibration of signals applies to it.
     """
@@ -67,6 +68,7 @@ class Signal:
     help: str
     disagreement: "Callable[[Seen], torch.Tensor]"
     view: "Callable[[torch.Tensor, Shape], torch.Tensor] | None" = None
+    mirrored: bool = False
     whole: bool = False
 
 
@@ -134,8 +136,8 @@ def _network(seen: Seen) -> "torch.Tensor":
 SIGNALS = {
     signal.name: signal
     for signal in (
-        Signal("flip", "view", 1, "the mirrored image", _flip, lambda image_BCHW, shape: image_BCHW.flip(-1)),
-        Signal("lowres", "half", 0.25, "the mirrored image at half the resolution", _lowres, _lowres_view),
+        Signal("flip", "view", 1, "the mirrored image", _flip, lambda image_BCHW, shape: image_BCHW.flip(-1), True),
+        Signal("lowres", "half", 0.25, "the mirrored image at half the resolution", _lowres, _lowres_view, True),
         Signal("photometric", "view", 1, "the image in warmer colours, with noise", _photometric, _photometric_view),
         Signal("teachers", "second", 1, "another teacher (--second-teacher)", _teachers),
         Signal("edges", "nothing", 0, "the label's own depth edges", _edges),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from depthsieve.core.records import Dtype, Oversize, Quantity, TeacherRequest
 from depthsieve.teachers.checkpoints import cached
 from depthsieve.teachers.presets import EARLIER, EMBEDDED, IN_PACKAGE, PRESETS, Preset, find_preset, name_at, request_at
-from depthsieve.teachers.protocol import Batch, Better, Prediction, Teacher
+from depthsieve.teachers.protocol import Batch, Better, IntrinsicsUse, Prediction, Teacher, centred_intrinsics
 from depthsieve.teachers.registry import full_name, plug_ins
 
 if TYPE_CHECKING:
@@ -18,10 +18,12 @@ __all__ = [
     "PRESETS",
     "Batch",
     "Better",
+    "IntrinsicsUse",
     "Prediction",
     "Preset",
     "Teacher",
     "cached",
+    "centred_intrinsics",
     "find_preset",
     "full_name",
     "load_requested",

@@ -18,7 +18,7 @@ from depthsieve.core.errors import DepthsieveError, TeacherNotFound, TeacherUnsu
 from depthsieve.core.records import Dtype, Quantity, TeacherRequest, canonical_json
 from depthsieve.teachers.checkpoints import Checkpoint, hub_checkpoint, read_checkpoint
 from depthsieve.teachers.presets import FOLDERS, IN_PACKAGE, PRESETS, find_preset
-from depthsieve.teachers.protocol import Better, Teacher
+from depthsieve.teachers.protocol import Better, IntrinsicsUse, Teacher
 
 GROUP = "depthsieve.teachers"
 
@@ -150,6 +150,8 @@ def _check_contract(teacher: Any, request: TeacherRequest) -> None:
         "unit": (teacher.unit, ("m",) if teacher.quantity == "depth" else ("",)),
         "dtype": (teacher.dtype, get_args(Dtype)[1:]),
         "confidence_better": (teacher.confidence_better, (None, *get_args(Better))),
+        "intrinsics_in": (teacher.intrinsics_in, get_args(IntrinsicsUse)),
+        "intrinsics_out": (teacher.intrinsics_out, (False, True)),
     }
     for name, (value, known) in wanted.items():
         if value not in known:

@@ -18,6 +18,7 @@ from depthsieve.evaluation.metrics import (
     predicted_depth,
     truth_mask,
 )
+from depthsieve.labelling.predicting import predict
 from depthsieve.scenes import Scene, render_scene
 from depthsieve.store.stored_images import to_label_shape
 from depthsieve.teachers import Batch, Teacher
@@ -48,7 +49,7 @@ def example(teacher: Teacher, rgb_HW3: NDArray[np.uint8], truth_HW: NDArray[np.f
     shape = teacher.label_shape(rgb_HW3.shape[0], rgb_HW3.shape[1])
     image_1CHW = torch.from_numpy(teacher.prepare(rgb_HW3, shape))[None].to(teacher.device)
     with torch.inference_mode():
-        depth_HW = teacher.predict(Batch.of(image_1CHW)).depth[0].float().cpu().numpy()
+        depth_HW = predict(teacher, Batch.of(image_1CHW)).depth[0].float().cpu().numpy()
     depth_HW = depth_HW.astype(np.float16).astype(np.float32)  # as it is stored
     if truth_HW.shape != shape:
         truth_HW = cv2.resize(truth_HW, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)

@@ -252,6 +252,8 @@ def _reliability(
         if status_N[row] == schema.STATUS_LABELLED:
             depth_1HW = torch.from_numpy(labels.depth(row))[None]
             relative = {name: torch.from_numpy(signals.signal(name, row))[None] for name in spec.signals}
+            for map_1HW in relative.values():  # where the teacher had no label, which is stored as 0
+                depth_1HW = torch.where(torch.isnan(map_1HW), torch.nan, depth_1HW)
             e_1HW = fuse(depth_1HW, relative, spec.quantity, calibration)
             code_1HW = encode_error(e_1HW, code_1HW > 0, version=spec.spec_version)
         codes.append(code_1HW)
