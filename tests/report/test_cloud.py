@@ -12,7 +12,7 @@ from storemaker import SPEC, Picture, make_store
 
 import depthsieve
 from depthsieve.core.errors import StoreError, UsageError
-from depthsieve.images.headers import FULL_FRAME_DIAGONAL_MM
+from depthsieve.images.exif import FULL_FRAME_DIAGONAL_MM
 from depthsieve.report.cloud import cloud_of
 from depthsieve.store import Label
 
@@ -46,12 +46,12 @@ def test_every_kept_pixel_is_a_point_where_a_pinhole_camera_sees_it(label: Label
     shown = label.depth[keep_HW]
     if label.quantity == "depth":
         np.testing.assert_allclose(z, shown, rtol=1e-6)
-        assert comments == ["made by depthsieve"]
+        assert comments == ["made by depthsieve", "focal length 50.0 px of the photo, from --focal or --fov"]
     else:
         low, high = np.percentile(shown, (2, 98))
         expected = 1 / (0.1 + 0.9 * np.maximum((shown - low) / (high - low), 0))
         np.testing.assert_allclose(z, expected, rtol=1e-5)
-        assert z.max() == 10 and "up to scale and shift; assumed: its 98th percentile is at distance 1" in comments[1]
+        assert z.max() == 10 and "up to scale and shift; assumed: its 98th percentile is at distance 1" in comments[2]
 
 
 def test_the_field_of_view_is_across_the_width(label: Label) -> None:
@@ -90,6 +90,8 @@ def test_a_known_focal_length_is_used_and_other_files_are_kept(tmp_path: Path) -
     focal = 28 / FULL_FRAME_DIAGONAL_MM * 150
     found = cloud_of(label)
     np.testing.assert_allclose(found.vertices_N["x"], cloud_of(label, focal=focal).vertices_N["x"], rtol=1e-5)
+    assert found.focal_px == pytest.approx(focal) and found.focal_from == "exif-35mm"
+    assert found.lens == f"focal length {focal:.1f} px of the photo, from EXIF (35 mm equivalent)"
     assert len(found.notes) == 1, "nothing is assumed but scale and shift"
     seen = depthsieve.view(label.store, [label.id])
     target = tmp_path / "a.ply"

@@ -47,10 +47,10 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from depthsieve.core.errors import ImageRejected
 from depthsieve.core.records import Alpha
+from depthsieve.images.exif import ORIENTATION_TAG
 from depthsieve.images.headers import (
     MAX_HEADER_BYTES,
     MAX_PIXELS,
-    ORIENTATION_TAG,
     ImageHeader,
     LimitedFile,
     kind_of,

@@ -6,21 +6,18 @@ Input is hostile. The format is told from the first bytes, never from the name, 
 
 import contextlib
 import re
-import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import hypot
 from typing import BinaryIO
 
+from depthsieve.core.cameras import Camera
 from depthsieve.core.errors import ImageRejected
+from depthsieve.images.exif import FULL_FRAME_DIAGONAL_MM, read_exif
 
 MAX_PIXELS = 200_000_000
 """The largest image, in pixels: what the largest phone cameras take, and about a gigabyte while it is decoded."""
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 """How much of a file the header scan reads at most, however much metadata stands before the pixels."""
-FULL_FRAME_DIAGONAL_MM = 43.27
-ORIENTATION_TAG = 0x0112
-_EXIF_DIRECTORY_TAG = 0x8769
-_FOCAL_35MM_TAG = 0xA405
 
 # A regular expression of the first bytes, and what they mean. The first that fits counts.
 _SUPPORTED: tuple[tuple[bytes, str], ...] = (
@@ -75,7 +72,8 @@ class ImageHeader:
 
     ``orientation`` is the EXIF value 1..8 that is undone. ``focal_px`` is the focal length in pixels of the source,
     0.0 where the file does not tell: EXIF's 35 mm equivalent over 43.27 mm, times the image's diagonal.
-    ``is_deep_grey``: it has one channel, of more than 8 bits.
+    ``is_deep_grey``: it has one channel, of more than 8 bits. ``camera`` is what all of EXIF says, see
+    :meth:`depthsieve.images.exif.Exif.focal_px`; None where it does not.
     """
 
     width: int
@@ -83,6 +81,7 @@ class ImageHeader:
     orientation: int
     focal_px: float
     is_deep_grey: bool = False
+    camera: Camera | None = field(default=None, compare=False)
 
 
 def kind_of(start: bytes) -> str:
@@ -115,37 +114,13 @@ def make_header(width: int, height: int, exif: bytes = b"") -> ImageHeader:
     if width * height > MAX_PIXELS:
         allowed = f"{MAX_PIXELS // 1_000_000} megapixels"
         raise ImageRejected(f"declares {width}x{height} pixels, more than the {allowed} allowed")
-    orientation, focal_35mm = read_exif(exif)
-    focal_px = focal_35mm / FULL_FRAME_DIAGONAL_MM * hypot(width, height)
-    if orientation >= 5:
+    said = read_exif(exif)
+    focal_px = said.focal_35mm / FULL_FRAME_DIAGONAL_MM * hypot(width, height)
+    focal, origin = said.focal_px(width, height)
+    if said.orientation >= 5:
         width, height = height, width
-    return ImageHeader(width, height, orientation, focal_px)
-
-
-def read_exif(exif: bytes) -> tuple[int, int]:
-    """(orientation 1..8, focal length in mm as if on 35 mm film or 0) of an EXIF block; what is bad is left out.
-
-    Read here and not by Pillow, which asks XMP too and warns about damage that does not matter.
-    """
-    tiff = exif.removeprefix(b"Exif\0\0")
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None or len(tiff) < 8:
-        return 1, 0
-
-    def directory(offset: int) -> dict[int, int]:
-        """The single whole numbers of one directory, by tag."""
-        values: dict[int, int] = {}
-        count = struct.unpack_from(order + "H", tiff, offset)[0] if offset + 2 <= len(tiff) else 0
-        for entry in range(offset + 2, min(offset + 2 + 12 * count, len(tiff) - 11), 12):
-            tag, kind, length = struct.unpack_from(order + "HHI", tiff, entry)
-            if kind in (3, 4) and length == 1:
-                values.setdefault(tag, struct.unpack_from(order + ("H" if kind == 3 else "I"), tiff, entry + 8)[0])
-        return values
-
-    first = directory(struct.unpack_from(order + "I", tiff, 4)[0])
-    orientation = first.get(ORIENTATION_TAG, 1)
-    focal_35mm = directory(first[_EXIF_DIRECTORY_TAG]).get(_FOCAL_35MM_TAG, 0) if _EXIF_DIRECTORY_TAG in first else 0
-    return (orientation if 1 <= orientation <= 8 else 1), (focal_35mm if focal_35mm < 65535 else 0)
+    camera = Camera.centred(focal, width, height, origin) if origin else None
+    return ImageHeader(width, height, said.orientation, focal_px, camera=camera)
 
 
 def webp_header(file: BinaryIO) -> ImageHeader:
