@@ -33,7 +33,7 @@ FLOORS = (
     "core scenes",
     "features images reliability storage teachers",
     "sources",
-    "store",
+    "cameras store",
     "curation evaluation labelling training",
     "export planning report runners",
     "jobs",

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
+from depthsieve.cameras.matching import stem
 from depthsieve.export.names import safe_path
 from depthsieve.export.photos import PhotoFile
 from depthsieve.export.protocol import Entries, Item
@@ -21,12 +22,6 @@ def listed(names: Iterable[str]) -> str:
     ordered = sorted(names)
     rest = f" and {len(ordered) - SHOWN:,} more" if len(ordered) > SHOWN else ""
     return ", ".join(ordered[:SHOWN]) + rest
-
-
-def stem(path: str) -> str:
-    """A path without the suffix of its file."""
-    folder, slash, name = path.rpartition("/")
-    return folder + slash + (name.rpartition(".")[0] or name)
 
 
 def safe_stem(image_id: str) -> str:

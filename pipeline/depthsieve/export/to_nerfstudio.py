@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from depthsieve.cameras.matching import Matches, match_names, stem
 from depthsieve.core.errors import SourceError, UsageError, one_line
 from depthsieve.export.codecs import CODES, encode_npy, encode_png
-from depthsieve.export.matching import Matches, match_names
 from depthsieve.export.metric_codes import as_in_file, encode_linear
 from depthsieve.export.names import Places
-from depthsieve.export.pairs import SHOWN, counted, listed, stem, too_far
+from depthsieve.export.pairs import SHOWN, counted, listed, too_far
 from depthsieve.export.photos import PhotoFile
 from depthsieve.export.protocol import About, Encoded, Entries, Item, Target
 

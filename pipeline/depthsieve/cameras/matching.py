@@ -1,4 +1,4 @@
-"""Which label belongs to which photo of a reconstruction, by name."""
+"""Which image belongs to which photo of a reconstruction or row of a table, by name."""
 
 import os
 import unicodedata
@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from depthsieve.export.pairs import stem
 from depthsieve.sources import decode_path
 
 
@@ -55,6 +54,12 @@ def match_names(photos: Iterable[str], image_ids: Iterable[str]) -> Matches:
         else:
             ambiguous |= dict.fromkeys(nearest, (image_id,))
     return Matches(label_of, {image_id: photo for photo, image_id in label_of.items()}, ambiguous)
+
+
+def stem(path: str) -> str:
+    """A path without the suffix of its file."""
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + (name.rpartition(".")[0] or name)
 
 
 def _rank(name: str, path: str) -> tuple[int, int] | None:

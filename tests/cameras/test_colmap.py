@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from colmap_models import Shot, shoot, write_model
 
+from depthsieve.cameras.colmap import PARAMETERS, View, read_model
 from depthsieve.core.errors import SourceError
-from depthsieve.export.colmap import PARAMETERS, View, read_model
 from depthsieve.scenes import render_scene
 
 

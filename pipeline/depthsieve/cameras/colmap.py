@@ -1,15 +1,18 @@
-"""A sparse model of COLMAP: which photo saw which point, and how far in front of the camera that point is.
+"""A sparse model of COLMAP: which photo saw which point, and how far in front of the camera that point is; and the
+intrinsics of each photo's camera.
 
 Read from ``cameras``, ``images`` and ``points3D``, as ``.bin`` or ``.txt``
-(https://colmap.github.io/format.html). Only what is observed is used: the place of a point in a photo is where COLMAP
-found it, in pixels of that photo, so that no camera model has to be computed and a distorted camera is as good as any.
+(https://colmap.github.io/format.html). Of points only what is observed is used: the place of a point in a photo is
+where COLMAP found it, in pixels of that photo, so that no camera model has to be computed and a distorted camera is as
+good as any.
 
 Axes: P observed points of a photo.
 """
 
+import math
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,15 @@ PARAMETERS = {
     16: ("EUCM", 6),
     17: ("EQUIRECTANGULAR", 2),
 }
+ONE_FOCAL = (
+    *("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "SIMPLE_DIVISION"),
+    "SIMPLE_FISHEYE",
+)
+"""Models whose parameters begin with f, cx, cy; those of others with fx, fy, cx, cy."""
+
+NO_FOCAL = ("EQUIRECTANGULAR",)
+"""Models that are no perspective."""
+
 PINHOLE = ("SIMPLE_PINHOLE", "PINHOLE")
 """Cameras without distortion."""
 
@@ -66,9 +78,21 @@ class View:
 
 
 @dataclass(frozen=True)
+class PhotoCamera:
+    """The camera of one photo of a model: the ``name`` of the photo and of the camera's ``model``, the (height, width)
+    that COLMAP saw, and ``fx``, ``fy``, ``cx``, ``cy`` in its pixels; None for a model that is no perspective."""
+
+    name: str
+    model: str
+    shape: Shape
+    intrinsics: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True)
 class _Camera:
     model: str
     shape: Shape
+    parameters: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,20 +122,58 @@ def read_model(folder: str | Path) -> tuple[View, ...]:
     return tuple(_view(image, cameras, id_K, xyz_K3, place) for image in sorted(images, key=lambda image: image.name))
 
 
+def read_cameras(folder: str | Path) -> tuple[PhotoCamera, ...]:
+    """The camera of each photo of a model, in the order of their names; points are not needed.
+
+    Raises as :func:`read_model`.
+    """
+    place, suffix = _find(Path(folder), _PARTS[:2])
+    read, read_images, _ = _READERS[suffix]
+    cameras = _read(place / f"cameras{suffix}", read)
+    images = _read(place / f"images{suffix}", read_images)
+    found = []
+    for image in sorted(images, key=lambda image: image.name):
+        camera = _camera_of(image, cameras, place)
+        found.append(PhotoCamera(image.name, camera.model, camera.shape, _intrinsics(camera, place)))
+    return tuple(found)
+
+
+def is_model(folder: str | Path) -> bool:
+    """Whether the cameras of a model lie there."""
+    try:
+        _find(Path(folder), _PARTS[:2])
+    except SourceError:
+        return False
+    return True
+
+
+def _intrinsics(camera: _Camera, place: Path) -> tuple[float, float, float, float] | None:
+    if camera.model in NO_FOCAL:
+        return None
+    values = camera.parameters[:4]
+    if camera.model in ONE_FOCAL:
+        values = (*camera.parameters[:1], *camera.parameters[:3])
+    if len(values) < 4 or not all(math.isfinite(value) for value in values) or min(values[:2]) <= 0:
+        raise SourceError(
+            f"the COLMAP model in {place} has a camera of kind {camera.model} without a focal length over 0"
+        )
+    return values[0], values[1], values[2], values[3]
+
+
 def model_files(folder: str | Path) -> tuple[Path, ...]:
     """The three files that :func:`read_model` reads."""
     place, suffix = _find(Path(folder))
     return tuple(place / f"{part}{suffix}" for part in _PARTS)
 
 
-def _find(folder: Path) -> tuple[Path, str]:
+def _find(folder: Path, parts: Sequence[str] = _PARTS) -> tuple[Path, str]:
     for place in (folder, folder / "sparse" / "0", folder / "sparse"):
         for suffix in _READERS:
-            if all((place / f"{part}{suffix}").is_file() for part in _PARTS):
+            if all((place / f"{part}{suffix}").is_file() for part in parts):
                 return place, suffix
+    wanted = f"{', '.join(parts[:-1])} and {parts[-1]}"
     raise SourceError(
-        f"no COLMAP model in {folder}: cameras, images and points3D, all as .bin or all as .txt, must lie there or in "
-        "its sparse/0"
+        f"no COLMAP model in {folder}: {wanted}, all as .bin or all as .txt, must lie there or in its sparse/0"
     )
 
 
@@ -127,15 +189,19 @@ def _read(path: Path, read: Callable[[bytes], Any]) -> Any:
 def _view(
     image: _Image, cameras: dict[int, _Camera], id_K: NDArray[np.int64], xyz_K3: NDArray[np.float64], place: Path
 ) -> View:
-    if image.camera not in cameras:
-        raise SourceError(f"the COLMAP model in {place} has no camera {image.camera}, which took {image.name!r}")
+    camera = _camera_of(image, cameras, place)
     at_P = np.minimum(np.searchsorted(id_K, image.point_P), max(len(id_K) - 1, 0))
     seen_P = (id_K[at_P] == image.point_P) if len(id_K) else np.zeros(len(image.point_P), bool)
     w, x, y, z, *shift = image.pose
     third_row = np.array([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)])  # of the rotation
     z_P = xyz_K3[at_P[seen_P]] @ third_row + shift[2]
-    camera = cameras[image.camera]
     return View(image.name, camera.model, camera.shape, image.xy_P2[seen_P], z_P)
+
+
+def _camera_of(image: _Image, cameras: dict[int, _Camera], place: Path) -> _Camera:
+    if image.camera not in cameras:
+        raise SourceError(f"the COLMAP model in {place} has no camera {image.camera}, which took {image.name!r}")
+    return cameras[image.camera]
 
 
 class _Reader:
@@ -173,8 +239,7 @@ def _binary_cameras(data: bytes) -> dict[int, _Camera]:
         if kind not in PARAMETERS:
             raise ValueError(f"camera {key} is of model {kind}, which this version does not know")
         model, count = PARAMETERS[kind]
-        reader.numbers(f"{count}d")
-        cameras[key] = _Camera(model, (height, width))
+        cameras[key] = _Camera(model, (height, width), reader.numbers(f"{count}d"))
     return cameras
 
 
@@ -200,7 +265,10 @@ def _binary_points(data: bytes) -> tuple[NDArray[np.int64], NDArray[np.float64]]
 
 def _text_cameras(data: bytes) -> dict[int, _Camera]:
     rows = (line.split() for line in _lines(data) if line)
-    return {int(key): _Camera(model, (int(height), int(width))) for key, model, width, height, *_ in rows}
+    return {
+        int(key): _Camera(model, (int(height), int(width)), tuple(map(float, parameters)))
+        for key, model, width, height, *parameters in rows
+    }
 
 
 def _text_images(data: bytes) -> list[_Image]:

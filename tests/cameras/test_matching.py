@@ -1,6 +1,6 @@
 """Labels and photos of a reconstruction belong together by name."""
 
-from depthsieve.export.matching import match_names
+from depthsieve.cameras.matching import match_names
 
 
 def matched(photos: list[str], ids: list[str]) -> dict[str, str]:
