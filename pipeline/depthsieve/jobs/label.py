@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from depthsieve.cameras.given import Found
 from depthsieve.core.encodings import EncodingName
 from depthsieve.core.errors import RunError
 from depthsieve.core.processes import Process
 from depthsieve.core.records import Alpha, Dtype, Oversize, Quantity
 from depthsieve.core.stopping import Stop
 from depthsieve.core.waiting import telling, waiting
+from depthsieve.jobs.layers.cameras import Known, camera_note, keep_cameras
 from depthsieve.jobs.layers.images import Stored, store_images, without_images
 from depthsieve.jobs.layers.metric import Scaled, fit_stored
 from depthsieve.labelling.remarks import remark_notes
+from depthsieve.planning.cameras import find_cameras
 from depthsieve.planning.checks import IMAGE_BYTES_PER_PIXEL, check_space, pixel_bytes
 from depthsieve.planning.draft import PlannedNow
 from depthsieve.planning.forecast import estimate, estimate_left
@@ -56,6 +59,9 @@ def label(
     keep_signals: bool | None = None,
     encoding: EncodingName | None = None,
     alpha: Alpha | None = None,
+    cameras: str | None = None,
+    focal_length: float | None = None,
+    fov: float | None = None,
     store_images: bool | None = None,
     image_quality: int | None = None,
     name: str = "default",
@@ -107,6 +113,11 @@ def label(
         encoding: "fast" (None) or "small": fewer bytes, far longer to write.
         alpha: "respect" transparency, so that what is hidden has reliability 0, or "ignore" it and take the colours as
             they are (None: the store's, else "respect").
+        cameras: a CSV file with the columns image, fx and perhaps fy, cx, cy, width, height, or the folder of a COLMAP
+            model, for images here and in the store; they go before EXIF. None: as the store knows them; "none": as EXIF
+            does.
+        focal_length: of all images that ``cameras`` does not name, in pixels of each.
+        fov: instead, their angle of view along the longer side, in degrees.
         store_images: keep the images beside the labels, as JPEG at label shape, also of what is labelled already (None:
             as the store does, for what is labelled now; a new one does not).
         image_quality: JPEG quality of those images, 1 to 100 (None: 90).
@@ -145,13 +156,14 @@ def label(
     """
     chosen = LabelOptions.among(locals())
     stop = stop or Stop()
-    scan, planned, gone = None, PlannedNow(), Gone()
+    scan, planned, gone, found_cameras = None, PlannedNow(), Gone(), Found()
     with contextlib.ExitStack() as stack:
         stack.enter_context(telling(progress))
         request = LabelRequest.checked(source, store, chosen, _find_nodes)
         if chosen.part is None:
             scan = take_inventory(request, stack.enter_context(temporary_folder()), progress)
             gone = gone_from(request, scan)
+            found_cameras = find_cameras(request, scan)
         else:
             opened = written_plan(request)
         prepare_root(request.root)
@@ -173,6 +185,7 @@ def label(
             outcome = dispatch(opened, todo, request.job(opened), leases, _runner(request), stop, progress)
             stored = _store_images(request, opened, leases, stop, progress)
             scaled = _fit_metres(request, opened, leases, stop, progress)
+            known = _keep_cameras(request, found_cameras, opened, leases, stop, progress)
         finally:
             stop.armed = False
             request.root.clear_scratch()  # of workers that died
@@ -180,12 +193,15 @@ def label(
                 with contextlib.suppress(OSError, RunError):  # it is derived, and a full disk has been told of already
                     _write_index(opened, leases)
         seconds = time.perf_counter() - start
-    interrupted = stop.requested and (stored.stopped or scaled.stopped or len(opened.pending(chosen.share)) > 0)
+    if request.given is not None:
+        notes += tuple(filter(None, (camera_note(opened),)))
+    late = stored.stopped or scaled.stopped or known.stopped
+    interrupted = stop.requested and (late or len(opened.pending(chosen.share)) > 0)
     summary = _summary(opened, scan, outcome, (planned, seconds, interrupted), notes)
     return replace(
         summary,
-        errors=(*summary.errors, *stored.errors, *scaled.errors),
-        notes=(*summary.notes, *remark_notes(scaled.remarks)),
+        errors=(*summary.errors, *stored.errors, *scaled.errors, *known.errors),
+        notes=(*summary.notes, *remark_notes(scaled.remarks), *known.notes),
         stored_now=stored.images,
         not_stored=stored.refused,
         scaled_now=scaled.images,
@@ -212,6 +228,9 @@ def plan(
     keep_signals: bool | None = None,
     encoding: EncodingName | None = None,
     alpha: Alpha | None = None,
+    cameras: str | None = None,
+    focal_length: float | None = None,
+    fov: float | None = None,
     store_images: bool | None = None,
     image_quality: int | None = None,
     name: str = "default",
@@ -309,6 +328,16 @@ def _fit_metres(request: LabelRequest, store: Store, leases: Leases, stop: Stop,
     if request.metric is None or metric is None or not asked or stop.requested:
         return Scaled()
     return fit_stored(store, request.metric, metric, leases, stop, progress, again=request.options.retry_failed)
+
+
+def _keep_cameras(
+    request: LabelRequest, found: Found, store: Store, leases: Leases, stop: Stop, progress: bool
+) -> Known:
+    """Keep the cameras that are given now."""
+    if request.given is None or stop.requested:
+        return Known()
+    names = tuple(source.name for source in request.sources)
+    return keep_cameras(store, request.given, found, names, leases, stop, progress)
 
 
 def _summary(

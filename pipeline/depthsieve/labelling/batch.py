@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from depthsieve.core.cameras import Camera
 from depthsieve.core.errors import ImageRejected, UsageError
 from depthsieve.core.records import Quantity, Shape, TeacherRequest
 from depthsieve.features import COLUMNS, ImageSignals, label_signals
@@ -34,7 +35,7 @@ class PreparedImage:
     are the camera's at the teacher's input, then NaN. ``jpeg`` is the image at label shape, where it will be stored.
     ``metric`` is the input of the metric teacher, if there is one and it takes the image. ``is_dim``: see
     :class:`~depthsieve.images.decode.DecodedImage`. ``photo_HW3`` is the image at label shape, where a network wants to
-    see it."""
+    see it. ``camera`` is that of the source, None where it is not known."""
 
     image_CHW: np.ndarray[Any, np.dtype[np.float32]]
     second_Chw: np.ndarray[Any, np.dtype[np.float32]] | None
@@ -47,6 +48,7 @@ class PreparedImage:
     is_dim: bool = False
     metric: MetricInput | None = None
     photo_HW3: np.ndarray[Any, np.dtype[np.uint8]] | None = None
+    camera: Camera | None = None
 
 
 @dataclass(frozen=True)

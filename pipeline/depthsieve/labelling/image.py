@@ -99,4 +99,5 @@ def prepare_image(
         decoded.is_dim,
         metric_input,
         photo_HW3,
+        decoded.header.camera,
     )

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from depthsieve.core.cameras import Camera
 from depthsieve.core.errors import DepthsieveError, ImageRejected, StoreError, TeacherError
 from depthsieve.core.processes import cores
 from depthsieve.core.records import (
@@ -42,13 +43,16 @@ from depthsieve.sources import Source, reopen_source
 from depthsieve.storage import Root, is_url
 from depthsieve.storage.together import together
 from depthsieve.store import open_store, schema
+from depthsieve.store.cameras import camera_arrays
 from depthsieve.store.layer_kinds import (
+    CAMERAS,
     FEATURES,
     IMAGES,
     METRIC,
     METRIC_COLUMNS,
     SIGNALS,
     LayerSpec,
+    cameras_spec,
     features_spec,
     signals_spec,
 )
@@ -98,7 +102,7 @@ def _second_spec(second: Teacher) -> dict[str, Any]:
 
 def kept_layers(job: LabelJob, spec: LabelSpec, work: LabelWork, root: Root | None = None) -> tuple[LayerSpec, ...]:
     """The layers that a job adds to with each shard, in the store at ``root`` if there is one yet.
-    :attr:`Labelled.layers` has the arrays of each."""
+    :attr:`Labelled.layers` has the arrays of each that has something to say of the shard."""
     kept = [features_of(work.teacher, spec)]
     if job.keep_signals:
         kept.append(signals_spec(spec))
@@ -106,6 +110,7 @@ def kept_layers(job: LabelJob, spec: LabelSpec, work: LabelWork, root: Root | No
         kept.append(images_spec(spec.fingerprint, job.image_quality))
     if job.metric is not None and work.metric is not None:
         kept.append(metric_spec(root, spec, job.metric, work.metric))
+    kept.append(cameras_spec(spec))  # of shards with an image whose camera is known
     return tuple(kept)
 
 
@@ -226,7 +231,7 @@ class ShardLabeller:
             with self._store_named():
                 group = pack_group(self._store.root, shard, done.content, context, scratch)
                 labels, layers = group.body["content_sha256"], []
-                for spec in self._kept:
+                for spec in (one for one in self._kept if one.name in done.layers):
                     layer = Layer(self._store.root, spec)
                     of = (shard_id, labels)
                     packed = pack_for_layer(layer, of, done.layers[spec.name], context.encoding, scratch)
@@ -355,6 +360,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
     size, watch = work.profile.batch_size, work.watch
     spans = [range(start, min(start + size, len(shard.images))) for start in range(0, len(shard.images), size)]
     jpegs = [b""] * len(shard.images)
+    cameras: list[Camera | None] = [None] * len(shard.images)
     fit_NC = np.full((len(shard.images), len(METRIC_COLUMNS)), np.nan)
     began: list[float] = []
     remarks: list[tuple[str, int, str]] = []
@@ -379,7 +385,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
                 )
         for row, image in zip(span, prepared, strict=True):
             if isinstance(image, PreparedImage) and arrays["status"][row] == schema.STATUS_LABELLED:
-                jpegs[row] = image.jpeg
+                jpegs[row], cameras[row] = image.jpeg, image.camera
                 if image.hole_HW is not None and image.hole_HW.any():
                     remarks.append((TRANSPARENT, 1, shard.images[row].id))
                 if image.is_dim:
@@ -414,6 +420,8 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
     if how.metric is not None:
         fit_NC[arrays["status"] != schema.STATUS_LABELLED] = np.nan
         layers[METRIC] = {"fit": fit_NC}
+    if any(cameras):
+        layers[CAMERAS] = camera_arrays(cameras)
     return Labelled(ShardArrays(arrays), tuple(split), layers, add_remarks(tuple(sorted(remarks))))
 
 

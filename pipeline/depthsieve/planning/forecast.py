@@ -227,7 +227,7 @@ def _label_and_store(shard: Shard, work: ShardWork, lanes: Lanes, folder: Path) 
     how, teacher = work.how, work.how.teacher
     context = CommitContext("", teacher.quantity, teacher.unit, "", encoding=work.encoding)
     records = [publish_group(root, shard, done.content, context)]
-    for spec in kept_layers(work.job, label_spec(how, work.encoding), how):
+    for spec in (one for one in kept_layers(work.job, label_spec(how, work.encoding), how) if one.name in done.layers):
         records.append(publish_to_layer(Layer(root, spec), shard.id, "", done.layers[spec.name], work.encoding))
     return sum(int(entry["bytes"]) for record in records for entry in record["files"].values())
 

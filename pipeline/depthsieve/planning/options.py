@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_args
 
+from depthsieve.core.cameras import check_angle
 from depthsieve.core.encodings import ENCODINGS, EncodingName
 from depthsieve.core.errors import UsageError
 from depthsieve.core.patterns import checked_patterns
@@ -98,6 +99,24 @@ class LabelOptions(TeacherSettings):
             unset="the store's, else respect",
         ),
     ] = None
+    cameras: Annotated[
+        str | None,
+        About(
+            "Cameras of the images: a CSV file (image,fx[,fy,cx,cy,width,height]) or a COLMAP model, which "
+            "go before EXIF, also for what is labelled already; none goes back to EXIF.",
+            LABELS,
+            "FILE",
+            unset="what the store knows, else EXIF",
+        ),
+    ] = None
+    focal_length: Annotated[
+        float | None,
+        About("Focal length of all images that --cameras does not name, in pixels of each.", LABELS, "PIXELS"),
+    ] = None
+    fov: Annotated[
+        float | None,
+        About("Instead of --focal-length: their angle of view along the longer side.", LABELS, "DEGREES"),
+    ] = None
     store_images: Annotated[
         bool | None,
         About(
@@ -179,6 +198,7 @@ class LabelOptions(TeacherSettings):
         if self.alpha not in (None, *get_args(Alpha)):
             raise UsageError(f"alpha must be one of {', '.join(get_args(Alpha))}, not {self.alpha!r}")
         _ = self.signal_names  # raises for those that do not exist
+        check_angle(self.focal_length, self.fov)
         check_counts(self, "batch_size", "threads", "workers", "shard_size", "image_quality")
         if self.encoding not in (None, *ENCODINGS):
             raise UsageError(f"encoding must be one of {', '.join(ENCODINGS)}, not {self.encoding!r}")
@@ -191,7 +211,8 @@ class LabelOptions(TeacherSettings):
             raise UsageError(f"image_quality must be a whole number of 1 to 100, not {quality!r}")
         if self.part is not None and self.share is None:
             raise UsageError(f"part must be I/N, the I-th of N parts counted from 1, such as '2/8', not {self.part!r}")
-        planned = ("exclude", "retry_failed", "moved", "prune", "prune_most", "check_content")
+        growth = ("exclude", "retry_failed", "moved", "prune", "prune_most", "check_content")
+        planned = (*growth, "cameras", "focal_length", "fov")
         if self.part is not None and (said := [option for option in planned if getattr(self, option)]):
             raise UsageError(f"a part adds nothing to the plan: say {said[0]} to plan() or label() without part")
         if self.signals is not None and self.keep_signals and not self.signal_names:
@@ -203,6 +224,11 @@ class LabelOptions(TeacherSettings):
             raise UsageError(
                 f"{others} and --calibration do not go together: an error network needs no signals; leave one out"
             )
+
+    @property
+    def says_cameras(self) -> bool:
+        """Whether anything is said of cameras."""
+        return any(said is not None for said in (self.cameras, self.focal_length, self.fov))
 
     @property
     def prunes(self) -> bool:

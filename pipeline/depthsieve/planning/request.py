@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from depthsieve.cameras.given import GivenCameras, given_cameras
 from depthsieve.core.encodings import ENCODINGS
 from depthsieve.core.errors import TeacherNotFound, UsageError
 from depthsieve.core.patterns import add_patterns
@@ -47,7 +48,8 @@ Nodes = Sequence[tuple[int, int]]
 class LabelRequest:
     """What a run is asked to do, and with what. ``existing`` is the store as it was found, None where it is new;
     ``recalled`` are the options that were taken from it, ``left_open`` those that nobody gave, ``earlier`` the embedded
-    teachers of before that labelled it, where they were not named as they are called now."""
+    teachers of before that labelled it, where they were not named as they are called now. ``given`` is what is said of
+    cameras, None where nothing is."""
 
     options: LabelOptions
     sources: tuple[Source, ...]
@@ -64,6 +66,7 @@ class LabelRequest:
     left_open: frozenset[str]
     earlier: tuple[str, ...] = ()
     calibration_notes: tuple[str, ...] = ()
+    given: GivenCameras | None = None
 
     @classmethod
     def checked(
@@ -83,6 +86,7 @@ class LabelRequest:
         sources = manifest.open_sources() if manifest else (open_source(source, options.name, options.root),)
         root = open_root(store)
         check_root(root)
+        given = cameras_said(options)
         nodes = find_nodes(options)
         existing = find_store(root)
         if existing is not None:
@@ -129,6 +133,7 @@ class LabelRequest:
             recalled=taken,
             left_open=left_open,
             calibration_notes=tuple(uncalibrated_notes(work)) if nobody_said else (),
+            given=given,
             earlier=tuple(one.name for one in EARLIER.values() if one.name in used and one.name not in said),
         )
 
@@ -315,6 +320,15 @@ def teacher_request(options: LabelOptions) -> TeacherRequest:
         return teacher
     second = replace(teacher, name=full_name(options.second_teacher), revision=None, size=None, quantity=None)
     return replace(teacher, second=second)
+
+
+def cameras_said(options: LabelOptions) -> GivenCameras | None:
+    """What the options say of cameras, None where they say nothing. Raises :class:`SourceError` for a file that will
+    not do."""
+    if not options.says_cameras:
+        return None
+    file = None if options.cameras == "none" else options.cameras
+    return given_cameras(file, options.focal_length, options.fov)
 
 
 def chosen_encoding(store: Store | None, options: LabelOptions) -> str:

@@ -5,8 +5,8 @@ Columns: ``id``; ``status`` ("labelled", "failed", "rejected", "pending"); ``rea
 ``orientation``, ``size`` and ``mtime_ns`` of the file. The row of the highest committed generation wins; a newer one
 that is still pending does not hide an older label. Images that a generation removed have no row. Last come the
 features of labelled images (:mod:`depthsieve.features.columns`) and ``phash``, and ``metric_scale``, ``metric_shift``,
-``metric_residual``, ``metric_inliers`` and ``metric_pixels`` (:class:`depthsieve.reliability.metric.MetricFit`), null
-where they are not known.
+``metric_residual``, ``metric_inliers`` and ``metric_pixels`` (:class:`depthsieve.reliability.metric.MetricFit`), and
+``fx``, ``fy``, ``cx``, ``cy`` and ``camera`` (:mod:`depthsieve.store.cameras`), null where they are not known.
 """
 
 import hashlib
@@ -21,6 +21,8 @@ from depthsieve.core.parquet import native_file, open_parquet
 from depthsieve.core.records import unseal
 from depthsieve.core.spill import SpillDatabase
 from depthsieve.store import schema
+from depthsieve.store.cameras import SCHEMA as CAMERAS_SCHEMA
+from depthsieve.store.cameras import CameraReader
 from depthsieve.store.catalog import Catalog
 from depthsieve.store.features import SCHEMA as FEATURES_SCHEMA
 from depthsieve.store.features import FeatureReader
@@ -45,9 +47,9 @@ PLACES_SCHEMA = pa.schema(
     ]
 )
 
-SCHEMA = pa.schema([*PLACES_SCHEMA, *FEATURES_SCHEMA, *METRIC_SCHEMA])
+SCHEMA = pa.schema([*PLACES_SCHEMA, *FEATURES_SCHEMA, *METRIC_SCHEMA, *CAMERAS_SCHEMA])
 
-Readers = Sequence[FeatureReader | MetricReader]
+Readers = Sequence[FeatureReader | MetricReader | CameraReader]
 """Of the layers whose columns the index has."""
 
 
@@ -130,7 +132,7 @@ def _first_of_each(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _all_rows(store: Catalog, features: bool = True) -> Iterator[pa.Table]:
     """Every place where an image is or was, of each generation."""
-    readers = (FeatureReader(store), MetricReader(store)) if features else ()
+    readers = (FeatureReader(store), MetricReader(store), CameraReader(store)) if features else ()
     generations, committed = store.committed_now()
     shards = pa.array(committed, pa.string())
     for generation in generations:

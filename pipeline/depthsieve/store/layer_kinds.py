@@ -3,6 +3,7 @@
 ``signals`` holds the raw signals that reliability was made of. ``reliability`` holds the reliability that another
 calibration makes of them. ``features`` holds a few numbers about each image, which ``curate`` chooses by. ``images``
 holds the images themselves, at label shape. ``metric`` holds the scale and shift that make metres of relative labels.
+``cameras`` holds the intrinsics of each image's camera, and how they are known.
 A new kind is an entry in :data:`KINDS`, and a line in
 docs/store_format.md.
 
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from depthsieve.core.cameras import ORIGINS
 from depthsieve.core.errors import StoreDamaged, StoreMismatch, UsageError
 from depthsieve.core.records import MEND, LabelSpec, canonical_json, digest_of, seal, unseal
 from depthsieve.features.columns import COLUMNS
@@ -52,6 +54,9 @@ METRIC = "metric"
 
 METRIC_COLUMNS = ("scale", "shift", "residual", "inliers", "pixels")
 """The numbers of a fit: see :class:`depthsieve.reliability.metric.MetricFit`."""
+
+CAMERAS = "cameras"
+"""The kind of the layer of cameras, and its name."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
@@ -160,6 +165,15 @@ def _metric_attributes(name: str, spec: LayerSpec) -> dict[str, Any]:
     return {"meaning": meaning, "columns": list(METRIC_COLUMNS)}
 
 
+def _camera_attributes(name: str, spec: LayerSpec) -> dict[str, Any]:
+    meanings = {
+        "intrinsics": "fx, fy, cx, cy of a pinhole camera, in pixels of the upright source image from its corner (so "
+        "that half the width is the middle); NaN: not known",
+        "origin": "how they are known: the place in the list origins; 0 = they are not",
+    }
+    return {"meaning": meanings[name]} | ({"origins": list(ORIGINS)} if name == "origin" else {"unit": "pixel"})
+
+
 KINDS: Mapping[str, LayerKind] = {
     SIGNALS: LayerKind(
         arrays=lambda spec: tuple(schema.ArraySpec(name, "float16", ("image", "y", "x")) for name in spec.signals),
@@ -196,6 +210,15 @@ KINDS: Mapping[str, LayerKind] = {
         detail="metric",
         needed=("method", "teacher", "weights_digest"),
     ),
+    CAMERAS: LayerKind(
+        arrays=lambda spec: (
+            schema.ArraySpec("intrinsics", "float64", ("image", "number")),
+            schema.ArraySpec("origin", "uint8", ("image",)),
+        ),
+        attributes=_camera_attributes,
+        add_again="depthsieve label SOURCE {store} --cameras FILE",
+        of_labels=lambda spec: cameras_spec(spec),
+    ),
 }
 
 
@@ -208,6 +231,11 @@ def features_spec(spec: LabelSpec, size: int | None, method: str) -> LayerSpec:
     """What the features of a store are: also so many numbers as an embedding, made by that method; None: no numbers."""
     detail = {"columns": list(COLUMNS), "embedding": {"size": size, "method": method} if size else None}
     return LayerSpec(FEATURES, FEATURES, spec.fingerprint, (), detail)
+
+
+def cameras_spec(spec: LabelSpec) -> LayerSpec:
+    """What the cameras of a store are."""
+    return LayerSpec(CAMERAS, CAMERAS, spec.fingerprint)
 
 
 def is_name(name: str) -> bool:

@@ -45,7 +45,9 @@ from depthsieve.store.root_document import spec_in
 from depthsieve.store.standing import standing
 
 if TYPE_CHECKING:
+    from depthsieve.core.cameras import Camera
     from depthsieve.reliability.metric import MetricFit
+    from depthsieve.store.cameras import CameraReader
     from depthsieve.store.metric import MetricReader
     from depthsieve.store.photos import Photos
 
@@ -98,6 +100,17 @@ class Label:
         """What :attr:`depth` holds: "disparity" (inverse depth up to scale and shift, larger is nearer), or "depth" in
         metres."""
         return self.store.spec.quantity
+
+    @functools.cached_property
+    def camera(self) -> "Camera | None":
+        """The camera of the image, in pixels of the upright source, and how it is known; None where it is not. See
+        :class:`depthsieve.core.cameras.Camera` and docs/cameras.md."""
+        from depthsieve.store.cameras import camera_in_labels
+
+        found = self.store._cameras.of_shard(self.shard)
+        if found is not None:
+            return found[self.row]
+        return camera_in_labels(float(self.store.reader(self.shard).column("focal_px")[self.row]), self.source_shape)
 
     @functools.cached_property
     def metric(self) -> "MetricFit":
@@ -330,6 +343,12 @@ class Store(Catalog):
         from depthsieve.store.photos import Photos  # decoders, which few readers of a store need
 
         return Photos(self)
+
+    @functools.cached_property
+    def _cameras(self) -> "CameraReader":
+        from depthsieve.store.cameras import CameraReader
+
+        return CameraReader(self)
 
     @functools.cached_property
     def _metric(self) -> "MetricReader":
