@@ -43,7 +43,8 @@ DEFAULT_OUT = Path("depthsieve-view.png")
     "--focal",
     type=float,
     metavar="PIXELS",
-    help="For --ply: focal length in pixels of the photo.  [default: the photo's EXIF data, else 60 degrees]",
+    help="For --ply: focal length in pixels of the photo.  [default: the label's camera (see `label --cameras`; EXIF), "
+    "else 60 degrees]",
 )
 @click.option("--fov", type=float, metavar="DEGREES", help="For --ply, instead of --focal: horizontal field of view.")
 @as_json_option("what was shown and written")
@@ -101,13 +102,14 @@ def view(
     if as_json:
         found = {"store": shown.store, "ids": shown.ids, "drop": drop, "chosen": shown.chosen, "notes": notes}
         found["reliability"] = shown.reliability_from
-        print_json(found | {"out": out, "ply": ply, "points": made and len(made.vertices_N)})
+        found |= {"out": out, "ply": ply, "points": made and len(made.vertices_N)}
+        print_json(found | {"focal_px": made and made.focal_px, "focal_from": made and made.focal_from})
         return
     for line in notes:
         note(line)
     if made is not None:
         left_out = f"{made.left_out:,} invalid or masked pixels left out"
-        click.echo(f"{shown.chosen}: {len(made.vertices_N):,} points, {left_out}: {ply}")
+        click.echo(f"{shown.chosen}: {len(made.vertices_N):,} points, {left_out}, {made.lens}: {ply}")
     if out is not None:
         click.echo(f"{shown.chosen}: {out}")
         click.echo(f"Reliability from {shown.reliability_from}.")

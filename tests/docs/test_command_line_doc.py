@@ -26,7 +26,10 @@ RESULTS: dict[str, tuple[type[Any] | None, set[str]]] = {
     "export": (depthsieve.ExportSummary, set()),
     "recalibrate": (depthsieve.RecalibrateSummary, set()),
     "report": (depthsieve.ReportSummary, set()),
-    "view": (None, {"store", "ids", "drop", "chosen", "reliability", "notes", "out", "ply", "points"}),
+    "view": (
+        None,
+        {"store", "ids", "drop", "chosen", "reliability", "notes", "out", "ply", "points", "focal_px", "focal_from"},
+    ),
     "verify": (depthsieve.VerifyReport, {"sound"}),
 }
 

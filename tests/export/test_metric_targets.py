@@ -242,7 +242,7 @@ def test_moge(tmp_path: Path) -> None:
             assert image.format == "JPEG"
         meta = json.loads((instance / "meta.json").read_text())
         image_id = id_of(instance / "image.jpg")
-        assert (meta["id"], meta["focal_from"]) == (image_id, "EXIF")
+        assert (meta["id"], meta["focal_from"]) == (image_id, "exif-35mm")
         focal = render_scene(SCENES[image_id.removeprefix("default/")], *SOURCE).focal_px
         intrinsics = [[focal / SOURCE[1], 0, 0.5], [0, focal / SOURCE[0], 0.5], [0, 0, 1]]
         np.testing.assert_allclose(meta["intrinsics"], intrinsics, rtol=1e-4)
@@ -258,16 +258,16 @@ def test_moge_needs_a_focal_length_or_an_angle_of_view(tmp_path: Path) -> None:
     store = make_store(tmp_path, pictures, spec=METRIC)
     summary = export(store, tmp_path / "out", "moge")
     assert [one.id for one in summary.failed] == ["default/b.jpg"]
-    assert "--fov says the angle of view" in summary.failed[0].reason
+    assert "say the angle of view with --fov" in summary.failed[0].reason
     assert summary.remedy == "export into another folder with --fov for those without a focal length"
     summary = export(store, tmp_path / "again", "moge", options={"fov": 60.0})
     assert not summary.failed
-    assert summary.notes == ("1 image without a focal length in EXIF got that of --fov 60",)
+    assert summary.notes == ("1 image without a known focal length got that of --fov 60",)
     meta = json.loads((tmp_path / "again" / "default" / "b" / "meta.json").read_text())
     assert meta["focal_from"] == "--fov"
     assert meta["intrinsics"][0][0] == pytest.approx(0.5 / math.tan(math.radians(30)))
     for dry_run in (True, False):
-        with pytest.raises(UsageError, match=r"none of 1 image has a focal length .*: say .* with --fov DEGREES"):
+        with pytest.raises(UsageError, match=r"none of 1 image has a known focal length.*: say .* with --fov DEGREES"):
             export(store, tmp_path / "third", "moge", subset=["default/b.jpg"], dry_run=dry_run)
     assert not (tmp_path / "third").exists()
     with pytest.raises(UsageError, match="--fov must be degrees"):

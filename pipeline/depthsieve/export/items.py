@@ -17,7 +17,7 @@ from depthsieve.store import Label, Store
 KEPT_SHARDS = 64
 """Shards whose rows of numbers are kept."""
 
-_COLUMNS = ("orientation", "focal_px", "content_sha256")
+_COLUMNS = ("orientation", "content_sha256")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class ItemReader:
             label_shape=label.shape,
             source_shape=label.source_shape,
             orientation=orientation,
-            focal_px=round(float(rows["focal_px"][label.row]), 3),
+            camera=label.camera,
             content_sha256=digest,
             photo=Photo(label, digest, orientation, self._photos),
         )

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from depthsieve.core.cameras import Camera
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import ImageFailure, Quantity, Shape
 from depthsieve.export.names import safe_path
@@ -59,7 +60,7 @@ class Item:
         label_shape: (height, width) of the label as it is stored.
         source_shape: (height, width) of the upright source image.
         orientation: the EXIF orientation of the source file, 1..8; depth is upright all the same.
-        focal_px: horizontal focal length at source resolution, from EXIF; 0 = unknown.
+        camera: the image's, at source resolution; None = unknown.
         content_sha256: of the source file.
         photo: the source image.
     """
@@ -71,7 +72,7 @@ class Item:
     label_shape: Shape
     source_shape: Shape
     orientation: int
-    focal_px: float
+    camera: Camera | None
     content_sha256: str
     photo: Photo
 
@@ -79,6 +80,16 @@ class Item:
     def valid(self) -> NDArray[np.bool_]:
         """Bool [H,W], False where depth is invalid or masked."""
         return ~np.isnan(self.depth_HW)
+
+    @property
+    def focal_px(self) -> float:
+        """Horizontal focal length at source resolution; 0 = unknown."""
+        return 0.0 if self.camera is None else round(self.camera.fx, 3)
+
+    @property
+    def focal_from(self) -> str:
+        """How the camera is known (:data:`~depthsieve.core.cameras.Origin`); empty where it is not."""
+        return "" if self.camera is None else self.camera.origin
 
     def facts(self) -> dict[str, Any]:
         """What any target's metadata has of it, as plain JSON values: the id first, which its path may differ from."""
@@ -91,6 +102,7 @@ class Item:
             "source_width": self.source_shape[1],
             "orientation": self.orientation,
             "focal_px": self.focal_px,
+            "focal_from": self.focal_from,
             "content_sha256": self.content_sha256,
         }
 

@@ -162,7 +162,7 @@ TARGETS: Mapping[str, TargetRow] = {
                     "fov",
                     float,
                     None,
-                    "Angle of view along the longer side, of photos whose EXIF has no focal length.",
+                    "Angle of view along the longer side, of photos whose focal length is not known.",
                     "DEGREES",
                     unset="such photos fail",
                 ),

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from depthsieve.cameras.colmap import PINHOLE, PhotoCamera, View, model_files, read_cameras, read_model
+from depthsieve.cameras.matching import Matches, match_names
+from depthsieve.core.cameras import WORDS
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import Shape
 from depthsieve.export.codecs import encode_png
-from depthsieve.export.colmap import PINHOLE, View, model_files, read_model
-from depthsieve.export.matching import Matches, match_names
 from depthsieve.export.metric_codes import as_in_file, as_in_file_shape, encode_inverse
 from depthsieve.export.pairs import SHOWN, counted, listed, safe_stem
 from depthsieve.export.protocol import About, Encoded, Entries, Item, Target
@@ -40,6 +41,9 @@ NEAREST = 64
 
 LEFT_OUT = (0.2, 5.0)
 """Times the median scale, the reader leaves out what is below or above."""
+
+OTHER_FOCAL = 0.05
+"""Focal lengths of the store that are farther off the model's are told of."""
 
 DROPPED_SHOWN = 20
 _ASPECT = 0.01
@@ -74,6 +78,10 @@ class GaussianSplattingTarget(Target):
     @cached_property
     def _by_name(self) -> Mapping[str, View]:
         return {view.name: view for view in self._views}
+
+    @cached_property
+    def _cameras(self) -> Mapping[str, PhotoCamera]:
+        return {camera.name: camera for camera in read_cameras(self.ask.options["colmap"])}
 
     @cached_property
     def _matches(self) -> Matches:
@@ -161,8 +169,16 @@ class GaussianSplattingTarget(Target):
                 "inliers": fit.inliers,
                 "residual": fit.residual if fit.scale else None,
                 "reason": fit.reason,
+                "focal_px": item.focal_px,
+                "focal_from": item.focal_from,
+                "colmap_focal_px": round(self._focal_of(photo, photo_shape), 3),
             }
         return Encoded({item.path: encode_png(code_HW)}, entry)
+
+    def _focal_of(self, photo: str, shape: Shape) -> float:
+        """COLMAP's horizontal focal length of a photo of that (height, width) as stored; 0 where it has none."""
+        camera = self._cameras[photo]
+        return camera.intrinsics[0] * shape[1] / camera.shape[1] if camera.intrinsics else 0.0
 
     def _inverse(self, depth_HW: NDArray[np.float32]) -> tuple[NDArray[np.floating], int]:
         """Larger for nearer; and how many pixels were too near."""
@@ -230,6 +246,15 @@ class GaussianSplattingTarget(Target):
         if not self._views:
             return told
         fits = [entry.data["fit"] for entry in entries()]
+        both = [fit for fit in fits if fit["focal_px"] and fit["colmap_focal_px"]]
+        others = [fit for fit in both if abs(fit["focal_px"] / fit["colmap_focal_px"] - 1) > OTHER_FOCAL]
+        if others:
+            told.append(
+                f"{counted(len(others), 'image')} of {len(both):,} with a focal length in the store of more than "
+                f"{OTHER_FOCAL:.0%} beside COLMAP's, such as {others[0]['photo']} ({others[0]['focal_px']:g} px from "
+                f"{WORDS[others[0]['focal_from']]}, {others[0]['colmap_focal_px']:g} px in the model): "
+                "`label --cameras` takes the model's"
+            )
         scales = [fit["scale"] for fit in fits if fit["scale"]]
         if not scales:
             return [*told, f"no image could be fitted to the model, so {PARAMS} was not written; {FITS} says why"]

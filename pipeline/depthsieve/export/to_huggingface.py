@@ -34,6 +34,7 @@ _FACTS = (
     ("source_width", pa.int32()),
     ("orientation", pa.int32()),
     ("focal_px", pa.float32()),
+    ("focal_from", pa.string()),
     ("content_sha256", pa.string()),
 )
 

@@ -1,9 +1,9 @@
 """``moge``: instances for training MoGe, as its ``docs/train.md`` and ``moge/utils/io.py`` describe them."""
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 
+from depthsieve.core.cameras import Camera, focal_of_view
 from depthsieve.core.errors import ImageRejected, UsageError
 from depthsieve.core.records import ImageFailure
 from depthsieve.export.codecs import encode_png
@@ -11,9 +11,9 @@ from depthsieve.export.metric_codes import encode_log
 from depthsieve.export.pairs import counted, safe_stem
 from depthsieve.export.photos import PhotoFile
 from depthsieve.export.protocol import About, Encoded, Entries, Item, Target
-from depthsieve.training.selection import select
 
-NO_FOCAL = "its focal length is not in its EXIF, and MoGe needs intrinsics"
+NO_FOCAL = "its focal length is not known, and MoGe needs intrinsics"
+REMEDY = "say the angle of view with --fov DEGREES, or give the store cameras with `label --cameras`"
 
 
 class MogeTarget(Target):
@@ -30,17 +30,13 @@ class MogeTarget(Target):
             raise UsageError(f"--fov must be degrees, more than 0 and below 180, not {fov:g}")
         if fov is None and not self._any_focal():
             raise UsageError(
-                f"none of {counted(self.ask.images, 'image')} has a focal length in its EXIF, and MoGe needs "
-                "intrinsics: say the angle of view with --fov DEGREES"
+                f"none of {counted(self.ask.images, 'image')} has a known focal length, in EXIF or otherwise, and MoGe "
+                f"needs intrinsics: {REMEDY}"
             )
 
     def _any_focal(self) -> bool:
         """Whether any photo's focal length is known."""
-        chosen = select(self.ask.store, self.ask.ids)
-        return any(
-            (self.ask.store.reader(chosen.shards[number]).column("focal_px")[rows] > 0).any()
-            for number, rows in chosen.rows_of_shards()
-        )
+        return any(self.ask.store.label(image_id).camera is not None for image_id in self.ask.ids)
 
     def place(self, image_id: str) -> str:
         return safe_stem(image_id)
@@ -48,13 +44,17 @@ class MogeTarget(Target):
     def encode(self, item: Item) -> Encoded:
         if not item.valid.any():
             raise ImageRejected("no pixel of it is valid, and MoGe needs one")
-        focal, origin = self._focal(item)
+        camera, origin = self._camera(item)
         height, width = item.source_shape
         code_HW, near, far = encode_log(item.depth_HW)
         meta = {
-            "intrinsics": [[focal / width, 0.0, 0.5], [0.0, focal / height, 0.5], [0.0, 0.0, 1.0]],
-            "focal_from": origin,
+            "intrinsics": [
+                [camera.fx / width, 0.0, camera.cx / width],
+                [0.0, camera.fy / height, camera.cy / height],
+                [0.0, 0.0, 1.0],
+            ],
             **item.facts(),
+            "focal_from": origin,
         }
         files: dict[str, bytes | PhotoFile] = {
             f"{item.path}/image.jpg": item.photo.file(applies_exif=True, kinds=("JPEG",)),
@@ -63,14 +63,15 @@ class MogeTarget(Target):
         }
         return Encoded(files, {"focal_from": origin})
 
-    def _focal(self, item: Item) -> tuple[float, str]:
+    def _camera(self, item: Item) -> tuple[Camera, str]:
         """In pixels of the source, and where it is from."""
-        if item.focal_px > 0:
-            return item.focal_px, "EXIF"
+        if item.camera is not None:
+            return item.camera, item.camera.origin
         fov = self.ask.options["fov"]
         if fov is None:
-            raise ImageRejected(f"{NO_FOCAL}: --fov says the angle of view")
-        return max(item.source_shape) / 2 / math.tan(math.radians(fov) / 2), "--fov"
+            raise ImageRejected(f"{NO_FOCAL}: {REMEDY}")
+        height, width = item.source_shape
+        return Camera.centred(focal_of_view(fov, max(width, height)), width, height, "given"), "--fov"
 
     def remedy(self, failed: Sequence[ImageFailure]) -> str:
         without = sum(one.reason.startswith(NO_FOCAL) for one in failed)
@@ -87,7 +88,7 @@ class MogeTarget(Target):
         if not assumed:
             return []
         return [
-            f"{counted(assumed, 'image')} without a focal length in EXIF got that of --fov {self.ask.options['fov']:g}"
+            f"{counted(assumed, 'image')} without a known focal length got that of --fov {self.ask.options['fov']:g}"
         ]
 
     def about(self) -> About:
@@ -100,8 +101,8 @@ class MogeTarget(Target):
             invalid="0, unknown. 65535, infinity, does not occur.",
             precision="relative, within `log(far / near) / 131066`: 5e-5 where far is 1000 times near.",
             photos="`image.jpg`: the source file where it is a JPEG, else written again as JPEG of quality 95. "
-            "`meta.json` has normalised intrinsics: square pixels, the principal point in the middle, the focal length "
-            "of EXIF, or that of `--fov` (degrees along the longer side); `focal_from` says which.",
+            "`meta.json` has normalised intrinsics: those of the store (EXIF, `label --cameras`, the teacher), "
+            "or those of `--fov` (degrees along the longer side); `focal_from` says which.",
             code=_CODE,
         )
 

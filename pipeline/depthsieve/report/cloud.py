@@ -1,8 +1,8 @@
 """A label as a coloured point cloud: binary little-endian PLY. Axes: H row, W column, N points, 3 x y z.
 
-A pinhole camera of square pixels whose principal point is the centre of the image: a pixel ``(u, v)`` at depth ``z`` is
-at ``((u + 0.5 - W / 2) z / f, -(v + 0.5 - H / 2) z / f, -z)``: x to the right, y up, looking along -z, as viewers of
-point clouds do (OpenGL).
+A pinhole camera: a pixel ``(u, v)`` at depth ``z`` is at ``((u + 0.5 - cx) z / fx, -(v + 0.5 - cy) z / fy, -z)``: x to
+the right, y up, looking along -z, as viewers of point clouds do (OpenGL). The camera is the label's
+(:attr:`~depthsieve.store.Label.camera`), else one of square pixels that looks through the middle of the image.
 """
 
 import math
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from depthsieve.core.cameras import WORDS, Camera, focal_of_view
 from depthsieve.core.errors import StoreError, UsageError
 from depthsieve.images import colours
 from depthsieve.store import Label
@@ -32,16 +33,26 @@ COMMENT = "made by depthsieve"
 @dataclass(frozen=True)
 class Cloud:
     """The points of a label. ``vertices_N`` has the fields x, y, z (float32) and red, green, blue (uint8); ``left_out``
-    counts pixels that are not there, invalid or masked; ``notes`` say what was assumed."""
+    counts pixels that are not there, invalid or masked; ``notes`` say what was assumed. ``focal_px`` is the horizontal
+    focal length in pixels of the upright source image, and ``focal_from`` how it is known: an
+    :data:`~depthsieve.core.cameras.Origin`, "option" (of the call) or "assumed"."""
 
     vertices_N: NDArray[Any]
     left_out: int
     notes: tuple[str, ...]
+    focal_px: float
+    focal_from: str
+
+    @property
+    def lens(self) -> str:
+        """The focal length and where it comes from, in words."""
+        origin = WORDS.get(self.focal_from, {"option": "--focal or --fov"}.get(self.focal_from, ""))
+        return f"focal length {self.focal_px:.1f} px of the photo, {f'from {origin}' if origin else 'assumed'}"
 
     def ply(self) -> bytes:
         """The file."""
         lines = ["ply", "format binary_little_endian 1.0", f"comment {COMMENT}"]
-        lines += [f"comment {note}" for note in self.notes]
+        lines += [f"comment {note}" for note in (self.lens, *self.notes)]
         lines.append(f"element vertex {len(self.vertices_N)}")
         lines += [f"property float {axis}" for axis in "xyz"]
         lines += [f"property uchar {name}" for name in ("red", "green", "blue")]
@@ -59,8 +70,8 @@ def cloud_of(label: Label, drop: float = 0.10, focal: float | None = None, fov: 
     Args:
         label: what to show.
         drop: the share of its valid pixels that is masked, as :meth:`Label.mask`.
-        focal: focal length in pixels of the upright source image; default: what the photo's EXIF data says, else
-            :data:`ASSUMED_FOV`.
+        focal: focal length in pixels of the upright source image; default: that of the label's camera, else
+            :data:`ASSUMED_FOV`. One that is said here looks through the middle of the image.
         fov: instead, the horizontal field of view in degrees, over 0 and under 180.
 
     Raises:
@@ -76,7 +87,8 @@ def cloud_of(label: Label, drop: float = 0.10, focal: float | None = None, fov: 
     if not keep_HW.any():
         raise StoreError(f"{label.id} has no pixel that is valid and not masked, so there are no points")
     height, width = depth_HW.shape
-    focal_label, notes = _focal(label, focal, fov)
+    camera, origin, notes = _camera(label, focal, fov)
+    seen = camera.scaled(width / label.source_shape[1], height / label.source_shape[0])
     if relative:
         low, high = colours.span_of(depth_HW[keep_HW])
         share_HW = np.maximum((depth_HW - low) / (high - low), 0) if high > low else np.ones_like(depth_HW)
@@ -92,16 +104,16 @@ def cloud_of(label: Label, drop: float = 0.10, focal: float | None = None, fov: 
     v_N, u_N = np.nonzero(keep_HW)
     z_N = depth_HW[keep_HW]
     vertices_N = np.zeros(len(z_N), VERTEX)
-    vertices_N["x"] = (u_N + 0.5 - width / 2) / focal_label[0] * z_N
-    vertices_N["y"] = -(v_N + 0.5 - height / 2) / focal_label[1] * z_N
+    vertices_N["x"] = (u_N + 0.5 - seen.cx) / seen.fx * z_N
+    vertices_N["y"] = -(v_N + 0.5 - seen.cy) / seen.fy * z_N
     vertices_N["z"] = -z_N
     for number, name in enumerate(("red", "green", "blue")):
         vertices_N[name] = rgb_HW3[keep_HW, number]
-    return Cloud(vertices_N, keep_HW.size - len(z_N), tuple(notes))
+    return Cloud(vertices_N, keep_HW.size - len(z_N), tuple(notes), camera.fx, origin)
 
 
-def _focal(label: Label, focal: float | None, fov: float | None) -> tuple[tuple[float, float], list[str]]:
-    """The focal length in the label's pixels, along x and y; and a note where it is assumed."""
+def _camera(label: Label, focal: float | None, fov: float | None) -> tuple[Camera, str, list[str]]:
+    """The camera in pixels of the source, how it is known, and a note where it is assumed."""
     if focal is not None and fov is not None:
         raise UsageError("focal and fov say the same; give one of them")
     if focal is not None and not (math.isfinite(focal) and focal > 0):
@@ -109,18 +121,18 @@ def _focal(label: Label, focal: float | None, fov: float | None) -> tuple[tuple[
     if fov is not None and not 0 < fov < 180:
         raise UsageError(f"fov must be an angle over 0 and under 180 degrees, not {fov!r}")
     height, width = label.source_shape
-    notes = []
     if fov is not None:
-        focal = width / 2 / math.tan(math.radians(fov) / 2)
-    if focal is None:
-        focal = float(label.store.reader(label.shard).column("focal_px")[label.row])
-    if not focal > 0:
-        focal = max(height, width) / 2 / math.tan(math.radians(ASSUMED_FOV) / 2)
-        notes.append(
-            f"no focal length is known; assumed: {ASSUMED_FOV:g} degrees across the longer side ({focal:.0f} px); say "
-            "it with --focal or --fov"
-        )
-    return (focal * label.shape[1] / width, focal * label.shape[0] / height), notes
+        focal = focal_of_view(fov, width)
+    if focal is not None:
+        return Camera.centred(focal, width, height, "given"), "option", []
+    if label.camera is not None:
+        return label.camera, label.camera.origin, []
+    focal = focal_of_view(ASSUMED_FOV, max(height, width))
+    note = (
+        f"no focal length is known; assumed: {ASSUMED_FOV:g} degrees across the longer side ({focal:.0f} px); say "
+        "it with --focal or --fov"
+    )
+    return Camera.centred(focal, width, height, "given"), "assumed", [note]
 
 
 def is_ours(path: Path) -> bool:
