@@ -1,7 +1,7 @@
 """Does leaving out doubtful labels help a student? More seeds, two kinds of labels, real photos, and paired tests.
 
-    nice -n 19 python benchmarks/ablation.py --work runs/ablation --pairs pairs.csv    # hours; it goes on after a kill
-    python benchmarks/ablation.py --work runs/ablation --pairs pairs.csv --report      # the tables of what is there
+    nice -n 10 python benchmarks/ablation.py --work runs/ablation --pairs pairs.csv    # it goes on after a kill
+    python benchmarks/ablation.py --work runs/ablation --pairs pairs.csv --report    # the tables of what is there
 
 Scenes, labels, students and most arms are those of `student.py`. Settings:
 
@@ -10,10 +10,15 @@ Scenes, labels, students and most arms are those of `student.py`. Settings:
   (in disparity): there what their error exceeds that of the rest stays. So the places and the shape of the failures
   are the teacher's own, and a filter finds them or not with what the teacher's reliability knows.
 
+Filters choose pixels at the resolution of the teacher's labels. The student sees all at `STUDENT`, images averaged,
+labels and masks by their nearest pixels, and computes in bfloat16: a run takes seconds instead of minutes.
+
 A student is judged on held-out scenes and, with `--pairs`, on photos with measured depth: a CSV of `photo,depth,scale`
 with paths relative to it (depth as `depthsieve evaluate` reads it; `scale` units are a metre). AbsRel, delta1 and
 boundary F1 of every scene and photo are kept: each (setting, arm, seed) is a file below `runs/`, written whole when it
-is done and never run again. `--part I/N` leaves the others to other processes or machines that share the folder.
+is done. It holds a digest of all that the student saw, and is run again only where that has changed: after `labels/`
+was made anew with another reliability, those arms that do not ask for it stay. `--part I/N` leaves the others to other
+processes or machines that share the folder.
 
 Array legend: N images; H, W pixels; B images of a batch.
 """
@@ -33,7 +38,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from ablation_report import JUDGES, Run, read_runs, report
+from ablation_report import JUDGES, Run, read_run, read_runs, report
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from student import BATCH, STEPS, Arm, batches, mask_of
@@ -56,6 +61,7 @@ from depthsieve.evaluation.metrics import (
     nearest_at_shape,
     truth_mask,
 )
+from depthsieve.teachers import load_teacher
 
 ARMS = (
     "none",
@@ -78,8 +84,14 @@ WRONG_SHARE = 0.2
 LEAST_PIXELS = 500
 """A photo with fewer pixels of measured depth says too little."""
 
-SIDE = 14
+STUDENT = (96, 128)
+"""Rows and columns of what a student sees of a scene; photos get about as many pixels."""
+
+SIDE = 16
 """Photos get sides of a multiple of this."""
+
+MOST_POINTS = 20_000
+"""Accuracy is judged at up to so many pixels of measured depth, evenly spread over all of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,22 +144,42 @@ def read_pairs(table: Path | None, depth_range: tuple[float, float]) -> list[Pho
 def _at_student_size(rgb_HW3: NDArray[np.uint8]) -> torch.Tensor:
     """As many pixels as a scene has, of the photo's aspect."""
     height, width = rgb_HW3.shape[:2]
-    rows = math.sqrt(HEIGHT * WIDTH * height / width)
+    rows = math.sqrt(STUDENT[0] * STUDENT[1] * height / width)
     size = tuple(max(1, round(side / SIDE)) * SIDE for side in (rows * width / height, rows))
     small_HW3 = cv2.resize(rgb_HW3, size, interpolation=cv2.INTER_AREA)
     return torch.from_numpy(small_HW3).permute(2, 0, 1).contiguous()
 
 
-def judged(disparity_HW: NDArray[np.float32], truth_HW: NDArray[Any], depth_range: tuple[float, float]) -> list[float]:
-    """The numbers of `METRICS` as `depthsieve evaluate` has them: accuracy at the truth's resolution, edges at the
-    map's."""
-    shape = (truth_HW.shape[0], truth_HW.shape[1])
-    grown_HW = at_shape(disparity_HW, shape)
-    mask_HW = truth_mask(truth_HW, None, depth_range)
-    scale, shift = fitted_alignment(grown_HW, truth_HW, mask_HW, "disparity")
-    found = metrics_of(
-        aligned_depth(grown_HW[mask_HW], scale, shift, "disparity", depth_range), np.asarray(truth_HW)[mask_HW]
+def for_student(scenes: Scenes) -> Scenes:
+    """The same scenes at `STUDENT`."""
+    images = [
+        cv2.resize(image_HW3, STUDENT[::-1], interpolation=cv2.INTER_AREA)
+        for image_HW3 in scenes.image_N3HW.permute(0, 2, 3, 1).numpy()
+    ]
+    image_N3HW = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    label_NHW, exact_NHW = nearest_for_student(scenes.label_NHW), nearest_for_student(scenes.exact_NHW)
+    return dataclasses.replace(scenes, image_N3HW=image_N3HW, label_NHW=label_NHW, exact_NHW=exact_NHW)
+
+
+def nearest_for_student(map_NHW: torch.Tensor) -> torch.Tensor:
+    """Maps at `STUDENT`, of the pixels whose centres are nearest."""
+    rows, columns = (
+        ((torch.arange(wanted) + 0.5) * side / wanted).long()
+        for wanted, side in zip(STUDENT, map_NHW.shape[1:], strict=True)
     )
+    return map_NHW[:, rows[:, None], columns].contiguous()
+
+
+def judged(disparity_HW: NDArray[np.float32], truth_HW: NDArray[Any], depth_range: tuple[float, float]) -> list[float]:
+    """The numbers of `METRICS` as `depthsieve evaluate` has them: accuracy at the truth's resolution, at up to
+    `MOST_POINTS`; edges at the map's."""
+    mask_HW = truth_mask(truth_HW, None, depth_range)
+    points = np.flatnonzero(mask_HW)
+    points = points[:: -(-len(points) // MOST_POINTS) or 1]
+    grown_P = at_shape(disparity_HW, (truth_HW.shape[0], truth_HW.shape[1])).ravel()[points]
+    truth_P = np.asarray(truth_HW).ravel()[points]
+    scale, shift = fitted_alignment(grown_P, truth_P, np.ones(len(points), np.bool_), "disparity")
+    found = metrics_of(aligned_depth(grown_P, scale, shift, "disparity", depth_range), truth_P)
     known_HW = np.where(mask_HW, truth_HW, np.float32(np.nan)).astype(np.float32)
     known_HW = nearest_at_shape(known_HW, (disparity_HW.shape[0], disparity_HW.shape[1]))
     known = np.isfinite(known_HW)
@@ -161,7 +193,7 @@ def judge(
     student: Student, held_out: Scenes, photos: Sequence[Photo], depth_range: tuple[float, float]
 ) -> dict[str, list[list[float]]]:
     """For each of `JUDGES` a row of `METRICS` for each image."""
-    scenes = zip(held_out.image_N3HW, held_out.depth_NHW, strict=True)
+    scenes = zip(for_student(held_out).image_N3HW, held_out.depth_NHW, strict=True)
     parts = (list(scenes), [(photo.image_3HW, photo.truth_HW) for photo in photos])
     found = {}
     with torch.inference_mode():
@@ -174,35 +206,85 @@ def judge(
 
 
 def run_one(
-    setting: str, name: str, seed: int, steps: int, scenes: Scenes, held_out: Scenes, photos: Sequence[Photo]
+    setting: str,
+    name: str,
+    seed: int,
+    steps: int,
+    scenes: Scenes,
+    mask: "Mask",
+    held_out: Scenes,
+    photos: Sequence[Photo],
 ) -> Run:
-    """A student trained as the arm says, and what it is worth."""
+    """A student trained as the arm says, on the pixels of a mask, and what it is worth."""
     arm, start = Arm.parse(name), time.perf_counter()
-    mask_NHW = mask_of(arm, scenes, seed)
-    training = train_on(batches(scenes, arm, mask_NHW, seed), steps, seed=seed, drop=arm.trim)
+    seen = batches(for_student(scenes), arm, mask.student_NHW, seed)
+    with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):  # weights change within it
+        training = train_on(seen, steps, seed=seed, drop=arm.trim)
     images = judge(training.student, held_out, photos, scenes.setup.depth_range)
-    valid = float(scenes.mask(0.0).sum())
-    masked = 0.0 if arm.kind == "exact" else 1 - float(mask_NHW.sum()) / valid
-    return Run(setting, name, seed, steps, masked, time.perf_counter() - start, images)
+    return Run(setting, name, seed, steps, mask.share, time.perf_counter() - start, seen_by(name, scenes), images)
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Where an arm trains, at `STUDENT`; and the ``share`` of all labelled pixels that it leaves out."""
+
+    student_NHW: torch.Tensor
+    share: float
+
+    @classmethod
+    def of(cls, arm: Arm, scenes: Scenes, seed: int) -> "Mask":
+        mask_NHW = mask_of(arm, scenes, seed)
+        share = 0.0 if arm.kind == "exact" else 1 - float(mask_NHW.sum()) / float(scenes.mask(0.0).sum())
+        return cls(nearest_for_student(mask_NHW), share)
+
+
+def seen_by(name: str, scenes: Scenes) -> str:
+    """A digest of all that decides what a student of an arm sees, but for the seed. Of reliability that is nothing
+    where there is no mask, the mask itself where there is, and for controls how many pixels it leaves out of an image.
+    """
+    arm = Arm.parse(name)
+    maps = [scenes.image_N3HW, scenes.exact_NHW]
+    if arm.kind != "exact":
+        maps += [scenes.label_NHW, scenes.mask(0.0)]
+    if arm.kind in ("mask", "both", "borrowed"):
+        maps.append(scenes.mask(arm.drop))
+    elif arm.kind not in ("none", "exact", "trim"):
+        maps.append(scenes.mask(arm.drop).flatten(1).sum(dim=1))
+    whole = hashlib.sha256(f"{STUDENT}".encode())
+    for each in maps:
+        whole.update(each.contiguous().numpy())
+    return whole.hexdigest()[:16]
 
 
 def run_all(work: Path, setup: Setup, wanted: Sequence[tuple[str, str, int]], steps: int, photos: list[Photo]) -> None:
-    """Do the (setting, arm, seed) that have no file yet."""
-    left = [one for one in wanted if not _file(work, *one).exists()]
-    if not left:
-        return
+    """Do the (setting, arm, seed) that have no file yet, or the file of a student that saw something else."""
     plain, held_out = load_scenes(work, setup, "train"), load_scenes(work, setup, "held-out")
-    by_setting = {setting: _labels_of(setting, plain) for setting in dict.fromkeys(setting for setting, _, _ in left)}
-    with tqdm(total=len(wanted), initial=len(wanted) - len(left), desc="train", unit=" runs") as bar:
-        for setting, name, seed in left:
-            path = _file(work, setting, name, seed)
-            if not path.exists():  # another process may have made it meanwhile
-                run = run_one(setting, name, seed, steps, by_setting[setting], held_out, photos)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                scratch = path.with_name(f".{path.name}.part")
-                scratch.write_text(run.text())
-                scratch.replace(path)
-            bar.update()
+    by_setting = {setting: _labels_of(setting, plain) for setting in dict.fromkeys(setting for setting, _, _ in wanted)}
+    digests: dict[tuple[str, str], str] = {}
+    masks: dict[tuple[str, str], Mask] = {}
+    for setting, name, seed in tqdm(wanted, desc="train", unit=" runs"):
+        scenes, arm = by_setting[setting], Arm.parse(name)
+        if (setting, name) not in digests:
+            digests[setting, name] = seen_by(name, scenes)
+        run = _same_run(work, name, seed, digests[setting, name])
+        if run is None:
+            mask = masks.get((setting, name)) or Mask.of(arm, scenes, seed)
+            if arm.kind not in ("random", "borrowed"):  # the same for all seeds
+                masks[setting, name] = mask
+            run = run_one(setting, name, seed, steps, scenes, mask, held_out, photos)
+        path = _file(work, setting, name, seed)
+        if run.setting != setting or not path.exists() or read_run(path).seen != run.seen:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch = path.with_name(f".{path.name}.part")
+            scratch.write_text(dataclasses.replace(run, setting=setting).text())
+            scratch.replace(path)
+
+
+def _same_run(work: Path, name: str, seed: int, seen: str) -> Run | None:
+    """A run of a student that saw the same, of any setting: exact depth is that of all."""
+    paths = (_file(work, setting, name, seed) for setting in SETTINGS)
+    runs = [read_run(path) for path in paths if path.exists()]
+    return next((run for run in runs if run.seen == seen), None)
 
 
 def _file(work: Path, setting: str, name: str, seed: int) -> Path:
@@ -216,6 +298,17 @@ def check_experiment(work: Path, steps: int, pairs: Path | None) -> None:
     if marker.exists() and marker.read_text() != body:
         raise UsageError(f"{marker} is of other steps or pairs than {body}; name a new folder with --work")
     marker.write_text(body)
+
+
+def shape_of(name: str) -> tuple[int, int]:
+    """Of the scenes for a teacher, and of its labels. Raises UsageError for a teacher of metres."""
+    teacher = load_teacher(name, device="cpu")
+    if teacher.quantity != "disparity":
+        raise UsageError(f"teacher {name!r} predicts metres; this needs a relative one")
+    shape = teacher.label_shape(HEIGHT, WIDTH)
+    if teacher.label_shape(*shape) != shape:
+        raise UsageError(f"teacher {name!r} labels scenes of {shape} at another shape")
+    return shape
 
 
 def _print_labels(work: Path, setup: Setup, settings: Sequence[str]) -> None:
@@ -248,8 +341,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help=f"optimiser steps of {BATCH} images")
     parser.add_argument("--scenes", type=int, default=400, help="training scenes")
     parser.add_argument("--held-out", type=int, default=150, help="scenes that judge")
-    parser.add_argument("--teacher", default=Setup.teacher, help="a relative teacher with labels of 126x168")
-    parser.add_argument("--signals", help="what reliability is made of; default: as depthsieve label has it")
+    parser.add_argument("--teacher", default="tiny", help="a relative one, as depthsieve label takes it")
+    parser.add_argument(
+        "--signals", default="", help="what reliability is made of; default: as depthsieve label has it"
+    )
     parser.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="do every N-th run, from the I-th on")
     parser.add_argument("--report", action="store_true", help="only the tables of the runs that are there")
     chosen = parser.parse_args(arguments)
@@ -259,7 +354,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 raise UsageError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(chosen, option)}")
         for name in chosen.arms:
             Arm.parse(name)
-        setup = dataclasses.replace(Setup.make(chosen.scenes, chosen.held_out, chosen.signals), teacher=chosen.teacher)
+        shape = shape_of(chosen.teacher)
+        setup = Setup(chosen.scenes, chosen.held_out, chosen.signals, teacher=chosen.teacher, shape=shape)
         photos = read_pairs(chosen.pairs, setup.depth_range)
         arms = list(dict.fromkeys(chosen.arms))
         wanted = [(setting, name, seed) for seed in range(chosen.seeds) for setting in chosen.settings for name in arms]
@@ -270,7 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with torch_threads(1):
                 run_all(chosen.work, setup, wanted[number - 1 :: count], chosen.steps, photos)
         _print_labels(chosen.work, setup, chosen.settings)
-        report(chosen.work, read_runs(chosen.work), wanted)
+        report(chosen.work, chosen.teacher, read_runs(chosen.work), wanted)
     except DepthsieveError as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt as error:

@@ -41,7 +41,8 @@ RESAMPLINGS = 1000
 
 @dataclass(frozen=True)
 class Run:
-    """One student. ``images``: for each judge a row of `METRICS` for each image, NaN where undefined."""
+    """One student. ``seen``: a digest of what it saw. ``images``: for each judge a row of `METRICS` for each image, NaN
+    where undefined."""
 
     setting: str
     arm: str
@@ -49,6 +50,7 @@ class Run:
     steps: int
     masked: float
     seconds: float
+    seen: str
     images: Mapping[str, Sequence[Sequence[float]]]
 
     def text(self) -> str:
@@ -75,9 +77,14 @@ class Run:
         return np.array([row[METRICS.index(metric)] for row in rows], dtype=np.float64)
 
 
+def read_run(path: Path) -> Run:
+    """One that is done."""
+    return Run.of(json.loads(path.read_text()))
+
+
 def read_runs(work: Path) -> list[Run]:
     """All runs that are done, in the order of their names."""
-    return [Run.of(json.loads(path.read_text())) for path in sorted((work / "runs").glob("*/*.json"))]
+    return [read_run(path) for path in sorted((work / "runs").glob("*/*.json"))]
 
 
 @dataclass(frozen=True)
@@ -135,14 +142,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def report(work: Path, runs: Sequence[Run], wanted: Sequence[tuple[str, str, int]]) -> None:
+def report(work: Path, teacher: str, runs: Sequence[Run], wanted: Sequence[tuple[str, str, int]]) -> None:
     """Print the tables, and write `means.csv`. Raises RunError where there is no run."""
     asked = set(wanted)
     chosen = [run for run in runs if (run.setting, run.arm, run.seed) in asked]
     if not chosen:
         raise RunError(f"{work / 'runs'} has none of the runs that were asked for; leave --report out to make them")
     if len(chosen) < len(asked):
-        print(f"UNFINISHED: {len(chosen)} of {len(asked)} runs are done; these numbers are not to be published.")
+        print(f"UNFINISHED: {len(chosen)} of {len(asked)} runs are done; say of how many seeds a number is.")
     arms = list(dict.fromkeys(arm for _, arm, _ in wanted))
     pairs = [(arm, "none") for arm in arms if arm != "none"] + [pair for pair in BESIDE if set(pair) <= set(arms)]
     total = 0
@@ -154,7 +161,7 @@ def report(work: Path, runs: Sequence[Run], wanted: Sequence[tuple[str, str, int
         f"\n{total} comparisons in all; p is corrected by Holm within each table, not over tables. Intervals are 95%: "
         "over seeds (Student's t), and over images (bootstrap of the mean over seeds)."
     )
-    _write_means(work / "means.csv", chosen)
+    _write_means(work / "means.csv", teacher, chosen)
 
 
 def _print_table(
@@ -196,12 +203,13 @@ def _interval(ends: tuple[float, float]) -> str:
     return "-" if math.isnan(ends[0]) else f"{ends[0]:+.4f}..{ends[1]:+.4f}"
 
 
-def _write_means(path: Path, runs: Sequence[Run]) -> None:
+def _write_means(path: Path, teacher: str, runs: Sequence[Run]) -> None:
     """A row for each run: means over images."""
     with path.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["setting", "arm", "seed", "steps", "masked", *(f"{j}_{m}" for j in JUDGES for m in METRICS)])
+        means_of = [f"{judge}_{metric}" for judge in JUDGES for metric in METRICS]
+        table.writerow(["teacher", "setting", "arm", "seed", "steps", "masked", *means_of])
         for run in sorted(runs, key=lambda one: (one.setting, one.arm, one.seed)):
             means = [_mean(run, judge, metric) for judge in JUDGES for metric in METRICS]
             shown = ["" if math.isnan(mean) else f"{mean:.6f}" for mean in means]
-            table.writerow([run.setting, run.arm, run.seed, run.steps, f"{run.masked:.5f}", *shown])
+            table.writerow([teacher, run.setting, run.arm, run.seed, run.steps, f"{run.masked:.5f}", *shown])

@@ -20,7 +20,7 @@ from depthsieve.planning.options import DEFAULT_SIGNALS
 from depthsieve.scenes import Scene, render_scene
 
 HEIGHT, WIDTH = 126, 168
-"""Also the label shape of `tiny-v1`, so that labels and exact depth meet pixel by pixel."""
+"""Of scenes: also the label shape of `tiny-v1`, so that labels and exact depth meet pixel by pixel."""
 
 FIRST_SEEDS = {"train": 10_000_000, "held-out": 20_000_000}
 TRIES = 16
@@ -31,7 +31,8 @@ over."""
 
 @dataclass(frozen=True)
 class Setup:
-    """What decides scenes and labels. ``signals`` as in :func:`depthsieve.label`."""
+    """What decides scenes and labels. ``signals`` as in :func:`depthsieve.label`, where "" is its default: an error
+    network where one ships for the teacher. ``shape`` is that of scenes, and must be that of the teacher's labels."""
 
     scenes: int
     held_out: int
@@ -39,6 +40,7 @@ class Setup:
     teacher: str = "tiny-v1"
     family: str = "foreign"
     farthest_m: float = 80.0
+    shape: tuple[int, int] = (HEIGHT, WIDTH)
 
     @classmethod
     def make(cls, scenes: int, held_out: int, signals: str | None) -> "Setup":
@@ -70,7 +72,7 @@ def prepare(work: Path, setup: Setup) -> None:
         work / "images",
         work / "labels",
         teacher=setup.teacher,
-        signals=setup.signals,
+        signals=setup.signals or None,
         name="scenes",
         runner="local",
         threads=1,
@@ -101,7 +103,7 @@ def _render(work: Path, setup: Setup, part: str) -> None:
 
 def _scene(setup: Setup, first_seed: int) -> Scene:
     for seed in range(first_seed, first_seed + TRIES):
-        scene = render_scene(seed, HEIGHT, WIDTH, family=setup.family)
+        scene = render_scene(seed, *setup.shape, family=setup.family)
         if truth_mask(scene.depth_HW, None, setup.depth_range).mean() >= LEAST_SHARE:
             return scene
     raise RunError(f"the scenes of seeds {first_seed} to {seed} show nothing but sky")

@@ -1,5 +1,6 @@
 """benchmarks/ablation.py in small: labels that are mostly right, judging, runs that are kept, and the statistics."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -23,6 +24,15 @@ from student_data import Scenes, Setup  # noqa: E402
 
 SIZES = ("--scenes", "2", "--held-out", "1", "--steps", "1", "--seeds", "1", "--arms", "none", "mask-10")
 RANGE = (0.0, 80.0)
+
+
+class Told(Scenes):
+    """Scenes whose reliability is told, by drop, and not that of a store."""
+
+    kept: dict[float, torch.Tensor]
+
+    def mask(self, drop: float) -> torch.Tensor:
+        return self.kept[drop]
 
 
 def made_scenes() -> Scenes:
@@ -66,10 +76,40 @@ def test_labels_are_exact_but_where_they_are_most_wrong() -> None:
     assert torch.equal(right.exact_NHW, scenes.exact_NHW)
 
 
+def test_a_student_sees_images_averaged_and_the_nearest_pixels_of_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation, "STUDENT", (10, 10))
+    scenes = made_scenes()
+    scenes.image_N3HW[1, 2, 4, 7] = 60
+    small = ablation.for_student(scenes)
+    assert small.image_N3HW.shape == (3, 3, 10, 10) and small.image_N3HW[1, 2, 2, 2] == 10
+    assert torch.equal(small.label_NHW, scenes.label_NHW[:, 1::2, 1::3])
+    assert torch.equal(small.exact_NHW, scenes.exact_NHW[:, 1::2, 1::3])
+
+
+def test_another_reliability_is_another_student_only_where_it_is_asked_for() -> None:
+    scenes = made_scenes()
+    arms = ("none", "trim-10", "exact", "random-10", "level-10", "loss-10", "oracle-10", "mask-10", "both-10")
+
+    def digests(mask_NHW: torch.Tensor, **changed: torch.Tensor) -> dict[str, str]:
+        fields = {**vars(scenes), **changed}
+        told = Told(**fields)
+        object.__setattr__(told, "kept", {0.0: torch.ones(3, 20, 30, dtype=torch.bool), 0.1: mask_NHW})
+        return {arm: ablation.seen_by(arm, told) for arm in arms}
+
+    one, other, fewer = (torch.ones(3, 20, 30, dtype=torch.bool) for _ in range(3))
+    one[:, :2], other[:, 5:7], fewer[:, 5:6] = False, False, False
+    first, same_count, few = digests(one), digests(other), digests(fewer)
+    assert first == digests(one.clone())
+    assert {arm for arm in arms if first[arm] != same_count[arm]} == {"mask-10", "both-10"}
+    assert {arm for arm in arms if first[arm] != few[arm]} == set(arms) - {"none", "trim-10", "exact"}
+    relabelled = digests(one, label_NHW=scenes.label_NHW + 1)
+    assert {arm for arm in arms if first[arm] != relabelled[arm]} == set(arms) - {"exact"}
+
+
 def test_photos_come_at_the_size_of_a_scene_and_sparse_ones_are_left_out(pairs: Path) -> None:
     wide, tall = ablation.read_pairs(pairs, RANGE)
     assert (wide.name, tall.name) == ("wide.png", "tall.png")
-    assert tuple(wide.image_3HW.shape) == (3, 98, 210) and tuple(tall.image_3HW.shape) == (3, 210, 98)
+    assert tuple(wide.image_3HW.shape) == (3, 80, 160) and tuple(tall.image_3HW.shape) == (3, 160, 80)
     assert wide.truth_HW[0, 20] == 4.0 and tall.truth_HW[1, 0] == np.float32(2.01)
     for line, what in (("gone.png,wide.npy,", "gone.png"), ("wide.png,tall_depth.png,", "whole numbers|scale")):
         bad = pairs.with_name("bad.csv")
@@ -98,7 +138,7 @@ def test_runs_are_kept_and_gone_on_from(
 ) -> None:
     work = tmp_path / "work"
     ablation.main(["--work", str(work), *SIZES, "--pairs", str(pairs), "--part", "1/2"])
-    assert "UNFINISHED: 2 of 4 runs are done; these numbers are not to be published." in capsys.readouterr().out
+    assert "UNFINISHED: 2 of 4 runs are done; say of how many seeds a number is." in capsys.readouterr().out
     done = {path: path.read_bytes() for path in sorted((work / "runs").rglob("*.json"))}
     assert [path.relative_to(work / "runs").as_posix() for path in done] == [
         "foreign/none-00.json",
@@ -115,9 +155,19 @@ def test_runs_are_kept_and_gone_on_from(
     runs = {(run.setting, run.arm): run for run in read_runs(work)}
     assert set(runs) == set(itertools.product(("foreign", "mostly-right"), ("none", "mask-10")))
     masked = runs["foreign", "mask-10"]
-    assert 0.05 < masked.masked <= 0.1 and runs["foreign", "none"].masked == 0
+    assert 0 < masked.masked <= 0.1 and runs["foreign", "none"].masked == 0
     assert masked.images != runs["foreign", "none"].images != runs["mostly-right", "none"].images
     assert len((work / "means.csv").read_text().splitlines()) == 5
+    stale = json.loads((work / "runs/foreign/none-00.json").read_text()) | {"seen": "something else", "masked": 0.5}
+    (work / "runs/foreign/none-00.json").write_text(json.dumps(stale))
+    ablation.main(["--work", str(work), *SIZES, "exact", "--pairs", str(pairs)])
+    again = {(run.setting, run.arm): run for run in read_runs(work)}
+    before = runs["foreign", "none"]
+    assert again["foreign", "none"] == dataclasses.replace(before, seconds=again["foreign", "none"].seconds)
+    assert again["foreign", "mask-10"] == masked, "what saw the same is not run again"
+    exact = again["foreign", "exact"]
+    assert dataclasses.replace(exact, setting="mostly-right") == again["mostly-right", "exact"], "the same run"
+    assert (work / "means.csv").read_text().splitlines()[1].startswith("tiny,foreign,exact,0,1,0.00000,")
     for wrong in (["--steps", "2"], ["--arms", "mask-0"], ["--seeds", "0"]):
         with pytest.raises(SystemExit, match=r"^error: "):
             ablation.main(["--work", str(work), *SIZES, "--pairs", str(pairs), *wrong])
@@ -128,7 +178,7 @@ def test_runs_are_kept_and_gone_on_from(
 
 def made_run(arm: str, seed: int, values: np.ndarray, setting: str = "foreign") -> Run:
     rows = [[float(value), 0.5, math.nan] for value in values]
-    return Run(setting, arm, seed, 400, 0.1, 9.0, {"scenes": rows, "photos": []})
+    return Run(setting, arm, seed, 400, 0.1, 9.0, "", {"scenes": rows, "photos": []})
 
 
 def test_differences_are_paired_by_seed_and_image() -> None:
@@ -167,7 +217,7 @@ def test_the_report_states_what_was_compared(tmp_path: Path, capsys: pytest.Capt
     random = np.random.default_rng(4)
     arms = ("none", "mask-10", "random-10")
     runs = [made_run(arm, seed, random.normal(0.3, 0.1, 8)) for arm in arms for seed in range(5)]
-    report(tmp_path, runs, [("foreign", arm, seed) for arm in arms for seed in range(5)])
+    report(tmp_path, "tiny", runs, [("foreign", arm, seed) for arm in arms for seed in range(5)])
     told = capsys.readouterr().out
     assert "\n6 comparisons in all;" in told, "three in each of two metrics that are defined"
     found = compared(runs, "mask-10", "random-10", "scenes", "abs_rel")

@@ -46,7 +46,7 @@ class Student(nn.Module):
             x = block(x)
         for block, skip in zip(self.up, reversed(skips), strict=True):
             x = block(torch.cat([_resized(x, skip), skip], dim=1))
-        return _resized(self.head(x), image_BCHW)[:, 0]
+        return _resized(self.head(x).float(), image_BCHW)[:, 0]  # bfloat16, under autocast, would show in the map
 
 
 def _block(before: int, after: int, stride: int = 1) -> nn.Sequential:
