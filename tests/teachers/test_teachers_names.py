@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import da3_models
 import huggingface_hub
 import pytest
 from patience import PATIENCE_S
@@ -182,6 +183,18 @@ def test_a_hub_model_is_fetched_once_without_its_pickles(hub: Hub, original: Pat
     assert hub.requests == []  # from the cache, without asking
 
 
+def test_a_published_depth_anything_3_needs_no_processor_settings(hub: Hub) -> None:
+    """Its repositories hold none, so there is nothing to ask the hub for once its weights are in the cache."""
+    case = da3_models.CASES["whole small"]
+    for file in hub.folder.iterdir():
+        file.unlink()
+    da3_models.save(hub.folder, case, {"model.head.norm.bias": (768,)})
+    for message in (refusal("owner/model", TeacherUnsupported) for _ in range(2)):
+        assert "weights that config.json asks for are missing" in message
+        asked = [path for path in hub.requests if "/tree/" in path]
+    assert len(asked) == 1
+
+
 def test_the_hubs_answers_are_told_apart(hub: Hub) -> None:
     assert refusal("owner/model", TeacherNotFound, revision="v9").endswith("has no revision 'v9' on the hub")
     assert "the hub has no model 'owner/other'" in refusal("owner/other", TeacherNotFound)
@@ -207,7 +220,7 @@ def test_presets_say_what_people_must_know() -> None:
     assert len(set(names)) == len(names)
     assert "tiny" not in names
     families = ("depth-anything-v2-", "depth-anything-v1-", "distill-any-depth-", "dpt-", "zoedepth", "depth-pro")
-    families += ("glpn-", "tipsv2-")
+    families += ("glpn-", "tipsv2-", "depth-anything-3-")
     assert all(any(name.startswith(family) for name in names) for family in families)
     for preset in PRESETS:
         assert preset.hub_id.count("/") == 1
@@ -217,6 +230,8 @@ def test_presets_say_what_people_must_know() -> None:
     licences = {preset.name: preset.licence for preset in PRESETS}
     assert licences["depth-anything-v2-small"] == "Apache-2.0"
     assert licences["depth-anything-v2-base"] == licences["depth-anything-v2-large"] == "CC-BY-NC-4.0"
+    assert licences["depth-anything-3-small"] == licences["depth-anything-3-metric-large"] == "Apache-2.0"
+    assert licences["depth-anything-3-large"] == licences["depth-anything-3-giant"] == "CC-BY-NC-4.0"
     indoor = find_preset("depth-anything-v2-indoor-small")
     assert indoor is not None
     assert (indoor.quantity, indoor.unit) == ("depth", "m")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from depthsieve.core.errors import TeacherNotFound, TeacherUnsupported, UsageError, one_line
+from depthsieve.teachers.da3.published import is_published
 from depthsieve.teachers.presets import Preset
 
 CONFIG = "config.json"
@@ -140,7 +141,7 @@ def hub_checkpoint(name: str, hub_id: str, revision: str | None) -> Checkpoint:
     """The checkpoint of a hub model, from the cache where it has one. Raises as :func:`read_checkpoint`, and
     :class:`UsageError` for what is no hub id."""
     folder = cached_checkpoint(hub_id, revision)
-    if folder is None or not (folder / PROCESSOR).is_file():
+    if folder is None or not ((folder / PROCESSOR).is_file() or is_published(_read_json(name, folder, CONFIG))):
         folder = _download(name, hub_id, revision, folder)
     return read_checkpoint(name, folder)
 

@@ -114,6 +114,8 @@ def _known_quantity(config: Any) -> Quantity | None:
         return "depth" if config.depth_estimation_type == "metric" else "disparity"
     if kind == "depthsieve_lite":
         return "disparity"
+    if kind == "depthsieve_da3":
+        return None if config.metric is None else "depth" if config.metric else "disparity"
     if kind == "dpt":
         return None if getattr(config.backbone_config, "model_type", None) == "dinov2" else "disparity"
     if kind == "depth_pro":

@@ -14,6 +14,10 @@ from depthsieve.core.errors import TeacherError, TeacherUnsupported, UsageError
 from depthsieve.core.records import MAX_TOKENS, OVERSIZE, TeacherRequest, TeacherSettings
 from depthsieve.teachers import depth_anything, lite
 from depthsieve.teachers.checkpoints import PROCESSOR, Checkpoint, reason
+from depthsieve.teachers.da3 import network as da3
+from depthsieve.teachers.da3.preprocessing import LONGEST_SIDE, LongestSidePreprocessing
+from depthsieve.teachers.da3.published import is_published, read_published
+from depthsieve.teachers.da3.teacher import DepthAnything3Teacher
 from depthsieve.teachers.huggingface import DTYPES, HuggingFaceTeacher, quantity_of
 from depthsieve.teachers.preprocessing import Preprocessing, ProcessorPreprocessing, TokenLimit
 from depthsieve.teachers.resolving import errors_named, resolve
@@ -45,7 +49,8 @@ def load_checkpoint(checkpoint: Checkpoint, request: TeacherRequest) -> HuggingF
             model.to(device, memory_format=torch.channels_last)  # convolutions: 15% less for a tiny teacher on a CPU
         except torch.OutOfMemoryError as error:
             raise TeacherError(f"it does not fit into the memory of {device}") from error
-        return HuggingFaceTeacher(checkpoint, model, preprocessing, quantity, dtype)
+        kind = DepthAnything3Teacher if config.model_type == da3.KIND else HuggingFaceTeacher
+        return kind(checkpoint, model, preprocessing, quantity, dtype)
 
 
 def _load_config(checkpoint: Checkpoint) -> Any:
@@ -54,6 +59,9 @@ def _load_config(checkpoint: Checkpoint) -> Any:
         raise TeacherUnsupported(f"its config.json takes the backbone's settings from elsewhere ({raw['backbone']})")
     kind = raw.get("model_type")
     lite.register()
+    da3.register()
+    if is_published(raw):
+        return da3.DepthAnything3Config(**read_published(raw))
     if kind not in transformers.CONFIG_MAPPING:
         code = " and brings code of its own, which is never run" if raw.get("auto_map") else ""
         raise TeacherUnsupported(f"transformers {transformers.__version__} knows no model type {kind!r}{code}")
@@ -68,6 +76,9 @@ def _load_preprocessing(checkpoint: Checkpoint, config: Any, request: TeacherSet
         return _official_preprocessing(checkpoint, config, request)
     if config.model_type == lite.KIND:
         return _lite_preprocessing(checkpoint, request)
+    if config.model_type == da3.KIND:
+        _check_size(request, config.patch_size)
+        return LongestSidePreprocessing(request.size or LONGEST_SIDE, _token_limit(config.patch_size, request))
     if request.size is not None:
         raise UsageError(
             f"it follows its own image processor; size is for Depth Anything models, not {config.model_type}"
@@ -102,14 +113,18 @@ def _lite_preprocessing(checkpoint: Checkpoint, request: TeacherSettings) -> Pre
     return lite.LitePreprocessing(size, _token_limit(lite.PATCH, request))
 
 
+def _check_size(request: TeacherSettings, patch: int) -> None:
+    if request.size is not None and request.size % patch:
+        raise UsageError(f"size {request.size} is no multiple of the model's patch, {patch}")
+
+
 def _token_limit(patch: int, request: TeacherSettings) -> TokenLimit:
     return TokenLimit(patch, request.max_tokens or MAX_TOKENS, request.oversize or OVERSIZE)
 
 
 def _official_preprocessing(checkpoint: Checkpoint, config: Any, request: TeacherSettings) -> Preprocessing:
     patch = config.patch_size
-    if request.size is not None and request.size % patch:
-        raise UsageError(f"size {request.size} is no multiple of the model's patch, {patch}")
+    _check_size(request, patch)
     settings = checkpoint.processor_settings()
     size = settings.get("size", 518)
     height, width = (size["height"], size["width"]) if isinstance(size, dict) else (size, size)

@@ -50,6 +50,9 @@ _CONVERTED = "pickled on its main branch: --revision refs/pr/1 is the hub's conv
 _TIPS = "indoor scenes, up to 10 m; squares images to 448x448; needs torchvision and a recent transformers"
 _TIPS_CARD = "licence as on the B/14 card: read the card"
 _DA = "depth-anything/Depth-Anything-V2"
+_DA3 = "depth-anything/DA3"
+_DA3_ANY = "depth up to a factor, as its inverse; confidence and focal length of its own"
+_DA3_NC = f"{_DA3_ANY}; {_NC}"
 
 EMBEDDED = _relative("tiny", "", APACHE, "3M", "in the package; for the demo, tests and trying things out")
 """The teacher that needs no download."""
@@ -81,6 +84,20 @@ PRESETS: tuple[Preset, ...] = (
     ),
     _metric(
         "depth-anything-v2-outdoor-large", f"{_DA}-Metric-Outdoor-Large-hf", APACHE, "335M", f"{_OUTDOOR}; {_NC_PARENT}"
+    ),
+    _relative("depth-anything-3-small", f"{_DA3}-SMALL", APACHE, "34M", _DA3_ANY),
+    _relative("depth-anything-3-base", f"{_DA3}-BASE", APACHE, "135M", _DA3_ANY),
+    _relative("depth-anything-3-large", f"{_DA3}-LARGE-1.1", NON_COMMERCIAL, "411M", _DA3_NC),
+    _relative("depth-anything-3-giant", f"{_DA3}-GIANT-1.1", NON_COMMERCIAL, "1320M", _DA3_NC),
+    _relative(
+        "depth-anything-3-mono-large", f"{_DA3}MONO-LARGE", APACHE, "334M", "depth up to a factor, as its inverse; sky"
+    ),
+    _metric(
+        "depth-anything-3-metric-large",
+        f"{_DA3}METRIC-LARGE",
+        APACHE,
+        "334M",
+        "needs the focal length; sky has no label",
     ),
     _relative("depth-anything-v1-small", "LiheYoung/depth-anything-small-hf", APACHE, "25M"),
     _relative("depth-anything-v1-base", "LiheYoung/depth-anything-base-hf", APACHE, "97M"),
