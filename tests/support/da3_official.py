@@ -1,10 +1,10 @@
 """Writes what the official Depth Anything 3 makes of the models in ``da3_models.py``: ``da3_expected.npz``.
 
-    python tests/support/da3_official.py CHECKOUT [--full]
+    python tests/support/da3_official.py CHECKOUT [NAME...]
 
 CHECKOUT is https://github.com/ByteDance-Seed/Depth-Anything-3 (2c21ea8 made the file in this repository). Its network
-needs einops, addict and omegaconf; torchvision, of which it uses two functions, is stood in for. ``--full`` writes
-nothing, but compares the published sizes, at 70x98 and 98x56, with depthsieve's own and prints how far apart they are.
+needs einops, addict and omegaconf; torchvision, of which it uses two functions, is stood in for. With
+names of published sizes (da3-small, ...) it writes nothing, but compares those with depthsieve's own network.
 """
 
 import sys
@@ -106,8 +106,8 @@ def answer(network: torch.nn.Module, image: np.ndarray) -> dict[str, np.ndarray]
 def main() -> None:
     sys.path.insert(0, str(Path(sys.argv[1]) / "src"))
     stand_in()
-    if "--full" in sys.argv:
-        compare()
+    if len(sys.argv) > 2:
+        compare(sys.argv[2:])
     else:
         write()
 
@@ -136,11 +136,12 @@ def write() -> None:
     print(models.EXPECTED, models.EXPECTED.stat().st_size, "bytes")
 
 
-def compare() -> None:
-    """The published sizes against depthsieve's own network."""
+def compare(names: list[str]) -> None:
+    """Published sizes against depthsieve's own network: the largest difference, as a part of the map's range."""
     from depthsieve.teachers.da3 import network as own
 
-    for name, settings in NAMED.items():
+    for name in names:
+        settings = NAMED[name]
         starts = dict.fromkeys(("alt_start", "qknorm_start", "rope_start"), settings["net"]["alt_start"])
         published = {"model_name": name, "config": {"net": settings["net"] | starts, "head": settings["head"]}}
         case = models.Case(published, ((70, 98), (98, 56)))

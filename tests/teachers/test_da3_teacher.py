@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import da3_models as models
+import numpy as np
 import pytest
 import torch
+from decoding import with_exif
+from PIL import Image
 from teachers_builders import depth_of, refusal
 from transformers import AutoModelForDepthEstimation
 
+import depthsieve
 from depthsieve.core.errors import ImageRejected, TeacherUnsupported, UsageError
 from depthsieve.teachers import Batch, load_teacher
 from depthsieve.teachers.da3 import network
@@ -182,3 +186,24 @@ def test_a_camera_of_no_angle_is_none() -> None:
     found = intrinsics_of(torch.tensor([[0.5, 1.0], [0.0, 1.0]]), 100, 200)
     torch.testing.assert_close(found[0], torch.tensor([100 / 0.546302, 50 / 0.255342, 100.0, 50.0]), rtol=1e-4, atol=0)
     assert found[1].isnan().all()
+
+
+def test_the_focal_length_of_a_photo_decides_its_metres(tmp_path: Path) -> None:
+    case = models.CASES["metric"]
+    folder = models.save(tmp_path / "metric", case, names_of(case))
+    photo = Image.fromarray(models.photo(60, 70))
+    for name, focal in (("near", 20), ("far", 40), ("unknown", None)):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / f"{name}.png").write_bytes(with_exif(photo, "PNG", 1, focal))
+    options: dict[str, Any] = {"teacher": str(folder), "size": 70, "batch_size": 1, "threads": 1, "progress": False}
+    summary = depthsieve.label(tmp_path / "photos", tmp_path / "store", **options)
+    assert summary.labelled == 2
+    (failure,) = summary.failed
+    assert failure.id == "default/unknown.png" and "needs a focal length" in failure.reason
+    store = depthsieve.open_store(tmp_path / "store")
+    near, far = (store.label(f"default/{name}.png") for name in ("near", "far"))
+    assert (store.spec.quantity, store.spec.unit) == ("depth", "m")
+    seen = near.reliability > 0
+    assert 0 < seen.sum() < seen.size  # the rest is sky
+    assert (near.depth[~seen] == 0).all()
+    np.testing.assert_allclose(far.depth[seen], 2 * near.depth[seen], rtol=2e-3)
