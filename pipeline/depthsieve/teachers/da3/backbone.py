@@ -34,7 +34,7 @@ class Rotation:
 
     def __call__(self, x_BEND: Tensor) -> Tensor:
         """Channels of the first half turn by the token's row, those of the second by its column: c with c + Q."""
-        pairs = x_BEND.unflatten(-1, (2, 2, -1))
+        pairs = x_BEND.reshape(*x_BEND.shape[:-1], 2, 2, -1)
         turned = torch.stack((-pairs[..., 1, :], pairs[..., 0, :]), dim=-2).flatten(-3)
         return x_BEND * self.cos.to(x_BEND.dtype) + turned * self.sin.to(x_BEND.dtype)
 
@@ -199,7 +199,7 @@ class Backbone(nn.Module):
         trained, side = self.pos_embed, math.isqrt(self.pos_embed.shape[1] - 1)
         if rows == columns == side:
             return trained
-        grid = trained[:, 1:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        grid = trained[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
         factors = ((rows + POSITION_OFFSET) / side, (columns + POSITION_OFFSET) / side)
         grid = functional.interpolate(grid, scale_factor=factors, mode="bicubic")
         assert grid.shape[2:] == (rows, columns)

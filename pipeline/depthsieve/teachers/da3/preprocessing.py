@@ -81,4 +81,4 @@ def _resize(rgb_HW3: np.ndarray, shape: Shape) -> np.ndarray:
         return rgb_HW3
     larger = shape[0] > rgb_HW3.shape[0] or shape[1] > rgb_HW3.shape[1]
     how = cv2.INTER_CUBIC if larger else cv2.INTER_AREA
-    return cv2.resize(rgb_HW3, (shape[1], shape[0]), interpolation=how)
+    return np.asarray(cv2.resize(rgb_HW3, (shape[1], shape[0]), interpolation=how))
