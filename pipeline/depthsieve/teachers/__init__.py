@@ -55,8 +55,8 @@ def load_teacher(
             (:mod:`depthsieve.teachers.registry`), a local folder, or a hub id ``owner/model``, tried in that order; a
             folder with a preset's name is reached as ``./name``.
         revision: a branch, tag or commit of the hub.
-        size: the short side of Depth Anything models, in pixels, a positive multiple of their patch (14). Other models
-            follow their own processor and take none.
+        size: the short side of Depth Anything models (the longest, of version 3), in pixels, a positive multiple of
+            their patch (14). Other models follow their own processor and take none.
         device: ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or ``auto`` (CUDA where there is one).
         dtype: ``float32``, ``bfloat16`` or ``float16``; it decides the labels. ``auto``: float16 on CUDA, else float32.
         max_tokens: the most patches of an image, 16,384 for None; larger images are rejected or scaled down.
