@@ -30,7 +30,7 @@ DEFAULTS = CalibrateSettings()
     required=True,
     metavar="NAME",
     shell_complete=completion.teachers,
-    help="Whose errors to learn: a preset, a hub id, a local folder, or `tiny`.",
+    help="Whose errors to learn: a preset, a hub id, a local folder, package.module:factory, or `tiny`.",
 )
 @click.option(
     "-o",

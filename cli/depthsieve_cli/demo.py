@@ -32,7 +32,11 @@ DEFAULTS = DemoSettings()
     "--steps", default=DEFAULTS.steps, show_default=True, metavar="N", help="Steps of the student's training."
 )
 @click.option(
-    "--teacher", default=DEFAULTS.teacher, show_default=True, metavar="NAME", help="Preset, hub id, or local folder."
+    "--teacher",
+    default=DEFAULTS.teacher,
+    show_default=True,
+    metavar="NAME",
+    help="Preset, hub id, local folder, or package.module:factory.",
 )
 @as_json_option("the numbers")
 def demo(out: Path, scenes: int, seed: int, steps: int, teacher: str, as_json: bool) -> None:

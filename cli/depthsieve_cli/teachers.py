@@ -18,7 +18,8 @@ from depthsieve_cli.output import print_json, print_table
 def teachers(as_json: bool) -> None:
     """List the teachers with a name of their own: what they predict, licence of the weights, what is on this machine.
 
-    Other depth models work too, by their hub id or local folder. Installed packages can offer teachers of their own.
+    Other depth models work too, by their hub id or local folder. Installed packages can offer teachers of their own,
+    and a function that makes one is named as package.module:factory.
     """
     from depthsieve.teachers import IN_PACKAGE, PRESETS, cached, plug_ins
 

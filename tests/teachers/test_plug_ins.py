@@ -131,7 +131,11 @@ def test_a_near_miss_of_a_plug_ins_name_is_told(installed: Path) -> None:
         (("import hashlib", "import no_such_module"), "load", "ModuleNotFoundError: No module named 'no_such_module'"),
         (("", ""), "lode", "has no attribute 'lode'"),
         (("    return Brightness(request)", "    return {}['x']"), "load", "cannot be loaded: KeyError: 'x'"),
-        (("    return Brightness(request)", "    return 7"), "load", "it has no 'name'; inherit from"),
+        (
+            ("    return Brightness(request)", "    return 7"),
+            "load",
+            "what it returned, int, is no teacher: it has no 'name'",
+        ),
         (('"disparity"', '"inverse"'), "load", "its quantity is 'inverse', not 'disparity' or 'depth'"),
         (('unit = ""', 'unit = "m"'), "load", "its unit is 'm', not ''"),
         (('"higher"', '"up"'), "load", "its confidence_better is 'up', not None or 'higher' or 'lower'"),

@@ -92,7 +92,8 @@ def label(
     Args:
         source: a folder, image, archive, list of files or URL, or a manifest that :func:`depthsieve.scan` wrote.
         store: the folder or URL of the labels, which is made if it is not there.
-        teacher: a preset, hub id or local folder (None: the store's, else ``depth-anything-v2-small``).
+        teacher: a preset, hub id, local folder or ``package.module:factory`` (None: the store's, else
+            ``depth-anything-v2-small``).
         second_teacher: another teacher to compare labels with; adds "teachers" to ``signals``.
         revision: commit, tag or branch of a hub checkpoint.
         size: short side that the teacher works at, in pixels (None: the teacher's own).

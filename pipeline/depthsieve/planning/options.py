@@ -31,7 +31,7 @@ class LabelOptions(TeacherSettings):
     teacher: Annotated[
         str | None,
         About(
-            "Preset (see `depthsieve teachers`), hub id, or local folder.",
+            "Preset (see `depthsieve teachers`), hub id, local folder, or package.module:factory.",
             TEACHER,
             "NAME",
             unset=f"the store's, else {DEFAULT_TEACHER}",

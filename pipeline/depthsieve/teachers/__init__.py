@@ -52,8 +52,9 @@ def load_teacher(
 
     Args:
         name: ``tiny`` (embedded), a preset (:data:`PRESETS`), the name that a plug-in gives to its teacher
-            (:mod:`depthsieve.teachers.registry`), a local folder, or a hub id ``owner/model``, tried in that order; a
-            folder with a preset's name is reached as ``./name``.
+            (:mod:`depthsieve.teachers.registry`), a local folder, the function that makes it
+            (``package.module:factory``, :mod:`depthsieve.teachers.modules`), or a hub id ``owner/model``, tried in that
+            order; a folder with a preset's name is reached as ``./name``.
         revision: a branch, tag or commit of the hub.
         size: the short side of Depth Anything models (the longest, of version 3), in pixels, a positive multiple of
             their patch (14). Other models follow their own processor and take none.

@@ -1,4 +1,5 @@
-"""What the name of a teacher means: the embedded one, a preset, a plug-in's, a local folder, or a hub id.
+"""What the name of a teacher means: the embedded one, a preset, a plug-in's, a local folder, a hub id, or the function
+that makes it (:mod:`depthsieve.teachers.modules`).
 
 A plug-in is an installed package with an entry point in the group :data:`GROUP`: the entry point's name is the
 teacher's, and it refers to a function that takes a :class:`~depthsieve.core.records.TeacherRequest` (with nothing
@@ -17,6 +18,7 @@ from typing import Any, get_args
 from depthsieve.core.errors import DepthsieveError, TeacherNotFound, TeacherUnsupported, UsageError, one_line
 from depthsieve.core.records import Dtype, Quantity, TeacherRequest, canonical_json
 from depthsieve.teachers.checkpoints import Checkpoint, hub_checkpoint, read_checkpoint
+from depthsieve.teachers.modules import FactoryName
 from depthsieve.teachers.presets import FOLDERS, IN_PACKAGE, PRESETS, find_preset
 from depthsieve.teachers.protocol import Better, IntrinsicsUse, Teacher
 
@@ -63,9 +65,14 @@ def find_plug_in(name: str) -> PlugIn | None:
 
 
 def full_name(name: str) -> str:
-    """``name`` as it means the same in another working folder: a local folder by its whole path."""
-    own = find_preset(name) is not None or find_plug_in(name) is not None
-    return str(Path(name).absolute()) if not own and _exists(Path(name)) and Path(name).is_dir() else name
+    """``name`` as it means the same in another working folder: a local folder by its whole path, and so a module that
+    lies in the working folder."""
+    if find_preset(name) is not None or find_plug_in(name) is not None:
+        return name
+    if _exists(Path(name)) and Path(name).is_dir():
+        return str(Path(name).absolute())
+    factory = FactoryName.parse(name)
+    return name if factory is None else str(factory.located())
 
 
 def load(request: TeacherRequest) -> Teacher:
@@ -74,11 +81,14 @@ def load(request: TeacherRequest) -> Teacher:
 
     resolve_device(request.device)  # before anything is fetched
     plug_in = find_plug_in(request.name)
-    if plug_in is None:
-        from depthsieve.teachers.loading import load_checkpoint
+    if plug_in is not None:
+        return _made_by(plug_in.entry.load, f"{request.name!r} of package {plug_in.package}", resolve(request))
+    factory = None if _exists(_expand_home(request.name)) else FactoryName.parse(request.name)
+    if factory is not None:
+        return _made_by(factory.load, repr(request.name), resolve(request))
+    from depthsieve.teachers.loading import load_checkpoint
 
-        return load_checkpoint(find_checkpoint(request.name, request.revision), request)
-    return _load_plug_in(plug_in, resolve(request))
+    return load_checkpoint(find_checkpoint(request.name, request.revision), request)
 
 
 def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
@@ -102,7 +112,8 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "`depthsieve teachers` lists what there is"
         raise TeacherNotFound(
-            f"no teacher {name!r}: not a preset, a plug-in's, a local folder or a hub id owner/model; {hint}"
+            f"no teacher {name!r}: not a preset, a plug-in's, a local folder, a hub id owner/model or "
+            f"package.module:factory; {hint}"
         )
     return hub_checkpoint(name, preset.hub_id if preset else name, revision)
 
@@ -125,16 +136,16 @@ def _looks_like_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1
 
 
-def _load_plug_in(plug_in: PlugIn, request: TeacherRequest) -> Teacher:
+def _made_by(find: Callable[[], Callable[[TeacherRequest], Teacher]], called: str, request: TeacherRequest) -> Teacher:
+    """What a function of another package makes of a request; ``called`` is it in messages."""
     from depthsieve.teachers.resolving import errors_named
 
-    with errors_named(f"{plug_in.name!r} of package {plug_in.package}"):
+    with errors_named(called):
         try:
-            factory: Callable[[TeacherRequest], Teacher] = plug_in.entry.load()
-            teacher = factory(dataclasses.replace(request, second=None))
+            teacher = find()(dataclasses.replace(request, second=None))
         except (DepthsieveError, MemoryError, RuntimeError):
             raise
-        except Exception as error:  # it is not our code, and can fail in any way
+        except (Exception, SystemExit) as error:  # it is not our code, and can fail in any way
             raise TeacherUnsupported(f"it cannot be loaded: {type(error).__name__}: {one_line(error)}") from error
         _check_contract(teacher, request)
     return teacher
@@ -144,7 +155,10 @@ def _check_contract(teacher: Any, request: TeacherRequest) -> None:
     """Raise :class:`TeacherUnsupported` for a plug-in's teacher that lacks what labelling builds on."""
     for name in (*Teacher.__annotations__, *METHODS):
         if not hasattr(teacher, name):
-            raise TeacherUnsupported(f"it has no {name!r}; inherit from depthsieve.teachers.Teacher for the defaults")
+            raise TeacherUnsupported(
+                f"what it returned, {type(teacher).__name__}, is no teacher: it has no {name!r}; inherit from "
+                "depthsieve.teachers.Teacher for the defaults"
+            )
     wanted = {
         "quantity": (teacher.quantity, get_args(Quantity)),
         "unit": (teacher.unit, ("m",) if teacher.quantity == "depth" else ("",)),
