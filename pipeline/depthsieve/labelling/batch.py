@@ -18,7 +18,7 @@ from depthsieve.core.errors import ImageRejected, UsageError
 from depthsieve.core.records import Quantity, Shape, TeacherRequest
 from depthsieve.features import COLUMNS, ImageSignals, label_signals
 from depthsieve.labelling.metric import MetricInput, check_metric
-from depthsieve.labelling.predicting import is_out_of_memory, predict, release_memory, to_device
+from depthsieve.labelling.predicting import half_shape, is_out_of_memory, predict, release_memory, to_device
 from depthsieve.reliability.code import encode_error, histogram
 from depthsieve.reliability.fusion import calibration_for, fuse, relative_error
 from depthsieve.reliability.kinds import SIGNALS, Need, Seen, Signal, check_needs, whole_signal
@@ -357,8 +357,8 @@ def predict_labels(
 def _view(kind: Signal, images: Batch, teacher: Teacher) -> Batch:
     """The images as a signal wants to see them predicted."""
     shape = (images.image.shape[2], images.image.shape[3])
-    seen = teacher.half_shape(shape) if kind.needs == "half" else shape
-    assert kind.view is not None and seen is not None  # checked before the run
+    assert kind.view is not None  # what the kind needs was checked before the run
+    seen = half_shape(teacher, shape) if kind.needs == "half" else shape
     return images.seen_as(kind.view(images.image, seen), mirrored=kind.mirrored)
 
 

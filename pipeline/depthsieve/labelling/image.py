@@ -14,7 +14,7 @@ from depthsieve.features import image_signals
 from depthsieve.images.decode import decode
 from depthsieve.labelling.batch import PreparedImage
 from depthsieve.labelling.metric import prepare_metric, prepare_other
-from depthsieve.labelling.predicting import named_failure
+from depthsieve.labelling.predicting import prepare
 from depthsieve.store.stored_images import encode_image, to_label_shape
 from depthsieve.teachers import Teacher, centred_intrinsics
 
@@ -64,8 +64,7 @@ def prepare_image(
         height, width = decoded.rgb_HW3.shape[:2]
         if (height, width) != (image.height, image.width):
             return ImageRejected(f"changed since the scan: {image.width}x{image.height} then, {width}x{height} now")
-        with named_failure(teacher):
-            prepared_CHW = teacher.prepare(decoded.rgb_HW3, shape)
+        prepared_CHW = prepare(teacher, decoded.rgb_HW3, shape)
         second_Chw = prepare_other(decoded.rgb_HW3, shape, second) if second else None
         focal = decoded.header.focal_px
         metric_input = prepare_metric(decoded.rgb_HW3, shape, metric, focal) if metric else None

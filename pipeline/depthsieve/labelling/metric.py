@@ -15,7 +15,14 @@ from torch.nn.functional import interpolate
 
 from depthsieve.core.errors import ImageRejected, UsageError
 from depthsieve.core.records import LabelSpec, Shape, TeacherRequest
-from depthsieve.labelling.predicting import is_out_of_memory, named_failure, predict, release_memory, to_device
+from depthsieve.labelling.predicting import (
+    is_out_of_memory,
+    label_shape,
+    predict,
+    prepare,
+    release_memory,
+    to_device,
+)
 from depthsieve.reliability.metric import METHOD, NO_FIT, fit_metres
 from depthsieve.storage import Root
 from depthsieve.store.layer_kinds import METRIC, METRIC_COLUMNS, LayerSpec
@@ -68,8 +75,7 @@ def prepare_other(rgb_HW3: NDArray[np.uint8], shape: Shape, other: Teacher) -> N
     there too. Raises :class:`ImageRejected` where that is too small or too large for it."""
     smaller = shape[0] * shape[1] < rgb_HW3.shape[0] * rgb_HW3.shape[1]
     how = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-    with named_failure(other):
-        return other.prepare(cv2.resize(rgb_HW3, shape[::-1], interpolation=how), other.label_shape(*shape))
+    return prepare(other, cv2.resize(rgb_HW3, shape[::-1], interpolation=how), label_shape(other, *shape))
 
 
 @dataclass(frozen=True)

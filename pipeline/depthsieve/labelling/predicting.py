@@ -4,6 +4,7 @@ Axes: B images of a batch, H and W the shape of its input, D numbers of an embed
 """
 
 import contextlib
+import operator
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from depthsieve.core.errors import DepthsieveError, RunError, one_line
-from depthsieve.core.records import Quantity
+from depthsieve.core.records import Quantity, Shape
 from depthsieve.teachers import Batch, Prediction, Teacher
 
 OUT_OF_MEMORY = ("defaultcpuallocator", "out of memory", "alloc_failed")
@@ -39,6 +40,31 @@ def release_memory(teacher: Teacher) -> None:
         torch.mps.empty_cache()
 
 
+def label_shape(teacher: Teacher, height: int, width: int) -> Shape:
+    """The shape at which a teacher labels an image, checked.
+
+    Raises :class:`ImageRejected` where it cannot, and :class:`RunError` in one line for a teacher that fails."""
+    with named_failure(teacher):
+        try:
+            return check_shape("label_shape", teacher.label_shape(height, width))
+        except (OSError, RuntimeError) as error:
+            raise TypeError(f"label_shape({height}, {width}) raised {type(error).__name__}: {error}") from error
+
+
+def half_shape(teacher: Teacher, shape: Shape) -> Shape:
+    """What is about half of a teacher's label shape, checked. Raises :class:`RunError` in one line."""
+    with named_failure(teacher):
+        return check_shape("half_shape", teacher.half_shape(shape))
+
+
+def prepare(teacher: Teacher, rgb_HW3: np.ndarray[Any, Any], shape: Shape) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A teacher's input for an image, checked. Raises as :func:`label_shape`, and as :func:`predict`."""
+    with named_failure(teacher):
+        prepared_CHW = teacher.prepare(rgb_HW3, shape)
+        check_prepared(prepared_CHW, shape)
+    return prepared_CHW
+
+
 def predict(teacher: Teacher, batch: Batch) -> Prediction:
     """What a teacher says of a batch, checked: ``valid`` and ``sky`` are in the depth already, which is NaN where there
     is no label, and ``valid`` says where, if that is not everywhere.
@@ -50,6 +76,27 @@ def predict(teacher: Teacher, batch: Batch) -> Prediction:
         prediction = teacher.predict(batch)
         check_prediction(teacher, batch, prediction)
         return _masked(prediction, teacher.quantity)
+
+
+def check_shape(what: str, shape: Any) -> Shape:
+    """A shape in whole numbers. Raises :class:`TypeError` for what is no (height, width) of 1 or more."""
+    try:
+        height, width = (operator.index(side) for side in shape)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise TypeError(f"its {what} is {shape!r}, not (height, width), whole numbers of 1 or more")
+    return height, width
+
+
+def check_prepared(prepared: Any, shape: Shape) -> None:
+    """Raise :class:`TypeError`, in a line, for what is no input of a teacher."""
+    axes = (3, *shape)
+    if not isinstance(prepared, np.ndarray) or prepared.dtype != np.float32 or prepared.shape != axes:
+        has = type(prepared).__name__
+        if isinstance(prepared, np.ndarray | torch.Tensor):
+            has += f" of {prepared.dtype} {list(prepared.shape)}"
+        raise TypeError(f"prepare returned {has}, not ndarray of float32 {list(axes)}")
 
 
 def check_prediction(teacher: Teacher, batch: Batch, prediction: Any) -> None:

@@ -1,6 +1,7 @@
 """To a committed generation: what the inventory found and the store does not know becomes its newest plan."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from depthsieve.core.errors import StoreError
 from depthsieve.core.progress import logger
 from depthsieve.core.records import DatasetNote, NumericsProfile, TeacherRequest
+from depthsieve.labelling.predicting import label_shape
 from depthsieve.planning.changes import keep_times
 from depthsieve.planning.checks import check_source, check_space, has_moved, pixel_bytes
 from depthsieve.planning.draft import Draft, PlannedNow, draft_batches
@@ -80,7 +82,8 @@ def draft_generation(request: LabelRequest, store: Store | None, scan: Scan, fol
     again = Again.of(store, request.options.retry_failed) if store is not None else Again()
     found = (scan.images(), scan.rejected())
     gone = scan.gone() if request.options.prunes else ()
-    with draft_batches(*found, request.teacher.label_shape, folder, store, again, leaves, gone) as draft:
+    shape_of = functools.partial(label_shape, request.teacher)
+    with draft_batches(*found, shape_of, folder, store, again, leaves, gone) as draft:
         yield draft
 
 

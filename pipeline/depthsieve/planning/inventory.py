@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from depthsieve.core.errors import ImageRejected, SourceError, UsageError
 from depthsieve.core.patterns import is_excluded
 from depthsieve.core.progress import logger, say
+from depthsieve.labelling.predicting import label_shape
 from depthsieve.planning.changes import compare_contents
 from depthsieve.planning.checks import check_gone, what_it_is
 from depthsieve.planning.request import LabelRequest
@@ -106,7 +107,7 @@ def _has_an_image(request: LabelRequest, scan: Scan) -> bool:
     for table in scan.images():
         for height, width in zip(table["height"].to_pylist(), table["width"].to_pylist(), strict=True):
             with contextlib.suppress(ImageRejected):
-                request.teacher.label_shape(height, width)
+                label_shape(request.teacher, height, width)
                 return True
     return False
 
