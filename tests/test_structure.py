@@ -35,7 +35,7 @@ FLOORS = (
     "sources",
     "cameras store",
     "curation evaluation labelling training",
-    "export planning report runners",
+    "export planning report runners testing",
     "jobs",
     "demo",
 )

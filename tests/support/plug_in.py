@@ -21,13 +21,15 @@ class Brightness(Teacher):
     dtype = "float32"
     preprocessing = {"rule": "half size"}
     confidence_better = "higher"
+    confidence_meaning = "how blue it is"
+    intrinsics_in = "used"
 
     def __init__(self, request):
         assert "auto" not in (request.dtype, request.device) and request.max_tokens and request.oversize
         self.device = torch.device(request.device)
 
     def label_shape(self, height, width):
-        return height // 2, width // 2
+        return max(1, height // 2), max(1, width // 2)
 
     def prepare(self, rgb_HW3, shape):
         height, width = shape

@@ -94,7 +94,7 @@ def test_negative_numbers_fail_their_image(tmp_path: Path, site: Path, change: t
 
 
 def test_a_teacher_that_needs_a_focal_length_fails_the_images_without(tmp_path: Path, site: Path) -> None:
-    offer(site, ('confidence_better = "higher"', 'confidence_better = "higher"\n    intrinsics_in = "needed"'))
+    offer(site, ('intrinsics_in = "used"', 'intrinsics_in = "needed"'))
     picture = Image.new("RGB", (160, 120), (100, 100, 100))
     picture.putpixel((0, 0), (0, 0, 0))
     (tmp_path / "photos").mkdir()
@@ -138,4 +138,42 @@ def test_views_of_an_image_have_its_camera(installed: Path) -> None:
     half = batch.seen_as(torch.zeros(2, 3, 50, 25), mirrored=True)
     np.testing.assert_allclose(half.intrinsics[0], [62.5 / 4, 62.5, (100 - 30) / 4, 25])
     assert torch.isnan(half.intrinsics[1]).all() and torch.isnan(half.focal_px[1])
-    assert load_teacher("brightness").intrinsics_in == "ignored"
+    assert load_teacher("brightness").intrinsics_in == "used"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            ("max(1, height // 2), max(1, width // 2)", "height / 2, width / 2"),
+            "its label_shape is (45.0, 60.0), not (height, width),",
+        ),
+        (
+            ("max(1, height // 2), max(1, width // 2)", "0, width // 2"),
+            "its label_shape is (0, 60), not (height, width), whole numbers",
+        ),
+        (("max(1, height // 2), max(1, width // 2)", "height // [][0], 2"), "IndexError: list index out of range"),
+        (("max(1, height // 2), max(1, width // 2)", "int('x'), 2"), "ValueError: invalid literal"),
+        (
+            ("dtype=np.float32", "dtype=np.float64"),
+            "prepare returned ndarray of float64 [3, 45, 60], not ndarray of fl",
+        ),
+        (
+            (".transpose(2, 0, 1)", ""),
+            "prepare returned ndarray of float32 [45, 60, 3], not ndarray of float32 [3, 45,",
+        ),
+        (
+            ("    def predict", "    def half_shape(self, shape):\n        return 3\n\n    def predict"),
+            "its half_shape is 3",
+        ),
+    ],
+)
+def test_a_wrong_shape_or_input_ends_the_run_in_one_line(
+    tmp_path: Path, site: Path, change: tuple[str, str], words: str
+) -> None:
+    offer(site, change)
+    signals = "lowres" if "half" in words else "none"
+    with pytest.raises(RunError) as caught:
+        depthsieve.label(write_photos(tmp_path / "photos", 1), tmp_path / "store", signals=signals, **OPTIONS)
+    line = str(caught.value)
+    assert line.startswith("teacher 'brightness' failed: ") and words in line and "\n" not in line

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 from depthsieve.core.records import Dtype, Oversize, Quantity, TeacherRequest
 from depthsieve.teachers.checkpoints import cached
+from depthsieve.teachers.modules import digest_of_files
 from depthsieve.teachers.presets import EARLIER, EMBEDDED, IN_PACKAGE, PRESETS, Preset, find_preset, name_at, request_at
 from depthsieve.teachers.protocol import Batch, Better, IntrinsicsUse, Prediction, Teacher, centred_intrinsics
-from depthsieve.teachers.registry import full_name, plug_ins
+from depthsieve.teachers.registry import check_contract, full_name, load_made, plug_ins
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +25,11 @@ __all__ = [
     "Teacher",
     "cached",
     "centred_intrinsics",
+    "check_contract",
+    "digest_of_files",
     "find_preset",
     "full_name",
+    "load_made",
     "load_requested",
     "load_teacher",
     "name_at",

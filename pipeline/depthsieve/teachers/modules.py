@@ -5,6 +5,7 @@ torch until it imports what is named.
 """
 
 import difflib
+import hashlib
 import importlib
 import re
 import sys
@@ -88,6 +89,19 @@ class FactoryName:
                 f"module {self.module!r} comes from {_file(module)}, and not from {folder}; give it another name"
             )
         return module
+
+
+def digest_of_files(*paths: str | Path) -> str:
+    """Hex sha256 of the contents of files, in this order, whatever they are called: for ``Teacher.weights_digest``.
+
+    A teacher names its weights and its own code, ``digest_of_files(__file__, weights)``, so that labels of other code
+    are another label spec. Raises :class:`OSError` for a file that cannot be read.
+    """
+    whole = hashlib.sha256()
+    for path in paths:
+        with Path(path).open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
 
 
 def _broken(module: str, error: BaseException) -> TeacherUnsupported:

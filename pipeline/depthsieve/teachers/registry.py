@@ -91,6 +91,13 @@ def load(request: TeacherRequest) -> Teacher:
     return load_checkpoint(find_checkpoint(request.name, request.revision), request)
 
 
+def load_made(factory: Callable[[TeacherRequest], Teacher], request: TeacherRequest) -> Teacher:
+    """What a function makes of a request, checked and with errors as of a plug-in's."""
+    from depthsieve.teachers.resolving import resolve
+
+    return _made_by(lambda: factory, f"of {getattr(factory, '__qualname__', 'a function')}", resolve(request))
+
+
 def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     """The checkpoint that ``name`` means: embedded (``tiny``), a preset, a local folder, or a hub id ``owner/model``.
 
@@ -147,12 +154,14 @@ def _made_by(find: Callable[[], Callable[[TeacherRequest], Teacher]], called: st
             raise
         except (Exception, SystemExit) as error:  # it is not our code, and can fail in any way
             raise TeacherUnsupported(f"it cannot be loaded: {type(error).__name__}: {one_line(error)}") from error
-        _check_contract(teacher, request)
+        check_contract(teacher)
+        if request.quantity not in (None, teacher.quantity):
+            raise UsageError(f"it predicts {teacher.quantity}; leave out --quantity {request.quantity}")
     return teacher
 
 
-def _check_contract(teacher: Any, request: TeacherRequest) -> None:
-    """Raise :class:`TeacherUnsupported` for a plug-in's teacher that lacks what labelling builds on."""
+def check_contract(teacher: Any) -> Teacher:
+    """The teacher. Raises :class:`TeacherUnsupported` for one that lacks what labelling builds on."""
     for name in (*Teacher.__annotations__, *METHODS):
         if not hasattr(teacher, name):
             raise TeacherUnsupported(
@@ -176,5 +185,4 @@ def _check_contract(teacher: Any, request: TeacherRequest) -> None:
         canonical_json(teacher.preprocessing)
     except (TypeError, ValueError) as error:
         raise TeacherUnsupported(f"its preprocessing is not plain JSON: {error}") from error
-    if request.quantity not in (None, teacher.quantity):
-        raise UsageError(f"it predicts {teacher.quantity}; leave out --quantity {request.quantity}")
+    return teacher  # type: ignore[no-any-return]
