@@ -166,7 +166,6 @@ def test_a_store_that_lost_its_network_says_so_and_takes_it_back(made: Path, sto
         ({"second_teacher": "tiny"}, "--second-teacher and --calibration"),
         ({"keep_signals": True}, "no signals to keep"),
         ({"signals": "network,flip", "calibration": None}, "stands alone"),
-        ({"signals": "network", "calibration": None}, "has no error network"),
         ({"calibration": "photos/photo 0.png"}, "photo 0.png"),
         ({"calibration": "nowhere.safetensors"}, "cannot be read"),
         ({"calibration": "metres"}, "trained on labels of depth"),
@@ -186,6 +185,15 @@ def test_what_does_not_go_with_a_network_is_one_line(
     assert "\n" not in str(raised.value) and not (tmp_path / "new").exists()
 
 
+def test_a_network_of_metres_is_not_lent_to_a_teacher_of_disparity(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrated, "shipped_network", lambda: ErrorNetwork.random(quantity="depth"))
+    with pytest.raises(UsageError, match="has no error network"):
+        label(made / "photos", tmp_path / "new", str(made / "teacher"), signals="network")
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_shipped_network_is_the_default_of_its_teacher_alone(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +211,9 @@ def test_the_shipped_network_is_the_default_of_its_teacher_alone(
     assert sum("--signals network takes that" in note for note in kept.notes) == 1
     other = label(photos, tmp_path / "other", str(small_teacher(tmp_path / "t", seed=1)))
     assert depthsieve.open_store(tmp_path / "other").spec.signals == ("flip",)
-    assert sum("depthsieve calibrate" in note for note in other.notes) == 1
+    assert sum("--signals network takes another teacher's" in note for note in other.notes) == 1
+    label(photos, tmp_path / "borrowed", str(tmp_path / "t"), signals="network", **SETTINGS)
+    spec = depthsieve.open_store(tmp_path / "borrowed").spec
+    assert spec.signals == ("network",) and spec.calibration.endswith("-transferred")
     resumed = label(photos, made / "flip", teacher)
     assert not any("calibrate" in note for note in resumed.notes)

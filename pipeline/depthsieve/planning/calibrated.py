@@ -14,10 +14,13 @@ from depthsieve.teachers import Teacher
 
 
 def shipped_for(teacher: Teacher) -> ErrorNetwork | None:
-    """The network of this release that was trained for the teacher, if there is one."""
+    """The network of this release that can read the teacher's labels, trained for it or not, if there is one."""
     network = shipped_network()
-    fits = network is not None and teacher.weights_digest in network.fitted_on and teacher.quantity == network.quantity
-    return network if fits else None
+    return network if network is not None and teacher.quantity == network.quantity else None
+
+
+def _trained_for(teacher: Teacher, network: ErrorNetwork | None) -> bool:
+    return network is not None and teacher.weights_digest in network.fitted_on
 
 
 def choose_signals(
@@ -25,17 +28,17 @@ def choose_signals(
 ) -> tuple[LabelOptions, ErrorNetwork | None]:
     """The options with their signals filled in, and the error network that these need, if they do.
 
-    A calibration that is named counts; else the store's network; else, where nobody names signals, the one that ships
-    for this teacher; else the signals by default, as also where signals are to be kept or compared with a second
-    teacher. Raises :class:`UsageError` for a file that is no network,
-    :class:`StoreDamaged` where the store has lost its own.
+    A calibration that is named counts; else the store's network; else the one that ships: where the signal ``network``
+    is named, and where nobody names signals and it was trained for this teacher. Else the signals by default, as also
+    where signals are to be kept or compared with a second teacher. Raises :class:`UsageError` for a file that is no
+    network, :class:`StoreDamaged` where the store has lost its own.
     """
     if options.calibration is not None:
         return replace(options, signals=NETWORK), ErrorNetwork.load(expand(options.calibration))
     shipped = shipped_for(teacher)
     if options.signals is None:
         wants_signals = options.second_teacher is not None or bool(options.keep_signals)
-        chosen = DEFAULT_SIGNALS if shipped is None or wants_signals else NETWORK
+        chosen = NETWORK if _trained_for(teacher, shipped) and not wants_signals else DEFAULT_SIGNALS
         options = replace(options, signals=chosen)
     if options.signal_names != (NETWORK,):
         return options, None
@@ -52,13 +55,15 @@ def uncalibrated_notes(work: LabelWork) -> Iterator[str]:
     """What a user should know of a new store whose reliability comes from signals, once there are networks at all."""
     if work.network is not None or shipped_network() is None:
         return
-    if shipped_for(work.teacher) is not None:
+    shipped = shipped_for(work.teacher)
+    if _trained_for(work.teacher, shipped):
         yield (
             f"reliability comes from signals ({', '.join(work.signals)}), since they are kept or a second teacher is "
             "named, and not from this teacher's error network; --signals network takes that"
         )
     else:
+        other = "; --signals network takes another teacher's" if shipped is not None else ""
         yield (
             f"teacher {work.teacher.name!r} has no error network, so reliability comes from signals: "
-            f"{', '.join(work.signals)}; `depthsieve calibrate` trains one, which needs no extra pass"
+            f"{', '.join(work.signals)}; `depthsieve calibrate` trains one, which needs no extra pass{other}"
         )
