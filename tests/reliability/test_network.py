@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from depthsieve.core.errors import UsageError
+from depthsieve.reliability.fusion import near_level
 from depthsieve.reliability.network import (
     MOST_BYTES,
     ErrorNetwork,
@@ -125,13 +126,17 @@ def test_metres_are_seen_as_their_inverse_is() -> None:
 
 def test_the_blend_orders_by_both_errors_on_the_scale_of_the_first(network: ErrorNetwork) -> None:
     inputs_BCHW = network_inputs(photos(1)[0], labels(1)[0], "disparity")[None]
-    log_B2HW = network(inputs_BCHW)
-    assert torch.equal(network.blended(log_B2HW, inputs_BCHW), log_B2HW[:, 0])
+    out_B3HW = network(inputs_BCHW)
+    assert torch.equal(network.blended(out_B3HW, inputs_BCHW), out_B3HW[:, 0])
     other = ErrorNetwork.from_bytes(network.to_bytes(), "copy")
     other.blend.copy_(torch.tensor([0.5, 2.0, 0.25, 0.125]))
-    level_BHW = inputs_BCHW[:, 4]
-    wanted_BHW = 0.5 + 2 * (0.75 * log_B2HW[:, 0] + 0.25 * log_B2HW[:, 1] - 0.125 * level_BHW)
-    assert torch.allclose(other.expected_error(photos(1), labels(1)), wanted_BHW.exp())
+    level_BHW, (first_BHW, second_BHW, _) = inputs_BCHW[:, 4], out_B3HW.unbind(1)
+    of_ground_BHW = (0.5 + 2 * (0.75 * first_BHW + 0.25 * second_BHW - 0.125 * level_BHW)).exp()
+    in_a_sky_BHW = near_level(labels(1).half().float(), "disparity") + 0.1
+    for odds, sky in ((0.0, 0.5), (-50.0, 0.0), (50.0, 1.0)):
+        other.head.weight[:, 2], other.head.bias[2] = 0.0, odds
+        wanted_BHW = (1 - sky) * of_ground_BHW + sky * in_a_sky_BHW
+        assert torch.allclose(other.expected_error(photos(1), labels(1)), wanted_BHW)
     assert other.digest != network.digest
 
 
@@ -176,7 +181,7 @@ def test_a_file_that_is_no_network_is_refused_in_one_line(network: ErrorNetwork,
     whole, path = network.to_bytes(), tmp_path / "file"
     wild = ErrorNetwork.random(3)
     wild.head.bias[0] = math.nan
-    of_another_release = whole.replace(b"depthsieve-error-network-1", b"depthsieve-error-network-9")
+    of_another_release = whole.replace(b"depthsieve-error-network-2", b"depthsieve-error-network-9")
     for data in (b"", b"{}", b'{"version": "2"}', whole[:-100], whole[:5000], of_another_release, wild.to_bytes()):
         path.write_bytes(data)
         with pytest.raises(UsageError, match=r"holds no error network .*; make one with `dep") as found:
@@ -196,4 +201,4 @@ def test_the_network_that_ships_is_for_the_embedded_teacher() -> None:
     shipped, teacher = shipped_network(), load_teacher("tiny", device="cpu")
     assert shipped is not None and shipped.quantity == teacher.quantity
     assert shipped.name(teacher.weights_digest) == shipped.version
-    assert shipped.meta["teacher"] == "tiny" and shipped.meta["families"] == ["home"]
+    assert shipped.meta["teacher"] == "tiny" and shipped.meta["families"] == ["home", "wild"]

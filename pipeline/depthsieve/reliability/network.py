@@ -3,7 +3,8 @@
 A small U-net on blocks of 2x2 pixels. It sees the photo, where the label lies between far and near, how steep it is and
 how far from its median; scale has no say in any of it, and shift little. It predicts two errors, as logarithms: the one
 that codes stand for, ``|truth - label| / (d + median(d))``, and that of depth, ``|z - truth| / truth`` (AbsRel). What
-it returns orders pixels by both and is on the scale of the first.
+it returns orders pixels by both and is on the scale of the first. It predicts what is sky as well: true disparity is 0
+there, and the error of a label what it says beside that.
 
 Axes: B images of a batch, C channels, H row, W column; 3 red, green, blue.
 """
@@ -26,7 +27,7 @@ from depthsieve.core.records import Quantity
 from depthsieve.reliability.alignment import is_finite, sum_map
 from depthsieve.reliability.fusion import denominator_and_median
 
-FORMAT = "depthsieve-error-network-1"
+FORMAT = "depthsieve-error-network-2"
 """What a file of weights says that it is. Another number: other inputs, or another network."""
 
 ABOUT = "depthsieve"
@@ -42,7 +43,9 @@ CHANNELS = (8, 16, 32, 64)
 INPUTS, LOG_LEVEL = 7, 4
 """How many inputs there are, and which of them is the logarithm of the level."""
 
-ERRORS = 2
+OUTPUTS, SKY = 3, 2
+"""How many maps are predicted: both errors, and the sky."""
+
 GROUP = 8
 """Channels that are normalised together, over an image."""
 
@@ -54,6 +57,9 @@ FIRST_GUESS = -2.5
 
 GRADIENT_FLOOR = 1e-3
 LEVEL_FLOOR = 0.02
+
+SKY_ERROR = 0.1
+"""Of a sky whose disparity is 0 as it should be: now and then fog, or a blank wall, is taken for one."""
 
 
 def network_inputs(photo_HW3: torch.Tensor, depth_HW: torch.Tensor, quantity: Quantity) -> torch.Tensor:
@@ -108,8 +114,9 @@ class ErrorNetwork(nn.Module):
     """
 
     blend: torch.Tensor
-    """``(constant, slope, share, level)``: the logarithm of the expected error is ``constant + slope * ((1 - share) *
-    first + share * second - level * L)``, of the two that are predicted and the logarithm of the label's level."""
+    """``(constant, slope, share, level)``: where there is no sky, the logarithm of the expected error is ``constant +
+    slope * ((1 - share) * first + share * second - level * L)``, of the two that are predicted and the logarithm of the
+    label's level."""
 
     def __init__(
         self,
@@ -128,8 +135,10 @@ class ErrorNetwork(nn.Module):
         for level, channels in reversed(list(enumerate(CHANNELS[:-1]))):
             self.up.append(_Block(before + channels, channels, kernel=3 if level else 1))
             before = channels
-        self.head = nn.ConvTranspose2d(before, ERRORS, 2, 2)
-        self.head.bias = nn.Parameter(torch.full((ERRORS,), FIRST_GUESS))
+        self.head = nn.ConvTranspose2d(before, OUTPUTS, 2, 2)
+        self.head.bias = nn.Parameter(torch.full((OUTPUTS,), FIRST_GUESS))
+        with torch.no_grad():  # its four pixels start alike: chance would leave its grid on whatever is flat
+            self.head.weight.copy_(self.head.weight[:, :, :1, :1].expand_as(self.head.weight).clone())
         self.register_buffer("blend", torch.tensor([0.0, 1.0, 0.0, 0.0]))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on a CPU
 
@@ -142,7 +151,8 @@ class ErrorNetwork(nn.Module):
             return network.eval().requires_grad_(False)
 
     def forward(self, inputs_BCHW: torch.Tensor) -> torch.Tensor:
-        """The logarithms of both errors, float32 [B,2,H,W], of :func:`network_inputs`."""
+        """The logarithms of both errors, and of the odds that a pixel is sky; float32 [B,3,H,W], of
+        :func:`network_inputs`."""
         height, width = inputs_BCHW.shape[2:]
         step = 2 ** len(CHANNELS)
         at_BChw = inputs_BCHW
@@ -155,15 +165,23 @@ class ErrorNetwork(nn.Module):
             kept.append(at_BChw)
         kept.pop()
         for block in self.up:
-            at_BChw = block(torch.cat((interpolate(at_BChw, scale_factor=2, mode="nearest"), kept.pop()), 1))
-        log_B2HW: torch.Tensor = self.head(at_BChw)[..., :height, :width]
-        return log_B2HW.clamp(LEAST_LOG, MOST_LOG)
+            larger_BChw = interpolate(at_BChw, scale_factor=2, mode="bilinear", align_corners=False)
+            at_BChw = block(torch.cat((larger_BChw, kept.pop()), 1))
+        out_B3HW: torch.Tensor = self.head(at_BChw)[..., :height, :width]
+        return torch.cat((out_B3HW[:, :SKY].clamp(LEAST_LOG, MOST_LOG), out_B3HW[:, SKY:]), 1)
 
-    def blended(self, log_B2HW: torch.Tensor, inputs_BCHW: torch.Tensor) -> torch.Tensor:
+    def blended(self, out_B3HW: torch.Tensor, inputs_BCHW: torch.Tensor) -> torch.Tensor:
         """One logarithm of both errors, [B,H,W]: see :attr:`blend`."""
         constant, slope, share, level = self.blend.unbind()
-        mixed_BHW = (1 - share) * log_B2HW[:, 0] + share * log_B2HW[:, 1] - level * inputs_BCHW[:, LOG_LEVEL]
+        mixed_BHW = (1 - share) * out_B3HW[:, 0] + share * out_B3HW[:, 1] - level * inputs_BCHW[:, LOG_LEVEL]
         return constant + slope * mixed_BHW
+
+    def mean_error(self, out_B3HW: torch.Tensor, inputs_BCHW: torch.Tensor) -> torch.Tensor:
+        """The error to be expected, [B,H,W]: :meth:`blended` with the probability that there is no sky; the label's
+        level, and :data:`SKY_ERROR`, with that of sky."""
+        sky_BHW = out_B3HW[:, SKY].sigmoid()
+        beside_0_BHW = (inputs_BCHW[:, LOG_LEVEL] - 1).exp() + (SKY_ERROR - LEVEL_FLOOR)
+        return (1 - sky_BHW) * self.blended(out_B3HW, inputs_BCHW).exp() + sky_BHW * beside_0_BHW
 
     @torch.inference_mode()
     def expected_error(
@@ -195,7 +213,7 @@ class ErrorNetwork(nn.Module):
             return depth_BHW.float()
         inputs = [network_inputs(photo, depth, quantity) for photo, depth in zip(photo_BHW3, depth_BHW, strict=True)]
         parts = [one[None] for one in inputs] if depth_BHW.device.type == "cpu" else [torch.stack(inputs)]
-        e_BHW = torch.cat([self.blended(self(part), part).exp() for part in parts])
+        e_BHW = torch.cat([self.mean_error(self(part), part) for part in parts])
         return torch.where(is_finite(depth_BHW), e_BHW, torch.nan)
 
     @property

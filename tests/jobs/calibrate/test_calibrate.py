@@ -14,7 +14,7 @@ from depthsieve.core.errors import GroundTruthError, UsageError
 from depthsieve.core.progress import progress_bar
 from depthsieve.evaluation.ground_truth.settings import TruthSettings
 from depthsieve.jobs.calibrate import training
-from depthsieve.jobs.calibrate.examples import Example, both_errors, example, scene_photo, wear
+from depthsieve.jobs.calibrate.examples import Example, both_errors, example, scene_example, scene_photo, wear, with_sky
 from depthsieve.jobs.calibrate.judging import score
 from depthsieve.jobs.calibrate.pairs import find_pairs
 from depthsieve.jobs.calibrate.progress import Unfinished
@@ -41,17 +41,38 @@ def red_is_wrong(seed: int) -> Example:
     return Example(photo_HW3, depth_HW, np.stack((error_HW, 2 * error_HW)))
 
 
+def under_a_sky(seed: int) -> Example:
+    """A sky that is labelled as it should be, over ground that is wrong far away: there the label is 0 as well."""
+    dice = np.random.default_rng(seed)
+    photo_HW3 = dice.integers(60, 120, (32, 32, 3), dtype=np.uint8)
+    horizon = int(dice.integers(10, 20))
+    photo_HW3[:horizon, :, 2] = 230
+    depth_HW = np.zeros((32, 32), np.float32)
+    depth_HW[horizon + 4 :] = np.linspace(0.5, 2, 28 - horizon, dtype=np.float32)[:, None]
+    error_HW = np.full((32, 32), 0.05, np.float32)
+    error_HW[horizon : horizon + 4] = 0.4
+    second_HW = 3 * error_HW
+    second_HW[:horizon] = np.nan
+    return Example(photo_HW3, depth_HW, np.stack((error_HW, second_HW)))
+
+
+def trained(folder: Path, seen: list[Example]) -> ErrorNetwork:
+    """A network that was trained on examples for 40 steps; its scale is fitted to the last four."""
+    unfinished = Unfinished(folder, {})
+    for number, one in enumerate(seen):
+        unfinished.keep(number, training.stored(one, "disparity", number))
+    network, learnt = ErrorNetwork.random(0), len(seen) - 4
+    with torch.random.fork_rng(devices=[]), progress_bar("", shown=False) as bar:
+        training.train(network, unfinished, [list(range(learnt))], 40, 0, bar)
+    training.fit_blend(network, [unfinished.example(number) for number in range(learnt, len(seen))])
+    return network
+
+
 # Learning
 
 
 def test_the_network_learns_where_labels_are_wrong(tmp_path: Path) -> None:
-    unfinished = Unfinished(tmp_path / "made", {})
-    for number in range(24):
-        unfinished.keep(number, training.stored(red_is_wrong(number), "disparity", number))
-    network = ErrorNetwork.random(0)
-    with torch.random.fork_rng(devices=[]), progress_bar("", shown=False) as bar:
-        training.train(network, unfinished, [list(range(20))], 40, 0, bar)
-    training.fit_blend(network, [unfinished.example(number) for number in range(20, 24)])
+    network = trained(tmp_path / "made", [red_is_wrong(seed) for seed in range(24)])
     judged = []
     for seed in range(100, 106):
         seen = red_is_wrong(seed)
@@ -65,15 +86,27 @@ def test_the_network_learns_where_labels_are_wrong(tmp_path: Path) -> None:
     assert by_network.expected == pytest.approx(1, abs=0.3)
 
 
+def test_a_sky_is_not_taken_for_wrong(tmp_path: Path) -> None:
+    network = trained(tmp_path / "made", [under_a_sky(seed) for seed in range(24)])
+    for seed in range(100, 104):
+        seen = under_a_sky(seed)
+        maps = torch.from_numpy(seen.photo_HW3)[None], torch.from_numpy(seen.depth_HW)[None]
+        doubt_HW = network.expected_error(*maps)[0].numpy()
+        sky_HW, far_HW = np.isnan(seen.errors_2HW[1]), seen.errors_2HW[0] > 0.1
+        assert doubt_HW[sky_HW].mean() < 0.7 * doubt_HW[far_HW].mean()
+
+
 def test_the_loss_is_least_where_the_mean_error_is_expected() -> None:
-    error_B2HW = torch.tensor([[[[0.1, 0.3]], [[0.2, math.nan]]]])
-    log_B2HW = torch.zeros(1, 2, 1, 2, requires_grad=True)
-    training.network_loss(log_B2HW, error_B2HW).backward()
-    assert log_B2HW.grad is not None and (log_B2HW.grad[0, 0] > 0).all() and log_B2HW.grad[0, 1, 0, 1] == 0
-    right_B2HW = torch.tensor([[[[0.2, 0.2]], [[0.2, 9.0]]]]).log().requires_grad_()
-    training.network_loss(right_B2HW, error_B2HW).backward()
+    error_B2HW = torch.tensor([[[[0.1, 0.3, 0.9]], [[0.2, 0.6, math.nan]]]])  # the last pixel is sky
+    out_B3HW = torch.zeros(1, 3, 1, 3, requires_grad=True)
+    training.network_loss(out_B3HW, error_B2HW).backward()
+    assert out_B3HW.grad is not None and (out_B3HW.grad[0, :2, 0, :2] > 0).all()
+    assert (out_B3HW.grad[0, :2, 0, 2] == 0).all() and out_B3HW.grad[0, 2, 0].sign().tolist() == [1, 1, -1]
+    right_B2HW = torch.tensor([[[[0.2, 0.2, 9.0]], [[0.4, 0.4, 9.0]]]]).log().requires_grad_()
+    training.network_loss(torch.cat((right_B2HW, torch.zeros(1, 1, 1, 3)), 1), error_B2HW).backward()
     assert right_B2HW.grad is not None
-    assert right_B2HW.grad.sum((2, 3)).abs().max() < 1e-6  # the mean of 0.1 and 0.3 for both, and 0.2
+    assert right_B2HW.grad.sum((2, 3)).abs().max() < 1e-6  # the means of 0.1 and 0.3, and of 0.2 and 0.6
+    assert float(training.network_loss(out_B3HW.detach(), torch.full((1, 2, 1, 3), math.nan))) == 0
 
 
 def test_the_rate_rises_and_falls_to_nothing() -> None:
@@ -105,6 +138,19 @@ def test_both_errors_are_those_of_evaluate() -> None:
     metres_HW = np.array([[1.1, 2.0, 4.0, 9.0], [1.0, 2.0, 4.0, 9.0]], np.float32)
     errors_2HW = both_errors(metres_HW, truth_HW, "depth")  # the median is 2
     assert errors_2HW[:, 0, 0] == pytest.approx([0.1 / 3.1, 0.1])
+
+
+def test_a_sky_has_the_first_error_and_not_the_second(teacher: Teacher) -> None:
+    truth_HW = np.array([[math.inf, math.inf, 2.0, 4.0], [1.0, 2.0, 4.0, math.nan]], np.float32)
+    depth_HW = np.array([[0.0, 0.3, 0.5, 0.25], [1.0, 0.5, 0.25, 9.0]], np.float32)
+    before = Example(np.zeros((2, 4, 3), np.uint8), depth_HW, both_errors(depth_HW, truth_HW, "disparity"))
+    after = with_sky(before, truth_HW)
+    rest_HW = ~np.isposinf(truth_HW)
+    assert np.array_equal(after.errors_2HW[:, rest_HW], before.errors_2HW[:, rest_HW], equal_nan=True)
+    assert np.isnan(before.errors_2HW[:, ~rest_HW]).all() and np.isnan(after.errors_2HW[1, ~rest_HW]).all()
+    assert after.errors_2HW[0, 0, :2] == pytest.approx([0, 0.3 / (0.3 + 0.3)])  # the label's median is 0.3
+    parks = [scene_example(teacher, seed, "home", 0) for seed in range(6)]
+    assert any((np.isfinite(one.errors_2HW[0]) & np.isnan(one.errors_2HW[1])).mean() > 0.1 for one in parks)
 
 
 def test_scenes_are_photos_of_several_shapes_and_some_are_worn(teacher: Teacher) -> None:
@@ -184,11 +230,11 @@ def test_it_can_go_on_from_another_network(teacher: Teacher, tmp_path: Path) -> 
     with pytest.raises(UsageError, match=r"metres tells errors of depth, and teacher 'tiny.*' predicts disparity"):
         depthsieve.calibrate(teacher, tmp_path / "made", start=tmp_path / "metres", **settings)
     before = ErrorNetwork.random(5)
-    before.head.bias.copy_(torch.tensor([1.5, -6.0]))
+    before.head.bias.copy_(torch.tensor([1.5, -6.0, -2.0]))
     before.save(tmp_path / "before")
     made = depthsieve.calibrate(teacher, tmp_path / "made", start=tmp_path / "before", **settings)
     after = ErrorNetwork.load(made.file)
-    assert after.head.bias.tolist() == pytest.approx([1.5, -6.0], abs=0.1) and after.digest != before.digest
+    assert after.head.bias.tolist() == pytest.approx([1.5, -6.0, -2.0], abs=0.1) and after.digest != before.digest
     assert after.meta["start"] == before.version
 
 

@@ -1,6 +1,7 @@
 """What the error network learns from, and is judged on: a photo, the teacher's label of it, and its true errors.
 
 Axes: H row, W column; 3 red, green, blue; 2 both errors: the codes' ``|truth - label| / (d + median(d))``, and AbsRel.
+A pixel that has the first and not the second is sky.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from depthsieve.store.stored_images import to_label_shape
 from depthsieve.teachers import Batch, Teacher
 
 RANGE = (0.001, 80.0)
-"""Metres that count: neither sky nor what lies farther away."""
+"""Metres that count in both errors: neither sky nor what lies farther away."""
 
 ASPECTS = ((480, 640), (480, 640), (640, 480), (480, 854))
 """Height and width of the photos that scenes are taken for, one after another."""
@@ -76,9 +77,21 @@ def scene_photo(teacher: Teacher, seed: int, family: str, number: int) -> Scene:
 
 def scene_example(teacher: Teacher, seed: int, family: str, number: int) -> Example:
     """A scene of :func:`scene_photo`, with other colours, blur, noise and the traces of JPEG, by the seed, before the
-    teacher sees it."""
+    teacher sees it. Disparity has an error in the sky too."""
     scene = scene_photo(teacher, seed, family, number)
-    return example(teacher, wear(scene.rgb_HW3, np.random.default_rng(seed)), scene.depth_HW)
+    seen = example(teacher, wear(scene.rgb_HW3, np.random.default_rng(seed)), scene.depth_HW)
+    return with_sky(seen, scene.depth_HW) if teacher.quantity == "disparity" else seen
+
+
+def with_sky(seen: Example, truth_HW: NDArray[np.float32]) -> Example:
+    """The example with the first error of its sky, infinitely far in ``truth_HW``, where the true disparity is 0.
+
+    A label is right there that says 0, whatever scale and shift fit the rest best: teachers put skies at 0.
+    """
+    sky_HW = np.isposinf(truth_HW) & np.isfinite(seen.depth_HW)
+    errors_2HW = seen.errors_2HW.copy()
+    errors_2HW[0, sky_HW] = (np.abs(seen.depth_HW) / code_denominator(seen.depth_HW))[sky_HW]
+    return Example(seen.photo_HW3, seen.depth_HW, errors_2HW)
 
 
 def wear(rgb_HW3: NDArray[np.uint8], dice: np.random.Generator) -> NDArray[np.uint8]:

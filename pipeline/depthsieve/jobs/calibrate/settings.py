@@ -7,7 +7,7 @@ from depthsieve.core.errors import UsageError
 FIRST_SEED = 1 << 48
 """Of the scenes to learn from: away from those that the embedded teacher has seen, and from all that others render."""
 
-LEARNT = ("home",)
+LEARNT = ("home", "wild")
 JUDGED = "foreign"
 """Families of scenes: those to learn from, and the one that is never learnt from."""
 

@@ -1,4 +1,5 @@
-"""How the error network is trained. Axes: B images of a batch, C channels, H row, W column; 2 both errors."""
+"""How the error network is trained. Axes: B images of a batch, C channels, H row, W column; 2 both errors, 3 those and
+the sky."""
 
 import math
 from collections.abc import Sequence
@@ -6,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from depthsieve.core.progress import Bar
 from depthsieve.core.records import Quantity
 from depthsieve.jobs.calibrate.examples import Example
 from depthsieve.jobs.calibrate.progress import Unfinished
-from depthsieve.reliability.network import ErrorNetwork, network_inputs
+from depthsieve.reliability.network import SKY, ErrorNetwork, network_inputs
 
 BATCH = 16
 RATE = 4e-3
@@ -28,14 +30,15 @@ BETAS, DECAY, MOST_GRADIENT = (0.9, 0.99), 0.01, 1.0
 KEPT_EVERY = 20
 """Steps after which the state is kept."""
 
-SHARE, LEVEL = 0.75, 1.6
+SHARE, LEVEL = 0.75, 1.2
 """Of the second error in the order of pixels, and of the label's level: errors grow faster towards the horizon on what
 the network has not seen than on what it was trained on. Chosen on scenes and photos that no network was trained on."""
 
 ROUNDS = 30
 
 RECORD = np.dtype([("photo", np.uint8, 3), ("maps", np.float16, 4), ("errors", np.float16, 2)])
-"""A pixel of a stored example: colours, the other inputs of the network, and both errors (NaN where unknown)."""
+"""A pixel of a stored example: colours, the other inputs of the network, and both errors (NaN where unknown; the second
+alone in the sky)."""
 
 
 def stored(seen: Example, quantity: Quantity, seed: int) -> NDArray[np.void]:
@@ -76,16 +79,19 @@ def batch_of(
     return torch.from_numpy(np.stack(inputs)), torch.from_numpy(np.stack(errors))
 
 
-def network_loss(log_B2HW: torch.Tensor, error_B2HW: torch.Tensor) -> torch.Tensor:
+def network_loss(out_B3HW: torch.Tensor, error_B2HW: torch.Tensor) -> torch.Tensor:
     """The quasi-Poisson loss ``exp(p) - y p`` of both errors: its least is where ``exp(p)`` is the mean error, and to
     order pixels by their mean error is what makes AUSE small. Every image weighs as much as another, whatever its
-    errors are: AUSE is a mean over images."""
-    known_B2HW = torch.isfinite(error_B2HW)
+    errors are: AUSE is a mean over images. Skies do not count in it; to it comes the cross entropy of what is sky."""
+    log_B2HW, (known_BHW, ground_BHW) = out_B3HW[:, :SKY], torch.isfinite(error_B2HW).unbind(1)
+    known_B2HW, sky_BHW = ground_BHW[:, None].expand_as(log_B2HW), (~ground_BHW).float()
+    surprise_BHW = binary_cross_entropy_with_logits(out_B3HW[:, SKY], sky_BHW, reduction="none")
+    surprise = (surprise_BHW * known_BHW).sum() / known_BHW.sum().clamp(min=1)
     error_B2HW = torch.where(known_B2HW, error_B2HW, 0.0)
     count_B2 = known_B2HW.sum((2, 3)).clamp(min=1)
     mean_B2 = (error_B2HW.sum((2, 3)) / count_B2).clamp(min=0.01)
     each_B2HW = torch.where(known_B2HW, log_B2HW.exp() - error_B2HW * log_B2HW, 0.0)
-    return (each_B2HW.sum((2, 3)) / count_B2 / mean_B2).mean()
+    return (each_B2HW.sum((2, 3)) / count_B2 / mean_B2).mean() + surprise
 
 
 def rate_at(step: int, steps: int, most: float = RATE) -> float:
@@ -140,7 +146,7 @@ def fit_blend(network: ErrorNetwork, examples: Sequence[NDArray[np.void]]) -> No
         inputs_1CHW, error_12HW = batch_of([record_HW], None)
         inputs_1CHW = inputs_1CHW.to(network.blend.device)
         log_HW = network.blended(network(inputs_1CHW), inputs_1CHW)[0].cpu()
-        known_HW = torch.isfinite(error_12HW[0, 0])
+        known_HW = torch.isfinite(error_12HW[0, 1])  # not in the sky
         said.append(log_HW[known_HW].double().numpy())
         found.append(error_12HW[0, 0][known_HW].double().numpy())
     log_P, error_P = np.concatenate(said), np.concatenate(found)
