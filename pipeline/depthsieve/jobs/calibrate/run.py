@@ -138,7 +138,8 @@ def calibrate(
     work = _Work(teacher, settings, found, before, _unfinished(file, teacher, settings, found, before), progress)
     network = work.network()
     scores = work.judge(network)
-    network.meta |= {"scores": [dataclasses.asdict(one) for one in scores]}
+    untimed = [dataclasses.replace(one, extra_time=None) for one in scores]  # the same bytes each time
+    network.meta |= {"scores": [dataclasses.asdict(one) for one in untimed]}
     try:
         network.cpu().save(file)
     except OSError as error:
