@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 def label(source: str, store: str, grace: float, allow_failed: bool, as_json: bool, **options: Any) -> int:
     """Label the images of SOURCE into STORE, a folder or s3://bucket/prefix.
 
-    SOURCE is a folder, an image, an archive (.tar, .zip), a .parquet or HDF5 file with images, a list of files (.txt,
+    SOURCE is a folder, an image, a video, an archive (.tar, .zip), a .parquet or HDF5 file with images, a list (.txt,
     or - for standard input), s3://bucket/prefix, or a manifest that `depthsieve scan` wrote.
 
     Resumes by itself: run it again after a crash, or when there are new images. Images that have changed since are

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     metavar="PATTERN",
     help="Leave out files that fit, such as depth/ or '*_mask.png' (repeatable; remembered; none forgets).",
 )
+@click.option("--every", type=int, metavar="N", help="Of videos, take every N-th frame (remembered).")
+@click.option("--fps", type=float, metavar="RATE", help="Of videos, take this many frames a second (remembered).")
 @click.option("--duplicates", is_flag=True, help="Read every file whole, and mark images whose bytes are equal.")
 @as_json_option()
 def scan(
@@ -47,15 +49,17 @@ def scan(
     root: str | None,
     dataset: str | None,
     exclude: tuple[str, ...],
+    every: int | None,
+    fps: float | None,
     duplicates: bool,
     as_json: bool,
 ) -> int:
     """List the images of SOURCES into a manifest, for `depthsieve label M.parquet STORE`.
 
-    A source is a folder, an image, an archive (.tar, .zip), a .parquet, .arrow or HDF5 file with images, a list of
-    files (.txt, or - for standard input), or s3://bucket/prefix; NAME=PATH gives it a name, and those without a name
-    are one. Only headers are read. Run it again after a crash, or when files have changed: known files are not opened
-    again.
+    A source is a folder, an image, a video, an archive (.tar, .zip), a .parquet, .arrow or HDF5 file with images, a
+    list of files (.txt, or - for standard input), or s3://bucket/prefix; NAME=PATH gives it a name, and those without a
+    name are one. Only headers are read. Run it again after a crash, or when files have changed: known files are not
+    opened again.
 
     With --dataset NAME --root DIR the source is that dataset: only files that its recipe counts, held against how many
     there should be, with its terms, which go with the labels.
@@ -65,7 +69,15 @@ def scan(
     places = _places(sources, root, dataset)
     root = None if dataset is not None else root
     summary = run_scan(
-        places, out, progress=progress_for(as_json), root=root, duplicates=duplicates, dataset=dataset, exclude=exclude
+        places,
+        out,
+        progress=progress_for(as_json),
+        root=root,
+        duplicates=duplicates,
+        dataset=dataset,
+        exclude=exclude,
+        every=every,
+        fps=fps,
     )
     if as_json:
         print_json(dataclasses.asdict(summary))

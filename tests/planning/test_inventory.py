@@ -40,7 +40,7 @@ def mistaken(folder: Path, kind: str) -> Path:
     ("kind", "words"),
     [
         ("files.csv", "is a table, not an image; a list of images is a text file .* called .txt"),
-        ("film.MP4", "is a video.*extract them into a folder first, as by ffmpeg"),
+        ("film.M4V", "is a video, whose frames are read if its name ends in .mp4"),
         ("filtered.parquet", "looks like a manifest of `depthsieve scan` that has lost its metadata"),
         ("thesis.pdf", "no image in .*thesis.pdf: "),
         ("broken", "none of 2 files in .*broken can be labelled; the first is .*/a.jpg: "),

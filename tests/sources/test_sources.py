@@ -74,7 +74,7 @@ def test_hostile_folder_every_good_image_and_every_bad_one_named(tmp_path: Path)
         assert str(tmp_path) not in str(reason)
     assert set(outcome) > DEPENDS_ON_SHAPE
     assert scan.skipped_hidden == 3  # .DS_Store, .hidden.jpg and .git, which is not entered
-    assert scan.skipped_other == 6  # Thumbs.db, notes.txt, film.mp4, "no suffix", pipe, loop
+    assert scan.skipped_other == 6  # Thumbs.db, notes.txt, film.mpg, "no suffix", pipe, loop
     assert len({reason for reason in outcome.values() if reason}) >= 20
     ids = [image.id for image in scan.images]
     assert ids == sorted(ids, key=str.encode)
@@ -213,8 +213,8 @@ def test_a_single_file_needs_no_suffix_but_must_be_an_image(tmp_path: Path) -> N
         ("übrigens\n".encode(), "not an image but text"),
         (b'{"images": []}', "not an image but JSON"),
         (b"%PDF-1.7", "a PDF"),
-        (b"\0\0\0\x18ftypisom\0\0\2\0", "a video, whose frames are not read"),
-        (b"\x1aE\xdf\xa3\x01\0\0\0", "a video, whose frames are not read"),
+        (b"\0\0\0\x18ftypisom\0\0\2\0", "a video, whose frames are read if its name ends in"),
+        (b"\x1aE\xdf\xa3\x01\0\0\0", "a video, whose frames are read if its name ends in"),
         (b"PK\3\4\0\0", "a zip archive, which is read if its name ends in .zip"),
         (b"PAR1\x15\0", "a Parquet file, which is read if its name ends in .parquet"),
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file, which is read if its name ends in .h5"),

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 SKIPPED = frozenset(
-    {".DS_Store", ".hidden.jpg", ".git/inside.jpg", "Thumbs.db", "notes.txt", "film.mp4", "pipe", "loop", "no suffix"}
+    {".DS_Store", ".hidden.jpg", ".git/inside.jpg", "Thumbs.db", "notes.txt", "film.mpg", "pipe", "loop", "no suffix"}
 )
 """What the scan must pass over without a word: neither labelled nor rejected."""
 DEPENDS_ON_SHAPE = frozenset({"odd/one pixel wide.png", "odd/one pixel high.png"})

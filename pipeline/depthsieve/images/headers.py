@@ -34,7 +34,7 @@ _STAND_INS: tuple[tuple[bytes, str], ...] = (
     (rb"(?i)\s*<(!doctype html|html)", "a web page and not the file itself: download it again"),
     (rb"\s*<\?xml[^>]*>\s*<Error>", "an error message of a server and not the file itself: download it again"),
 )
-A_VIDEO = "a video, whose frames are not read: extract them into a folder first, as by ffmpeg -i VIDEO FOLDER/%06d.jpg"
+A_VIDEO = "a video, whose frames are read if its name ends in .mp4, .mov, .mkv, .avi or .webm"
 """What a file of moving images is, and what to do."""
 
 _KNOWN_OTHERS: tuple[tuple[bytes, str], ...] = (

@@ -67,6 +67,8 @@ def label(
     name: str = "default",
     root: str | None = None,
     exclude: Sequence[str] = (),
+    every: int | None = None,
+    fps: float | None = None,
     moved: bool = False,
     retry_failed: bool = False,
     prune: bool = False,
@@ -126,6 +128,8 @@ def label(
         root: folder that ids are relative to, where ``source`` is a list (None: the list's folder).
         exclude: patterns of files to leave out, such as "depth/" or "*_mask.png", added to those that the store
             remembers; "none" forgets what stands before it (see :func:`depthsieve.scan`).
+        every: of videos, take every N-th frame (None: as the store does; a new one takes all).
+        fps: of videos, take this many frames a second, in place of ``every``.
         moved: the images of this source have moved to ``source``.
         retry_failed: try failed images again.
         prune: remove images from the store that are no longer in the source.
@@ -237,6 +241,8 @@ def plan(
     name: str = "default",
     root: str | None = None,
     exclude: Sequence[str] = (),
+    every: int | None = None,
+    fps: float | None = None,
     moved: bool = False,
     retry_failed: bool = False,
     prune: bool = False,

@@ -1,10 +1,13 @@
-"""Images of a shard that come from an object store, fetched side by side and ahead of the lanes that decode them."""
+"""Images of a shard that are not read one by one: those in an object store are fetched side by side and ahead of the
+lanes that decode them; frames of a video are read in order, however the lanes ask for them."""
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from depthsieve.core.frames import is_frame
 from depthsieve.core.records import ImageRecord
 from depthsieve.labelling.image import Readable
 from depthsieve.sources import Source
@@ -67,13 +70,51 @@ class FetchedAhead:
         self._pool.shutdown(cancel_futures=True)
 
 
+class InOrder:
+    """Reads the frames of videos in a shard in their order, whichever is asked for first: to go back in a video costs
+    more than to keep some frames. Each is read once."""
+
+    def __init__(self, source: Source, images: Sequence[ImageRecord]) -> None:
+        self._source = source
+        self._left = deque(image.id for image in images if is_frame(image.id))
+        self._row_of = {image: row for row, image in enumerate(self._left)}
+        self._next = 0
+        self._read: dict[str, bytes | Exception] = {}
+        self._lock = threading.Lock()
+
+    def is_there(self) -> bool:
+        """As the source says."""
+        return self._source.is_there()
+
+    def read(self, image_id: str) -> bytes:
+        """An image's bytes, or what the source raises."""
+        if image_id not in self._row_of:
+            return self._source.read(image_id)
+        with self._lock:
+            while self._next <= self._row_of[image_id]:
+                self._next += 1
+                one = self._left.popleft()
+                try:
+                    self._read[one] = self._source.read(one)
+                except Exception as error:  # it is raised where that frame is asked for
+                    self._read[one] = error
+            found = self._read.pop(image_id)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
 @contextlib.contextmanager
 def fetched_ahead(sources: Mapping[str, Source], images: Sequence[ImageRecord]) -> Iterator[Mapping[str, Readable]]:
-    """The sources that ``images`` are read from, those in an object store with what comes next fetched ahead."""
+    """The sources that ``images`` are read from, those in an object store with what comes next fetched ahead, and
+    frames of videos read in order."""
     ready: dict[str, Readable] = dict(sources)
     with contextlib.ExitStack() as stack:
         for name, source in sources.items():
-            mine = [image for image in images if image.id.partition("/")[0] == name] if is_url(source.root) else []
-            if mine:
+            mine = [image for image in images if image.id.partition("/")[0] == name]
+            if not is_url(source.root):
+                if any(is_frame(image.id) for image in mine):
+                    ready[name] = InOrder(source, mine)
+            elif mine:
                 ready[name] = stack.enter_context(contextlib.closing(FetchedAhead(source, mine)))
         yield ready

@@ -34,13 +34,24 @@ TRIAL_S = 2.0
 """Seconds after which a batch size is not tried again."""
 
 
-def make_profile(teacher: Teacher, batch_size: int, threads: int) -> NumericsProfile:
-    """The profile of this process, this device and these versions."""
+def make_profile(teacher: Teacher, batch_size: int, threads: int, *, videos: bool = False) -> NumericsProfile:
+    """The profile of this process, this device and these versions; with ``videos`` those of what decodes them too."""
     packages = ("torch", "transformers", "numpy", "zarr", "numcodecs")
     versions = {name: importlib.metadata.version(name) for name in packages} | decoder_versions()
+    if videos:
+        versions |= video_versions()
     kind = teacher.device.type
     model = torch.cuda.get_device_name(teacher.device) if kind == "cuda" else _processor()
     return NumericsProfile(batch_size, threads, kind, model, teacher.attention, dict(sorted(versions.items())))
+
+
+def video_versions() -> dict[str, str]:
+    """Versions of what decodes videos, for the numerics profile."""
+    try:
+        import av
+    except ImportError:
+        return {"ffmpeg": "absent", "pyav": "absent"}
+    return {"ffmpeg": str(av.ffmpeg_version_info), "pyav": str(av.__version__)}
 
 
 def _processor() -> str:

@@ -267,7 +267,9 @@ class ShardLabeller:
         return label_shard(shard, work, self._lanes)
 
     def _context(self, done: Labelled, planned: NumericsProfile) -> CommitContext:
-        actual = make_profile(self._work.teacher, planned.batch_size, planned.threads).to_json()
+        actual = make_profile(
+            self._work.teacher, planned.batch_size, planned.threads, videos="pyav" in planned.versions
+        ).to_json()
         if done.split_batches:
             actual["split_batches"] = done.split_batches
         return CommitContext.of(self._store.spec, digest_of(actual), done.split_batches)

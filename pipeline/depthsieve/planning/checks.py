@@ -23,7 +23,7 @@ from depthsieve.store.layers import find_layer
 from depthsieve.store.schema import encoding_of
 
 TABLES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xls", ".xlsx", ".yaml", ".yml", ".feather"}
-VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts"}
+VIDEOS = {".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts"}
 """Suffixes of files that people name as a source by mistake."""
 
 IMAGE_BYTES_PER_PIXEL = 0.6
@@ -41,6 +41,10 @@ def find_manifest(path: str | Path, options: LabelOptions) -> Manifest | None:
         raise UsageError(f"{path} is a manifest, and says itself what its sources are called and where they are")
     if options.exclude:
         raise UsageError(f"{path} is a manifest, and lists what to label: say --exclude to `depthsieve scan`")
+    if options.frames is not None:
+        raise UsageError(
+            f"{path} is a manifest, and lists which frames to label: say {options.frames.option} to `depthsieve scan`"
+        )
     return open_manifest(path)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from depthsieve.core.errors import ImageRejected, RunError
+from depthsieve.core.frames import FRAME_ID
 from depthsieve.core.records import ImageRecord, Shape
 from depthsieve.core.spill import SpillDatabase, spill_database
 from depthsieve.core.tables import CHANGED, IMAGES_SCHEMA, OTHER_CONTENT, PLAN_SCHEMA, REJECTED_SCHEMA, REMOVED_SCHEMA
@@ -100,6 +101,11 @@ class Draft:
     def largest(self) -> Shape:
         """The label shape with the most pixels; (0, 0) without images."""
         return max(self.buckets, key=lambda shape: shape[0] * shape[1], default=(0, 0))
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether any of the images is a frame of a video."""
+        return _rows(self._database, f"images WHERE regexp_full_match(id, '{FRAME_ID}')") > 0
 
     def sample(self, shape: Shape, count: int) -> tuple[ImageRecord, ...]:
         """At most ``count`` of the images of a label shape, at random, but the same each time."""

@@ -39,7 +39,8 @@ def add_new(request: LabelRequest, scan: Scan, progress: bool) -> tuple[Store, P
     with request.root.scratch("plan") as folder, draft_generation(request, store, scan, folder) as draft:
         before = store.excluded()
         excluded = {name: one for name, one in request.excluded.items() if one != before.get(name, ())}
-        if draft or moved or learnt or excluded:
+        taken = _newly_taken(request, scan, store)
+        if draft or moved or learnt or excluded or taken:
             check_space(request.root, draft.pixels, draft.images, pixel_bytes(request.options, request.spec.encoding))
             profile = choose_profile(request.teacher, request.options, draft, request.workforce, progress)
             logger.info("plan: %d images, batches of %d, %d threads", draft.images, profile.batch_size, profile.threads)
@@ -49,12 +50,20 @@ def add_new(request: LabelRequest, scan: Scan, progress: bool) -> tuple[Store, P
                 found = shard_size  # it is recorded only where it makes a difference
             sources = {source.name: source.root for source in request.sources}
             write_generation(
-                store, draft, sources, profile, request.asked, shard_size, learnt, excluded, found_size=found
+                store, draft, sources, profile, request.asked, shard_size, learnt, excluded, taken, found_size=found
             )
         planned = replace(draft.planned, shard_size=found)
     with request.root.scratch("times") as folder:
         keep_times(scan, store, folder)
     return store, planned
+
+
+def _newly_taken(request: LabelRequest, scan: Scan, store: Store) -> dict[str, str]:
+    """By the names of sources that have videos, which of their frames are taken, where that is new."""
+    if request.manifest is None and not scan.tally.passed.videos.count:
+        return {}
+    before = store.frames()
+    return {name: str(choice) for name, choice in request.frames.items() if before.get(name) != str(choice)}
 
 
 def written_plan(request: LabelRequest) -> Store:
@@ -96,12 +105,13 @@ def write_generation(
     shard_size: int,
     datasets: Mapping[str, DatasetNote] | None = None,
     excluded: Mapping[str, tuple[str, ...]] | None = None,
+    frames: Mapping[str, str] | None = None,
     *,
     found_size: int | None = None,
 ) -> None:
     """Commit a draft to the store, as its newest generation. ``sources`` are the names and roots that it adds,
-    ``datasets`` what it adds to what is known of them, ``excluded`` the patterns of what is left out of them now.
-    ``found_size`` is the size of shards where a trial chose it."""
+    ``datasets`` what it adds to what is known of them, ``excluded`` the patterns of what is left out of them now,
+    ``frames`` which frames of their videos are taken. ``found_size`` is the size of shards where a trial chose it."""
     add_generation(
         store,
         draft.tables(len(store.generations()), shard_size),
@@ -112,5 +122,6 @@ def write_generation(
         asked,
         datasets,
         excluded,
+        frames,
         shard_size=found_size,
     )

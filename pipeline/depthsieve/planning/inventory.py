@@ -36,7 +36,10 @@ def take_inventory(request: LabelRequest, folder: Path, progress: bool) -> Scan:
     else:
         patterns = request.excluded[request.options.name]
         find_gone = request.existing is not None
-        scan = scan_to(folder / "scan", request.sources, known, progress, find_gone=find_gone, exclude=patterns)
+        frames = request.frames[request.options.name]
+        scan = scan_to(
+            folder / "scan", request.sources, known, progress, find_gone=find_gone, exclude=patterns, frames=frames
+        )
     found = scan.tally
     if not (found.images or found.rejected or found.known):
         place = request.manifest.path if request.manifest else request.sources[0].shown

@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args
 from depthsieve.core.cameras import check_angle
 from depthsieve.core.encodings import ENCODINGS, EncodingName
 from depthsieve.core.errors import UsageError
+from depthsieve.core.frames import FrameChoice
 from depthsieve.core.patterns import checked_patterns
 from depthsieve.core.records import Alpha, TeacherSettings
 from depthsieve.core.settings import About, check_counts
@@ -141,6 +142,24 @@ class LabelOptions(TeacherSettings):
             "PATTERN",
         ),
     ] = ()
+    every: Annotated[
+        int | None,
+        About(
+            "Of videos, take every N-th frame (remembered).",
+            IMAGES,
+            "N",
+            unset="as the store does; a new one takes all",
+        ),
+    ] = None
+    fps: Annotated[
+        float | None,
+        About(
+            "Of videos, take this many frames a second (remembered).",
+            IMAGES,
+            "RATE",
+            unset="as the store does; a new one takes all",
+        ),
+    ] = None
     moved: Annotated[bool, About("The images of this source have moved to SOURCE.", IMAGES)] = False
     retry_failed: Annotated[bool, About("Try failed images again.", IMAGES)] = False
     prune: Annotated[bool, About("Remove images from the store that are no longer in SOURCE.", IMAGES)] = False
@@ -211,7 +230,8 @@ class LabelOptions(TeacherSettings):
             raise UsageError(f"image_quality must be a whole number of 1 to 100, not {quality!r}")
         if self.part is not None and self.share is None:
             raise UsageError(f"part must be I/N, the I-th of N parts counted from 1, such as '2/8', not {self.part!r}")
-        growth = ("exclude", "retry_failed", "moved", "prune", "prune_most", "check_content")
+        _ = self.frames  # raises for those that are invalid
+        growth = ("exclude", "every", "fps", "retry_failed", "moved", "prune", "prune_most", "check_content")
         planned = (*growth, "cameras", "focal_length", "fov")
         if self.part is not None and (said := [option for option in planned if getattr(self, option)]):
             raise UsageError(f"a part adds nothing to the plan: say {said[0]} to plan() or label() without part")
@@ -229,6 +249,11 @@ class LabelOptions(TeacherSettings):
     def says_cameras(self) -> bool:
         """Whether anything is said of cameras."""
         return any(said is not None for said in (self.cameras, self.focal_length, self.fov))
+
+    @property
+    def frames(self) -> FrameChoice | None:
+        """Which frames of videos are taken; None where nobody says."""
+        return FrameChoice.of(self.every, self.fps)
 
     @property
     def prunes(self) -> bool:

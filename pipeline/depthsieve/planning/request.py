@@ -10,6 +10,7 @@ from typing import Any
 from depthsieve.cameras.given import GivenCameras, given_cameras
 from depthsieve.core.encodings import ENCODINGS
 from depthsieve.core.errors import TeacherNotFound, UsageError
+from depthsieve.core.frames import ALL_FRAMES, FrameChoice
 from depthsieve.core.patterns import add_patterns
 from depthsieve.core.progress import logger
 from depthsieve.core.records import MAX_TOKENS, OVERSIZE, LabelJob, LabelSpec, TeacherRequest, default_dtype
@@ -118,7 +119,7 @@ class LabelRequest:
         workforce = Workforce.choose(work.teacher, options, nodes)
         nobody_said = {"signals", "calibration"} <= left_open and (existing is None or not has_labels(existing))
         quality = chosen_quality(existing, options)
-        return cls(
+        request = cls(
             options=options,
             sources=sources,
             manifest=manifest,
@@ -136,6 +137,8 @@ class LabelRequest:
             given=given,
             earlier=tuple(one.name for one in EARLIER.values() if one.name in used and one.name not in said),
         )
+        _ = request.frames  # raises where others are asked for than the store has
+        return request
 
     @property
     def teacher(self) -> Teacher:
@@ -153,6 +156,24 @@ class LabelRequest:
         known = self.existing.excluded() if self.existing is not None else {}
         name = self.options.name
         return {name: add_patterns(known.get(name, ()), self.options.exclude)}
+
+    @functools.cached_property
+    def frames(self) -> Mapping[str, FrameChoice]:
+        """By the names of sources, which frames of their videos are taken, as said now or remembered.
+
+        Raises :class:`UsageError` where the store has frames that would be left out now.
+        """
+        if self.manifest is not None:
+            return self.manifest.frames
+        known = self.existing.frames() if self.existing is not None else {}
+        name, said = self.options.name, self.options.frames
+        before = FrameChoice.parse(known[name]) if name in known else None
+        if said is not None and before is not None and not said.holds(before):
+            raise UsageError(
+                f"{self.root.location} has the frames of source {name!r} that {before.option} takes, and {said.option} "
+                f"leaves some of them out: say what takes more, such as --every 1, or label into a new store"
+            )
+        return {name: said or before or ALL_FRAMES}
 
     @property
     def recalled_notes(self) -> tuple[str, ...]:

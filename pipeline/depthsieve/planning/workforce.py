@@ -77,9 +77,9 @@ class Workforce:
         """The kind of device that a cluster's workers use; None where this process is asked."""
         return ("cuda" if self.gpus else "cpu") if self.on_cluster else None
 
-    def profile(self, teacher: Teacher, batch_size: int, threads: int) -> NumericsProfile:
-        """The profile of these workers and these versions."""
-        profile = make_profile(teacher, batch_size, threads)
+    def profile(self, teacher: Teacher, batch_size: int, threads: int, videos: bool) -> NumericsProfile:
+        """The profile of these workers and these versions, with ``videos`` of what decodes them too."""
+        profile = make_profile(teacher, batch_size, threads, videos=videos)
         if self.device in (None, profile.device_kind):
             return profile
         return replace(profile, device_kind=self.device or "", device_model="the cluster's")
@@ -136,7 +136,7 @@ def choose_profile(
     batch_size, settings = options.batch_size, _trial_settings(teacher, options, draft, workforce)
     if batch_size is None and workforce.device in (None, teacher.device.type):
         batch_size = find_batch_size(teacher, settings, progress)
-    return workforce.profile(teacher, batch_size or CLUSTER_BATCH, settings.threads)
+    return workforce.profile(teacher, batch_size or CLUSTER_BATCH, settings.threads, draft.has_frames)
 
 
 def differences_from(
@@ -146,7 +146,7 @@ def differences_from(
     notes = []
     if options.batch_size not in (None, profile.batch_size):
         notes.append(f"was planned with --batch-size {profile.batch_size} and keeps it")
-    now = workforce.profile(teacher, profile.batch_size, profile.threads)
+    now = workforce.profile(teacher, profile.batch_size, profile.threads, videos="pyav" in profile.versions)
     here = {"device": f"{now.device_kind} ({now.device_model})", **now.versions}
     there = {"device": f"{profile.device_kind} ({profile.device_model})", **profile.versions}
     notes += [

@@ -5,6 +5,7 @@ has what cannot be labelled.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from depthsieve.core.errors import SourceError
+from depthsieve.core.frames import FrameChoice
 from depthsieve.core.records import DatasetNote, RejectedImage
 from depthsieve.core.spill import SpillDatabase, read_parquet, spill_database
 from depthsieve.core.tables import CHANGED, IMAGES_SCHEMA, REJECTED_SCHEMA
@@ -32,12 +34,14 @@ MANIFEST_SCHEMA = pa.schema([*IMAGES_SCHEMA, CONTENT, ("duplicate_of", pa.string
 @dataclass(frozen=True)
 class Manifest:
     """A manifest on the disk. ``sources`` maps names to roots, ``datasets`` those of them that are a dataset's to what
-    is known about it; ``exclude`` are the patterns of what a scan left out of them."""
+    is known about it; ``exclude`` are the patterns of what a scan left out of them, ``frames`` says which
+    frames of their videos it took, where they have any."""
 
     path: Path
     sources: Mapping[str, str]
     datasets: Mapping[str, DatasetNote]
     exclude: tuple[str, ...] = ()
+    frames: Mapping[str, FrameChoice] = dataclasses.field(default_factory=dict)
 
     def open_sources(self) -> tuple[Source, ...]:
         """Its sources, to read images from. What a manifest leaves out of them is none of its business."""
@@ -64,6 +68,7 @@ def open_manifest(path: str | Path) -> Manifest:
         found = body["format"], dict(body["sources"]), [schema.field(name).type for name in IMAGES_SCHEMA.names]
         datasets = {name: DatasetNote.from_json(note) for name, note in body.get("datasets", {}).items()}
         exclude = tuple(str(pattern) for pattern in body.get("exclude", ()))
+        frames = {name: FrameChoice.parse(body["frames"]) for name in found[1] if "frames" in body}
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
         raise SourceError(f"{path} is no manifest that `depthsieve scan` wrote, or it is damaged") from error
     if found[0] != FORMAT:
@@ -74,7 +79,7 @@ def open_manifest(path: str | Path) -> Manifest:
                 f"{path}: column {field.name!r} is {kind} and must be {field.type}; cast the table to the schema that "
                 "`depthsieve scan` wrote"
             )
-    return Manifest(Path(os.path.realpath(path)), found[1], datasets, exclude)
+    return Manifest(Path(os.path.realpath(path)), found[1], datasets, exclude, frames)
 
 
 def rejected_path(manifest: Path) -> Path:

@@ -19,12 +19,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from depthsieve.core.errors import SourceError, UsageError
+from depthsieve.core.frames import ALL_FRAMES, FrameChoice
 from depthsieve.core.patterns import add_patterns, checked_patterns
 from depthsieve.core.processes import Process, is_alive
 from depthsieve.core.records import DatasetNote, ImageFailure
 from depthsieve.core.spill import read_parquet, spill_database
 from depthsieve.core.tables import CHANGED, REJECTED_SCHEMA
-from depthsieve.sources import Source, open_source
+from depthsieve.sources import Passed, Source, open_source
 from depthsieve.sources.file_list import open_files
 from depthsieve.sources.manifest import FORMAT, KEY, MANIFEST_SCHEMA, open_manifest, rejected_path
 from depthsieve.sources.recipes import Recipe, load_recipe
@@ -80,6 +81,8 @@ def scan(
     root: str | None = None,
     dataset: str | None = None,
     exclude: Sequence[str] = (),
+    every: int | None = None,
+    fps: float | None = None,
     duplicates: bool = False,
     progress: bool = True,
 ) -> ScanSummary:
@@ -97,6 +100,8 @@ def scan(
         exclude: patterns of files to leave out, such as "depth/" or "*_mask.png", added to those that the manifest
             remembers; "none" forgets what stands before it. Without a slash in it a pattern fits a file or folder of
             that name anywhere, else a path from the root on.
+        every: of videos, take every N-th frame (None: as the manifest remembers, or the recipe says, else all).
+        fps: of videos, take this many frames a second, in place of ``every``.
         duplicates: read every file whole, for its sha256, and mark images whose bytes are equal.
         progress: show a progress bar on stderr, or in the notebook.
 
@@ -112,9 +117,11 @@ def scan(
     if path.suffix != ".parquet":
         raise UsageError(f"a manifest's name ends in .parquet, not {path.name!r}")
     left_out = said = checked_patterns(exclude)
+    frames = FrameChoice.of(every, fps) or (recipe.images.frames if recipe is not None else None)
     if path.exists():
         before = open_manifest(path)
         left_out = add_patterns(before.exclude, said)
+        frames = FrameChoice.of(every, fps) or next(iter(before.frames.values()), frames)
         roots = {source.name: source.root for source in opened}
         moved = [name for name, root in roots.items() if before.sources.get(name, root) != root]
         if moved:
@@ -127,7 +134,7 @@ def scan(
     notes = {recipe.name: recipe.note} if recipe is not None else {}
     left_out = add_patterns((), left_out)
     settings = ScanSettings(keep=True, hashes=duplicates, counts=counts, exclude=left_out)
-    tally = _Writer(path, opened, settings, notes).write(progress)
+    tally = _Writer(path, opened, settings, notes, frames).write(progress)
     complete, verdict = recipe.judge(tally.images) if recipe is not None else (None, "")
     rejects = _rejects(path)
     equal = None
@@ -160,20 +167,28 @@ class _Writer:
     """One scan on its way into a manifest."""
 
     def __init__(
-        self, path: Path, sources: Sequence[Source], settings: ScanSettings, notes: Mapping[str, DatasetNote]
+        self,
+        path: Path,
+        sources: Sequence[Source],
+        settings: ScanSettings,
+        notes: Mapping[str, DatasetNote],
+        frames: FrameChoice | None,
     ) -> None:
         self._path = path
         self._notes = notes
+        self._frames = frames
         self._sources = sources
         self._settings = settings
         self._parts = path.with_name(f"{path.name}.parts")
 
     def write(self, progress: bool) -> Tally:
         """Scan, and put both files in place, the manifest last."""
-        tally = Tally()
+        tally = Tally(passed=Passed(frames=self._frames or ALL_FRAMES))
         body: dict[str, Any] = {"format": FORMAT, "sources": {one.name: one.root for one in self._sources}}
         if self._settings.exclude:
             body["exclude"] = self._settings.exclude
+        if self._frames is not None:
+            body["frames"] = str(self._frames)
         if self._notes:
             body["datasets"] = {name: dataclasses.asdict(note) for name, note in self._notes.items()}
         schema = MANIFEST_SCHEMA.with_metadata({KEY: json.dumps(body, sort_keys=True)})

@@ -1,9 +1,10 @@
 """What every source of images gives: a list of what is there, the header of one image, and its bytes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from depthsieve.core.frames import ALL_FRAMES, FrameChoice, Videos
 from depthsieve.core.records import ImageRecord, RejectedImage
 from depthsieve.images.headers import ImageHeader
 
@@ -24,11 +25,14 @@ class Listed:
 @dataclass
 class Passed:
     """What a listing passes over, counted as it goes on: ``hidden`` names that begin with a dot (a hidden folder counts
-    once), ``other`` what does not look like an image, ``excluded`` what a user leaves out."""
+    once), ``other`` what does not look like an image, ``excluded`` what a user leaves out. ``frames`` says which
+    frames of a video are taken, and ``videos`` is told of each."""
 
     hidden: int = 0
     other: int = 0
     excluded: int = 0
+    frames: FrameChoice = ALL_FRAMES
+    videos: Videos = field(default_factory=Videos)
 
     def __str__(self) -> str:
         excluded = f", {self.excluded:,} excluded" if self.excluded else ""

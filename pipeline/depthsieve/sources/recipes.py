@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from depthsieve.core.errors import UsageError
+from depthsieve.core.frames import FrameChoice
 from depthsieve.core.patterns import check_pattern, fits
 from depthsieve.core.records import DatasetNote
 
@@ -52,7 +53,7 @@ class Images:
 
     ``include`` and ``exclude`` are patterns of paths below the root, see :mod:`depthsieve.core.patterns`.
     ``expected`` (None where nobody knows) may be off by the share ``tolerance``; ``expected_from`` says who counted,
-    ``paper`` what the Depth Anything V2 paper used.
+    ``paper`` what the Depth Anything V2 paper used. Of videos every ``every``-th frame is taken (None: all).
     """
 
     include: tuple[str, ...]
@@ -61,6 +62,12 @@ class Images:
     expected_from: str = ""
     tolerance: float = 0.01
     paper: str = ""
+    every: int | None = None
+
+    @property
+    def frames(self) -> FrameChoice | None:
+        """Which frames of videos are taken; None where the recipe does not say."""
+        return FrameChoice.of(self.every, None)
 
 
 @dataclass(frozen=True)
@@ -165,6 +172,8 @@ def read_recipe(path: Path) -> Recipe:
             raise UsageError(f"recipe {path}: {error}") from error
     if not 0 <= recipe.images.tolerance < 1:
         raise UsageError(f"recipe {path}: images.tolerance must be a share from 0 to below 1")
+    if recipe.images.every is not None and recipe.images.every < 1:
+        raise UsageError(f"recipe {path}: images.every must be at least 1; leave it out to take all frames")
     if recipe.images.expected is not None and recipe.images.expected < 1:
         raise UsageError(f"recipe {path}: images.expected must be at least 1; leave it out where nobody knows")
     return recipe

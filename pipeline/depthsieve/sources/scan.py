@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from depthsieve.core.errors import ImageRejected, SourceError
+from depthsieve.core.frames import ALL_FRAMES, FrameChoice
 from depthsieve.core.patterns import is_excluded
 from depthsieve.core.progress import Bar, progress_bar
 from depthsieve.core.records import ImageRecord, RejectedImage
@@ -69,7 +70,7 @@ class Tally:
 
     def notes(self) -> tuple[str, ...]:
         """What a person should be told of what the sources hold, a line each, with the remedy."""
-        lines = self.suspects.notes(self.images)
+        lines = (*self.passed.videos.notes(self.passed.frames), *self.suspects.notes(self.images))
         if self.repeated:
             lines = (*lines, f"{self.repeated:,} rows of the manifest repeat another one; each image counts once")
         return lines
@@ -125,14 +126,15 @@ def scan_to(
     progress: bool = False,
     find_gone: bool = False,
     exclude: tuple[str, ...] = (),
+    frames: FrameChoice = ALL_FRAMES,
 ) -> Scan:
     """Scan sources, with the tables in ``folder``, which is made. What is known, and as it was, is only counted.
 
-    With ``find_gone`` known images that are missing are reported too. ``known`` are tables with columns of
-    :data:`KNOWN_SCHEMA`. Raises :class:`SourceError` where a source is gone, and :class:`RunError` where the folder's
-    disk has no room.
+    With ``find_gone`` known images that are missing are reported too; of videos the ``frames`` are taken. ``known`` are
+    tables with columns of :data:`KNOWN_SCHEMA`. Raises :class:`SourceError` where a source is gone, and
+    :class:`RunError` where the folder's disk has no room.
     """
-    tally = Tally()
+    tally = Tally(passed=Passed(frames=frames))
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         images = stack.enter_context(pq.ParquetWriter(folder / "images.parquet", IMAGES_SCHEMA.append(CHANGED)))

@@ -209,6 +209,14 @@ class Catalog:
             patterns |= generation.excluded
         return patterns
 
+    def frames(self) -> Mapping[str, str]:
+        """By the names of sources that have videos, which frames of them are taken, as a
+        :class:`~depthsieve.core.frames.FrameChoice` writes it."""
+        taken: dict[str, str] = {}
+        for generation in self.generations():
+            taken |= generation.frames
+        return taken
+
     def snapshot(self) -> str:
         """A digest of what is committed now: generations and shards."""
         generations, committed = self.committed_now()

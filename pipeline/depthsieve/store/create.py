@@ -152,6 +152,7 @@ def add_generation(
     made_by: TeacherRequest | tuple[str, ...],
     datasets: Mapping[str, DatasetNote] | None = None,
     excluded: Mapping[str, tuple[str, ...]] | None = None,
+    frames: Mapping[str, str] | None = None,
     *,
     shard_size: int | None = None,
 ) -> plan.Generation:
@@ -159,7 +160,8 @@ def add_generation(
 
     ``tables`` are the plan's rows as :func:`depthsieve.store.plan.encode_parts` takes them; ``removed`` are ids that
     leave the store. ``made_by`` is the request for the teacher, or where the stores or maps are that labels are made
-    of. ``datasets`` is what is newly known of sources, by name, and ``excluded`` what is left out of them from now on;
+    of. ``datasets`` is what is newly known of sources, by name, and ``excluded`` what is left out of them from now on,
+    ``frames`` which frames of their videos are taken;
     ``shard_size`` is that of shards where a trial chose it.
     """
     number = len(store.generations())
@@ -195,6 +197,7 @@ def add_generation(
         parents=() if isinstance(made_by, TeacherRequest) else made_by,
         datasets=dict(datasets or {}),
         excluded=dict(excluded or {}),
+        frames=dict(frames or {}),
         shard_size=shard_size,
     )
     key = schema.generation_key(number)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from depthsieve.core.errors import ImageRejected, SourceError
+from depthsieve.core.frames import VIDEO_SUFFIXES
 from depthsieve.images.headers import stand_in
 from depthsieve.sources.containers.protocol import (
     Container,
@@ -58,6 +59,12 @@ def _hdf5() -> Opener:
     return Hdf5Container
 
 
+def _video() -> Opener:
+    from depthsieve.sources.containers.video import VideoContainer
+
+    return VideoContainer
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of container. ``opener`` imports what opens it. ``named``: only where a user names the file, since in a
@@ -76,9 +83,10 @@ KINDS = {
     ".parquet": Kind(_parquet),
     ".tar": Kind(_tar),
     ".zip": Kind(_zip),
+    **dict.fromkeys(VIDEO_SUFFIXES, Kind(_video)),
 }
 """By the suffix of the file. A container hands out the bytes of image files; one that holds pixels wraps them as PPM,
-as HDF5 does."""
+as HDF5 and videos do."""
 
 
 def open_container(path: bytes) -> Container:
