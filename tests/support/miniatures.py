@@ -14,6 +14,7 @@ from pathlib import Path
 import lmdb
 import numpy as np
 from PIL import Image
+from videos import write_video
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,14 @@ class Miniature:
 
 MINIATURES = {
     "bdd100k": Miniature(
-        ("frames/train/0000f77c-6257be58/00001.jpg", "frames/train/0000f77c-6257be58/00002.jpg"),
         (
-            "bdd100k/videos/train/0000f77c-6257be58.mov",
+            "bdd100k/videos/train/0000f77c-6257be58.mov::000000",
+            "bdd100k/videos/train/0000f77c-6257be58.mov::000010",
+            "bdd100k/videos/train/0000f77c-62623ded.mov::000000",
+            "frames/train/0000f77c-6257be58/00001.jpg",
+        ),
+        (
+            "bdd100k/videos/val/b1c66a42-6f7d68ca.mov::000000",
             "bdd100k/images/100k/train/0000f77c-6257be58.jpg",
             "bdd100k/images/track/train/0000f77c-6257be58/0000f77c-6257be58-0000001.jpg",
         ),
@@ -152,6 +158,10 @@ def build(root: Path, name: str) -> Miniature:
             (root / path).write_bytes(data)
     for archive, members in archives.items():
         (root / archive).parent.mkdir(parents=True, exist_ok=True)
+        if archive.endswith(".mov"):
+            last = max(int(member) for member, _ in members)
+            write_video(root / archive, frames=last + 3, options={"preset": "ultrafast"})
+            continue
         {".tar": write_tar, ".zip": write_zip, ".mdb": write_lmdb}[Path(archive).suffix](root / archive, members)
     return miniature
 
