@@ -19,6 +19,7 @@ import depthsieve
 from depthsieve.core.errors import DepthsieveError, RunInterrupted, UsageError
 from depthsieve_cli.calibrate import calibrate
 from depthsieve_cli.completion import completion
+from depthsieve_cli.convert_weights import convert_weights
 from depthsieve_cli.curate import curate
 from depthsieve_cli.datasets import datasets
 from depthsieve_cli.demo import demo
@@ -56,7 +57,7 @@ def cli(ctx: click.Context) -> None:
 
 
 for command in (
-    *(calibrate, completion, curate, datasets, demo, evaluate, export, features, fuse, import_maps),
+    *(calibrate, completion, convert_weights, curate, datasets, demo, evaluate, export, features, fuse, import_maps),
     *(label, plan, recalibrate, report, scan, status, teachers, verify, view),
 ):
     cli.add_command(command)

@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from depthsieve.store import Label, Store, open_store
     from depthsieve.store.status import StoreStatus, status
     from depthsieve.teachers import load_teacher
+    from depthsieve.teachers.converting import ConvertSummary, convert_weights
     from depthsieve.training import PseudoLabelDataset
     from depthsieve.training.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
 
 __all__ = [
     "CalibrateSummary",
+    "ConvertSummary",
     "CurateSettings",
     "CurateSummary",
     "EvaluateSettings",
@@ -66,6 +68,7 @@ __all__ = [
     "View",
     "add_features",
     "calibrate",
+    "convert_weights",
     "curate",
     "evaluate_labels",
     "export_labels",
@@ -111,6 +114,7 @@ _HOMES = {
     "store": ("Label", "Store", "open_store"),
     "store.status": ("StoreStatus", "status"),
     "teachers": ("load_teacher",),
+    "teachers.converting": ("ConvertSummary", "convert_weights"),
 }
 
 

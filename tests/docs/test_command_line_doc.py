@@ -14,6 +14,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text()
 RESULTS: dict[str, tuple[type[Any] | None, set[str]]] = {
     # what a command prints, and what it adds to that
     "calibrate": (depthsieve.CalibrateSummary, set()),
+    "convert-weights": (depthsieve.ConvertSummary, set()),
     "label": (depthsieve.LabelSummary, set()),
     "plan": (depthsieve.PlanSummary, set()),
     "scan": (depthsieve.ScanSummary, set()),

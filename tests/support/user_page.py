@@ -38,6 +38,9 @@ def everything(photos: Path, folder: Path) -> dict[str, object]:
     sheet: Path = seen.save(folder / "sheet.png")
 
     network = folder / "tiny.safetensors"
+    torch.save({"model": {"layer": torch.ones(2)}}, folder / "weights.pt")
+    converted = depthsieve.convert_weights(folder / "weights.pt", folder / "teacher")
+    assert converted.part == "model"
     made = depthsieve.calibrate(teacher, network, scenes=20, judged=1, steps=1, progress=False)
     again = depthsieve.recalibrate(labels, name="second", progress=False)
     depthsieve.add_features(labels, device="cpu", progress=False)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,9 +103,8 @@ def _find_weights(name: str, folder: Path) -> tuple[Path, ...]:
     pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
     if pickled:
         raise TeacherUnsupported(
-            f"teacher {name!r} has pickled weights only ({pickled[0]}), which can run code when loaded; "
-            "if you trust them, convert once: "
-            "AutoModelForDepthEstimation.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
+            f"teacher {name!r} has pickled weights only ({pickled[0]}), which can run code when loaded; convert them "
+            f"once: depthsieve convert-weights {shlex.quote(str(folder / pickled[0]))} {shlex.quote(str(folder))}"
         )
     raise TeacherUnsupported(f"teacher {name!r}: no {WEIGHTS} (pickled weights are never loaded)")
 
