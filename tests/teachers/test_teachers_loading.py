@@ -207,7 +207,7 @@ def damage_bad_setting(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (damage_pickled, "has pickled weights only (pytorch_model.bin), which can run code when loaded; if you trust"),
+        (damage_pickled, "has pickled weights only (pytorch_model.bin), which can run code when loaded; convert"),
         (damage_truncated, "model.safetensors is damaged or no safetensors file"),
         (damage_not_json, "config.json cannot be read"),
         (damage_other_model, "it is no depth model, but a bert model"),
