@@ -196,17 +196,19 @@ def label_batch(
     Raises what torch raises when one image alone does not fit.
     """
     height, width = arrays["depth"].shape[1:]
-    batch = _Batch.of(prepared, (height, width))
     part = min(most, len(span))
+    if all(isinstance(image, ImageRejected) for image in prepared):  # nothing for a teacher or a network to see
+        for row, image in zip(span, prepared, strict=True):
+            _reject(arrays, row, image)
+        return part
+    batch = _Batch.of(prepared, (height, width))
     while (labels := _in_parts(batch, work, part)) is None:
         part = (part + 1) // 2
         release_memory(work.teacher)
     for place, (row, image) in enumerate(zip(span, prepared, strict=True)):
         fault = image if isinstance(image, ImageRejected) else work.fault(image) or labels.fault(place)
         if fault is not None:
-            arrays["status"][row] = schema.STATUS_FAILED
-            arrays["reason"][row] = str(fault)
-            arrays["histogram"][row, 0] = height * width
+            _reject(arrays, row, fault)
             continue
         assert isinstance(image, PreparedImage)
         arrays["depth"][row] = labels.depth_BHW[place]
@@ -223,6 +225,12 @@ def label_batch(
         if "embedding" in arrays and len(labels.embedding_BD):
             arrays["embedding"][row] = labels.embedding_BD[place]
     return part
+
+
+def _reject(arrays: dict[str, np.ndarray[Any, Any]], row: int, fault: object) -> None:
+    arrays["status"][row] = schema.STATUS_FAILED
+    arrays["reason"][row] = str(fault)
+    arrays["histogram"][row, 0] = arrays["depth"][row].size
 
 
 def feature_arrays(images: int, embedding_size: int | None) -> dict[str, np.ndarray[Any, Any]]:
