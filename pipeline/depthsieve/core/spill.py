@@ -68,7 +68,8 @@ class SpillDatabase:
                     "autoload_known_extensions": False,
                 },
             )
-            self._connection.execute("SET enable_progress_bar = false")  # it would go to stdout, into --json
+            with contextlib.suppress(duckdb.InvalidInputException):  # in a notebook without ipywidgets there is none
+                self._connection.execute("SET enable_progress_bar = false")  # it would go to stdout, into --json
 
     def close(self) -> None:
         """Let go of the files."""
