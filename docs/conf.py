@@ -1,6 +1,7 @@
 """How `make docs` builds the site: Sphinx with the Furo theme, offline, every warning an error."""
 
 import logging
+import os
 import re
 from typing import Any
 
@@ -12,7 +13,7 @@ copyright = "the depthsieve authors, Apache-2.0"
 release = version = depthsieve.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",  # docstrings have Args, Returns and Raises
     "sphinx_click",
@@ -24,6 +25,13 @@ smartquotes = False  # they would make -- of an option a dash
 default_role = "code"  # single backticks in help and docstrings
 
 myst_heading_anchors = 4  # links to headings go by the names that GitHub gives them
+
+# The tutorial runs while the site is built, on few scenes, so that what it shows is what it prints.
+os.environ |= {"TUTORIAL_SCENES": "24", "TUTORIAL_STEPS": "60"}
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
 
 autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"

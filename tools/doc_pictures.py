@@ -94,11 +94,13 @@ def drop_picture(labels: Path, name: str, path: Path, drops: tuple[float, ...] =
 
 def main() -> None:
     PICTURES.mkdir(exist_ok=True)
+    for old in PICTURES.glob("*.png"):
+        old.unlink()
     with tempfile.TemporaryDirectory() as folder:
         photos, depth, labels = (Path(folder) / name for name in ("photos", "depth", "labels"))
         render_photos(photos, depth)
         depthsieve.label(photos, labels, teacher="tiny", runner="local", threads=1, batch_size=4, progress=False)
-        sheet = depthsieve.view(labels, ["street-1", "room-2", "park-3"], drop=0.10, progress=False)
+        sheet = depthsieve.view(labels, ["street-1.png", "room-2.png", "park-3.png"], drop=0.10, progress=False)
         sheet.save(PICTURES / "labels.png")
         reliability_picture(labels, depth, "park-2", PICTURES / "reliability.png")
         drop_picture(labels, "street-1", PICTURES / "drop.png")

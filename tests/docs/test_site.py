@@ -25,7 +25,9 @@ def anchors_of(page: Path) -> set[str]:
 def test_every_page_is_in_the_navigation_once() -> None:
     trees = re.findall(r"```\{toctree\}\n(.*?)```", "\n".join(page.read_text() for page in PAGES), re.DOTALL)
     listed = [line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")]
-    names = [str(page.relative_to(ROOT / "docs").with_suffix("")) for page in PAGES if ROOT / "docs" in page.parents]
+    notebooks = (ROOT / "docs").rglob("*.ipynb")
+    docs = [page for page in (*PAGES, *notebooks) if ROOT / "docs" in page.parents]
+    names = [str(page.relative_to(ROOT / "docs").with_suffix("")) for page in docs]
     assert sorted([*(line.partition("<")[2].rstrip(">") or line for line in listed), "index"]) == sorted(names)
 
 
