@@ -140,6 +140,14 @@ def test_the_blend_orders_by_both_errors_on_the_scale_of_the_first(network: Erro
     assert other.digest != network.digest
 
 
+def test_a_new_network_leaves_no_grid_on_what_is_flat() -> None:
+    inputs_BCHW = network_inputs(photos(1)[0], labels(1)[0], "disparity")[None]
+    out_B3HW = ErrorNetwork.random(5)(inputs_BCHW)
+    assert torch.equal(out_B3HW[..., ::2, ::2], out_B3HW[..., 1::2, 1::2])
+    assert torch.equal(out_B3HW[..., ::2, ::2], out_B3HW[..., 1::2, ::2])
+    assert out_B3HW.std() > 0.01
+
+
 def test_mistakes_are_usage_errors(network: ErrorNetwork) -> None:
     with pytest.raises(UsageError, match="trained on disparity cannot tell the error of depth"):
         network.expected_error(photos(1), labels(1), "depth")

@@ -14,7 +14,16 @@ from depthsieve.core.errors import GroundTruthError, UsageError
 from depthsieve.core.progress import progress_bar
 from depthsieve.evaluation.ground_truth.settings import TruthSettings
 from depthsieve.jobs.calibrate import training
-from depthsieve.jobs.calibrate.examples import Example, both_errors, example, scene_example, scene_photo, wear, with_sky
+from depthsieve.jobs.calibrate.examples import (
+    Example,
+    both_errors,
+    example,
+    family_of,
+    scene_example,
+    scene_photo,
+    wear,
+    with_sky,
+)
 from depthsieve.jobs.calibrate.judging import score
 from depthsieve.jobs.calibrate.pairs import find_pairs
 from depthsieve.jobs.calibrate.progress import Unfinished
@@ -154,6 +163,7 @@ def test_a_sky_has_the_first_error_and_not_the_second(teacher: Teacher) -> None:
 
 
 def test_scenes_are_photos_of_several_shapes_and_some_are_worn(teacher: Teacher) -> None:
+    assert [family_of(number) for number in range(12)] == 4 * ["home"] + 4 * ["wild"] + 4 * ["home"]
     scenes = [scene_photo(teacher, 5, "home", number) for number in range(4)]
     assert [scene.rgb_HW3.shape[:2] for scene in scenes] == [(56, 70), (56, 70), (70, 56), (56, 98)]
     rgb_HW3 = scenes[0].rgb_HW3

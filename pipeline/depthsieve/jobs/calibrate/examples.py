@@ -19,6 +19,7 @@ from depthsieve.evaluation.metrics import (
     predicted_depth,
     truth_mask,
 )
+from depthsieve.jobs.calibrate.settings import LEARNT
 from depthsieve.labelling.predicting import predict
 from depthsieve.scenes import Scene, render_scene
 from depthsieve.store.stored_images import to_label_shape
@@ -68,6 +69,11 @@ def both_errors(
     metres_HW = predicted_depth(depth_HW, truth_HW, mask_HW, quantity, RANGE)
     second_HW = np.where(mask_HW, pixel_errors(metres_HW, truth_HW, "abs_rel"), np.nan)
     return np.stack((first_HW, second_HW)).astype(np.float32)
+
+
+def family_of(number: int) -> str:
+    """The family of the ``number``-th scene to learn from: of each there are photos of every shape."""
+    return LEARNT[number // len(ASPECTS) % len(LEARNT)]
 
 
 def scene_photo(teacher: Teacher, seed: int, family: str, number: int) -> Scene:

@@ -14,7 +14,7 @@ from depthsieve.core.errors import GroundTruthError, ImageRejected, RunError, So
 from depthsieve.core.progress import progress_bar, with_progress
 from depthsieve.core.records import ImageFailure, Quantity
 from depthsieve.evaluation.ground_truth.settings import TruthSettings
-from depthsieve.jobs.calibrate.examples import ASPECTS, Example, example, scene_example, scene_photo
+from depthsieve.jobs.calibrate.examples import Example, example, family_of, scene_example, scene_photo
 from depthsieve.jobs.calibrate.judging import TIMED, Floats, MethodScore, costs, doubts, extra_times, score
 from depthsieve.jobs.calibrate.pairs import Pair, Pairs, find_pairs
 from depthsieve.jobs.calibrate.progress import Unfinished
@@ -278,8 +278,7 @@ class _Work:
 
     def _example(self, number: int, first: int) -> Example | None:
         if number < self.settings.scenes:
-            family = LEARNT[number // len(ASPECTS) % len(LEARNT)]  # of every family photos of every shape
-            return scene_example(self.teacher, first + number, family, number)
+            return scene_example(self.teacher, first + number, family_of(number), number)
         read = self._read(self.pairs.learnt[number - self.settings.scenes])
         return None if read is None else example(self.teacher, *read)
 
