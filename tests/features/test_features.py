@@ -16,6 +16,7 @@ from planted import _flat, _page, _shaken
 from teachers_builders import GLPN_PROCESSOR, glpn_config, save
 
 import depthsieve
+from depthsieve.core.tables import CAMERA_SCHEMA
 from depthsieve.features import (
     COLUMNS,
     IMAGE_COLUMNS,
@@ -30,7 +31,6 @@ from depthsieve.images.decode import decode
 from depthsieve.jobs.verify.repair import verify
 from depthsieve.scenes import render_scene
 from depthsieve.store import open_store
-from depthsieve.store.cameras import SCHEMA as CAMERA_SCHEMA
 from depthsieve.store.features import FeatureReader
 from depthsieve.store.metric import SCHEMA as METRIC_SCHEMA
 from depthsieve.teachers import Batch, load_teacher

@@ -101,9 +101,9 @@ def test_a_teacher_that_needs_a_focal_length_fails_the_images_without(tmp_path: 
     for name, focal_35mm in (("known", 26), ("unknown", None)):
         (tmp_path / "photos" / f"{name}.png").write_bytes(with_exif(picture, "PNG", 1, focal_35mm))
     summary = depthsieve.label(tmp_path / "photos", tmp_path / "store", signals="flip", **OPTIONS)
-    assert [(one.id, one.reason) for one in summary.failed] == [
-        ("default/unknown.png", "teacher 'brightness' needs a focal length, and none is known of this image")
-    ]
+    needs = "teacher 'brightness' needs a focal length, and none is known of this image"
+    told = f"{needs}: say --focal-length, --fov or --cameras"
+    assert [(one.id, one.reason) for one in summary.failed] == [("default/unknown.png", told)]
 
 
 @pytest.mark.parametrize(

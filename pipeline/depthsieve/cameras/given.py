@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+
 from depthsieve.cameras.colmap import PINHOLE, is_model, read_cameras
 from depthsieve.cameras.matching import match_names
 from depthsieve.cameras.table import read_table
@@ -32,6 +34,16 @@ class Photo:
     width: int
     height: int
     orientation: int = 1
+
+
+PHOTO_COLUMNS = ("id", "width", "height", "orientation")
+"""Columns of a table that :func:`photos_in` needs."""
+
+
+def photos_in(table: pa.Table) -> Iterator[Photo]:
+    """The images of a table of a plan or a scan."""
+    columns = (table[name].to_pylist() for name in PHOTO_COLUMNS)
+    yield from (Photo(*row) for row in zip(*columns, strict=True))
 
 
 @dataclass(frozen=True)

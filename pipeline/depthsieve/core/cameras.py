@@ -17,6 +17,12 @@ ORIGINS: tuple[str, ...] = ("", *get_args(Origin))
 GIVEN: tuple[Origin, ...] = ("cameras.csv", "colmap", "given")
 """Origins of what a user said."""
 
+TAKEN = "given, else exif-35mm, else exif"
+"""Which camera a teacher gets that takes one, as label specs have it."""
+
+APART = 0.1
+"""Focal lengths of EXIF that are farther off the given one are told of."""
+
 WORDS = {
     "exif-35mm": "EXIF (35 mm equivalent)",
     "exif": "EXIF (focal length and sensor)",
@@ -70,3 +76,8 @@ def check_angle(focal_length: float | None, fov: float | None) -> None:
         raise UsageError(f"focal_length must be a number of pixels over 0, not {focal_length!r}")
     if fov is not None and not 0 < fov < 180:
         raise UsageError(f"fov must be an angle over 0 and under 180 degrees, not {fov!r}")
+
+
+def is_apart(given: Camera, exif: Camera | None) -> bool:
+    """Whether EXIF contradicts a camera that is given."""
+    return exif is not None and abs(exif.fx / given.fx - 1) > APART

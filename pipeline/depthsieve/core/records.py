@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
+from depthsieve.core.cameras import Camera
 from depthsieve.core.errors import StoreDamaged, UsageError
 from depthsieve.core.settings import About, check_counts
 
@@ -47,11 +48,14 @@ class RejectedImage:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Images of one label shape in their planned row order: the unit of work, of commit and of storage."""
+    """Images of one label shape in their planned row order: the unit of work, of commit and of storage.
+
+    ``cameras`` are those that a user gave, None for an image without; empty where none is given."""
 
     id: str
     shape: Shape
     images: tuple[ImageRecord, ...]
+    cameras: "tuple[Camera | None, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True)

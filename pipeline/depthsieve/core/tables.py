@@ -24,6 +24,10 @@ IMAGES_SCHEMA = pa.schema(
 )
 """What is known of an image before it is planned: the fields of :class:`depthsieve.core.records.ImageRecord`."""
 
+CAMERA_SCHEMA = pa.schema([*((name, pa.float64()) for name in ("fx", "fy", "cx", "cy")), ("camera", pa.string())])
+"""The camera of an image, in pixels of the upright source, and its :data:`~depthsieve.core.cameras.Origin`; null where
+it is not known. Additional columns of a plan where a user gave cameras and a teacher takes them."""
+
 REJECTED_SCHEMA = pa.schema(
     [("id", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("reason", pa.string())]
 )

@@ -16,7 +16,7 @@ from depthsieve.core.waiting import telling, waiting
 from depthsieve.jobs.layers.cameras import Known, camera_note, keep_cameras
 from depthsieve.jobs.layers.images import Stored, store_images, without_images
 from depthsieve.jobs.layers.metric import Scaled, fit_stored
-from depthsieve.labelling.remarks import remark_notes
+from depthsieve.labelling.remarks import add_remarks, remark_notes
 from depthsieve.planning.cameras import find_cameras
 from depthsieve.planning.checks import IMAGE_BYTES_PER_PIXEL, check_space, pixel_bytes
 from depthsieve.planning.draft import PlannedNow
@@ -198,15 +198,15 @@ def label(
                 with contextlib.suppress(OSError, RunError):  # it is derived, and a full disk has been told of already
                     _write_index(opened, leases)
         seconds = time.perf_counter() - start
-    if request.given is not None:
-        notes += tuple(filter(None, (camera_note(opened),)))
+    if request.given is not None or request.work.takes_cameras:
+        notes += tuple(filter(None, (camera_note(opened), *found_cameras.notes)))
     late = stored.stopped or scaled.stopped or known.stopped
     interrupted = stop.requested and (late or len(opened.pending(chosen.share)) > 0)
     summary = _summary(opened, scan, outcome, (planned, seconds, interrupted), notes)
     return replace(
         summary,
         errors=(*summary.errors, *stored.errors, *scaled.errors, *known.errors),
-        notes=(*summary.notes, *remark_notes(scaled.remarks), *known.notes),
+        notes=(*summary.notes, *remark_notes(add_remarks(scaled.remarks, known.remarks))),
         stored_now=stored.images,
         not_stored=stored.refused,
         scaled_now=scaled.images,
@@ -340,8 +340,8 @@ def _fit_metres(request: LabelRequest, store: Store, leases: Leases, stop: Stop,
 def _keep_cameras(
     request: LabelRequest, found: Found, store: Store, leases: Leases, stop: Stop, progress: bool
 ) -> Known:
-    """Keep the cameras that are given now."""
-    if request.given is None or stop.requested:
+    """Keep the cameras that are given now, where they decide no label: then they are planned with the images."""
+    if request.given is None or request.work.takes_cameras or stop.requested:
         return Known()
     names = tuple(source.name for source in request.sources)
     return keep_cameras(store, request.given, found, names, leases, stop, progress)

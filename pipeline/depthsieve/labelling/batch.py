@@ -35,7 +35,8 @@ class PreparedImage:
     are the camera's at the teacher's input, then NaN. ``jpeg`` is the image at label shape, where it will be stored.
     ``metric`` is the input of the metric teacher, if there is one and it takes the image. ``is_dim``: see
     :class:`~depthsieve.images.decode.DecodedImage`. ``photo_HW3`` is the image at label shape, where a network wants to
-    see it. ``camera`` is that of the source, None where it is not known."""
+    see it. ``camera`` is that of the source, None where it is not known;
+    ``is_apart``: it was given, and EXIF says another."""
 
     image_CHW: np.ndarray[Any, np.dtype[np.float32]]
     second_Chw: np.ndarray[Any, np.dtype[np.float32]] | None
@@ -49,6 +50,7 @@ class PreparedImage:
     metric: MetricInput | None = None
     photo_HW3: np.ndarray[Any, np.dtype[np.uint8]] | None = None
     camera: Camera | None = None
+    is_apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,20 @@ class LabelWork:
             network = copy.deepcopy(network).to("cpu" if device.type == "mps" else device)  # see _predict
         return replace(self, signals=signals, network=network)
 
+    @property
+    def takes_cameras(self) -> bool:
+        """Whether cameras decide anything that a teacher makes."""
+        teachers = (self.teacher, self.second, self.metric)
+        return any(one is not None and one.intrinsics_in != "ignored" for one in teachers)
+
     def fault(self, image: PreparedImage) -> ImageRejected | None:
         """Why an image cannot be labelled, if it lacks what a teacher needs besides its pixels."""
         needing = [one for one in (self.teacher, self.second) if one is not None and one.intrinsics_in == "needed"]
         if needing and not np.isfinite(image.intrinsics_4).all():
-            return ImageRejected(f"teacher {needing[0].name!r} needs a focal length, and none is known of this image")
+            return ImageRejected(
+                f"teacher {needing[0].name!r} needs a focal length, and none is known of this image: say "
+                "--focal-length, --fov or --cameras"
+            )
         return None
 
     @property
@@ -222,6 +233,8 @@ def label_batch(
         about = label_signals(depth_HW, code_HW, histogram_K, work.teacher.quantity)
         arrays["values"][row] = np.concatenate([about, image.signals.values])
         arrays["phash"][row] = image.signals.phash
+        if "intrinsics" in arrays and len(labels.intrinsics_B4):
+            arrays["intrinsics"][row] = labels.intrinsics_B4[place]
         if "embedding" in arrays and len(labels.embedding_BD):
             arrays["embedding"][row] = labels.embedding_BD[place]
     return part
@@ -261,6 +274,7 @@ class _Labels:
     low_B: torch.Tensor
     high_B: torch.Tensor
     embedding_BD: torch.Tensor
+    intrinsics_B4: torch.Tensor
 
     @classmethod
     def of(
@@ -292,6 +306,7 @@ class _Labels:
             low_BP.amin(1),
             high_BP.amax(1),
             none[:0] if label.embedding is None else label.embedding.half(),
+            none[:0] if label.intrinsics is None else label.intrinsics,
         )
 
     def to_cpu(self) -> "_Labels":

@@ -8,15 +8,17 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from depthsieve.core.cameras import Camera, is_apart
 from depthsieve.core.errors import ImageRejected, SourceError, TeacherError
 from depthsieve.core.records import Alpha, ImageRecord, Shape
 from depthsieve.features import image_signals
 from depthsieve.images.decode import decode
 from depthsieve.labelling.batch import PreparedImage
-from depthsieve.labelling.metric import prepare_metric, prepare_other
+from depthsieve.labelling.metric import prepare_metric, prepare_other, seen_intrinsics
 from depthsieve.labelling.predicting import prepare
+from depthsieve.store.cameras import camera_in_labels
 from depthsieve.store.stored_images import encode_image, to_label_shape
-from depthsieve.teachers import Teacher, centred_intrinsics
+from depthsieve.teachers import Teacher
 
 Prepared = PreparedImage | ImageRejected
 
@@ -49,11 +51,13 @@ def prepare_image(
     alpha: Alpha = "respect",
     metric: Teacher | None = None,
     with_photo: bool = False,
+    given: Camera | None = None,
 ) -> Prepared:
     """Read, decode and resize one image; what is wrong with the image itself comes back as a value.
 
     With an ``image_quality`` it is also made a JPEG of that, to be stored; with a ``second`` or a
-    ``metric`` teacher, their inputs too, and ``with_photo`` the image at label shape.
+    ``metric`` teacher, their inputs too, and ``with_photo`` the image at label shape. ``given`` is the camera that a
+    user gave it, which goes before EXIF.
     ``alpha``: see :func:`~depthsieve.images.decode.decode`. A file that cannot be read raises :class:`OSError`, unless
     that is its own fault, or this is the ``last_attempt``.
     """
@@ -66,8 +70,9 @@ def prepare_image(
             return ImageRejected(f"changed since the scan: {image.width}x{image.height} then, {width}x{height} now")
         prepared_CHW = prepare(teacher, decoded.rgb_HW3, shape)
         second_Chw = prepare_other(decoded.rgb_HW3, shape, second) if second else None
-        focal = decoded.header.focal_px
-        metric_input = prepare_metric(decoded.rgb_HW3, shape, metric, focal) if metric else None
+        exif = decoded.header.camera
+        camera = given or exif
+        metric_input = prepare_metric(decoded.rgb_HW3, shape, metric, camera) if metric else None
         jpeg = b"" if image_quality is None else encode_image(decoded.rgb_HW3, shape, image_quality)
         photo_HW3 = to_label_shape(decoded.rgb_HW3, shape) if with_photo else None
     except ImageRejected as error:
@@ -85,18 +90,22 @@ def prepare_image(
     if decoded.hole_HW is not None:
         covered = cv2.resize(decoded.hole_HW.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
         hole_HW = np.asarray(covered > 0)
+    # A teacher that says it takes no camera sees the one that all labels have, whatever another one is given.
+    takes_camera = any(one is not None and one.intrinsics_in != "ignored" for one in (teacher, second))
+    in_labels = camera_in_labels(decoded.header.focal_px, (height, width))
     digest, signals = hashlib.sha256(data).hexdigest(), image_signals(decoded.rgb_HW3)
     return PreparedImage(
         prepared_CHW,
         second_Chw,
         hole_HW,
-        focal,
-        centred_intrinsics(focal, (height, width), shape),
+        decoded.header.focal_px,
+        seen_intrinsics(camera if takes_camera else in_labels, (height, width), shape),
         digest,
         signals,
         jpeg,
         decoded.is_dim,
         metric_input,
         photo_HW3,
-        decoded.header.camera,
+        camera,
+        given is not None and is_apart(given, exif),
     )

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
+from depthsieve.core.cameras import TAKEN, Camera
 from depthsieve.core.errors import ImageRejected, UsageError
 from depthsieve.core.records import LabelSpec, Shape, TeacherRequest
 from depthsieve.labelling.predicting import (
@@ -27,7 +28,7 @@ from depthsieve.reliability.metric import METHOD, NO_FIT, fit_metres
 from depthsieve.storage import Root
 from depthsieve.store.layer_kinds import METRIC, METRIC_COLUMNS, LayerSpec
 from depthsieve.store.layers import find_layer
-from depthsieve.teachers import Batch, Teacher, centred_intrinsics
+from depthsieve.teachers import Batch, Teacher
 
 
 def check_metric(teacher: Teacher, metric: Teacher) -> None:
@@ -52,12 +53,17 @@ def metric_spec(root: Root | None, spec: LabelSpec, request: TeacherRequest, met
         "columns": list(METRIC_COLUMNS),
         "teacher": body | {"dtype": metric.dtype},
         "weights_digest": metric.weights_digest,
-        "preprocessing": dict(metric.preprocessing),
+        "preprocessing": {**metric.preprocessing, **cameras_taken(metric)},
     }
     found = find_layer(root, METRIC, spec.fingerprint) if root is not None else None
     if found is not None and _made_alike(found.spec.detail or {}, detail):
         return found.spec
     return LayerSpec(METRIC, METRIC, spec.fingerprint, (), detail)
+
+
+def cameras_taken(teacher: Teacher) -> dict[str, str]:
+    """What the preprocessing of a teacher that takes cameras has besides: which it gets."""
+    return {} if teacher.intrinsics_in == "ignored" else {"cameras": TAKEN}
 
 
 def _made_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -86,17 +92,28 @@ class MetricInput:
     intrinsics_4: NDArray[np.float32]
 
 
-def prepare_metric(rgb_HW3: NDArray[np.uint8], shape: Shape, metric: Teacher, focal_px: float) -> MetricInput | None:
-    """The input of the metric teacher for an upright image, whose focal length is that of its own resolution, or 0;
-    None for an image that is too small or too large for it, or whose focal length it needs and nobody knows."""
+def seen_intrinsics(camera: Camera | None, source: Shape, shape: Shape) -> NDArray[np.float32]:
+    """fx, fy, cx, cy of a camera at a teacher's input of ``shape``, for an upright image of ``source`` (height, width);
+    NaN where it is not known."""
+    if camera is None:
+        return np.full(4, np.nan, np.float32)
+    across, down = shape[1] / source[1], shape[0] / source[0]
+    return np.array(camera.scaled(across, down).intrinsics, np.float32)
+
+
+def prepare_metric(
+    rgb_HW3: NDArray[np.uint8], shape: Shape, metric: Teacher, camera: Camera | None
+) -> MetricInput | None:
+    """The input of the metric teacher for an upright image, whose camera is that of its own resolution; None for an
+    image that is too small or too large for it, or whose focal length it needs and nobody knows."""
     try:
         image_Chw = prepare_other(rgb_HW3, shape, metric)
     except ImageRejected:
         return None
-    if metric.intrinsics_in == "needed" and not focal_px > 0:
+    if metric.intrinsics_in == "needed" and camera is None:
         return None
     source, there = (rgb_HW3.shape[0], rgb_HW3.shape[1]), (image_Chw.shape[1], image_Chw.shape[2])
-    return MetricInput(image_Chw, centred_intrinsics(focal_px, source, there))
+    return MetricInput(image_Chw, seen_intrinsics(camera, source, there))
 
 
 def fit_batch(

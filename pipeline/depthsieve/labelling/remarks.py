@@ -2,16 +2,20 @@
 
 from collections.abc import Iterable, Mapping
 
+from depthsieve.core.cameras import APART
+
 Remarks = tuple[tuple[str, int, str], ...]
 """(kind, how many images, the id of the first) of each kind there is."""
 
-TRANSPARENT, DIM, NO_METRES = "transparent", "dim", "no metres"
+TRANSPARENT, DIM, NO_METRES, OTHER_FOCAL = "transparent", "dim", "no metres", "other focal"
 
 _WORDS: Mapping[str, str] = {
     TRANSPARENT: "with transparent parts, such as {example}: labelled as if over white; what is hidden has "
     "reliability 0 (in a new store, --alpha ignore takes the colours as they are)",
     DIM: "of 16 bits a channel, such as {example}: less than a quarter of the range is used, labelled nearly "
     "black; scale them so that white is 65535, and label them again",
+    OTHER_FOCAL: f"with another focal length in EXIF than was given, by more than {APART:.0%}, such as {{example}}: "
+    "the given one counts",
     NO_METRES: "without a scale to metres, such as {example}: nothing fits the label to what the metric teacher saw; "
     "the label stays relative, and exports in metres leave it out",
 }

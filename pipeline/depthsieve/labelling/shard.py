@@ -15,15 +15,18 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from depthsieve.core.cameras import Camera
 from depthsieve.core.errors import DepthsieveError, ImageRejected, StoreError, TeacherError
 from depthsieve.core.processes import cores
 from depthsieve.core.records import (
     Alpha,
+    ImageRecord,
     LabelJob,
     LabelSpec,
     NumericsProfile,
+    Shape,
     Shard,
     ShardResult,
     digest_of,
@@ -34,10 +37,10 @@ from depthsieve.labelling.ahead import fetched_ahead
 from depthsieve.labelling.batch import LabelWork, PreparedImage, feature_arrays, label_batch
 from depthsieve.labelling.image import Prepared, Readable, Unreadable, prepare_image
 from depthsieve.labelling.lanes import GPU_LANES, Lanes
-from depthsieve.labelling.metric import MetricInput, fit_batch, metric_spec
+from depthsieve.labelling.metric import MetricInput, cameras_taken, fit_batch, metric_spec
 from depthsieve.labelling.numerics import make_profile
 from depthsieve.labelling.predicting import is_out_of_memory
-from depthsieve.labelling.remarks import DIM, NO_METRES, TRANSPARENT, Remarks, add_remarks
+from depthsieve.labelling.remarks import DIM, NO_METRES, OTHER_FOCAL, TRANSPARENT, Remarks, add_remarks
 from depthsieve.reliability.fusion import calibration_for
 from depthsieve.sources import Source, reopen_source
 from depthsieve.storage import Root, is_url
@@ -79,13 +82,14 @@ def label_spec(work: LabelWork, encoding: str = schema.ENCODING, alpha: Alpha = 
     """What decides the labels of such work, in this encoding, with transparency respected or ignored."""
     teacher, signals, network = work.teacher, work.signals, work.network
     fused = calibration_for(teacher.quantity, signals if network is None else ())
-    ignored = {"alpha": "ignore"} if alpha == "ignore" else {}  # as it was before there was a choice
+    more = {"alpha": "ignore"} if alpha == "ignore" else {}  # as it was before there was a choice
+    more |= cameras_taken(teacher)
     return LabelSpec(
         weights_digest=teacher.weights_digest,
         quantity=teacher.quantity,
         unit=teacher.unit,
         dtype=teacher.dtype,
-        preprocessing={**teacher.preprocessing, **ignored},
+        preprocessing={**teacher.preprocessing, **more},
         signals=signals,
         calibration=network.name(teacher.weights_digest) if network else fused.name(signals, teacher.weights_digest),
         encoding=encoding,
@@ -97,7 +101,8 @@ def label_spec(work: LabelWork, encoding: str = schema.ENCODING, alpha: Alpha = 
 
 def _second_spec(second: Teacher) -> dict[str, Any]:
     names = ("weights_digest", "quantity", "unit", "dtype", "preprocessing")
-    return {name: getattr(second, name) for name in names}
+    body = {name: getattr(second, name) for name in names}
+    return body | {"preprocessing": {**second.preprocessing, **cameras_taken(second)}}
 
 
 def kept_layers(job: LabelJob, spec: LabelSpec, work: LabelWork, root: Root | None = None) -> tuple[LayerSpec, ...]:
@@ -363,6 +368,7 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
     spans = [range(start, min(start + size, len(shard.images))) for start in range(0, len(shard.images), size)]
     jpegs = [b""] * len(shard.images)
     cameras: list[Camera | None] = [None] * len(shard.images)
+    seen_N4 = np.full((len(shard.images), 4), np.nan, np.float32)  # by the teacher
     fit_NC = np.full((len(shard.images), len(METRIC_COLUMNS)), np.nan)
     began: list[float] = []
     remarks: list[tuple[str, int, str]] = []
@@ -371,15 +377,16 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
         image, job = shard.images[row], work.job
         last, quality = job.last_attempt, job.image_quality
         photo = how.network is not None
+        given = shard.cameras[row] if shard.cameras else None
         return prepare_image(
-            image, shard.shape, sources, how.teacher, last, quality, how.second, work.alpha, how.metric, photo
+            image, shard.shape, sources, how.teacher, last, quality, how.second, work.alpha, how.metric, photo, given
         )
 
     def predict(span: range, prepared: list[Prepared]) -> tuple[int, list[Unreadable]]:
         began.append(time.monotonic())
         most = 1 if watch.care and span.start in watch.care.singly else size
         with torch_threads(work.profile.threads):
-            part = label_batch(arrays | kept | features, span, prepared, how, most)
+            part = label_batch(arrays | kept | features | {"intrinsics": seen_N4}, span, prepared, how, most)
             if how.metric is not None:
                 rows = slice(span.start, span.stop)
                 fit_NC[rows] = fit_batch(
@@ -387,7 +394,10 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
                 )
         for row, image in zip(span, prepared, strict=True):
             if isinstance(image, PreparedImage) and arrays["status"][row] == schema.STATUS_LABELLED:
-                jpegs[row], cameras[row] = image.jpeg, image.camera
+                jpegs[row] = image.jpeg
+                cameras[row] = image.camera or _predicted(seen_N4[row], shard.images[row], shard.shape)
+                if image.is_apart:
+                    remarks.append((OTHER_FOCAL, 1, shard.images[row].id))
                 if image.hole_HW is not None and image.hole_HW.any():
                     remarks.append((TRANSPARENT, 1, shard.images[row].id))
                 if image.is_dim:
@@ -425,6 +435,14 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
     if any(cameras):
         layers[CAMERAS] = camera_arrays(cameras)
     return Labelled(ShardArrays(arrays), tuple(split), layers, add_remarks(tuple(sorted(remarks))))
+
+
+def _predicted(intrinsics_4: NDArray[np.float32], image: ImageRecord, shape: Shape) -> Camera | None:
+    """The camera of a source by what the teacher predicts of it at label shape; None where it does not."""
+    fx, fy, cx, cy = map(float, intrinsics_4)
+    if not (np.isfinite(intrinsics_4).all() and min(fx, fy) > 0):
+        return None
+    return Camera(fx, fy, cx, cy, "teacher").scaled(image.width / shape[1], image.height / shape[0])
 
 
 def _metric_inputs(prepared: Sequence[Prepared]) -> list[MetricInput | None]:

@@ -11,13 +11,24 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from depthsieve.cameras.given import Photo, photos_in
+from depthsieve.core.cameras import Camera
 from depthsieve.core.errors import ImageRejected, RunError
 from depthsieve.core.frames import FRAME_ID
 from depthsieve.core.records import ImageRecord, Shape
 from depthsieve.core.spill import SpillDatabase, spill_database
-from depthsieve.core.tables import CHANGED, IMAGES_SCHEMA, OTHER_CONTENT, PLAN_SCHEMA, REJECTED_SCHEMA, REMOVED_SCHEMA
+from depthsieve.core.tables import (
+    CAMERA_SCHEMA,
+    CHANGED,
+    IMAGES_SCHEMA,
+    OTHER_CONTENT,
+    PLAN_SCHEMA,
+    REJECTED_SCHEMA,
+    REMOVED_SCHEMA,
+)
 from depthsieve.planning.sharding import count_shards, cut_shards
 from depthsieve.store import Store
+from depthsieve.store.plan import camera_columns
 from depthsieve.store.standing import Again, known_files
 
 ROOM_PER_IMAGE = 100
@@ -49,34 +60,43 @@ _REPLACES = "UPDATE images SET action = 'replace' WHERE changed AND id IN (SELEC
 @dataclass(frozen=True, slots=True)
 class PlannedNow:
     """What a run adds to the plan: ``images`` to label, those of them that have ``changed``, images ``removed``, and
-    the ``shard_size`` where a trial found that larger shards would take too long."""
+    the ``shard_size`` where a trial found that larger shards would take too long, and those of the images whose camera
+    is an ``other_camera`` than before."""
 
     images: int = 0
     changed: int = 0
     removed: int = 0
     shard_size: int | None = None
+    other_camera: int = 0
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of it."""
-        if self.shard_size is None:
-            return ()
-        return (
-            f"shards hold at most {self.shard_size} images, about a minute's work by a trial (--shard-size sets it)",
-        )
+        lines = []
+        if self.other_camera:
+            count = f"{self.other_camera:,} image{'s' if self.other_camera > 1 else ''}"
+            lines.append(f"{count} of the store with another camera than before: labelled again")
+        if self.shard_size is not None:
+            lines.append(
+                f"shards hold at most {self.shard_size} images, about a minute's work by a trial (--shard-size sets it)"
+            )
+        return tuple(lines)
 
 
 @dataclass(frozen=True)
 class Draft:
     """What a new generation would hold. ``buckets`` counts the images of each label shape; ``rejected`` are the files
     that are refused (:data:`~depthsieve.core.tables.REJECTED_SCHEMA`), ``gone`` the ids that leave the store; both are
-    sorted by id. ``changed`` counts images that are labelled again since their file has changed.
+    sorted by id. ``changed`` counts images that are labelled again since their file has changed, ``other_camera`` those
+    since their camera has. ``has_cameras``: images may have cameras, which are planned with them.
     """
 
     buckets: Mapping[Shape, int]
     rejected: pa.Table
     gone: pa.Table
     changed: int
+    other_camera: int
+    has_cameras: bool
     _database: SpillDatabase
 
     def __bool__(self) -> bool:
@@ -90,7 +110,7 @@ class Draft:
     @property
     def planned(self) -> PlannedNow:
         """How many images it adds, replaces and removes."""
-        return PlannedNow(self.images, self.changed, len(self.gone))
+        return PlannedNow(self.images, self.changed, len(self.gone), other_camera=self.other_camera)
 
     @property
     def pixels(self) -> int:
@@ -122,8 +142,11 @@ class Draft:
     def tables(self, generation: int, shard_size: int) -> Iterator[pa.Table]:
         """Their rows of the plan, in order, each table of whole shards."""
         rows = self._database.read("SELECT * FROM images ORDER BY label_height, label_width, id")
+        known = (
+            CAMERA_SCHEMA.names if self.has_cameras and _rows(self._database, "images WHERE camera IS NOT NULL") else ()
+        )
         for table in cut_shards(rows, generation, shard_size):
-            yield table.select(PLAN_SCHEMA.names)
+            yield table.select([*PLAN_SCHEMA.names, *known])
 
 
 @contextlib.contextmanager
@@ -136,6 +159,7 @@ def draft_batches(
     again: Again | None = None,
     leaves: Callable[[str], bool] = lambda image: False,
     gone: Iterable[pa.Table] = (),
+    cameras: Callable[[Photo], Camera | None] | None = None,
 ) -> Iterator[Draft]:
     """Draft a generation of what a source holds and the ``store``, if there is one, does not know.
 
@@ -145,19 +169,24 @@ def draft_batches(
     that file by now; of one whose column ``content`` is true only the content is another. ``label_shape`` gives the (H,
     W) for a height and width, or raises :class:`ImageRejected`: then the image is rejected with that reason. Images
     among ``again`` count as not known; those of them that failed or were rejected, are not found and for which
-    ``leaves`` is true leave the store, and so does what is ``gone``: tables with a column ``id``. ``folder`` is made
-    and used until the end; it is the caller's to remove.
+    ``leaves`` is true leave the store, and so does what is ``gone``: tables with a column ``id``. ``cameras`` says
+    which camera a user gave an image; None: none decides labels. ``folder`` is made and used until the end; it is the
+    caller's to remove.
 
     Raises :class:`RunError` where the disk of ``folder`` has no room.
     """
     again = again or Again()
     with spill_database(folder) as database:
         unchanged = {CHANGED.name: "false", OTHER_CONTENT.name: "false"}
-        database.create("images", _IMAGES, action="'add'", **unchanged)
+        columns = _IMAGES if cameras is None else pa.schema([*_IMAGES, *CAMERA_SCHEMA])
+        database.create("images", columns, action="'add'", **unchanged)
         database.create("rejected", _REJECTED, **unchanged)
         database.create("known", _KNOWN)
         database.create("gone", REMOVED_SCHEMA)
-        database.append("images", _shaped(_selected(images, IMAGES_SCHEMA.names), label_shape, database))
+        database.create("other", REMOVED_SCHEMA)
+        database.insert("other", pa.table({"id": pa.array(sorted(again.other), pa.string())}))
+        shaped = _shaped(_selected(images, IMAGES_SCHEMA.names), label_shape, database)
+        database.append("images", shaped if cameras is None else _with_cameras(shaped, cameras))
         database.append("rejected", _selected(rejected, REJECTED_SCHEMA.names))
         database.append("gone", (table.select(["id"]) for table in gone))
         _add_missing(database, filter(leaves, {*again.failed, *again.rejected}))
@@ -171,6 +200,8 @@ def draft_batches(
             database.all(f"SELECT {', '.join(REJECTED_SCHEMA.names)} FROM rejected ORDER BY id").cast(REJECTED_SCHEMA),
             database.all("SELECT DISTINCT id FROM gone ORDER BY id").cast(REMOVED_SCHEMA),
             _rows(database, "images WHERE changed"),
+            _rows(database, "images WHERE id IN (SELECT id FROM other)"),
+            cameras is not None,
             database,
         )
 
@@ -181,6 +212,15 @@ def _selected(tables: Iterable[pa.Table], columns: list[str]) -> Iterator[pa.Tab
         yield table.select([*columns, *({CHANGED.name, OTHER_CONTENT.name} & set(table.column_names))])
 
 
+def _with_cameras(images: Iterable[pa.Table], cameras: Callable[[Photo], Camera | None]) -> Iterator[pa.Table]:
+    """The tables with the camera that is given for each image."""
+    for table in images:
+        found = camera_columns([cameras(photo) for photo in photos_in(table)])
+        for name in found.column_names:
+            table = table.append_column(name, found[name])
+        yield table
+
+
 def _leave_out_known(database: SpillDatabase, store: Store, again: Again) -> None:
     """Take out of the tables what the store knows already, and say of the others what their rows do."""
     database.append("known", known_files(store, again))
@@ -189,10 +229,10 @@ def _leave_out_known(database: SpillDatabase, store: Store, again: Again) -> Non
         database.run(_LEFT.format(table=table))
         database.run(_PLANNED_SINCE.format(table=table))
     database.run(_REPLACES)
-    if again.failed:
-        database.create("failed", REMOVED_SCHEMA)
-        database.append("failed", [pa.table({"id": pa.array(sorted(again.failed), pa.string())})])
-        database.run("UPDATE images SET action = 'replace' WHERE id IN (SELECT id FROM failed)")
+    if again.failed or again.other:
+        database.create("again", REMOVED_SCHEMA)
+        database.append("again", [pa.table({"id": pa.array(sorted(again.failed | again.other), pa.string())})])
+        database.run("UPDATE images SET action = 'replace' WHERE id IN (SELECT id FROM again)")
     database.run("DROP TABLE known")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from depthsieve.core.cameras import Camera
 from depthsieve.core.errors import DepthsieveError, RunError
 from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import ImageFailure, ImageRecord, LabelJob, NumericsProfile, Shape, Shard, TeacherRequest
@@ -210,6 +211,11 @@ def try_out(samples: Iterator[Sample], work: ShardWork, lanes: Lanes, round_done
         for number, (shape, images) in enumerate(itertools.chain([first, first], samples)):
             start = time.perf_counter()
             shard = Shard(f"0000-{number:06d}", shape, tuple(images))
+            if (
+                work.how.takes_cameras
+            ):  # any will do: labels are thrown away, and a teacher that needs one must not refuse
+                cameras = tuple(Camera.centred(one.width, one.width, one.height, "given") for one in images)
+                shard = replace(shard, cameras=cameras)
             stored = _label_and_store(shard, work, lanes, folder)
             end = time.perf_counter()
             rows.append((len(images), len(images) * shape[0] * shape[1], end - start, stored))

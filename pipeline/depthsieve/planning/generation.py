@@ -10,6 +10,7 @@ from depthsieve.core.errors import StoreError
 from depthsieve.core.progress import logger
 from depthsieve.core.records import DatasetNote, NumericsProfile, TeacherRequest
 from depthsieve.labelling.predicting import label_shape
+from depthsieve.planning.cameras import again, planned_cameras
 from depthsieve.planning.changes import keep_times
 from depthsieve.planning.checks import check_source, check_space, has_moved, pixel_bytes
 from depthsieve.planning.draft import Draft, PlannedNow, draft_batches
@@ -88,11 +89,12 @@ def draft_generation(request: LabelRequest, store: Store | None, scan: Scan, fol
     def leaves(image: str) -> bool:
         return image.partition("/")[0] in whole
 
-    again = Again.of(store, request.options.retry_failed) if store is not None else Again()
+    cameras = planned_cameras(request, store, scan)
+    anew = again(request, store, cameras) if store is not None else Again()
     found = (scan.images(), scan.rejected())
     gone = scan.gone() if request.options.prunes else ()
     shape_of = functools.partial(label_shape, request.teacher)
-    with draft_batches(*found, shape_of, folder, store, again, leaves, gone) as draft:
+    with draft_batches(*found, shape_of, folder, store, anew, leaves, gone, cameras.of) as draft:
         yield draft
 
 

@@ -13,12 +13,13 @@ from depthsieve.core.errors import ImageRejected, SourceError, UsageError
 from depthsieve.core.patterns import is_excluded
 from depthsieve.core.progress import logger, say
 from depthsieve.labelling.predicting import label_shape
+from depthsieve.planning.cameras import again, planned_cameras
 from depthsieve.planning.changes import compare_contents
 from depthsieve.planning.checks import check_gone, what_it_is
 from depthsieve.planning.request import LabelRequest
 from depthsieve.sources.manifest import scan_of_manifest
 from depthsieve.sources.scan import Scan, scan_to
-from depthsieve.store.standing import Again, known_files, standing
+from depthsieve.store.standing import known_files, standing
 
 
 def take_inventory(request: LabelRequest, folder: Path, progress: bool) -> Scan:
@@ -133,4 +134,5 @@ def _why_nothing(request: LabelRequest, scan: Scan) -> str:
 def _known(request: LabelRequest) -> Iterator[Any]:
     if request.existing is None:
         return iter(())
-    return known_files(request.existing, Again.of(request.existing, request.options.retry_failed))
+    cameras = planned_cameras(request, request.existing)
+    return known_files(request.existing, again(request, request.existing, cameras))

@@ -178,7 +178,8 @@ class LabelRequest:
     @property
     def recalled_notes(self) -> tuple[str, ...]:
         """What was taken from the store, in a line, and one for each teacher that has another name now."""
-        lines = (f"as {self.root.location} was labelled before: {self.recalled}",) if self.recalled else ()
+        lines = self.given.notes if self.given is not None else ()
+        lines += (f"as {self.root.location} was labelled before: {self.recalled}",) if self.recalled else ()
         return lines + tuple(
             f"{self.root.location} holds labels of {name}, the `tiny` of before, and resumes with it; a new store gets "
             "today's `tiny`"

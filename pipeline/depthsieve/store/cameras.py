@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from depthsieve.core.cameras import ORIGINS, Camera, Origin
 from depthsieve.core.recent import Recent
 from depthsieve.core.records import Shape
+from depthsieve.core.tables import CAMERA_SCHEMA
 from depthsieve.store.catalog import Catalog
 from depthsieve.store.layer_kinds import CAMERAS
 from depthsieve.store.layer_rows import LayerRows
@@ -17,11 +18,7 @@ from depthsieve.store.layer_rows import LayerRows
 KEPT_SHARDS = 64
 """Shards whose cameras are kept in memory."""
 
-_INTRINSICS = ("fx", "fy", "cx", "cy")
-
-SCHEMA = pa.schema([*((name, pa.float64()) for name in _INTRINSICS), ("camera", pa.string())])
-"""Columns that the layer adds to the index: intrinsics in pixels of the upright source, and how they are known
-(:data:`depthsieve.core.cameras.Origin`); null where they are not."""
+_INTRINSICS = CAMERA_SCHEMA.names[:4]
 
 
 class CameraReader(LayerRows):
@@ -42,7 +39,8 @@ class CameraReader(LayerRows):
         return found[0]
 
     def columns(self, shard_N: pa.Array, row_N: pa.Array, known_N: pa.Array) -> dict[str, pa.Array]:
-        """Columns of :data:`SCHEMA` for images at these rows of shards; null where not ``known_N``, and not known."""
+        """Columns of :data:`~depthsieve.core.tables.CAMERA_SCHEMA` for images at these rows of shards; null where not
+        ``known_N``, and not known."""
         intrinsics_N4 = np.full((len(shard_N), 4), np.nan)
         origin_N = np.zeros(len(shard_N), np.int64)
         for stored, places, rows in self.by_shard(shard_N, row_N, known_N, ("intrinsics", "origin")):

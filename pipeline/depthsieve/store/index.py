@@ -20,8 +20,8 @@ from depthsieve.core.errors import StoreDamaged, StoreError
 from depthsieve.core.parquet import native_file, open_parquet
 from depthsieve.core.records import unseal
 from depthsieve.core.spill import SpillDatabase
+from depthsieve.core.tables import CAMERA_SCHEMA
 from depthsieve.store import schema
-from depthsieve.store.cameras import SCHEMA as CAMERAS_SCHEMA
 from depthsieve.store.cameras import CameraReader
 from depthsieve.store.catalog import Catalog
 from depthsieve.store.features import SCHEMA as FEATURES_SCHEMA
@@ -47,7 +47,7 @@ PLACES_SCHEMA = pa.schema(
     ]
 )
 
-SCHEMA = pa.schema([*PLACES_SCHEMA, *FEATURES_SCHEMA, *METRIC_SCHEMA, *CAMERAS_SCHEMA])
+SCHEMA = pa.schema([*PLACES_SCHEMA, *FEATURES_SCHEMA, *METRIC_SCHEMA, *CAMERA_SCHEMA])
 
 Readers = Sequence[FeatureReader | MetricReader | CameraReader]
 """Of the layers whose columns the index has."""

@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from depthsieve.core.cameras import Camera
 from depthsieve.core.parquet import open_parquet
 from depthsieve.core.records import DatasetNote, ImageRecord, NumericsProfile, RejectedImage, Shard, TeacherRequest
-from depthsieve.core.tables import PLAN_SCHEMA, REJECTED_SCHEMA, REMOVED_SCHEMA
+from depthsieve.core.tables import CAMERA_SCHEMA, PLAN_SCHEMA, REJECTED_SCHEMA, REMOVED_SCHEMA
 
 SHARDS_SCHEMA = pa.schema([("images", pa.int32()), ("label_height", pa.int32()), ("label_width", pa.int32())])
 PARENTS_SCHEMA = pa.schema([("parent_shards", pa.list_(pa.string())), ("parent_rows", pa.list_(pa.int32()))])
@@ -66,7 +67,11 @@ class PlannedShard:
             "label_height": [height] * len(images),
             "label_width": [width] * len(images),
         }
-        return pa.table(columns, schema=PLAN_SCHEMA)
+        table = pa.table(columns, schema=PLAN_SCHEMA)
+        if any(self.shard.cameras):
+            known = camera_columns(self.shard.cameras)
+            table = pa.table([*table.columns, *known.columns], schema=pa.schema([*PLAN_SCHEMA, *CAMERA_SCHEMA]))
+        return table
 
 
 @dataclass(frozen=True)
@@ -160,9 +165,9 @@ def table_name(generation: int, what: str) -> str:
 def encode_parts(tables: Iterable[pa.Table]) -> Iterator[tuple[bytes, pa.Table]]:
     """Each part's bytes, and its rows of the table of shards.
 
-    ``tables`` are of :data:`PLAN_SCHEMA`, in a fused store with :data:`PARENTS_SCHEMA`, in an imported one with
-    :data:`MAPS_SCHEMA`, shards in order and never torn between two tables; they may hold as few or as many shards as
-    they like.
+    ``tables`` are of :data:`PLAN_SCHEMA`, with the columns of :data:`CAMERA_SCHEMA` where cameras that were given
+    decide labels, in a fused store with :data:`PARENTS_SCHEMA`, in an imported one with :data:`MAPS_SCHEMA`, shards in
+    order and never torn between two tables; they may hold as few or as many shards as they like.
     """
     waiting: list[pa.Table] = []
     shards = 0
@@ -193,7 +198,7 @@ def _encode_part(tables: Sequence[pa.Table]) -> tuple[bytes, pa.Table]:
     shards = pa.table(
         [pa.array(_shard_counts(table), pa.int32()), first["label_height"], first["label_width"]], SHARDS_SCHEMA.names
     )
-    more = [one for one in MADE_OF if one.name in table.column_names]
+    more = [one for one in (*MADE_OF, *CAMERA_SCHEMA) if one.name in table.column_names]
     return encode_table(table, pa.schema([*PLAN_SCHEMA, *more])), shards.cast(SHARDS_SCHEMA)
 
 
@@ -224,7 +229,27 @@ def decode_shard(rows: pa.Table) -> Shard:
     """The shard whose rows of a plan these are."""
     listed = rows.to_pylist()
     images = tuple(ImageRecord(**{name: row[name] for name in _RECORD_FIELDS}) for row in listed)
-    return Shard(listed[0]["shard"], (listed[0]["label_height"], listed[0]["label_width"]), images)
+    cameras = cameras_in(rows) if "camera" in rows.column_names else ()
+    return Shard(listed[0]["shard"], (listed[0]["label_height"], listed[0]["label_width"]), images, tuple(cameras))
+
+
+def camera_columns(cameras: Sequence[Camera | None]) -> pa.Table:
+    """Cameras as columns of :data:`CAMERA_SCHEMA`."""
+    rows = [(*one.intrinsics, one.origin) if one else (None,) * 5 for one in cameras]
+    columns = zip(*rows, strict=True) if rows else [()] * 5
+    return pa.table(
+        {name: pa.array(values, type_) for (name, type_), values in zip(_typed(CAMERA_SCHEMA), columns, strict=True)}
+    )
+
+
+def cameras_in(rows: pa.Table) -> list[Camera | None]:
+    """What :func:`camera_columns` was made of."""
+    listed = zip(*(rows[name].to_pylist() for name in CAMERA_SCHEMA.names), strict=True)
+    return [Camera(*row) if row[-1] else None for row in listed]
+
+
+def _typed(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
+    return [(one.name, one.type) for one in schema]
 
 
 def counts_fault(generation: Generation, shards: ShardTable) -> str | None:

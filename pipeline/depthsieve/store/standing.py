@@ -40,11 +40,13 @@ class Standing:
 
 @dataclass(frozen=True)
 class Again:
-    """Images that a store knows and that are planned again if they are found: each failed, rejected or removed."""
+    """Images that a store knows and that are planned again if they are found: each failed, rejected or removed, or its
+    camera is ``other`` than the one it was planned with."""
 
     failed: frozenset[str] = frozenset()
     rejected: frozenset[str] = frozenset()
     removed: frozenset[str] = frozenset()
+    other: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, store: Catalog, retry_failed: bool) -> "Again":
@@ -61,7 +63,7 @@ class Again:
     @property
     def ids(self) -> frozenset[str]:
         """All of them."""
-        return self.failed | self.rejected | self.removed
+        return self.failed | self.rejected | self.removed | self.other
 
 
 def known_files(store: Catalog, again: Again) -> Iterator[pa.Table]:

@@ -61,8 +61,8 @@ def test_cameras_are_kept_with_where_they_are_from_and_change_no_label(tmp_path:
     assert summary.notes[-3:] == (
         "focal lengths: 2 from the file of cameras, 3 from --focal-length or --fov",
         f"1 camera of no image here, such as {tmp_path}/cams.csv, line 4",
-        "2 images with another focal length in EXIF, by more than 10%, than was given, such as default/a.jpg: the "
-        "given one counts",
+        "2 images with another focal length in EXIF than was given, by more than 10%, such as default/a.jpg: the given "
+        "one counts",
     )
     labels = {path: digest for path, digest in decided_bytes(store).items() if not path.startswith("layers/cameras")}
     assert labels == {path: one for path, one in decided_bytes(plain).items() if not path.startswith("layers/cameras")}

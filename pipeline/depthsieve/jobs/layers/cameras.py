@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from depthsieve.cameras.given import Found, GivenCameras, Photo
-from depthsieve.core.cameras import GIVEN, WORDS, Camera
+from depthsieve.core.cameras import GIVEN, WORDS, Camera, is_apart
 from depthsieve.core.records import ImageRecord
 from depthsieve.core.stopping import Stop
 from depthsieve.jobs.layers.backfill import Backfill, CommittedShard, Computed
+from depthsieve.labelling.remarks import OTHER_FOCAL, Remarks, add_remarks
 from depthsieve.store import Store
 from depthsieve.store.cameras import CameraReader, camera_arrays, camera_in_labels
 from depthsieve.store.index import read_index
@@ -22,17 +23,14 @@ from depthsieve.store.layer_kinds import cameras_spec
 from depthsieve.store.layers import Layer
 from depthsieve.store.leases import Leases
 
-APART = 0.1
-"""Focal lengths of EXIF that are farther off the given one are told of."""
-
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What :func:`keep_cameras` did: labels whose camera is another now, what a person should know, why shards are
-    still as they were, and whether it was stopped before the end."""
+    """What :func:`keep_cameras` did: labels whose camera is another now, how many of them EXIF contradicts, why shards
+    are still as they were, and whether it was stopped before the end."""
 
     images: int = 0
-    notes: tuple[str, ...] = ()
+    remarks: Remarks = ()
     errors: tuple[str, ...] = ()
     stopped: bool = False
 
@@ -51,28 +49,13 @@ def keep_cameras(
     """
     job = _Cameras(store, given, found.cameras, names, stop)
     filled = job.run(progress=progress, leases=leases)
-    notes = [*given.notes, *found.notes]
-    if job.contradicted:
-        notes.append(apart_note(len(job.contradicted), job.contradicted[0]))
-    return Known(filled.images, tuple(notes), filled.errors, filled.stopped)
+    remarks = add_remarks(*(((OTHER_FOCAL, 1, image_id),) for image_id in job.contradicted))
+    return Known(filled.images, remarks, filled.errors, filled.stopped)
 
 
 def photo_of(image: ImageRecord) -> Photo:
     """An image as cameras see it."""
     return Photo(image.id, image.width, image.height, image.orientation)
-
-
-def apart_note(count: int, example: str) -> str:
-    """The line about given cameras that EXIF contradicts."""
-    return (
-        f"{count:,} image{'s' if count != 1 else ''} with another focal length in EXIF, by more than {APART:.0%}, than "
-        f"was given, such as {example}: the given one counts"
-    )
-
-
-def is_apart(given: Camera, exif: Camera | None) -> bool:
-    """Whether EXIF contradicts a given camera."""
-    return exif is not None and abs(exif.fx / given.fx - 1) > APART
 
 
 def camera_note(store: Store) -> str | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from depthsieve.core.cameras import GIVEN, Camera
 from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.processes import cores
 from depthsieve.core.records import ImageFailure, ImageRecord, Shape, TeacherRequest
@@ -23,6 +24,7 @@ from depthsieve.labelling.metric import MetricInput, fit_batch, metric_spec, pre
 from depthsieve.labelling.remarks import NO_METRES, Remarks, add_remarks
 from depthsieve.store import Store, schema
 from depthsieve.store.arrays import ShardReader
+from depthsieve.store.cameras import CameraReader
 from depthsieve.store.layer_kinds import METRIC_COLUMNS
 from depthsieve.store.layers import Layer
 from depthsieve.store.leases import Leases
@@ -70,6 +72,7 @@ class _Metric(ImageBackfill):
         super().__init__(store, metric_spec(store.root, store.spec, asked, metric), stop=stop, again=again)
         self._metric = metric
         self._profiles = {generation.number: generation.profile for generation in store.generations()}
+        self._cameras = CameraReader(store)
         self.unfitted: list[str] = []
 
     def empty_rows(self, group: ShardReader) -> Iterable[int]:
@@ -81,6 +84,7 @@ class _Metric(ImageBackfill):
         """The fits of a shard, batch by batch."""
         images, rows = shard.shard.images, shard.labelled_rows()
         digest_N = shard.labels.column("content_sha256")
+        cameras = self._cameras.of_shard(shard.id) or [None] * len(images)
         profile = self._profiles[schema.shard_number(shard.id)[0]]
         fit_NC = np.full((len(images), len(METRIC_COLUMNS)), np.nan)
         refused: dict[int, str] = {}
@@ -88,7 +92,9 @@ class _Metric(ImageBackfill):
             for start in range(0, len(images), profile.batch_size):
                 batch = range(start, min(start + profile.batch_size, len(images)))
                 labelled = [row for row in batch if row in set(rows)]
-                found = pool.map(lambda row: self._input(images[row], shard.shard.shape, str(digest_N[row])), labelled)
+                found = pool.map(
+                    lambda row: self._input(images[row], shard.shard.shape, str(digest_N[row]), cameras[row]), labelled
+                )
                 inputs: dict[int, MetricInput | None] = {}
                 for row, one in zip(labelled, found, strict=True):
                     if isinstance(one, ImageRejected | SourceError):
@@ -106,8 +112,12 @@ class _Metric(ImageBackfill):
         self.unfitted += [images[row].id for row in tried if not fit_NC[row, 0] > 0]
         return Computed({"fit": fit_NC}, len(tried), refused)
 
-    def _input(self, image: ImageRecord, shape: Shape, digest: str) -> MetricInput | ImageRejected | SourceError | None:
+    def _input(
+        self, image: ImageRecord, shape: Shape, digest: str, known: Camera | None
+    ) -> MetricInput | ImageRejected | SourceError | None:
+        """The input of the metric teacher; ``known`` is the camera that the store knows of the image."""
         found = self.decoded(image, digest)
         if not isinstance(found, DecodedImage):
             return found
-        return prepare_metric(found.rgb_HW3, shape, self._metric, found.header.focal_px)
+        camera = found.header.camera if known is None or known.origin not in GIVEN else known
+        return prepare_metric(found.rgb_HW3, shape, self._metric, camera)
