@@ -39,15 +39,16 @@ class PlannedCameras:
 def planned_cameras(request: LabelRequest, store: Store | None, scan: Scan | None = None) -> PlannedCameras:
     """The cameras to plan the images of a request with. What nobody says now stays as it is planned.
 
-    Without a ``scan`` only images that the store knows count. Raises as :func:`find_cameras`.
+    Without a ``scan`` only images that the store knows count, and only ``other`` is told. Raises as
+    :func:`find_cameras`.
     """
     if not request.work.takes_cameras:
         return PlannedCameras()
-    before = _planned_before(store) if store is not None else {}
     given = request.given
     if given is None:
-        known = {photo.id: camera for photo, camera in before.values() if camera is not None}
+        known = _given_before(store) if store is not None and scan is not None else {}
         return PlannedCameras(lambda photo: known.get(photo.id)) if known else PlannedCameras()
+    before = _planned_before(store) if store is not None else {}
     found = find_cameras(request, scan)
 
     def said(photo: Photo) -> Camera | None:
@@ -61,6 +62,22 @@ def planned_cameras(request: LabelRequest, store: Store | None, scan: Scan | Non
 def again(request: LabelRequest, store: Store, cameras: PlannedCameras) -> Again:
     """Images that the store knows and that are planned again."""
     return replace(Again.of(store, request.options.retry_failed), other=cameras.other)
+
+
+def _given_before(store: Store) -> dict[str, Camera]:
+    """The cameras that images are planned with, by id; the newest plan counts. Other images take no memory."""
+    found: dict[str, Camera] = {}
+    for generation in store.generations():
+        for table in store.read_plan(generation):
+            cameras = cameras_in(table) if CAMERA_SCHEMA.names[-1] in table.column_names else [None] * len(table)
+            if not (found or any(cameras)):
+                continue
+            for image_id, camera in zip(table["id"].to_pylist(), cameras, strict=True):
+                if camera is not None:
+                    found[image_id] = camera
+                else:
+                    found.pop(image_id, None)
+    return found
 
 
 def _planned_before(store: Store) -> dict[str, tuple[Photo, Camera | None]]:
