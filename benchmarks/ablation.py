@@ -38,7 +38,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from ablation_report import JUDGES, Run, read_run, read_runs, report
+from ablation_report import JUDGES, Run, markdown, read_run, read_runs, report
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from student import BATCH, Arm, batches, mask_of
@@ -351,6 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="do every N-th run, from the I-th on")
     parser.add_argument("--report", action="store_true", help="only the tables of the runs that are there")
+    parser.add_argument("--markdown", action="store_true", help="also print the differences to none as Markdown")
     chosen = parser.parse_args(arguments)
     try:
         for option in ("seeds", "steps", "scenes", "held_out"):
@@ -371,6 +372,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 run_all(chosen.work, setup, wanted[number - 1 :: count], chosen.steps, photos)
         _print_labels(chosen.work, setup, chosen.settings)
         report(chosen.work, chosen.teacher, read_runs(chosen.work), wanted)
+        if chosen.markdown:
+            markdown(read_runs(chosen.work), wanted)
     except DepthsieveError as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt as error:

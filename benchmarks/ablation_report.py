@@ -26,6 +26,7 @@ from depthsieve.evaluation.metrics.knee import t_quantile
 JUDGES = ("scenes", "photos")
 METRICS = ("abs_rel", "delta1", "boundary_f1")
 NAMES = {"abs_rel": "AbsRel (less is better)", "delta1": "delta1 (more)", "boundary_f1": "boundary F1 (more)"}
+SHORT = {"abs_rel": "AbsRel", "delta1": "delta1", "boundary_f1": "F1"}
 BESIDE = (
     ("mask-10", "random-10"),
     ("mask-30", "random-30"),
@@ -151,8 +152,7 @@ def report(work: Path, teacher: str, runs: Sequence[Run], wanted: Sequence[tuple
     if len(chosen) < len(asked):
         print(f"UNFINISHED: {len(chosen)} of {len(asked)} runs are done; say of how many seeds a number is.")
     arms = list(dict.fromkeys(arm for _, arm, _ in wanted))
-    pairs = [(arm, "none") for arm in arms if arm != "none"] + [pair for pair in BESIDE if set(pair) <= set(arms)]
-    total = 0
+    pairs, total = _pairs_of(arms), 0
     for setting in dict.fromkeys(setting for setting, _, _ in wanted):
         own = [run for run in chosen if run.setting == setting]
         for judge, metric in itertools.product(JUDGES, METRICS):
@@ -188,6 +188,48 @@ def _print_table(
         intervals = f"{_interval(each.over_seeds):>20}{_interval(each.over_images):>20}"
         print(f"{name:<22}{each.seeds:>6}{each.mean:>+12.4f}{intervals}{'-' if math.isnan(p) else f'{p:.3f}':>10}")
     return len(found)
+
+
+def markdown(runs: Sequence[Run], wanted: Sequence[tuple[str, str, int]]) -> None:
+    """Print a table for each setting: the mean of none, and each arm's difference to it with the 95% interval over
+    seeds, in bold where that does not hold 0, starred where p, corrected as in `report`, is below 0.05."""
+    arms = list(dict.fromkeys(arm for _, arm, _ in wanted))
+    kinds = list(itertools.product(JUDGES, METRICS))
+    pairs = _pairs_of(arms)
+    for setting in dict.fromkeys(setting for setting, _, _ in wanted):
+        own = [run for run in runs if (run.setting, run.arm, run.seed) in set(wanted) and run.setting == setting]
+        cells: dict[str, list[str]] = {arm: [] for arm in arms}
+        for judge, metric in kinds:
+            found = [each for pair in pairs if (each := compared(own, *pair, judge, metric)) is not None]
+            corrected = holm([each.p for each in found])
+            told = {
+                each.first: _cell(each, p) for each, p in zip(found, corrected, strict=True) if each.second == "none"
+            }
+            values = [_mean(run, judge, metric) for run in own if run.arm == "none"]
+            if values and not math.isnan(values[0]):
+                told["none"] = f"{np.mean(values):.4f}"
+            for arm in arms:
+                cells[arm].append(told.get(arm, ""))
+        print(f"\n{setting}\n\n| arm | seeds | masked | {' | '.join(f'{j}: {SHORT[m]}' for j, m in kinds)} |")
+        print("|" + " --- |" * (3 + len(kinds)))
+        for arm in arms:
+            done = [run for run in own if run.arm == arm]
+            if done:
+                share = np.mean([run.masked for run in done])
+                print(f"| {arm} | {len(done)} | {share:.1%} | {' | '.join(cells[arm])} |")
+
+
+def _cell(each: Comparison, p: float) -> str:
+    low, high = each.over_seeds
+    if math.isnan(low):
+        return f"{each.mean:+.4f}"
+    bold = "**" if low > 0 or high < 0 else ""
+    return f"{bold}{each.mean:+.4f}{bold} ± {(high - low) / 2:.4f}{'*' if p < 0.05 else ''}"
+
+
+def _pairs_of(arms: Sequence[str]) -> list[tuple[str, str]]:
+    """What is compared: each arm with none, and `BESIDE`."""
+    return [(arm, "none") for arm in arms if arm != "none"] + [pair for pair in BESIDE if set(pair) <= set(arms)]
 
 
 def _mean(run: Run, judge: str, metric: str) -> float:

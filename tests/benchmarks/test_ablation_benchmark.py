@@ -19,7 +19,7 @@ from depthsieve.evaluation.metrics import boundary_f1, depth_metrics
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 import ablation  # noqa: E402
-from ablation_report import Run, compared, holm, read_runs, report, sign_flip_p  # noqa: E402
+from ablation_report import Run, compared, holm, markdown, read_runs, report, sign_flip_p  # noqa: E402
 from student_data import Scenes, Setup  # noqa: E402
 
 SIZES = ("--scenes", "2", "--held-out", "1", "--steps", "1", "--seeds", "1", "--arms", "none", "mask-10")
@@ -224,3 +224,16 @@ def test_the_report_states_what_was_compared(tmp_path: Path, capsys: pytest.Capt
     assert found is not None
     (line,) = [line for line in told.splitlines() if line.startswith("mask-10 - random-10") and "+0.0000" not in line]
     assert f"{found.mean:+.4f}" in line and "foreign, photos" not in told
+
+
+def test_differences_as_a_table_of_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = np.full((6, 4), 0.3)
+    runs = [made_run("none", seed, plain[seed]) for seed in range(6)]
+    runs += [made_run("mask-10", seed, plain[seed] - 0.01 - 0.001 * (seed % 2)) for seed in range(6)]
+    runs += [made_run("trim-10", seed, plain[seed] + 0.01 * (-1) ** seed) for seed in range(6)]
+    markdown(runs, [("foreign", arm, seed) for arm in ("none", "mask-10", "trim-10") for seed in range(6)])
+    none, mask, trim = (line.split(" | ") for line in capsys.readouterr().out.splitlines()[-3:])
+    assert none[:4] == ["| none", "6", "10.0%", "0.3000"]
+    half = 2.571 * np.std([0.01, 0.011], ddof=0) * math.sqrt(6 / 5) / math.sqrt(6)
+    assert mask[3] == f"**-0.0105** ± {half:.4f}", "p is 2/64 of two comparisons, so 0.0625"
+    assert trim[3].startswith("+0.0000 ± 0.01")
