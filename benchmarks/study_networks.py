@@ -19,8 +19,8 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import itertools
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -192,25 +192,29 @@ def quantity_as(network: ErrorNetwork, teacher: Teacher) -> ErrorNetwork:
 
 
 def show(found: Mapping[str, Sequence[MethodScore]]) -> None:
-    """A Markdown table for each kind of data and error, and how often the others' network is better than the flip."""
+    """Markdown tables for each kind of data, and on how many teachers each network is better than the fused flip."""
     for data in ("scenes", "pairs"):
-        for title, of in (
-            ("AUSE", lambda row: row.ause),
-            ("AUSE of AbsRel", lambda row: row.abs_rel_ause),
-            ("expected / true", lambda row: row.expected),
-        ):
-            print(f"\n{data}, {title}\n\n| teacher | {' | '.join(METHODS)} |\n|{' --- |' * (1 + len(METHODS))}")
-            wins = []
-            for teacher, rows in found.items():
-                value = {row.method: of(row) for row in rows if row.data == data}
-                value.pop(RAW if title.startswith("expected") else "", None)
-                cells = [f"{value[m]:.4f}" if value.get(m) is not None else "" for m in METHODS]
-                print(f"| {teacher} | {' | '.join(cells)} |")
-                mine = value.get(OTHERS)
-                if mine is not None and value.get(FLIP) is not None:
-                    near = (lambda ratio: abs(math.log(ratio))) if title.startswith("expected") else float
-                    wins.append(near(mine) < near(value[FLIP]))
-            print(f"\nThe others' network is better than the fused flip on {sum(wins)} of {len(wins)} teachers.")
+        rows = {teacher: {row.method: row for row in all_ if row.data == data} for teacher, all_ in found.items()}
+        _table(f"{data}: AUSE of the first error / of AbsRel", rows, lambda r: f"{r.ause:.4f} / {r.abs_rel_ause:.4f}")
+        for network, (title, of) in itertools.product((OTHERS, SHIPPED), ERRORS.items()):
+            both = [each for each in rows.values() if network in each and FLIP in each]
+            wins = sum(of(each[network]) < of(each[FLIP]) for each in both)
+            print(f"{network}, {title}: better than the fused flip on {wins} of {len(both)} teachers")
+        _table(f"{data}: expected / true error", rows, lambda r: "" if r.expected is None else f"{r.expected:.2f}")
+
+
+ERRORS: Mapping[str, Callable[[MethodScore], float]] = {
+    "the first error": lambda row: row.ause,
+    "AbsRel": lambda row: row.abs_rel_ause,
+}
+
+
+def _table(title: str, rows: Mapping[str, Mapping[str, MethodScore]], cell: Callable[[MethodScore], str]) -> None:
+    print(f"\n{title}\n\n| teacher | {' | '.join(METHODS)} |\n|{' --- |' * (1 + len(METHODS))}")
+    for teacher, by_method in rows.items():
+        cells = [cell(by_method[method]) if method in by_method else "" for method in METHODS]
+        print(f"| {teacher} | {' | '.join(cells)} |")
+    print()
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ def test_a_network_is_applied_to_a_teacher_that_it_has_not_seen(
         "scenes"
     }
     told = capsys.readouterr().out
-    assert "| tiny |" in told and "| tiny-v1 |  |" in told and "of 2 teachers." in told
+    assert "| tiny |" in told and "| tiny-v1 |  |" in told and "of 2 teachers\n" in told
     trained.clear()
     study_networks.main()
     assert not trained, "what is there is not made again"
@@ -79,14 +79,16 @@ def test_a_network_is_applied_to_a_teacher_that_it_has_not_seen(
 
 
 def test_the_table_counts_teachers_on_which_the_flip_is_worse(capsys: pytest.CaptureFixture[str]) -> None:
-    def rows(others: float, flip: float, expected: float) -> list[MethodScore]:
-        scores = {study_networks.OTHERS: (others, expected), FLIP: (flip, 0.5), LEVEL: (0.1, None)}
+    def rows(others: float, flip: float) -> list[MethodScore]:
+        scores = {study_networks.OTHERS: (others, 0.9), FLIP: (flip, 0.5), LEVEL: (0.1, None)}
         return [
-            MethodScore("scenes", name, 9, ause, 0.0, 1.0, 2 * ause, 0.0, 1.0, ratio)
+            MethodScore("scenes", name, 9, ause, 0.0, 1.0, 0.1 - ause, 0.0, 1.0, ratio)
             for name, (ause, ratio) in scores.items()
         ]
 
-    study_networks.show({"a": rows(0.04, 0.05, 0.9), "b": rows(0.06, 0.05, 4.0)})
+    study_networks.show({"a": rows(0.04, 0.05), "b": rows(0.06, 0.05), "c": rows(0.03, 0.05)})
     told = capsys.readouterr().out
-    assert "| a |  | 0.0400 |  | 0.0500 |  | 0.1000 |" in told and "| b |  | 0.1200 |  | 0.1000 |" in told
-    assert told.count("better than the fused flip on 1 of 2 teachers") == 3, "4 times as much is farther off than half"
+    assert "| a |  | 0.0400 / 0.0600 |  | 0.0500 / 0.0500 |  | 0.1000 / 0.0000 |" in told
+    assert "others, the first error: better than the fused flip on 2 of 3 teachers" in told
+    assert "others, AbsRel: better than the fused flip on 1 of 3 teachers" in told
+    assert "| b |  | 0.90 |  | 0.50 |  |  |" in told
