@@ -192,7 +192,8 @@ def _print_table(
 
 def markdown(runs: Sequence[Run], wanted: Sequence[tuple[str, str, int]]) -> None:
     """Print a table for each setting: the mean of none, and each arm's difference to it with the 95% interval over
-    seeds, in bold where that does not hold 0, starred where p, corrected as in `report`, is below 0.05."""
+    seeds, in bold where that does not hold 0, starred where p, corrected as in `report`, is below 0.05. Of few seeds
+    the one over images, in brackets."""
     arms = list(dict.fromkeys(arm for _, arm, _ in wanted))
     kinds = list(itertools.product(JUDGES, METRICS))
     pairs = _pairs_of(arms)
@@ -222,7 +223,7 @@ def markdown(runs: Sequence[Run], wanted: Sequence[tuple[str, str, int]]) -> Non
 def _cell(each: Comparison, p: float) -> str:
     low, high = each.over_seeds
     if math.isnan(low):
-        return f"{each.mean:+.4f}"
+        return f"{each.mean:+.4f} ({each.over_images[0]:+.4f}..{each.over_images[1]:+.4f})"
     bold = "**" if low > 0 or high < 0 else ""
     return f"{bold}{each.mean:+.4f}{bold} ± {(high - low) / 2:.4f}{'*' if p < 0.05 else ''}"
 

@@ -237,3 +237,5 @@ def test_differences_as_a_table_of_markdown(capsys: pytest.CaptureFixture[str]) 
     half = 2.571 * np.std([0.01, 0.011], ddof=0) * math.sqrt(6 / 5) / math.sqrt(6)
     assert mask[3] == f"**-0.0105** ± {half:.4f}", "p is 2/64 of two comparisons, so 0.0625"
     assert trim[3].startswith("+0.0000 ± 0.01")
+    markdown(runs, [("foreign", arm, seed) for arm in ("none", "mask-10") for seed in range(2)])
+    assert capsys.readouterr().out.splitlines()[-1].split(" | ")[3] == "-0.0105 (-0.0105..-0.0105)", "over images"
