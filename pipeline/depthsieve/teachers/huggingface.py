@@ -120,7 +120,7 @@ def _known_quantity(config: Any) -> Quantity | None:
         return None if getattr(config.backbone_config, "model_type", None) == "dinov2" else "disparity"
     if kind == "depth_pro":
         return "depth" if config.use_fov_model else "disparity"
-    return "depth" if kind in ("zoedepth", "glpn", "tipsv2_dpt") else None
+    return "depth" if kind in ("zoedepth", "glpn", "tipsv2_dpt", "depthsieve_moge2") else None
 
 
 def _attention(model: Any) -> str:

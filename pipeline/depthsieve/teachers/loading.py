@@ -19,12 +19,17 @@ from depthsieve.teachers.da3.preprocessing import LONGEST_SIDE, LongestSidePrepr
 from depthsieve.teachers.da3.published import is_published, read_published
 from depthsieve.teachers.da3.teacher import DepthAnything3Teacher
 from depthsieve.teachers.huggingface import DTYPES, HuggingFaceTeacher, quantity_of
+from depthsieve.teachers.moge import network as moge
+from depthsieve.teachers.moge import published as moge_published
+from depthsieve.teachers.moge.teacher import MoGeTeacher, TokensPreprocessing
 from depthsieve.teachers.preprocessing import Preprocessing, ProcessorPreprocessing, TokenLimit
 from depthsieve.teachers.resolving import errors_named, resolve
 
 DEFAULT_PATCH = 16
 NEED_TORCHVISION = ("depth_pro", "tipsv2_dpt")
 """Kinds of models whose image processors exist for torchvision only."""
+
+OWN_TEACHERS = {da3.KIND: DepthAnything3Teacher, moge.KIND: MoGeTeacher}
 
 NEVER_USED = re.compile(r"fusion_stage\.layers\.0\.residual_layer1\.|\.mask_token$")
 """Weights that no forward pass reads: the first fusion layer gets no residual, and masks belong to training.
@@ -49,7 +54,7 @@ def load_checkpoint(checkpoint: Checkpoint, request: TeacherRequest) -> HuggingF
             model.to(device, memory_format=torch.channels_last)  # convolutions: 15% less for a tiny teacher on a CPU
         except torch.OutOfMemoryError as error:
             raise TeacherError(f"it does not fit into the memory of {device}") from error
-        kind = DepthAnything3Teacher if config.model_type == da3.KIND else HuggingFaceTeacher
+        kind = OWN_TEACHERS.get(config.model_type, HuggingFaceTeacher)
         return kind(checkpoint, model, preprocessing, quantity, dtype)
 
 
@@ -60,8 +65,11 @@ def _load_config(checkpoint: Checkpoint) -> Any:
     kind = raw.get("model_type")
     lite.register()
     da3.register()
+    moge.register()
     if is_published(raw):
         return da3.DepthAnything3Config(**read_published(raw))
+    if moge_published.is_published(raw):
+        return moge.MoGeConfig(**moge_published.read_published(raw))
     if kind not in transformers.CONFIG_MAPPING:
         code = " and brings code of its own, which is never run" if raw.get("auto_map") else ""
         raise TeacherUnsupported(f"transformers {transformers.__version__} knows no model type {kind!r}{code}")
@@ -79,6 +87,10 @@ def _load_preprocessing(checkpoint: Checkpoint, config: Any, request: TeacherSet
     if config.model_type == da3.KIND:
         _check_size(request, config.patch_size)
         return LongestSidePreprocessing(request.size or LONGEST_SIDE, _token_limit(config.patch_size, request))
+    if config.model_type == moge.KIND:
+        _check_size(request, config.patch_size)
+        tokens = (request.size // config.patch_size) ** 2 if request.size else config.tokens
+        return TokensPreprocessing(tokens, _token_limit(config.patch_size, request))
     if request.size is not None:
         raise UsageError(
             f"it follows its own image processor; size is for Depth Anything models, not {config.model_type}"

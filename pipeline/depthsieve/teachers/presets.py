@@ -19,7 +19,7 @@ class Preset:
 
     ``licence`` is that of the weights; ``parameters`` is about how many there are; ``unit`` is ``"m"`` for metric
     models and empty for disparity, which has none; ``note`` says what a user might trip over. A model in this package
-    has no ``hub_id``.
+    has no ``hub_id``. ``pickled`` is the file of a model whose authors publish no safetensors.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Preset:
     unit: str
     parameters: str
     note: str = ""
+    pickled: str = ""
 
 
 def _relative(name: str, hub_id: str, licence: str, parameters: str, note: str = "") -> Preset:
@@ -50,6 +51,8 @@ _CONVERTED = "pickled on its main branch: --revision refs/pr/1 is the hub's conv
 _TIPS = "indoor scenes, up to 10 m; squares images to 448x448; needs torchvision and a recent transformers"
 _TIPS_CARD = "licence as on the B/14 card: read the card"
 _DA = "depth-anything/Depth-Anything-V2"
+_CARD = "see the card"
+_MOGE = "mask and focal length of its own; published as a pickle, to be converted once (docs/teachers.md); code is MIT"
 _DA3 = "depth-anything/DA3"
 _DA3_ANY = "depth up to a factor, as its inverse; confidence and focal length of its own"
 _DA3_NC = f"{_DA3_ANY}; {_NC}"
@@ -99,6 +102,9 @@ PRESETS: tuple[Preset, ...] = (
         "334M",
         "needs the focal length; sky has no label",
     ),
+    Preset("moge-2-small", "Ruicheng/moge-2-vits-normal", _CARD, "depth", "m", "35M", _MOGE, pickled="model.pt"),
+    Preset("moge-2-base", "Ruicheng/moge-2-vitb-normal", _CARD, "depth", "m", "104M", _MOGE, pickled="model.pt"),
+    Preset("moge-2-large", "Ruicheng/moge-2-vitl-normal", _CARD, "depth", "m", "331M", _MOGE, pickled="model.pt"),
     _relative("depth-anything-v1-small", "LiheYoung/depth-anything-small-hf", APACHE, "25M"),
     _relative("depth-anything-v1-base", "LiheYoung/depth-anything-base-hf", APACHE, "97M"),
     _relative("depth-anything-v1-large", "LiheYoung/depth-anything-large-hf", APACHE, "335M"),

@@ -122,6 +122,11 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
             f"no teacher {name!r}: not a preset, a plug-in's, a local folder, a hub id owner/model or "
             f"package.module:factory; {hint}"
         )
+    if preset is not None and preset.pickled:
+        raise TeacherUnsupported(
+            f"teacher {name!r} is published as a pickle, which is not loaded: get {preset.pickled} of {preset.hub_id} "
+            f"from the hub, and say `depthsieve convert-weights {preset.pickled} {name}/`, then --teacher ./{name}"
+        )
     return hub_checkpoint(name, preset.hub_id if preset else name, revision)
 
 

@@ -1,4 +1,4 @@
-"""DINOv2 as Depth Anything 3 has it, for one view of a scene.
+"""DINOv2, and what Depth Anything 3 made of it, for one view of a scene.
 
 From layer ``alternate_from`` on, queries and keys are normalised and turned by their place (rotary embeddings), and a
 learned camera token replaces the class token. Every second of those layers looks at all views at once; with one view it
@@ -136,19 +136,19 @@ class PatchEmbed(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the backbone made of images: for each output layer its normalised patches [B,P,C]; the last camera token.
+    """What the backbone made of images: each output layer's normalised patches [B,P,C]; the last class token [B,C].
 
     Of any-view models, patches are [B,P,2C]: those of the last layer that looks at one view come first, and are not
-    normalised. So is the camera token [B,2C], with nothing normalised.
+    normalised. So is their camera token [B,2C], which is in the class token's place, with nothing normalised.
     """
 
     layers: tuple[Tensor, ...]
-    camera: Tensor | None
+    token: Tensor
 
 
 class Backbone(nn.Module):
-    """Features of the four layers ``config.out_layers``. ``config`` is a
-    :class:`~depthsieve.teachers.da3.network.DepthAnything3Config`."""
+    """Features of the layers ``config.out_layers``. ``config`` is a
+    :class:`~depthsieve.teachers.da3.network.DepthAnything3Config`, or has the same settings."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class Backbone(nn.Module):
         self.blocks = nn.ModuleList(
             Layer(config, normalised=number >= config.alternate_from) for number in range(config.num_hidden_layers)
         )
-        self.norm = nn.LayerNorm(size)
+        self.norm = nn.LayerNorm(size, eps=config.norm_eps)
         self._positions = functools.lru_cache(maxsize=CACHED_GRIDS)(self._interpolated)
         self._rotations = functools.lru_cache(maxsize=CACHED_GRIDS)(self._turned)
 
@@ -186,7 +186,8 @@ class Backbone(nn.Module):
             torch.cat((own[:, 1:], self.norm(x[:, 1:])), dim=-1) if config.any_view else self.norm(x[:, 1:])
             for own, x in outputs
         )
-        return Features(layers, torch.cat((own[:, 0], x[:, 0]), dim=-1) if config.any_view else None)
+        token = torch.cat((own[:, 0], x[:, 0]), dim=-1) if config.any_view else self.norm(x[:, 0])
+        return Features(layers, token)
 
     def _turned(self, rows: int, columns: int) -> tuple[Rotation, Rotation]:
         """Of layers that look at one view, and of those that look at all."""

@@ -31,6 +31,8 @@ class DepthAnything3Config(PretrainedConfig):  # type: ignore[misc]
     """
 
     model_type = KIND
+    norm_eps = 1e-5
+    """Of the backbone's last normalisation."""
 
     def __init__(
         self,
@@ -103,11 +105,11 @@ class DepthAnything3ForDepthEstimation(PreTrainedModel):  # type: ignore[misc]
         output = DepthAnything3Output(
             predicted_depth=logits_B2HW[:, 0].exp(), patches=features.layers[-1][..., -self.config.hidden_size :]
         )
-        if features.camera is None:
-            output["sky"] = logits_B2HW[:, 1].relu()
-        else:
+        if self.config.any_view:
             output["confidence"] = logits_B2HW[:, 1].exp() + 1
-            output["field_of_view"] = self.model.cam_dec(features.camera.float())
+            output["field_of_view"] = self.model.cam_dec(features.token.float())
+        else:
+            output["sky"] = logits_B2HW[:, 1].relu()
         return output
 
 
