@@ -43,7 +43,9 @@ def test_paths_that_cannot_be_paths(tmp_path: Path) -> None:
     assert refusal(tmp_path / long, TeacherNotFound).endswith(f"{long}': it cannot be reached (File name too long)")
     assert "cannot be reached (File name too long)" in refusal("~/" + "x/" * 3000, TeacherNotFound)
     assert "cannot be reached (Too many levels of symbolic links)" in refusal(looping(tmp_path), TeacherNotFound)
-    assert "a plug-in's, a local folder or a hub id" in refusal(long, TeacherNotFound)
+    assert "a plug-in's, a local folder, a hub id owner/model or package.module:factory" in refusal(
+        long, TeacherNotFound
+    )
     assert "is no hub id" in refusal(f"owner/{long}", UsageError)
     assert "there is no such folder" in refusal("./a\0b", TeacherNotFound)
     (tmp_path / "file").write_text("")
