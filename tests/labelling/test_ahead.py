@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from patience import PATIENCE_S, wait_for
 
+from depthsieve.core.errors import ImageRejected
 from depthsieve.core.records import ImageRecord
 from depthsieve.labelling import ahead
 from depthsieve.labelling.ahead import FetchedAhead, fetched_ahead
@@ -84,3 +85,36 @@ def test_only_sources_in_an_object_store_are_fetched_ahead() -> None:
     with fetched_ahead({"far": far}, images("0")):  # type: ignore[dict-item]
         pass  # a run that is stopped before its first image fetches none
     assert len(far.asked) == 2
+
+
+class Film:
+    """A source of two frames that fail and others that do not, on this machine's disk."""
+
+    root = "/films"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def read(self, image_id: str) -> bytes:
+        self.asked.append(image_id)
+        if image_id.endswith(("3", "4")):
+            raise ImageRejected(f"{image_id} is damaged")
+        return image_id.encode()
+
+    def is_there(self) -> bool:
+        return True
+
+
+def test_frames_of_a_video_are_read_in_order_once_and_fail_where_they_are_asked_for() -> None:
+    film = Film()
+    ids = [f"far/clip.mp4::{number:06d}" for number in range(8)]
+    shard = [*images(*(one.removeprefix("far/") for one in ids)), *images("photo.jpg")]
+    with fetched_ahead({"far": film}, shard) as ready:  # type: ignore[dict-item]
+        assert ready["far"].read(ids[5]) == ids[5].encode()
+        assert film.asked == ids[:6]
+        for number in (4, 3):
+            with pytest.raises(ImageRejected, match=f"00000{number} is damaged"):
+                ready["far"].read(ids[number])
+        assert ready["far"].read("far/photo.jpg") == b"far/photo.jpg"
+        assert [ready["far"].read(ids[number]) for number in (0, 7, 1, 2, 6)]
+        assert film.asked == [*ids[:6], "far/photo.jpg", *ids[6:]]

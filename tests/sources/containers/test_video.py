@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from videos import FRAMES, HEIGHT, UNEVEN, WIDTH, number_of, picture, write_all, write_video
+from videos import FIRST, FRAMES, HEIGHT, UNEVEN, WIDTH, number_of, picture, write_all, write_video
 
 from depthsieve.core.errors import ImageRejected, SourceError, UsageError
 from depthsieve.core.frames import ALL_FRAMES, FrameChoice, is_frame
@@ -62,7 +62,7 @@ def test_frames_are_those_of_the_ffmpeg_command(videos: dict[str, Path], name: s
     command = shutil.which("ffmpeg")
     if command is None:
         pytest.skip("no ffmpeg on this machine to compare with")
-    filters = "scale=flags=bicubic+accurate_rnd+full_chroma_int+bitexact:sws_dither=none,format=rgb24"
+    filters = "scale=flags=bicubic+accurate_rnd+full_chroma_int+bitexact,format=rgb24"
     raw = ["-vf", filters, "-vsync", "passthrough", "-f", "rawvideo", "-"]
     done = subprocess.run([command, "-nostdin", "-v", "quiet", "-i", str(videos[name]), *raw], capture_output=True)
     source = open_source(videos[name])
@@ -164,13 +164,22 @@ def test_only_sound_is_no_video(videos: dict[str, Path]) -> None:
     assert refused(open_source(videos["sound"])) == {"default/sound.mp4": "no video in it, only sound or other data"}
 
 
-def test_a_damaged_frame_costs_only_those_that_lean_on_it(videos: dict[str, Path], tmp_path: Path) -> None:
+def packets_of(path: Path) -> list[tuple[int, int]]:
+    """Where the packets lie, and their bytes."""
     import av
 
-    with av.open(str(videos["constant"])) as file:
-        (place,) = [(one.pos, one.size) for at, one in enumerate(file.demux(video=0)) if at == 15]
+    with av.open(str(path)) as file:
+        return [(one.pos, one.size) for one in file.demux(video=0) if one.size]
+
+
+@pytest.mark.parametrize(("frame", "skipped", "hurt"), [(15, 5, 10**6), (12, 300, 30)], ids=["gone", "overwritten"])
+def test_a_damaged_frame_costs_only_those_that_lean_on_it(
+    videos: dict[str, Path], tmp_path: Path, frame: int, skipped: int, hurt: int
+) -> None:
+    at, size = packets_of(videos["constant"])[frame]
     data = bytearray(videos["constant"].read_bytes())
-    data[place[0] + 5 : place[0] + place[1]] = bytes(place[1] - 5)
+    for place in range(at + skipped, at + min(size, skipped + hurt)):
+        data[place] = data[place] ^ 0x5A if hurt < size else 0
     (tmp_path / "hurt.mp4").write_bytes(data)
     source, sound = open_source(tmp_path / "hurt.mp4"), open_source(videos["constant"])
     lost = {}
@@ -179,8 +188,22 @@ def test_a_damaged_frame_costs_only_those_that_lean_on_it(videos: dict[str, Path
             assert source.read(image) == sound.read(whole)
         except ImageRejected as error:
             lost[int(image[-6:])] = str(error)
-    assert list(lost) == list(range(15, 24))  # to the next key frame
-    assert lost[15].startswith("its data are damaged") and lost[16].startswith("stands behind damage")
+    assert list(lost) == list(range(frame, 24))  # to the next key frame
+    assert lost[frame].startswith("its data are damaged") and lost[16].startswith("stands behind damage")
+
+
+def test_a_file_that_is_cut_between_two_frames_is_told_from_a_whole_one(
+    videos: dict[str, Path], tmp_path: Path
+) -> None:
+    whole = write_video(tmp_path / "whole.mp4", container_options={"movflags": FIRST}, options={"bf": "0"})
+    at, size = packets_of(whole)[7]
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(whole.read_bytes()[: at + size])
+    source = open_source(cut)
+    assert len(frames_of(source)) == 8
+    words = "cut off: 8 of the 40 frames that it declares are there, and are taken"
+    assert refused(source) == {"default/cut.mp4": words}
+    assert refused(open_source(whole)) == {}
 
 
 def test_a_playlist_that_is_called_a_video_opens_no_other_file(videos: dict[str, Path], tmp_path: Path) -> None:

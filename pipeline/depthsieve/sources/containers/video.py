@@ -10,7 +10,7 @@ Decisions, the same for every video:
 * Frames are numbered as they are shown: by their time stamps, or where an old AVI has none, as the decoder returns
   them. Those that an edit list hides, and those before the first key frame, do not count: FFmpeg does not show them.
 * Colours become 8-bit RGB by swscale, with the matrix and range that the frame names (BT.601, studio range where it
-  names none, as the ``ffmpeg`` command has it), bicubic chroma, exact rounding and no dithering. HDR is not
+  names none, as the ``ffmpeg`` command has it), bicubic chroma and exact rounding. HDR is not
   tone-mapped.
 * Rotation in multiples of 90 degrees is undone. Pixels are taken as they are stored where they are not square.
 * A frame that the decoder calls damaged is rejected, and so are those of its group that are decoded after it.
@@ -64,7 +64,7 @@ _FORMATS = (
     (rb"RIFF....AVI ", "avi"),
 )
 _HDR = {16, 18}  # PQ (SMPTE ST 2084) and HLG (ARIB STD-B67)
-_SCALE = "flags=bicubic+accurate_rnd+full_chroma_int+bitexact:sws_dither=none:out_range=full"
+_SCALE = "flags=bicubic+accurate_rnd+full_chroma_int+bitexact:out_range=full"
 _TIMELESS = -(1 << 62)
 
 
@@ -382,7 +382,8 @@ class _Reading:
                         group, number, why if index.packet_N[number] == broken else f"stands behind damage: {why}"
                     )
                 elif frame.is_corrupt:
-                    self._lose(group, number, "its data are damaged")
+                    broken, why = int(index.packet_N[number]), "its data are damaged"
+                    self._lose(group, number, why)
                 else:
                     found.add(number)
                     yield number, frame
