@@ -256,7 +256,7 @@ def test_processors_that_need_torchvision_say_so(tmp_path: Path, monkeypatch: py
     ("settings", "reason"),
     [
         ({"model_type": "prompt_depth_anything"}, "needs a measured depth map"),
-        ({"model_type": "chmv2"}, "what chmv2 models predict is not known here; declare it: --quantity disparity"),
+        ({"model_type": "chmv2"}, "it predicts how high trees are, seen from above"),
     ],
 )
 def test_depth_models_of_unknown_output_are_refused(tmp_path: Path, settings: dict[str, Any], reason: str) -> None:

@@ -9,6 +9,7 @@ from torch.nn.functional import interpolate, pad
 
 from depthsieve.core.errors import TeacherUnsupported, UsageError
 from depthsieve.core.records import Quantity, Shape
+from depthsieve.teachers.bins import MEANING, BinSpread
 from depthsieve.teachers.checkpoints import Checkpoint
 from depthsieve.teachers.embedding import METHOD, BackboneEmbedding
 from depthsieve.teachers.preprocessing import Preprocessing, ProcessorPreprocessing, pad_margin
@@ -41,6 +42,9 @@ class HuggingFaceTeacher(Teacher):
         self._embedding = BackboneEmbedding(model)
         self.embedding_size = self._embedding.size
         self.embedding_method = METHOD
+        self._bins = BinSpread(model)
+        if self._bins.known:
+            self.confidence_better, self.confidence_meaning = "lower", MEANING
 
     def label_shape(self, height: int, width: int) -> Shape:
         """See :meth:`depthsieve.teachers.protocol.Teacher.label_shape`."""
@@ -60,23 +64,27 @@ class HuggingFaceTeacher(Teacher):
         image_BCHW = batch.image
         if self._one_by_one and len(image_BCHW) > 1:
             alone = [self.predict(Batch.of(image_CHW[None])) for image_CHW in image_BCHW]
-            embeddings = [one.embedding for one in alone if one.embedding is not None]
-            embedding_BD = torch.cat(embeddings) if embeddings else None
-            return Prediction(torch.cat([one.depth for one in alone]), embedding=embedding_BD)
+            whole = {name: [getattr(one, name) for one in alone] for name in ("depth", "confidence", "embedding")}
+            return Prediction(**{name: torch.cat(maps) for name, maps in whole.items() if maps[0] is not None})
         shape = image_BCHW.shape[-2:]
         rows, columns = pad_margin((shape[0], shape[1])) if self._margin else (0, 0)
         if rows or columns:
             image_BCHW = pad(image_BCHW, (columns, columns, rows, rows), mode="reflect")
         pixels_BCHW = image_BCHW.to(DTYPES[self.dtype], memory_format=torch.channels_last)
         output = self._model(pixel_values=pixels_BCHW)
-        depth_BHW: torch.Tensor = output.predicted_depth.float()
-        if depth_BHW.shape[-2:] != image_BCHW.shape[-2:]:
-            depth_BHW = interpolate(depth_BHW[:, None], size=image_BCHW.shape[-2:], mode="bilinear").squeeze(1)
-        depth_BHW = depth_BHW[:, rows : rows + shape[0], columns : columns + shape[1]]
+
+        def of_images(map_Bhw: torch.Tensor) -> torch.Tensor:
+            """A map of the model at the images' size, without their margin."""
+            if map_Bhw.shape[-2:] != image_BCHW.shape[-2:]:
+                map_Bhw = interpolate(map_Bhw[:, None], size=image_BCHW.shape[-2:], mode="bilinear").squeeze(1)
+            return map_Bhw[:, rows : rows + shape[0], columns : columns + shape[1]]
+
+        depth_BHW, spread_Bhw = of_images(output.predicted_depth.float()), self._bins.take()
         if getattr(output, "field_of_view", None) is not None:
             depth_BHW = depth_pro_metres(depth_BHW, output.field_of_view.float())
         embedding_BD = self._embedding.take(image_BCHW.shape[2], image_BCHW.shape[3])
-        return Prediction(depth_BHW.contiguous(), embedding=embedding_BD)
+        doubt_BHW = None if spread_Bhw is None else of_images(spread_Bhw).contiguous()
+        return Prediction(depth_BHW.contiguous(), confidence=doubt_BHW, embedding=embedding_BD)
 
 
 def depth_pro_metres(inverse_BHW: torch.Tensor, degrees_B: torch.Tensor) -> torch.Tensor:
@@ -110,6 +118,8 @@ def _known_quantity(config: Any) -> Quantity | None:
     kind = config.model_type
     if kind == "prompt_depth_anything":
         raise TeacherUnsupported("it needs a measured depth map beside each image")
+    if kind == "chmv2":
+        raise TeacherUnsupported("it predicts how high trees are, seen from above, and no depth")
     if kind == "depth_anything":
         return "depth" if config.depth_estimation_type == "metric" else "disparity"
     if kind == "depthsieve_lite":
