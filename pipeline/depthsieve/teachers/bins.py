@@ -48,7 +48,8 @@ class BinSpread:
 
     def take(self) -> torch.Tensor | None:
         """Float32 [B,H,W] of this thread's last pass, at the model's own size; it can be taken once."""
-        return self._seen.__dict__.pop("spread", None)
+        found: torch.Tensor | None = self._seen.__dict__.pop("spread", None)
+        return found
 
 
 def spread(weights_BKHW: torch.Tensor, centres_BKHW: torch.Tensor) -> torch.Tensor:
