@@ -16,6 +16,12 @@ size; ratios are those of one round, their median and range are printed, and a J
   size, write a PNG.
 
 On CUDA the forward pass is also compared with the device's own speed: FLOPs a second over those of a matrix product.
+
+    python benchmarks/throughput.py PHOTOS --grid                    # what a device gives: a table
+
+takes ViT-S, -B and -L at 518 (random weights) in float16 and bfloat16, on a CPU ViT-S in float32, and prints for each
+the images a second from file to commit without a signal, its share of the bare forward passes' rate, and the forward
+passes' share of the rate of a matrix product.
 """
 
 import argparse
@@ -140,6 +146,10 @@ def time_parts(photos: Path, teacher: str, scratch: Path, options: argparse.Name
             found["resize"] += seconds
             inputs += ready
     batches = [torch.from_numpy(np.stack(group)) for group in in_batches(inputs, options.batch_size)]
+    if options.side == "bare":
+        lanes = 1 if model.device.type == "cuda" else options.threads
+        found["forward"], _ = forward(model, batches, lambda image_BCHW: image_BCHW, options, lanes)
+        return found | utilisation(model, batches, found["forward"])
     views: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "forward": lambda image_BCHW: image_BCHW,
         "flip": lambda image_BCHW: image_BCHW.flip(-1),
@@ -269,7 +279,7 @@ def utilisation(model: Any, batches: list[torch.Tensor], seconds: float) -> dict
         with FlopCounterMode(display=False) as counter:
             predict_depth(model, batch)
         flops += counter.get_total_flops()
-    side, dtype = 8192, getattr(torch, model.dtype)
+    side, dtype = (8192 if model.device.type == "cuda" else 2048), getattr(torch, model.dtype)
     left, right = (torch.randn(side, side, device=model.device, dtype=dtype) for _ in range(2))
     left @ right
     wait_for(model)
@@ -300,7 +310,7 @@ def run_side(arguments: argparse.Namespace) -> None:
         if side.startswith("label "):
             found = time_label(photos, teacher, side.removeprefix("label "), scratch, arguments)
         else:
-            sides = {"parts": time_parts, "pipeline": time_pipeline, "loop": time_loop}
+            sides = {"parts": time_parts, "bare": time_parts, "pipeline": time_pipeline, "loop": time_loop}
             found = sides[side](photos, teacher, scratch, arguments)
     print(json.dumps(found))
 
@@ -322,6 +332,48 @@ def ratios_of(sides: dict[str, dict[str, float]]) -> dict[str, float]:
     if "teraflops" in parts:
         found["model FLOPs utilisation"] = parts["teraflops"] / parts["ceiling, teraflops"]
     return found
+
+
+GRID = {
+    "cuda": [(teacher, dtype) for teacher in ("vit-s", "vit-b", "vit-l") for dtype in ("float16", "bfloat16")],
+    "cpu": [("vit-s", "float32")],
+}
+
+
+def run_grid(arguments: argparse.Namespace) -> None:
+    """The table of :data:`GRID`, and all of its figures as JSON."""
+    kind = torch.device(arguments.device).type
+    where = torch.cuda.get_device_name() if kind == "cuda" else f"{arguments.threads} threads of a CPU"
+    print(f"{arguments.images} photos, {where}, torch {torch.__version__}; medians of {arguments.rounds} rounds\n")
+    print(
+        "| teacher at 518 | batch | images a second, file to commit | of the bare forward rate | of a matrix product |"
+    )
+    print("| --- | --- | --- | --- | --- |", flush=True)
+    figures = []
+    for name, arguments.dtype in GRID[kind]:
+        with tempfile.TemporaryDirectory() as folder:
+            photos = gather(arguments.photos, Path(folder) / "photos", arguments.images)
+            teacher = find_teacher(name, Path(folder))
+            said = arguments.batch_size
+            arguments.batch_size = said or found_batch_size(photos, teacher, arguments, Path(folder))
+            rounds = [
+                {side: measure(side, photos, teacher, arguments) for side in ("label none", "bare")}
+                for _ in range(arguments.rounds)
+            ]
+        seconds = [one["label none"]["seconds"] for one in rounds]
+        shares = [one["bare"]["forward"] / one["label none"]["seconds"] for one in rounds]
+        ceiling = [one["bare"]["teraflops"] / one["bare"]["ceiling, teraflops"] for one in rounds]
+        rate, share, used = arguments.images / statistics.median(seconds), *map(statistics.median, (shares, ceiling))
+        print(
+            f"| {name}, {arguments.dtype} | {arguments.batch_size} | {rate:.3g} | {share:.2f} | {used:.2f} |",
+            flush=True,
+        )
+        figures.append(
+            {"teacher": name, "dtype": arguments.dtype, "batch_size": arguments.batch_size, "rounds": rounds}
+        )
+        arguments.batch_size = said
+    body = {"where": where, "torch": torch.__version__, "images": arguments.images, "grid": figures}
+    arguments.out.with_suffix(".json").write_text(json.dumps(body, indent=2) + "\n")
 
 
 def draw(rounds: list[dict[str, dict[str, float]]], images: int, title: str, path: Path) -> None:
@@ -366,10 +418,14 @@ def main() -> None:
     parser.add_argument("--dtype", help="default: as labelling chooses for the device")
     parser.add_argument("--out", type=Path, default=Path("throughput"), help="write OUT.json and OUT.png")
     parser.add_argument("--slow", action="store_true", help="choose the pipeline's batch size by four photos, not 16")
+    parser.add_argument("--grid", action="store_true", help="the table of teachers and number types, not the sides")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
         run_side(arguments)
+        return
+    if arguments.grid:
+        run_grid(arguments)
         return
     from depthsieve.core.records import default_dtype
 
