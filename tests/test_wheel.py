@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from email import message_from_bytes
@@ -27,11 +28,25 @@ def run(*command: str | Path, cwd: Path) -> str:
     return result.stdout
 
 
+def contents(wheel: Path) -> dict[str, int]:
+    """The checksum of each file in a wheel, by name."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {entry.filename: entry.CRC for entry in archive.infolist()}
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
     (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
+    (built,) = folder.glob("*.tar.gz")
     return built
 
 
@@ -80,12 +95,26 @@ def test_it_declares_what_the_project_declares(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         metadata = message_from_bytes(archive.read(f"{DIST_INFO}/METADATA"))
         entry_points = archive.read(f"{DIST_INFO}/entry_points.txt").decode()
-        assert archive.read(f"{DIST_INFO}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
+        for name in ("LICENSE", "NOTICE"):
+            assert archive.read(f"{DIST_INFO}/licenses/{name}") == (ROOT / name).read_bytes()
     required = {line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line}
     assert required == set(PROJECT["dependencies"])
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata.get_all("License-File") == ["LICENSE", "NOTICE"]
+    assert sorted(metadata.get_all("Classifier", [])) == sorted(PROJECT["classifiers"])
+    assert set(metadata.get_all("Provides-Extra", [])) == set(PROJECT["optional-dependencies"])
     assert entry_points.split() == ["[console_scripts]", "depthsieve", "=", "depthsieve_cli.main:entry"]
+
+
+def test_the_source_archive_builds_the_same_wheel(wheel: Path, sdist: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (tree,) = tmp_path.iterdir()
+    for name in ("LICENSE", "NOTICE", "Makefile", "constraints-dev.txt", "docs/CHANGELOG.md", "tests/test_wheel.py"):
+        assert (tree / name).read_bytes() == (ROOT / name).read_bytes()
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", tree, cwd=tmp_path)
+    assert contents(tmp_path / "dist" / wheel.name) == contents(wheel)
 
 
 def test_nothing_comes_from_the_checkout(bare: Path) -> None:
