@@ -26,7 +26,7 @@ from depthsieve.planning.inventory import Gone, gone_from, scan_notes, take_inve
 from depthsieve.planning.options import LabelOptions
 from depthsieve.planning.request import LabelRequest
 from depthsieve.planning.summary import LabelSummary, PlanSummary
-from depthsieve.runners.choose import Nodes, Workers, find_nodes, make_runner
+from depthsieve.runners.choose import Nodes, Workers, check_runner, find_nodes, make_runner
 from depthsieve.runners.dispatch import MakeRunner, Outcome, disk_errors_named, dispatch
 from depthsieve.runners.staffing import Need
 from depthsieve.sources.scan import Scan
@@ -165,6 +165,7 @@ def label(
     with contextlib.ExitStack() as stack:
         stack.enter_context(telling(progress))
         request = LabelRequest.checked(source, store, chosen, _find_nodes)
+        check_runner(chosen.runner, request.workforce.apart)
         if chosen.part is None:
             scan = take_inventory(request, stack.enter_context(temporary_folder()), progress)
             gone = gone_from(request, scan)

@@ -3,13 +3,14 @@
 This imports neither torch nor ray: the command line reads the names here.
 """
 
+import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from depthsieve.core.errors import UsageError
+from depthsieve.core.errors import RunError, UsageError
 from depthsieve.runners.staffing import Need
 
 if TYPE_CHECKING:
@@ -43,11 +44,12 @@ class RunnerKind:
     """A kind of runner. ``summary`` is for the help, ``make`` takes loaded work and the workers. ``nodes`` asks
     the cluster at an address what its nodes have, and raises :class:`RunError` where it cannot be reached; for so many
     seconds it waits for the first node that a worker with such a :class:`Need` could use. It is None for a runner that
-    is one process, this one."""
+    is one process, this one. ``check`` raises :class:`RunError` where a package that it needs is not installed."""
 
     summary: str
     make: "Callable[[LabelWork, Workers], MakeRunner]"
     nodes: Callable[[str, Need, float], Nodes] | None = None
+    check: Callable[[], None] = lambda: None
 
 
 def _local(work: "LabelWork", workers: Workers) -> "MakeRunner":
@@ -63,7 +65,17 @@ def _ray(work: "LabelWork", workers: Workers) -> "MakeRunner":
     return partial(ray_runner, options)
 
 
+def _check_ray() -> None:
+    """Ray is an extra of the package: it is a fifth of what is installed, and most need one worker."""
+    if importlib.util.find_spec("ray") is None:
+        raise RunError(
+            "several workers, and clusters, need Ray, which is not installed: pip install 'depthsieve[ray]'; "
+            "without it --runner local labels in this process, and --part I/N in several"
+        )
+
+
 def _ray_nodes(address: str, need: Need, wait_s: float) -> Nodes:
+    _check_ray()
     from depthsieve.runners.ray_session import cluster_offer
 
     return cluster_offer(address, need, wait_s).nodes
@@ -71,7 +83,7 @@ def _ray_nodes(address: str, need: Need, wait_s: float) -> Nodes:
 
 RUNNERS: Mapping[str, RunnerKind] = {
     LOCAL: RunnerKind("this process", _local),
-    "ray": RunnerKind("worker processes", _ray, _ray_nodes),
+    "ray": RunnerKind("worker processes", _ray, _ray_nodes, _check_ray),
 }
 
 
@@ -89,9 +101,16 @@ def find_nodes(runner: str, address: str | None, workers: int | None, need: Need
     return None if address is None or nodes is None else nodes(address, need, wait_s)
 
 
+def check_runner(runner: str, apart: bool) -> None:
+    """Raises :class:`RunError` where the runner by that name needs a package that is not installed."""
+    RUNNERS[_resolved(runner, apart)].check()
+
+
 def make_runner(runner: str, apart: bool, work: "LabelWork", workers: Workers) -> "MakeRunner":
     """The runner by that name, for these workers; they are processes ``apart`` from this one, or it is this process,
     with the teachers of ``work``, which are loaded already."""
-    if runner == AUTO:
-        runner = APART if apart else LOCAL
-    return RUNNERS[runner].make(work, workers)
+    return RUNNERS[_resolved(runner, apart)].make(work, workers)
+
+
+def _resolved(runner: str, apart: bool) -> str:
+    return runner if runner != AUTO else APART if apart else LOCAL
