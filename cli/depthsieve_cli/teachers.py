@@ -25,7 +25,10 @@ def teachers(as_json: bool) -> None:
 
     listed, offered = [(preset, cached(preset)) for preset in (*IN_PACKAGE, *PRESETS)], plug_ins()
     if as_json:
-        known = [dataclasses.asdict(preset) | {"cached": here, "package": None} for preset, here in listed]
+        known = [
+            dataclasses.asdict(preset) | {"commercial_use": preset.commercial_use, "cached": here, "package": None}
+            for preset, here in listed
+        ]
         unknown = dict.fromkeys(known[0]) | {"cached": True}
         print_json(
             [*known, *(unknown | {"name": one.name, "package": one.package, "note": one.clash} for one in offered)]
@@ -34,12 +37,13 @@ def teachers(as_json: bool) -> None:
     rows = []
     for preset, here in listed:
         predicts = f"{preset.quantity} ({preset.unit})" if preset.unit else preset.quantity
-        words = [preset.name, preset.parameters, predicts, preset.licence, "yes" if here else "no"]
+        commercial = {True: "yes", False: "no", None: "unclear"}[preset.commercial_use]
+        words = [preset.name, preset.parameters, predicts, preset.licence, commercial, "yes" if here else "no"]
         rows.append([*words, preset.hub_id or preset.note])
-    rows += [[one.name, "", "", "", "yes", f"package {one.package}"] for one in offered]
-    print_table(["teacher", "size", "predicts", "licence", "cached", "from"], rows)
+    rows += [[one.name, "", "", "", "", "yes", f"package {one.package}"] for one in offered]
+    print_table(["teacher", "size", "predicts", "licence", "commercial", "cached", "from"], rows)
     notes = [(preset.name, preset.note) for preset in PRESETS if preset.note]
     notes += [(one.name, f"ambiguous: {one.clash}") for one in offered if one.clash]
-    click.echo("\nLicences are those of the weights. Before you label with one of these:")
+    click.echo("\nLicence and commercial use are those of the weights. Before you label with one of these:")
     for name, note in notes:
         click.echo(f"  {name}: {note}")

@@ -21,6 +21,23 @@ def test_every_preset_stands_in_the_list_with_its_licence_and_quantity() -> None
     assert lines[1].startswith("tiny") and "yes" in lines[1]
 
 
+def test_whether_commercial_use_is_allowed_is_told_for_each() -> None:
+    lines = CliRunner().invoke(cli, ["teachers"]).output.splitlines()
+    listed = json.loads(CliRunner().invoke(cli, ["teachers", "--json"]).output)
+    allowed = {entry["name"]: entry["commercial_use"] for entry in listed}
+    assert [allowed[one.name] for one in IN_PACKAGE] == [True] * len(IN_PACKAGE)
+    for preset in PRESETS:
+        if preset.licence in ("CC-BY-NC-4.0", "Apple-AMLR"):
+            assert allowed[preset.name] is False
+    assert allowed["depth-anything-v2-small"] is allowed["dpt-beit-large-512"] is True
+    # The authors' word alone, and conversions that contradict each other.
+    assert allowed["depth-anything-v2-indoor-large"] is allowed["distill-any-depth-small"] is None
+    words = {line.split()[0]: line.split() for line in lines[1 : lines.index("")]}
+    assert "commercial" in lines[0].split()
+    for entry in listed:
+        assert {True: "yes", False: "no", None: "unclear"}[entry["commercial_use"]] in words[entry["name"]][3:-2]
+
+
 def test_what_is_in_the_hub_cache_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     before = json.loads(CliRunner().invoke(cli, ["teachers", "--json"]).output)

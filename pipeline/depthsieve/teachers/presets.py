@@ -12,6 +12,9 @@ from depthsieve.core.records import LabelSpec, Quantity, TeacherRequest
 APACHE = "Apache-2.0"
 NON_COMMERCIAL = "CC-BY-NC-4.0"
 
+COMMERCIAL_USE: Mapping[str, bool] = {APACHE: True, "MIT": True, NON_COMMERCIAL: False, "Apple-AMLR": False}
+"""Whether a licence allows commercial use."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preset:
@@ -30,6 +33,12 @@ class Preset:
     parameters: str
     note: str = ""
     pickled: str = ""
+
+    @property
+    def commercial_use(self) -> bool | None:
+        """Whether the licence of the weights allows it; None where what is published does not settle that, as the note
+        says."""
+        return None if any(doubt in self.note for doubt in _DOUBTS) else COMMERCIAL_USE.get(self.licence)
 
 
 def _relative(name: str, hub_id: str, licence: str, parameters: str, note: str = "") -> Preset:
@@ -50,6 +59,7 @@ _OWN_SIZE = "works at the image's own size, so that large photos need --oversize
 _CONVERTED = "pickled on its main branch: --revision refs/pr/1 is the hub's conversion to safetensors"
 _TIPS = "indoor scenes, up to 10 m; squares images to 448x448; needs torchvision and a recent transformers"
 _TIPS_CARD = "licence as on the B/14 card: read the card"
+_DOUBTS = (_STATED, _DISTILL, _TIPS_CARD)
 _DA = "depth-anything/Depth-Anything-V2"
 _CARD = "see the card"
 _MOGE = "mask and focal length of its own; published as a pickle, to be converted once (docs/teachers.md); code is MIT"
