@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,33 @@ def test_one_version_of_ray_everywhere() -> None:
         "Dockerfile", "ray-cluster.yaml", "kubernetes-ray.yaml",
     }  # fmt: skip
     assert len(set().union(*found.values())) == 1
+
+
+def test_the_image_has_the_versions_that_were_tested_and_no_rights() -> None:
+    root = RECIPES.parents[1]
+    lines = (RECIPES / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    said = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    arguments = dict(text.split("=") for word, text in said if word == "ARG" and "=" in text)
+    tested = dict(
+        line.split("==") for line in (root / "constraints-dev.txt").read_text().splitlines() if "==" in line[1:]
+    )
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert (arguments["TORCH_VERSION"], arguments["RAY_VERSION"]) == (tested["torch"], tested["ray"])
+    assert arguments["VERSION"] == project["version"]
+    stages = [text.split() for word, text in said if word == "FROM"]
+    assert {stage[2] for stage in stages[:-1]} == {"cuda", "cpu"} and stages[-1] == ["${DEVICE}"]
+    assert arguments["DEVICE"] == "cuda"
+    (wheel,) = re.findall(r'"/wheels/([^"]+)"', "\n".join(lines))
+    name, extras = re.fullmatch(r"(\S+)\[(\S+)\]", wheel).groups()  # type: ignore[union-attr]
+    assert name == "depthsieve-$VERSION-py3-none-any.whl" and set(extras.split(",")) <= set(
+        project["optional-dependencies"]
+    )
+    words = [word for word, _ in said]
+    assert dict(said)["USER"] == "1000" and "RUN" not in words[words.index("USER") :]
+    for recipe in KUBERNETES:
+        text = (RECIPES / recipe).read_text()
+        assert set(re.findall(r"image: (\S+)", text)) == {f"registry.example/depthsieve:{project['version']}"}
+        assert set(re.findall(r"runAsUser: (\d+)", text)) == {"1000"}
 
 
 def test_no_credential_is_on_a_command_line() -> None:
