@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCname, BloscCodec, Crc32cCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from depthsieve.core.encodings import Encoding
 from depthsieve.core.records import ImageFailure, LabelSpec, Shard, seal, unseal
@@ -214,8 +214,8 @@ def write_array(
     shape = values.shape
     compressors: Sequence[Any] = [] if spec.bare else [Crc32cCodec()]
     if spec.is_map:
-        size, name = values.dtype.itemsize, BloscCname(encoding.codec)
-        blosc = BloscCodec(cname=name, clevel=encoding.level, shuffle="shuffle", typesize=size)
+        name: Any = encoding.codec  # its name: the enumeration BloscCname of zarr 3.1 is none any more in zarr 3.4
+        blosc = BloscCodec(cname=name, clevel=encoding.level, shuffle="shuffle", typesize=values.dtype.itemsize)
         compressors = [blosc, Crc32cCodec()]
     array = group.create_array(
         spec.name,
