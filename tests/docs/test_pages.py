@@ -37,13 +37,13 @@ RUN_HERE = [
 OWN_TESTS = {
     "docs/cluster.md": "test_cluster_doc.py",
     "docs/evaluation.md": "test_evaluation_doc.py",
-    "docs/exporting.md": "../export/test_every_target.py",
+    "docs/export": "../export/test_every_target.py",
     "docs/loading.md": "test_loading_doc.py",
     "docs/reading.md": "test_reading_doc.py",
     "docs/store_format.md": "test_store_format.py",
     "docs/training.md": "test_training_doc.py",
 }
-"""Pages whose blocks run in a test of their own."""
+"""Pages whose blocks run in a test of their own, or a folder of such pages."""
 
 NOT_RUN = {
     ("docs/cameras.md", "depthsieve label photos/ labels/ --cameras"): "a table of the reader's cameras; tests/cameras",
@@ -118,8 +118,9 @@ def test_what_a_page_shows_is_what_happens(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_every_block_runs_or_has_a_reason(name: str) -> None:
     shown = [block for block in blocks(PAGES[name].read_text()) if block.language != "text"]
-    if name in OWN_TESTS:
-        assert Path(name).name in (Path(__file__).parent / OWN_TESTS[name]).read_text()
+    own = name if name in OWN_TESTS else str(Path(name).parent)
+    if own in OWN_TESTS:
+        assert Path(own).name in (Path(__file__).parent / OWN_TESTS[own]).read_text()
     elif name not in RUN_HERE:
         lines = [
             line

@@ -34,7 +34,7 @@ def offline() -> Iterator[None]:
 
 def test_every_target_has_a_reader_here_and_a_row_in_the_docs() -> None:
     page = (ROOT / "docs" / "exporting.md").read_text()
-    rows = set(re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE))
+    rows = set(re.findall(r"^\| \[`([\w-]+)`\]\(export/\1\.md\) \|", page, re.MULTILINE))
     assert {*READERS, *READ_ELSEWHERE} == set(TARGETS)
     assert set(TARGETS) <= rows
 
@@ -72,8 +72,13 @@ def test_the_code_in_the_readme_reads_it(target: str, store: Store, tmp_path: Pa
 
 def test_the_docs_show_the_code_of_the_readmes(store: Store, tmp_path: Path) -> None:
     """Which the test above runs."""
-    page = (ROOT / "docs" / "exporting.md").read_text()
-    shown = dict(re.findall(r"^### `([\w-]+)`\n\n[^#]*?```python\n(.*?)```", page, re.DOTALL | re.MULTILINE))
+    pages = {page.stem: page.read_text() for page in (ROOT / "docs" / "export").glob("*.md")}
+    assert set(pages) == set(TARGETS)
+    shown = {
+        target: code
+        for target, page in pages.items()
+        for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    }
     assert len(shown) >= 6
     for target, code in shown.items():
         export(store, tmp_path / target, target)
