@@ -52,7 +52,8 @@ def as_written(app: Any, *arguments: Any) -> None:
     """Show help and docstrings as written: patterns such as ``*.png`` are no emphasis, examples are code."""
     lines = arguments[-1]
     lines[:] = [re.sub(r"^(Examples?: )(.+)$", r"\1``\2``", line) for line in lines]
-    lines[:] = [re.sub(r"(?<![*\w`])\*(?=[\w./])", r"\\*", line) if "``" not in line else line for line in lines]
+    code_or_star = re.compile(r"(``.*?``)|(?<![*\w`])\*(?=[\w./])")
+    lines[:] = [code_or_star.sub(lambda found: found[1] or r"\*", line) for line in lines]
 
 
 def setup(app: Any) -> None:
