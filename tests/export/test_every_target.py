@@ -75,9 +75,7 @@ def test_the_docs_show_the_code_of_the_readmes(store: Store, tmp_path: Path) -> 
     pages = {page.stem: page.read_text() for page in (ROOT / "docs" / "export").glob("*.md")}
     assert set(pages) == set(TARGETS)
     shown = {
-        target: code
-        for target, page in pages.items()
-        for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        target: code for target, page in pages.items() for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     }
     assert len(shown) >= 6
     for target, code in shown.items():
