@@ -32,6 +32,7 @@ nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
+nb_output_stderr = "remove"  # advice to install widgets
 
 autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
