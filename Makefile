@@ -72,5 +72,5 @@ faults: setup
 	PYTHONPATH=tests:tests/support $(BIN)/python -m faults $(ARGS)
 
 clean:
-	rm -rf .venv build dist demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist demo site jupyter_execute .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find pipeline cli tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +
