@@ -54,7 +54,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, teacher: str) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     for number in range(12):
         write_photo(folder / "photos" / f"{number:02d}.png", 120, 90, seed=number)
-    options = {"batch_size": 1, "threads": 1, "shard_size": 6, "progress": False}
+    options: dict[str, Any] = {"batch_size": 1, "threads": 1, "shard_size": 6, "signals": "flip", "progress": False}
     depthsieve.label(folder / "photos", folder / "store", teacher=teacher, **options)
     return folder / "store"
 

@@ -32,6 +32,7 @@ from depthsieve.planning.request import teacher_request
 from depthsieve.storage import open_root
 from depthsieve.store import Store, open_store
 from depthsieve.store.leases import PLAN, Lease, Leases
+from depthsieve.teachers import Prediction
 
 
 def test_a_second_run_does_nothing_and_new_photos_make_a_new_generation(tmp_path: Path, teacher: str) -> None:
@@ -137,11 +138,11 @@ def test_a_folder_called_tiny_is_not_the_teacher(tmp_path: Path, teacher: str, m
 
 def test_enormous_values_fail_by_name() -> None:
     def fault(depth_HW: torch.Tensor) -> str:
-        labels = forward._Labels.of(depth_HW[None], torch.zeros(1, 4, 4, dtype=torch.uint8), [])
+        labels = forward._Labels.of(Prediction(depth_HW[None]), torch.zeros(1, 4, 4, dtype=torch.uint8), [])
         return str(labels.fault(0))
 
     depth_HW = torch.zeros(4, 4)
-    depth_HW[0, 0] = -1e5
+    depth_HW[0, 0] = 1e5
     assert "reaches 100000, more than float16 holds" in fault(depth_HW)
     depth_HW[0, 0] = float("nan")
     assert "not finite at 1 of 16 pixels" in fault(depth_HW)
@@ -170,7 +171,7 @@ def test_sources_keep_their_names_and_roots(tmp_path: Path, teacher: str) -> Non
 
 def test_another_label_spec_is_refused_and_the_difference_shown(tmp_path: Path, teacher: str) -> None:
     photos, store = write_photos(tmp_path / "photos", 1), tmp_path / "store"
-    label(photos, store, teacher)
+    label(photos, store, teacher, signals="flip")
     before = decided_bytes(store)
     with pytest.raises(StoreMismatch, match=r"preprocessing\.size: \[70, 70\] in the store, \[84, 84\] now"):
         label(photos, store, teacher, size=84)

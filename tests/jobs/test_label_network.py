@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     calibration = str(folder / "network.safetensors")
     done = label(photos, folder / "store", str(teacher), calibration=calibration, **SETTINGS)
     assert (done.labelled, len(done.failed)) == (6, 1)
-    label(photos, folder / "flip", str(teacher), **SETTINGS)
+    label(photos, folder / "flip", str(teacher), signals="flip", **SETTINGS)
     return folder
 
 
@@ -194,7 +194,7 @@ def test_a_network_of_metres_is_not_lent_to_a_teacher_of_disparity(
     assert not (tmp_path / "new").exists()
 
 
-def test_the_shipped_network_is_the_default_of_its_teacher_alone(
+def test_the_shipped_network_is_the_default_where_it_can_read_the_labels(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shipped: Callable[[], ErrorNetwork] = lambda: ErrorNetwork.load(made / "network.safetensors")  # noqa: E731
@@ -209,11 +209,13 @@ def test_the_shipped_network_is_the_default_of_its_teacher_alone(
     kept = label(photos, tmp_path / "kept", teacher, keep_signals=True)
     assert depthsieve.open_store(tmp_path / "kept").spec.signals == ("flip",)
     assert sum("--signals network takes that" in note for note in kept.notes) == 1
-    other = label(photos, tmp_path / "other", str(small_teacher(tmp_path / "t", seed=1)))
-    assert depthsieve.open_store(tmp_path / "other").spec.signals == ("flip",)
-    assert sum("--signals network takes another teacher's" in note for note in other.notes) == 1
-    label(photos, tmp_path / "borrowed", str(tmp_path / "t"), signals="network", **SETTINGS)
-    spec = depthsieve.open_store(tmp_path / "borrowed").spec
+    other = label(photos, tmp_path / "other", str(small_teacher(tmp_path / "t", seed=1)), **SETTINGS)
+    spec = depthsieve.open_store(tmp_path / "other").spec
     assert spec.signals == ("network",) and spec.calibration.endswith("-transferred")
+    assert sum("trained for another teacher" in note and "--signals flip" in note for note in other.notes) == 1
+    monkeypatch.setattr(calibrated, "shipped_network", lambda: ErrorNetwork.random(quantity="depth"))
+    metres = label(photos, tmp_path / "metres", teacher)
+    assert depthsieve.open_store(tmp_path / "metres").spec.signals == ("flip",)
+    assert sum("depthsieve calibrate" in note for note in metres.notes) == 1
     resumed = label(photos, made / "flip", teacher)
     assert not any("calibrate" in note for note in resumed.notes)

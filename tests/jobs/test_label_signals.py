@@ -33,7 +33,7 @@ from depthsieve.teachers import Batch, load_teacher
 
 def test_labels_are_the_teachers_own_and_rows_say_which_image(tmp_path: Path, teacher: str) -> None:
     photos = write_photos(tmp_path / "photos")
-    summary = label(photos, tmp_path / "store", teacher)
+    summary = label(photos, tmp_path / "store", teacher, signals="flip")
     assert (summary.labelled, summary.labelled_now, summary.failed, summary.pending) == (5, 5, (), 0)
     store = open_store(tmp_path / "store")
     assert store.images == [f"default/photo {number}.png" for number in range(5)]
@@ -86,7 +86,7 @@ def test_reliability_follows_from_the_signals(tmp_path: Path, teacher: str, sign
 
 
 def test_the_calibration_is_the_first_embedded_teachers_own(tmp_path: Path) -> None:
-    label(write_photos(tmp_path / "photos", 1), tmp_path / "store", "tiny-v1")
+    label(write_photos(tmp_path / "photos", 1), tmp_path / "store", "tiny-v1", signals="flip")
     assert open_store(tmp_path / "store").spec.calibration == "flip-2"
 
 

@@ -59,8 +59,8 @@ class Tight:
 def label_planned(photos: Path, store: Path, teacher: str, model: object) -> tuple[ShardResult, Path]:
     """Plan ``store`` with batches of four, and label its only shard with ``model``. Also the store it is like."""
     whole = store.parent / "whole"
-    depthsieve.label(photos, whole, teacher=teacher, batch_size=4, threads=1, progress=False)
-    depthsieve.plan(photos, store, teacher=teacher, batch_size=4, threads=1, progress=False, write=True)
+    depthsieve.label(photos, whole, teacher=teacher, signals="flip", batch_size=4, threads=1, progress=False)
+    depthsieve.plan(photos, store, teacher=teacher, signals="flip", batch_size=4, threads=1, progress=False, write=True)
     opened = open_store(store)
     sources = (("default", str(photos)),)
     job = LabelJob(opened.location, TeacherRequest(teacher), opened.fingerprint, ("flip",), sources, cores=1)

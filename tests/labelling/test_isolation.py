@@ -45,7 +45,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, photos: Path, teacher: str) -> Path:
     store = tmp_path_factory.mktemp("undisturbed") / "store"
-    summary = depthsieve.label(photos, store, teacher=teacher, batch_size=3, threads=1, progress=False)
+    summary = depthsieve.label(photos, store, teacher=teacher, signals="flip", batch_size=3, threads=1, progress=False)
     assert summary.labelled == 7
     return store
 

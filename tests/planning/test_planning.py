@@ -203,7 +203,7 @@ def test_on_a_cluster_its_nodes_say_what_there_is_and_not_this_machine(
     teacher = load_teacher(str(small_teacher(tmp_path / "teacher")), device="cpu")
     found = Workforce.choose(teacher, LabelOptions(address="10.0.0.1:6379", **options), NODES)  # type: ignore[arg-type]
     assert found == workforce
-    profile = found.profile(teacher, 4, found.threads)
+    profile = found.profile(teacher, 4, found.threads, videos=False)
     assert (profile.device_kind, profile.threads, profile.batch_size) == (kind, workforce.threads, 4)
     assert (profile.device_model == "the cluster's") == (kind == "cuda")
 

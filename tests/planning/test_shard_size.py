@@ -48,7 +48,7 @@ def planned(folder: Path, store: str, teacher: str, **options: Any) -> tuple[dep
 
 def test_a_slow_teacher_gets_small_shards_and_the_plan_says_so(tmp_path: Path, teacher: str, asked: list[int]) -> None:
     write_photos(tmp_path / "photos", 60)  # 40 and 20 of a shape
-    summary, images = planned(tmp_path, "store", teacher, threads=1)
+    summary, images = planned(tmp_path, "store", teacher, threads=1, signals="flip")
     # flip takes a second pass: 0.4 images a second, 24 a minute
     assert images == [16, 16, 8, 16, 4]
     assert asked == [1], "a small job is tried with one image at a time"

@@ -57,9 +57,10 @@ def unlabelled_copy(store: Path, copy: Path) -> Path:
 
 def job_of(store: Path, photos: Path, teacher: Path, cores: int | None = None) -> LabelJob:
     """The job of labelling what is planned in ``store``."""
-    fingerprint = open_store(store).fingerprint
+    opened = open_store(store)
     sources = (("default", str(photos)),)
-    return LabelJob(str(store), TeacherRequest(str(teacher)), fingerprint, ("flip",), sources, cores=cores)
+    request = TeacherRequest(str(teacher))
+    return LabelJob(str(store), request, opened.fingerprint, opened.spec.signals, sources, cores=cores)
 
 
 def label(source: Path, store: Path, teacher: str, **options: object) -> depthsieve.LabelSummary:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from depthsieve.core.errors import StoreMismatch
 from depthsieve.labelling.batch import LabelWork
 from depthsieve.planning.options import DEFAULT_SIGNALS, LabelOptions
 from depthsieve.reliability.kinds import NETWORK
@@ -28,22 +29,29 @@ def choose_signals(
 ) -> tuple[LabelOptions, ErrorNetwork | None]:
     """The options with their signals filled in, and the error network that these need, if they do.
 
-    A calibration that is named counts; else the store's network; else the one that ships: where the signal ``network``
-    is named, and where nobody names signals and it was trained for this teacher. Else the signals by default, as also
-    where signals are to be kept or compared with a second teacher. Raises :class:`UsageError` for a file that is no
-    network, :class:`StoreDamaged` where the store has lost its own.
+    A calibration that is named counts; else the store's network; else the one that ships, where the signal ``network``
+    is named or nobody names signals: it need not be trained for the teacher, see the study in docs/reliability.md. Else
+    the signals by default: for metres, and where signals are to be kept or compared with a second teacher. Raises
+    :class:`UsageError` for a file that is no network, :class:`StoreDamaged` where the store has lost its own,
+    :class:`StoreMismatch` where its labels are of another quantity.
     """
     if options.calibration is not None:
         return replace(options, signals=NETWORK), ErrorNetwork.load(expand(options.calibration))
     shipped = shipped_for(teacher)
     if options.signals is None:
         wants_signals = options.second_teacher is not None or bool(options.keep_signals)
-        chosen = NETWORK if _trained_for(teacher, shipped) and not wants_signals else DEFAULT_SIGNALS
+        chosen = DEFAULT_SIGNALS if shipped is None or wants_signals else NETWORK
         options = replace(options, signals=chosen)
     if options.signal_names != (NETWORK,):
         return options, None
-    known = network_of(store.root, store.spec) if store is not None and has_labels(store) else None
-    return options, known or shipped
+    if store is None or not has_labels(store):
+        return options, shipped
+    if store.spec.quantity != teacher.quantity:
+        raise StoreMismatch(
+            f"{store.location} holds labels of {store.spec.quantity}, and teacher {teacher.name!r} predicts "
+            f"{teacher.quantity}; name a new store, or use the teacher it was made with"
+        )
+    return options, network_of(store.root, store.spec) or shipped
 
 
 def has_labels(store: Store) -> bool:
@@ -52,18 +60,21 @@ def has_labels(store: Store) -> bool:
 
 
 def uncalibrated_notes(work: LabelWork) -> Iterator[str]:
-    """What a user should know of a new store whose reliability comes from signals, once there are networks at all."""
-    if work.network is not None or shipped_network() is None:
-        return
-    shipped = shipped_for(work.teacher)
-    if _trained_for(work.teacher, shipped):
+    """What a user should know of a new store, unless its network was trained for its teacher."""
+    teacher, signals = work.teacher, ", ".join(work.signals)
+    if work.network is not None:
+        if not _trained_for(teacher, work.network):
+            yield (
+                f"reliability comes from an error network that was trained for another teacher than {teacher.name!r} "
+                f"({work.network.version}); `depthsieve calibrate` trains one for it, --signals flip does without"
+            )
+    elif shipped_for(teacher) is not None:
         yield (
-            f"reliability comes from signals ({', '.join(work.signals)}), since they are kept or a second teacher is "
-            "named, and not from this teacher's error network; --signals network takes that"
+            f"reliability comes from signals ({signals}), since they are kept or a second teacher is named, and not "
+            "from an error network; --signals network takes that"
         )
-    else:
-        other = "; --signals network takes another teacher's" if shipped is not None else ""
+    elif shipped_network() is not None:
         yield (
-            f"teacher {work.teacher.name!r} has no error network, so reliability comes from signals: "
-            f"{', '.join(work.signals)}; `depthsieve calibrate` trains one, which needs no extra pass{other}"
+            f"no error network comes with this release for a teacher of {teacher.quantity} such as {teacher.name!r}: "
+            f"reliability comes from signals: {signals}; `depthsieve calibrate` trains one, which needs no extra pass"
         )

@@ -63,7 +63,7 @@ class LabelOptions(TeacherSettings):
             f"What labels are compared with, to tell how reliable they are. {signals_help()}.",
             LABELS,
             "LIST",
-            unset=f"the store's, else {NETWORK} where the teacher is calibrated, else {DEFAULT_SIGNALS}",
+            unset=f"the store's, else {NETWORK} for disparity, {DEFAULT_SIGNALS} for metres",
         ),
     ] = None
     calibration: Annotated[

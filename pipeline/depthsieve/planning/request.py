@@ -28,6 +28,7 @@ from depthsieve.planning.checks import (
 )
 from depthsieve.planning.options import DEFAULT_SIGNALS, DEFAULT_TEACHER, LabelOptions
 from depthsieve.planning.workforce import Workforce, device_kind, differences_from
+from depthsieve.reliability.kinds import NETWORK
 from depthsieve.reliability.scale import CODE_VERSION
 from depthsieve.sources import Source, open_source
 from depthsieve.sources.manifest import Manifest
@@ -273,7 +274,8 @@ def recall(options: LabelOptions, store: Store | None, device_kind: str) -> tupl
     if options.calibration is not None:  # where the store's labels have others, it is shown that these differ
         known = {name: value for name, value in known.items() if name not in ("signals", "second_teacher")}
     values: dict[str, Any] = {}
-    usual = defaults | {"signals": DEFAULT_SIGNALS}
+    of_disparity = store is not None and store.spec.quantity == "disparity"
+    usual = defaults | {"signals": NETWORK if of_disparity else DEFAULT_SIGNALS}
     taken = []
     for name in {**defaults, **known}:
         if getattr(options, name) not in (None, "auto"):
