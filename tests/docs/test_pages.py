@@ -41,6 +41,7 @@ OWN_TESTS = {
     "docs/loading.md": "test_loading_doc.py",
     "docs/reading.md": "test_reading_doc.py",
     "docs/store_format.md": "test_store_format.py",
+    "docs/teachers.md": "../teachers/test_installed_package.py",
     "docs/training.md": "test_training_doc.py",
 }
 """Pages whose blocks run in a test of their own, or a folder of such pages."""
@@ -71,8 +72,6 @@ NOT_RUN = {
     ("docs/object_stores.md", "from depthsieve import PseudoLabelDataset"): "a bucket; tests/storage has a server",
     ("docs/start.md", "make setup"): "makes the environment that this test runs in",
     ("docs/start.md", "source .venv/bin/activate"): "likewise",
-    ("docs/teachers.md", '[project.entry-points."depthsieve.teachers"]'): "a line of another package; tests/teachers",
-    ("docs/teachers.md", "import numpy as np"): "a skeleton; tests/support/plug_in.py is a whole one",
     ("docs/tiny_teacher.md", "pip install"): "tests reach no package index",
     ("docs/tiny_teacher.md", "python tools/train_tiny.py"): "hours of training",
     ("docs/tiny_teacher.md", "python benchmarks/evaluate_tiny.py"): "measures what that trained",

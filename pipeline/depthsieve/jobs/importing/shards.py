@@ -33,6 +33,7 @@ class _NoTeacher:
 
     name = "none"
     embedding_size = None
+    intrinsics_in = "ignored"
 
     def prepare(self, rgb_HW3: np.ndarray[Any, Any], shape: tuple[int, int]) -> np.ndarray[Any, Any]:
         return np.broadcast_to(np.float32(0), (3, *shape))  # which takes no memory
