@@ -21,8 +21,10 @@ from depthsieve_cli.main import main
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 WRITE = os.environ.get("DEPTHSIEVE_WRITE_PAGES") == "1"
 READER = "/home/ann"
-VARIES = re.compile(r"Reliability from |Note: (as|teacher) |No drop stands|drop 0\.\d+ would|For other images like")
-"""Lines that follow from the embedded teacher's weights and error network, and not from what the page is about."""
+VARIES = re.compile(
+    r"(?:Reliability from |Note: (as|teacher) |No drop stands|drop 0\.\d+ would|For other images like|About [\d.]+ )"
+)
+"""Lines that follow from the embedded teacher's weights and error network, or from the machine's speed."""
 
 BAR = re.compile(r"\w+: \d+ of \d+ .* left$")
 
