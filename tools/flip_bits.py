@@ -24,6 +24,7 @@ KINDS = (
     ("commit records", r"commits/\d.*"),
     ("generation records", r"commits/generation-.*"),
     ("plans", r"plan/.*"),
+    ("error networks", r"networks/.*"),
     ("copies", r"copies/.*"),
     ("layers' arrays", r"layers/.*/c(/.*)?"),
     ("layers' documents", r"layers/.*zarr\.json"),

@@ -47,7 +47,7 @@ def test_a_store_that_cannot_be_written_ends_in_one_line_and_goes_on_later(tmp_p
     for number in range(4):
         write_photo(photos / f"photo {number}.png", 900, 90, seed=number)  # labels above the limit, plan below it
     store = tmp_path / "store"
-    limited = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash", *command(photos, store, teacher)]
+    limited = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash", *command(photos, store, teacher, "--signals", "flip")]
     done = subprocess.run(limited, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error")]

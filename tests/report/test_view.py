@@ -138,7 +138,19 @@ def test_the_command_names_what_it_shows_and_where(
     ]
     assert command(monkeypatch, "view", store.location, "7.png", "--ply", "seven.ply", "--fov", 60, "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"store", "ids", "drop", "chosen", "reliability", "notes", "out", "ply", "points"}
+    assert set(found) == {
+        "store",
+        "ids",
+        "drop",
+        "chosen",
+        "reliability",
+        "notes",
+        "out",
+        "ply",
+        "points",
+        "focal_px",
+        "focal_from",
+    }
     assert (found["ids"], found["out"], found["ply"]) == (["default/7.png"], None, "seven.ply")
     assert 200 < found["points"] < 294 and "up to scale and shift" in found["notes"][0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["depthsieve-view.png", "seven.ply", "seven.png"]

@@ -29,7 +29,7 @@ from depthsieve.store import open_store
 from depthsieve.store.layer_kinds import FEATURES, SIGNALS
 from depthsieve.store.layers import commit_to_layer, find_layer
 from depthsieve.store.schema import ENCODING
-from depthsieve.teachers import Batch, load_teacher
+from depthsieve.teachers import Batch, Prediction, load_teacher
 
 
 def test_signals_are_those_of_the_teacher_and_zero_in_failed_rows(made: Path) -> None:
@@ -157,6 +157,8 @@ def test_a_plan_counts_the_bytes_of_signals(made: Path, tmp_path: Path) -> None:
 
 def test_a_signal_beyond_float16_is_stored_as_the_largest() -> None:
     wild_BHW = torch.tensor([[[1e6, 0.25], [70_000.0, 65_504.0]]])
-    labels = _Labels.of(torch.ones(1, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8), [wild_BHW, wild_BHW / 2])
+    labels = _Labels.of(
+        Prediction(torch.ones(1, 2, 2)), torch.ones(1, 2, 2, dtype=torch.uint8), [wild_BHW, wild_BHW / 2]
+    )
     assert labels.signal_BSHW.dtype == torch.float16
     assert labels.signal_BSHW[0, 0].tolist() == [[65_504.0, 0.25], [65_504.0, 65_504.0]]

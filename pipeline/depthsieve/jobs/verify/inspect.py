@@ -131,6 +131,8 @@ class _Inspector:
     def _networks(self, store: Store) -> None:
         """The error networks that the store keeps, and whether it has those that it needs."""
         whole = set()
+        if not self._recorded:  # a first run writes its network, then its plan: no label needs it yet
+            return
         for key in network_keys(self._root):
             if self._look.twice(key, partial(network_fault, key=key)) is not None:
                 whole.add(digest_in(key))
