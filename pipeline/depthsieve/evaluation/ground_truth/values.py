@@ -59,7 +59,8 @@ def to_metres(
     ``calibration`` is for disparity, and by default the one of the settings.
     """
     values = np.asarray(values_HW)
-    numbers = values.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is as missing as a quiet one
+        numbers = values.astype(np.float64)
     known = np.isfinite(numbers) & (numbers > 0)
     for marker in settings.missing:
         known &= values != marker
