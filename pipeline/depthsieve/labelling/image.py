@@ -109,3 +109,14 @@ def prepare_image(
         camera,
         given is not None and is_apart(given, exif),
     )
+
+
+def black_image(shape: Shape, teacher: Teacher, second: Teacher | None = None) -> PreparedImage:
+    """A black picture of label shape, as :func:`prepare_image` would prepare it: what a teacher that works can see."""
+    black_HW3 = np.zeros((*shape, 3), np.uint8)
+    second_Chw = prepare_other(black_HW3, shape, second) if second else None
+    nowhere = seen_intrinsics(None, shape, shape)
+    signals = image_signals(black_HW3)
+    return PreparedImage(
+        prepare(teacher, black_HW3, shape), second_Chw, None, 0.0, nowhere, "", signals, photo_HW3=black_HW3
+    )

@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Any, NoReturn
 
@@ -84,7 +84,7 @@ def label_isolated(job: LabelJob, shard_id: str, stop: Stop | None = None, step_
         if end.result:
             return end.result
         decoded = decoded or end.decoded
-        culprit = _culprit(job, shard_id, end, stop, step_s) if end.own else None
+        culprit = _culprit(job, shard_id, end, quarantined, stop, step_s) if end.own else None
         if culprit:
             quarantined |= culprit
             if len(quarantined) == UNSOUND and not decoded:
@@ -101,13 +101,16 @@ def label_isolated(job: LabelJob, shard_id: str, stop: Stop | None = None, step_
             return ShardResult(shard_id, error=reason)
 
 
-def _culprit(job: LabelJob, shard_id: str, end: End, stop: Stop | None, step_s: float) -> dict[int, str] | None:
-    """The image among the suspects that crashes a process when it goes alone, with the reason why it fails.
+def _culprit(
+    job: LabelJob, shard_id: str, end: End, quarantined: Mapping[int, str], stop: Stop | None, step_s: float
+) -> dict[int, str] | None:
+    """The image among the suspects that crashes a process when it goes alone, with the reason why it fails: one that is
+    not ``quarantined`` already.
 
     It must have been alone at two deaths of one kind, or at three if that may as well have been the machine.
     """
-    suspects, seen = end.rows, end
-    alone = 1 if len(suspects) == 1 else 0
+    suspects, seen = tuple(row for row in end.rows if row not in quarantined), end
+    alone = 1 if len(end.rows) == 1 else 0
     while suspects:
         again = _run_child(job, shard_id, Attempt({}, try_rows=suspects), stop, step_s)
         if not again.own or (alone and (again.step, again.how) != (seen.step, seen.how)):

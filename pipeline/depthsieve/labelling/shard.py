@@ -35,7 +35,7 @@ from depthsieve.core.stopping import Abandoned, Stop
 from depthsieve.core.threads import torch_threads
 from depthsieve.labelling.ahead import fetched_ahead
 from depthsieve.labelling.batch import LabelWork, PreparedImage, feature_arrays, label_batch
-from depthsieve.labelling.image import Prepared, Readable, Unreadable, prepare_image
+from depthsieve.labelling.image import Prepared, Readable, Unreadable, black_image, prepare_image
 from depthsieve.labelling.lanes import GPU_LANES, Lanes
 from depthsieve.labelling.metric import MetricInput, cameras_taken, fit_batch, metric_spec
 from depthsieve.labelling.numerics import make_profile
@@ -130,7 +130,8 @@ class Care:
 
     ``tell`` gets the steps "decode", "predict" and "commit", with the rows that each is about. Rows that are
     ``quarantined`` fail with the reason given. Batches that begin with a row in ``singly`` go through the teacher one
-    image at a time. With ``only``, that row alone is taken through, in its place, and the others are left out.
+    image at a time. With ``only``, that row alone is taken through, in its place, and the others are left out; if it is
+    quarantined, a black picture goes in its place.
     """
 
     tell: Callable[[str, Sequence[int]], None]
@@ -411,7 +412,8 @@ def label_shard(shard: Shard, work: ShardWork, lanes: Lanes) -> Labelled:
     with contextlib.ExitStack() as stack:
         sources: Mapping[str, Readable] = work.sources
         if watch.care:
-            batches = _one_by_one(spans, prepare, predict, watch.care)
+            blank = partial(black_image, shard.shape, how.teacher, how.second)
+            batches = _one_by_one(spans, prepare, predict, watch.care, blank)
         else:
             sources = stack.enter_context(fetched_ahead(work.sources, shard.images))
             batches = lanes.run(spans, [image.width * image.height for image in shard.images], prepare, predict)
@@ -456,14 +458,23 @@ def _check_stop(stop: Stop | None, seconds: float) -> None:
 
 
 def _one_by_one(
-    spans: list[range], prepare: Callable[[int], Prepared], predict: Callable[[range, list[Prepared]], Done], care: Care
+    spans: list[range],
+    prepare: Callable[[int], Prepared],
+    predict: Callable[[range, list[Prepared]], Done],
+    care: Care,
+    blank: Callable[[], Prepared],
 ) -> Generator[tuple[range, Done], None, None]:
-    """What ``predict`` returns for each batch, in this thread; images are decoded one by one, each announced first."""
+    """What ``predict`` returns for each batch, in this thread; images are decoded one by one, each announced first.
+
+    A quarantined row that is taken alone is replaced by a ``blank`` picture: does the teacher survive that one?
+    """
     for span in spans if care.only is None else [span for span in spans if care.only in span]:
         prepared: list[Prepared] = []
         for row in span:
             if care.only not in (None, row):
                 prepared.append(ImageRejected("left out"))
+            elif row in care.quarantined and care.only is not None:
+                prepared.append(blank())
             elif row in care.quarantined:
                 prepared.append(ImageRejected(care.quarantined[row]))
             else:
