@@ -1,4 +1,4 @@
-"""Cut Kubernetes' and KubeRay's schemas down to what the recipes of docs/cluster.md use, for the tests of the recipes.
+"""Cut Kubernetes' and KubeRay's schemas down to what the recipes of docs/cluster use, for the tests of the recipes.
 
     pip install kubernetes-validate
     curl -LO https://raw.githubusercontent.com/ray-project/kuberay/v1.7.0/helm-chart/kuberay-operator/crds/ray.io_rayjobs.yaml

@@ -35,6 +35,7 @@ RUN_HERE = [
 """Pages whose blocks run below, in a reader's folder."""
 
 OWN_TESTS = {
+    "docs/cluster": "test_cluster_doc.py",
     "docs/cluster.md": "test_cluster_doc.py",
     "docs/evaluation.md": "test_evaluation_doc.py",
     "docs/export": "../export/test_every_target.py",

@@ -1,4 +1,4 @@
-"""Ray over hosts of a lab, started as docs/cluster.md says: a head without work of its own, workers, a token."""
+"""Ray over hosts of a lab, started as docs/cluster/ray.md says: a head without work of its own, workers, a token."""
 
 from typing import TYPE_CHECKING
 

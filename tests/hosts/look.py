@@ -106,7 +106,7 @@ def doors(host: "Host") -> dict[int, str]:
 
 
 def process_name(command: str) -> str:
-    """How a process is called in docs/cluster.md."""
+    """How a process is called in docs/cluster/security.md."""
     if command.startswith("ray::"):
         return command.partition(".")[0].replace("ray::IDLE", WORKER)
     first, *words = (Path(word).name for word in shlex.split(command))

@@ -1,6 +1,6 @@
 """While a run is going: what a stranger on another host can open, and where secrets lie on the cluster's own hosts.
 
-docs/cluster.md says what there is; more is a leak.
+docs/cluster/security.md says what there is; more is a leak.
 """
 
 import base64
@@ -26,7 +26,7 @@ from hosts.runs import start
 
 pytestmark = pytest.mark.slow
 
-PAGE = Path(__file__).parents[2] / "docs" / "cluster.md"
+PAGE = Path(__file__).parents[2] / "docs" / "cluster" / "security.md"
 METHODS = (
     "/ray.rpc.InternalKVGcsService/InternalKVKeys",
     "/ray.rpc.NodeManagerService/GetNodeStats",
@@ -81,7 +81,7 @@ def asked(stranger: Host, *questions: tuple[object, ...]) -> list[Any]:
 
 
 def table(heading: str) -> list[list[str]]:
-    """The rows of the table of docs/cluster.md below a heading, as text without backticks."""
+    """The rows of the table of docs/cluster/security.md below a heading, as text without backticks."""
     rows = PAGE.read_text().partition(f"\n{heading}\n")[2].partition("\n#")[0].splitlines()
     cells = [[cell.strip().replace("`", "") for cell in row.strip("|").split("|")] for row in rows if row[:1] == "|"]
     return cells[2:]
@@ -142,7 +142,7 @@ def test_the_secret_of_the_bucket_is_with_the_driver_and_the_nodes_and_not_with_
         for pid, command in node.processes().items()
         if look.environment_holds(pid, SECRET) or look.memory_holds(pid, SECRET)
     }
-    assert on_node == {process for processes, *_ in table("### Secrets") for process in processes.split(", ")}
+    assert on_node == {process for processes, *_ in table("### Keys") for process in processes.split(", ")}
 
 
 @pytest.mark.usefixtures("running")
