@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from depthsieve.core.errors import ImageRejected, SourceError, StoreDamaged, StoreError
 from depthsieve.core.records import Shape
 from depthsieve.images.decode import decode
-from depthsieve.sources import reopen_source
+from depthsieve.sources import Source, reopen_source
 from depthsieve.store.catalog import Catalog
 from depthsieve.store.layer_kinds import IMAGES
 from depthsieve.store.layers import find_layer
@@ -25,6 +25,7 @@ class Photos:
         self._store = store
         has_images = find_layer(store.root, IMAGES, store.fingerprint) is not None
         self._stored = StoredImages(store) if has_images else None
+        self._sources: dict[str, Source] = {}
 
     def read(self, image_id: str, shard: str, row: int, shape: Shape, content_sha256: str) -> NDArray[np.uint8]:
         """One image, upright, RGB uint8 [H,W,3], of the label's ``shape`` on its pixels.
@@ -55,7 +56,9 @@ class Photos:
         if root is None:
             raise SourceError(f"{image_id}: {self._store.location} does not say where its source {name!r} is")
         try:
-            data = reopen_source(name, root).read(image_id)
+            if name not in self._sources:  # kept: a video that is open goes on with the next frame
+                self._sources[name] = reopen_source(name, root)
+            data = self._sources[name].read(image_id)
             if hashlib.sha256(data).hexdigest() != content_sha256:
                 raise SourceError("it has changed since it was labelled")
             return to_label_shape(decode(data, self._store.spec.alpha).rgb_HW3, shape)
