@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported import READ_ELSEWHERE, READERS, bytes_of, check_equal, export, labels_of, small_store
+from exported import OF_VIDEOS, READ_ELSEWHERE, READERS, bytes_of, check_equal, export, labels_of, small_store
+from films import film, film_store
 
 from depthsieve.export.table import TARGETS
 from depthsieve.store import Store
@@ -78,8 +79,9 @@ def test_the_docs_show_the_code_of_the_readmes(store: Store, tmp_path: Path) -> 
         target: code for target, page in pages.items() for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     }
     assert len(shown) >= 6
+    frames = film_store(tmp_path, film(tmp_path, "a.mp4", (0,)))
     for target, code in shown.items():
-        export(store, tmp_path / target, target)
+        export(frames if target in OF_VIDEOS else store, tmp_path / target, target)
         assert f"```python\n{code}```" in (tmp_path / target / "README.md").read_text(), target
 
 

@@ -140,8 +140,11 @@ READERS: dict[str, Reader] = {
     "exr": Reader(read_exr),
 }
 
-READ_ELSEWHERE = ("3dgs", "nerfstudio", "kitti", "ultralytics", "depth-anything-v2", "moge")
-"""Targets of metric stores, or of photos with poses, which have tests of their own."""
+OF_VIDEOS = ("video-depth-anything",)
+"""Targets of frames of videos."""
+
+READ_ELSEWHERE = ("3dgs", "nerfstudio", "kitti", "ultralytics", "depth-anything-v2", "moge", *OF_VIDEOS)
+"""Targets of metric stores, of photos with poses, or of videos, which have tests of their own."""
 
 
 def small_store(folder: Path, **changes: Any) -> Store:

@@ -7,6 +7,7 @@ Axes: H row, W column, N image.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,9 @@ SPEC = LabelSpec(
     encoding=schema.ENCODING,
 )
 PROFILE = NumericsProfile(1, 1, "cpu", "made up", "none")
+
+_MEMBER = re.compile(r"(.*\.(?:zip|mp4|mkv))::(.*)", re.DOTALL)
+"""Of an archive or a video, whose member the file stands for."""
 
 QUARTERS = {1: 0, 3: 2, 6: 1, 8: 3}
 """How often a picture is turned to the left for its EXIF orientation to bring it upright."""
@@ -107,7 +111,7 @@ def make_store(
         turned = Image.fromarray(np.rot90(shown_HW3, QUARTERS[picture.orientation]))
         exif = Image.Exif()
         exif[0x0112] = picture.orientation
-        turned.save(target, **({} if picture.orientation == 1 else {"exif": exif}))
+        turned.save(target, _format(picture), **({} if picture.orientation == 1 else {"exif": exif}))
         by_shape.setdefault(picture.label, []).append(number)
     path = folder / "labels"
     path.mkdir(parents=True, exist_ok=True)
@@ -170,9 +174,14 @@ def _record(root: Path, picture: Picture) -> ImageRecord:
     status = (root / picture.path).stat()
     height, width = picture.source
     size, mtime = status.st_size, status.st_mtime_ns
-    file, separator, member = picture.path.partition(".zip::")  # of an archive, whose member the file stands for
-    path = f"{file}.zip::{encode_path(member)}" if separator else encode_path(picture.path)
+    inside = _MEMBER.fullmatch(picture.path)
+    path = "::".join(map(encode_path, inside.groups() if inside else [picture.path]))
     return ImageRecord(f"default/{path}", size, mtime, width, height, picture.orientation)
+
+
+def _format(picture: Picture) -> str | None:
+    """Of the file: a frame's is read as PPM."""
+    return "PPM" if ".mp4::" in picture.path or ".mkv::" in picture.path else None
 
 
 def _content(shard: Shard, numbers: Sequence[int], images: Sequence[Picture], root: Path) -> ShardArrays:

@@ -16,7 +16,7 @@ def estimate_bytes(writer: Writer, images: Sequence[tuple[str, str]]) -> int:
         if isinstance(made, tuple):
             item, encoded = made
             pixels += item.depth_HW.size
-            written += sum(len(one) for one in encoded.files.values() if isinstance(one, bytes))
+            written += writer.target.weigh(item, encoded)
     entries = [writer.entry(image_id) for image_id, _ in images]
     at_source = writer.reader.resolution == "source"
     shapes = [one.source_shape if at_source else one.label_shape for one in entries]

@@ -20,11 +20,16 @@ def quantity_words(ask: Ask) -> str:
 
 def index_json(head: Mapping[str, Any], entries: Entries) -> Iterable[bytes]:
     """A JSON object of ``head`` and a list ``images`` of what targets said of each image, a line each."""
+    return rows_json(head, "images", (entry.data for entry in entries()))
 
-    def rows() -> Iterator[bytes]:
+
+def rows_json(head: Mapping[str, Any], name: str, rows: Iterable[Mapping[str, Any]]) -> Iterable[bytes]:
+    """A JSON object of ``head`` and a list of that ``name``, a line a row."""
+
+    def lines() -> Iterator[bytes]:
         comma = ""
-        for entry in entries():
-            yield f"{comma}\n{json.dumps(dict(entry.data))}".encode()
+        for row in rows:
+            yield f"{comma}\n{json.dumps(dict(row))}".encode()
             comma = ","
 
-    return chain([f'{json.dumps(dict(head))[:-1]}, "images": ['.encode()], rows(), [b"\n]}\n"])
+    return chain([f'{json.dumps(dict(head))[:-1]}, "{name}": ['.encode()], lines(), [b"\n]}\n"])

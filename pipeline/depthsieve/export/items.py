@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from depthsieve.core.recent import Recent
 from depthsieve.core.records import Quantity
@@ -61,14 +62,9 @@ class ItemReader:
     def read(self, label: Label, path: str) -> Item:
         """A label of the store, which goes to ``path``. Raises :class:`StoreDamaged`."""
         rows = self._rows(label.shard)
-        reliability_HW = label.reliability
-        valid_HW = reliability_HW > 0 if self.mask is None else label.mask(self.mask)
-        depth_HW = np.where(valid_HW, label.depth, np.float32(np.nan))
-        if self._metres is not None:
-            depth_HW = self._metres.depth(label, depth_HW)
         shape = label.source_shape if self.resolution == "source" else label.shape
-        depth_HW = resize_depth(depth_HW, shape)
-        codes_HW = resize_codes(reliability_HW, shape)
+        depth_HW = resize_depth(self.depth(label), shape)
+        codes_HW = resize_codes(label.reliability, shape)
         orientation, digest = int(rows["orientation"][label.row]), str(rows["content_sha256"][label.row])
         return Item(
             id=label.id,
@@ -82,6 +78,12 @@ class ItemReader:
             content_sha256=digest,
             photo=Photo(label, digest, orientation, self._photos),
         )
+
+    def depth(self, label: Label) -> NDArray[np.float32]:
+        """A label's depth [H,W] at label resolution, in the target's quantity; NaN where it is invalid or masked."""
+        valid_HW = label.reliability > 0 if self.mask is None else label.mask(self.mask)
+        depth_HW = np.where(valid_HW, label.depth, np.float32(np.nan))
+        return depth_HW if self._metres is None else self._metres.depth(label, depth_HW)
 
     def _rows(self, shard: str) -> dict[str, Any]:
         found = self._columns.get(shard)

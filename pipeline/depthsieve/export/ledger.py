@@ -47,6 +47,24 @@ class Part:
         return f"part-{self.round:04d}-{self.number:06d}"
 
 
+def parts_of(number: int, images: Iterable[tuple[str, str]], parts: Iterable[int]) -> list[Part]:
+    """The parts of a round, by its images, ids and paths, and the number of the part that each is in."""
+    found: dict[int, list[tuple[str, str]]] = {}
+    for image, part in zip(images, parts, strict=True):
+        found.setdefault(part, []).append(image)
+    return [Part(number, part, tuple(members)) for part, members in sorted(found.items())]
+
+
+def without_replaced(rounds: Sequence[Sequence[Part]]) -> list[list[Part]]:
+    """The parts of each round but those that a later round has anew: a clip that has grown is written again, whole."""
+    later: set[str] = set()
+    kept: list[list[Part]] = []
+    for parts in reversed(rounds):
+        kept.insert(0, [part for part in parts if part.images[0][0] not in later])
+        later.update(image_id for part in parts for image_id, _ in part.images)
+    return kept
+
+
 def exported_for(out: Path) -> str | None:
     """The target that a folder was exported for, as it says itself; None where it says nothing that can be read."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
@@ -145,21 +163,18 @@ class Ledger:
         found: list[list[Part]] = []
         while (path := self._folder / f"round-{len(found):04d}.parquet").exists():
             table = pq.read_table(path)
-            parts: dict[int, list[tuple[str, str]]] = {}
-            for image_id, place, part in zip(*(table[name].to_pylist() for name in _SCHEMA.names), strict=True):
-                parts.setdefault(part, []).append((image_id, place))
-            found.append([Part(len(found), part, tuple(images)) for part, images in sorted(parts.items())])
-        return found
+            ids, places, parts = (table[name].to_pylist() for name in _SCHEMA.names)
+            found.append(parts_of(len(found), [*zip(ids, places, strict=True)], parts))
+        return without_replaced(found)
 
-    def add_round(self, number: int, images: Sequence[tuple[str, str]], per_part: int) -> list[Part]:
-        """A new round of these images, ids and paths in order, written before any of them is exported."""
-        parts = [index // per_part for index in range(len(images))]
+    def add_round(self, number: int, images: Sequence[tuple[str, str]], parts: Sequence[int]) -> list[Part]:
+        """A new round of these images, ids and paths in order, and the number of each one's part, written before any of
+        them is exported."""
         ids, paths = ([image[side] for image in images] for side in (0, 1))
         table = pa.table([ids, paths, parts], schema=_SCHEMA)
         with self._renamed(self._folder / f"round-{number:04d}.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
-        starts = range(0, len(images), per_part)
-        return [Part(number, at // per_part, tuple(images[at : at + per_part])) for at in starts]
+        return parts_of(number, images, parts)
 
     def record(self, part: Part) -> dict[str, Any]:
         """What was written of a part; nothing where its record is not there."""

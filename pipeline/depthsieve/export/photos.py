@@ -19,6 +19,7 @@ from depthsieve.core.records import Shape
 from depthsieve.images.decode import decode
 from depthsieve.images.headers import kind_of
 from depthsieve.sources import Source, decode_path, is_remote, reopen_source
+from depthsieve.sources.folder import FolderSource
 from depthsieve.store import Label, Store
 from depthsieve.store.stored_images import to_label_shape
 
@@ -68,6 +69,17 @@ class PhotoReader:
             raise SourceError(f"its photo in {source.root} has changed since it was labelled")
         return data
 
+    def frame_times(self, image_id: str) -> NDArray[np.float64]:
+        """Of the video that an image is a frame of, the seconds from its first frame to each, by number. Raises
+        :class:`SourceError` where it is not there any more."""
+        source = self._source(image_id)
+        try:
+            if not isinstance(source, FolderSource):
+                raise SourceError(f"{image_id} is no frame of a video")
+            return source.frame_times(image_id)
+        except (OSError, ImageRejected) as error:
+            raise SourceError(f"its video cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
     def path(self, image_id: str) -> Path | None:
         """The file of this machine that is the image; None within an archive, or in a bucket."""
         root = self._source(image_id).root
@@ -90,6 +102,11 @@ class Photo:
     def data(self) -> bytes:
         """The file, as it was labelled."""
         return self.reader.read(self.label.id, self.content_sha256)
+
+    def frame_times(self) -> NDArray[np.float64]:
+        """Of a frame: the seconds from the first frame of its video, as it was labelled, to each, by number."""
+        _ = self.data  # raises where it has changed
+        return self.reader.frame_times(self.label.id)
 
     def upright(self) -> NDArray[np.uint8]:
         """The photo as its teacher saw it, RGB uint8 [H,W,3], at source resolution: EXIF orientation undone, alpha over

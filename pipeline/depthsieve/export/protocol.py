@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from depthsieve.core.cameras import Camera
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import ImageFailure, Quantity, Shape
-from depthsieve.export.names import safe_path
+from depthsieve.export.clips import Clip
+from depthsieve.export.names import Places, safe_path
 from depthsieve.export.photos import Photo, PhotoFile
 from depthsieve.export.settings import Resolution
 from depthsieve.store import Store
@@ -28,7 +29,8 @@ class Ask:
     """What a user asks of a ``target``: labels of ``store``, of the images ``ids`` (sorted), with its own ``options``.
 
     ``out`` is the folder to be written, absolute. ``quantity`` and ``unit`` are those of the depth that the target is
-    given, after a conversion to metres.
+    given, after a conversion to metres. ``chosen``: a subset or a condition chose the images. ``depth_of`` reads an
+    image's depth, as its item has it, at label resolution.
     """
 
     target: str
@@ -40,6 +42,8 @@ class Ask:
     resolution: Resolution
     mask: float | None
     options: Mapping[str, Any]
+    chosen: bool
+    depth_of: Callable[[str], NDArray[np.float32]]
 
     @property
     def images(self) -> int:
@@ -154,6 +158,8 @@ class Target(ABC):
 
     wants: ClassVar[Wants] = "stored"
     """Depth as the store has it, or in metres (then refused where the store has none)."""
+    metric_option: ClassVar[str] = ""
+    """The option, if any, that makes it want metres."""
     holds_invalid: ClassVar[bool] = True
     """Whether a pixel may be invalid. Where not, ``--mask`` is refused, unless :meth:`check` is overridden."""
     resolutions: ClassVar[tuple[Resolution, ...]] = ("label", "source")
@@ -193,6 +199,23 @@ class Target(ABC):
         """Where an image would best go: see :attr:`Item.path`. A pure function of the id."""
         return safe_path(image_id)
 
+    def clip(self, image_id: str) -> Clip | None:
+        """The clip whose other frames decide too how this one is written; None where an image stands alone."""
+        return None
+
+    def laid_out(
+        self, new: Sequence[str], known: Mapping[str, str], per_part: int
+    ) -> tuple[list[tuple[str, str]], list[int]]:
+        """Where the ``new`` images go: ids and paths, and the number of the part that each is written with. ``known``
+        are the paths of images that are there, by id; they stay."""
+        places = Places(known.values())
+        laid = [(image_id, places.give(image_id, self.place(image_id), self.renames)) for image_id in new]
+        return laid, [at // per_part for at in range(len(laid))]
+
+    def weigh(self, item: Item, encoded: Encoded) -> int:
+        """About how many bytes an image will take, photos that are copied aside."""
+        return sum(len(one) for one in encoded.files.values() if isinstance(one, bytes))
+
     @abstractmethod
     def encode(self, item: Item) -> Encoded:
         """The files of one label. Raises :class:`ImageRejected` or :class:`SourceError` for this image alone."""
@@ -227,8 +250,8 @@ class VolumeTarget(Target):
         return int(self.ask.options["images_per_file"]) or max(self.ask.images, 1)
 
     @abstractmethod
-    def volume_name(self, number: int) -> str:
-        """The path of a volume."""
+    def volume_name(self, number: int, first: str) -> str:
+        """The path of a volume: of the ``number``-th, whose first image has the path ``first``."""
 
     @abstractmethod
     def write_volume(self, path: Path, samples: Iterator[tuple[Item, Encoded]]) -> None:

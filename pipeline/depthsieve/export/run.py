@@ -14,9 +14,8 @@ from depthsieve.core.progress import progress_bar, say
 from depthsieve.core.records import ImageFailure
 from depthsieve.export.estimate import estimate_bytes, size_words
 from depthsieve.export.items import ItemReader
-from depthsieve.export.ledger import Ledger, Part, all_ids, free_bytes
+from depthsieve.export.ledger import Ledger, Part, all_ids, free_bytes, parts_of, without_replaced
 from depthsieve.export.masked import Masked, masked_of
-from depthsieve.export.names import Places
 from depthsieve.export.pairs import counted
 from depthsieve.export.protocol import Ask, Entry, VolumeTarget
 from depthsieve.export.readme import write_readme
@@ -96,7 +95,7 @@ def _prepare(store: Store, out: str | Path, settings: ExportSettings, subset: An
     """Everything that is checked before anything is written."""
     row = find_target(settings.target)
     options = row.settled(settings.options)
-    kind = row.load()
+    kind = row.load(options)
     if settings.mask is not None:
         drop_fraction(settings.mask, "mask (--mask)")
     resolution = settings.resolution or kind.resolutions[0]
@@ -109,8 +108,21 @@ def _prepare(store: Store, out: str | Path, settings: ExportSettings, subset: An
     folder = Path(os.path.abspath(expand(out)))  # noqa: PTH100 (resolve would follow links)
     _check_apart(folder, store)
     selection, left_out = selected(store, subset, settings.where, settings.mask)
-    reader = ItemReader(store, kind.wants, resolution, settings.mask)
-    ask = Ask(row.name, store, selection.ids, folder, reader.quantity, reader.unit, resolution, settings.mask, options)
+    wants = "metres" if options.get(kind.metric_option) else kind.wants
+    reader = ItemReader(store, wants, resolution, settings.mask)
+    ask = Ask(
+        target=row.name,
+        store=store,
+        ids=selection.ids,
+        out=folder,
+        quantity=reader.quantity,
+        unit=reader.unit,
+        resolution=resolution,
+        mask=settings.mask,
+        options=options,
+        chosen=subset is not None or settings.where is not None,
+        depth_of=lambda image_id: reader.depth(store.label(image_id)),
+    )
     made = kind(ask)
     asked = {
         "target": row.name,
@@ -159,13 +171,10 @@ class _Export:
                 f"{self.ledger.out} has {len(gone)} images that are not exported now (the first is {gone[0]}): they "
                 "left the store, or --subset or --where chooses others; export into another folder, or remove it"
             )
-        places = Places(known.values())
-        self.new = [
-            (image_id, places.give(image_id, self.target.place(image_id), self.target.renames))
-            for image_id in self.ids
-            if image_id not in known
-        ]
-        self._known = len(known)
+        new = [image_id for image_id in self.ids if image_id not in known]
+        self._known, self._added = len(known), len(new)
+        self.new, self._parts = self.target.laid_out(new, known, self.per_part)
+        self.rounds = without_replaced([*self.rounds, parts_of(len(self.rounds), self.new, self._parts)])[:-1]
 
     @property
     def per_part(self) -> int:
@@ -213,7 +222,7 @@ class _Export:
             if images:
                 self.ledger.undo()
             if self.new:
-                parts = self.ledger.add_round(len(self.rounds), self.new, self.per_part)
+                parts = self.ledger.add_round(len(self.rounds), self.new, self._parts)
                 self.rounds.append(parts)
                 todo += [(part, part.images) for part in parts]
             with progress_bar("export", total=len(images), shown=progress) as bar:
@@ -278,7 +287,7 @@ class _Export:
         yield from self.target.notes()
         if self._known and self.new:
             yield (
-                f"{counted(len(self.new), 'image')} added to the {self._known:,} that {self.ledger.out} was made for: "
+                f"{counted(self._added, 'image')} added to the {self._known:,} that {self.ledger.out} was made for: "
                 "labelled since, or chosen now by --subset or --where"
             )
         masked = self._masked(failed)

@@ -11,7 +11,7 @@ from depthsieve.core.errors import UsageError
 if TYPE_CHECKING:
     from depthsieve.export.protocol import Target
 
-GENERAL, TRAINING, RECONSTRUCTION = "Files", "Training", "Reconstruction"
+GENERAL, VIDEO, TRAINING, RECONSTRUCTION = "Files", "Video", "Training", "Reconstruction"
 """Groups of targets, as the help lists them."""
 
 
@@ -50,7 +50,8 @@ class TargetOption:
 @dataclass(frozen=True, slots=True)
 class TargetRow:
     """A target: its ``name``, the ``group`` that the help lists it in, a ``summary`` of one line, the class that is it
-    ("module:Class" within this package), and its options."""
+    ("module:Class" within this package; where an option decides it, that with its value as a field), and its
+    options."""
 
     name: str
     group: str
@@ -58,9 +59,9 @@ class TargetRow:
     home: str
     options: tuple[TargetOption, ...] = field(default=())
 
-    def load(self) -> "type[Target]":
-        """The class of the target."""
-        module, _, name = self.home.partition(":")
+    def load(self, options: Mapping[str, Any]) -> "type[Target]":
+        """The class of the target, with these options."""
+        module, _, name = self.home.format(**options).partition(":")
         found: type[Target] = getattr(importlib.import_module(f"depthsieve.export.{module}"), name)
         return found
 
@@ -119,6 +120,22 @@ TARGETS: Mapping[str, TargetRow] = {
             GENERAL,
             "depth and reliability as channels of an OpenEXR image, float32",
             "to_exr:ExrTarget",
+        ),
+        TargetRow(
+            "video-depth-anything",
+            VIDEO,
+            "the depths of each clip as Video Depth Anything writes them: STEM_depths.npz, or an EXR a frame",
+            "to_video_{depths}:Depths",
+            (
+                TargetOption(
+                    "depths",
+                    str,
+                    "npz",
+                    "The depths of a clip as one array, or as an image a frame.",
+                    choices=("npz", "exr"),
+                ),
+                TargetOption("metric", bool, False, "Depths in metres, of relative labels that have a scale too."),
+            ),
         ),
         TargetRow(
             "kitti",

@@ -21,7 +21,7 @@ LEVEL = 4
 class Hdf5Target(VolumeTarget):
     """``labels-00000.h5``, ... and ``index.json``."""
 
-    def volume_name(self, number: int) -> str:
+    def volume_name(self, number: int, first: str) -> str:
         return f"labels-{number:05d}.h5"
 
     def encode(self, item: Item) -> Encoded:

@@ -42,7 +42,7 @@ _FACTS = (
 class HuggingFaceTarget(VolumeTarget):
     """``data/train-00000.parquet``, ..."""
 
-    def volume_name(self, number: int) -> str:
+    def volume_name(self, number: int, first: str) -> str:
         return f"data/train-{number:05d}.parquet"
 
     @property

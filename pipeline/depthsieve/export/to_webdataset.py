@@ -21,7 +21,7 @@ from depthsieve.export.protocol import About, Encoded, Item, VolumeTarget
 class WebDatasetTarget(VolumeTarget):
     """``labels-000000.tar``, ..."""
 
-    def volume_name(self, number: int) -> str:
+    def volume_name(self, number: int, first: str) -> str:
         return f"labels-{number:06d}.tar"
 
     def place(self, image_id: str) -> str:

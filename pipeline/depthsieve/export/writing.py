@@ -1,6 +1,7 @@
 """Write the images of an export, a part at a time: a file or more an image, or one volume of many."""
 
 import contextlib
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +35,7 @@ class Writer:
     link: Link
     threads: int
     _versions: dict[str, str] = field(default_factory=dict)
+    _clips: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._number = {image_id: number for number, image_id in enumerate(self.selection.ids)}
@@ -47,7 +49,17 @@ class Writer:
         return self.selection[self._number[image_id]]
 
     def version(self, image_id: str) -> str:
-        """Which label of an image this is: another one after it was labelled again."""
+        """Which label of an image this is: another one after it was labelled again, or another frame of a clip whose
+        frames decide together how each is written."""
+        clip = self.target.clip(image_id)
+        if clip is None:
+            return self._version(image_id)
+        if clip.id not in self._clips:
+            labels = [self._version(one) if one in self else "" for one in clip.ids]
+            self._clips[clip.id] = hashlib.sha256("\n".join([*clip.ids, *labels]).encode()).hexdigest()[:16]
+        return f"{self._version(image_id)}/{self._clips[clip.id]}"
+
+    def _version(self, image_id: str) -> str:
         entry = self.entry(image_id)
         if entry.shard not in self._versions:
             self._versions[entry.shard] = str(self.store.commit_record(entry.shard)["content_sha256"])[:16]
@@ -70,7 +82,8 @@ class Writer:
         """
         with ThreadPoolExecutor(self.threads, "export") as pool:
             if isinstance(self.target, VolumeTarget):
-                self._write_volume(self.target.volume_name(volume), self.target, part, pool, on_image)
+                name = self.target.volume_name(volume, part.images[0][1])
+                self._write_volume(name, self.target, part, pool, on_image)
             else:
                 self._write_files(part, images, pool, on_image)
 

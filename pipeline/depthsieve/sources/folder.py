@@ -15,7 +15,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from depthsieve.core.errors import ImageRejected, SourceError
 from depthsieve.core.records import ImageRecord, RejectedImage
@@ -35,6 +35,10 @@ from depthsieve.sources.containers.protocol import (
 )
 from depthsieve.sources.ids import check_name, decode_path, encode_path, split_id
 from depthsieve.sources.protocol import Listed, Passed, record_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _CONTAINERS = frozenset(suffix for suffix, kind in KINDS.items() if not kind.named)
 _OF_USE = IMAGE_SUFFIXES | CONVERT_SUFFIXES | _CONTAINERS
@@ -155,6 +159,18 @@ class FolderSource:
         with _open(target) as file:
             check_file(os.fstat(file.fileno()))
             return file.read()
+
+    def frame_times(self, image_id: str) -> "NDArray[np.float64]":
+        """Of the video that an image is a frame of, the seconds from its first frame to each, by number. Raises as
+        :meth:`read`."""
+        from depthsieve.sources.containers.video import VideoContainer
+
+        target, _ = self._target(image_id)
+        with damage_named():
+            container, _ = self._container(target)
+            if not isinstance(container, VideoContainer):
+                raise SourceError(f"{image_id!r} is no frame of a video")
+            return container.times()
 
     def _target(self, image_id: str) -> tuple[bytes, str]:
         """The file that an id leads to, wherever that is within the root, and the place in a container or ""."""

@@ -161,6 +161,13 @@ class VideoContainer:
                 raise SourceError(f"the video has no frame {place!r}")
             return header.ppm + self._reading_for(int(place), header, index).rgb_of(int(place))
 
+    def times(self) -> NDArray[np.float64]:
+        """Seconds from the first frame that is shown to each, by number. Raises :class:`ImageRejected`."""
+        index, _ = self._facts(whole=True, apart=False)
+        assert index is not None
+        times_N: NDArray[np.float64] = (index.times_N - index.times_N[0]) * float(index.time_base)
+        return times_N
+
     def _reading_for(self, number: int, header: "Header", index: "Index") -> "_Reading":
         """Where the frame is nearest ahead; a new place where it is ahead of none."""
         ahead = [(one.steps_to(number), at) for at, one in enumerate(self._readings)]
