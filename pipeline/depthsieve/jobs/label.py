@@ -69,6 +69,7 @@ def label(
     exclude: Sequence[str] = (),
     every: int | None = None,
     fps: float | None = None,
+    sequence: bool | None = None,
     moved: bool = False,
     retry_failed: bool = False,
     prune: bool = False,
@@ -130,6 +131,8 @@ def label(
             remembers; "none" forgets what stands before it (see :func:`depthsieve.scan`).
         every: of videos, take every N-th frame (None: as the store does; a new one takes all).
         fps: of videos, take this many frames a second, in place of ``every``.
+        sequence: files of one folder are the frames of a clip, in the order of their names (None: as the store does; a
+            new one does not).
         moved: the images of this source have moved to ``source``.
         retry_failed: try failed images again.
         prune: remove images from the store that are no longer in the source.
@@ -244,6 +247,7 @@ def plan(
     exclude: Sequence[str] = (),
     every: int | None = None,
     fps: float | None = None,
+    sequence: bool | None = None,
     moved: bool = False,
     retry_failed: bool = False,
     prune: bool = False,

@@ -41,7 +41,8 @@ def add_new(request: LabelRequest, scan: Scan, progress: bool) -> tuple[Store, P
         before = store.excluded()
         excluded = {name: one for name, one in request.excluded.items() if one != before.get(name, ())}
         taken = _newly_taken(request, scan, store)
-        if draft or moved or learnt or excluded or taken:
+        sequences = _newly_sequences(request, store)
+        if draft or moved or learnt or excluded or taken or sequences:
             check_space(request.root, draft.pixels, draft.images, pixel_bytes(request.options, request.spec.encoding))
             profile = choose_profile(request.teacher, request.options, draft, request.workforce, progress)
             logger.info("plan: %d images, batches of %d, %d threads", draft.images, profile.batch_size, profile.threads)
@@ -50,9 +51,8 @@ def add_new(request: LabelRequest, scan: Scan, progress: bool) -> tuple[Store, P
             if by_trial and draft.shards(shard_size) != draft.shards(MOST_A_SHARD):
                 found = shard_size  # it is recorded only where it makes a difference
             sources = {source.name: source.root for source in request.sources}
-            write_generation(
-                store, draft, sources, profile, request.asked, shard_size, learnt, excluded, taken, found_size=found
-            )
+            said = (learnt, excluded, taken, sequences)
+            write_generation(store, draft, sources, profile, request.asked, shard_size, *said, found_size=found)
         planned = replace(draft.planned, shard_size=found)
     with request.root.scratch("times") as folder:
         keep_times(scan, store, folder)
@@ -65,6 +65,15 @@ def _newly_taken(request: LabelRequest, scan: Scan, store: Store) -> dict[str, s
         return {}
     before = store.frames()
     return {name: str(choice) for name, choice in request.frames.items() if before.get(name) != str(choice)}
+
+
+def _newly_sequences(request: LabelRequest, store: Store) -> dict[str, bool]:
+    """By the names of sources, whether their folders are clips, where that is new."""
+    said = request.options.sequence
+    if said is None:
+        return {}
+    before = store.sequences()
+    return {source.name: said for source in request.sources if (source.name in before) != said}
 
 
 def written_plan(request: LabelRequest) -> Store:
@@ -108,12 +117,14 @@ def write_generation(
     datasets: Mapping[str, DatasetNote] | None = None,
     excluded: Mapping[str, tuple[str, ...]] | None = None,
     frames: Mapping[str, str] | None = None,
+    sequences: Mapping[str, bool] | None = None,
     *,
     found_size: int | None = None,
 ) -> None:
     """Commit a draft to the store, as its newest generation. ``sources`` are the names and roots that it adds,
     ``datasets`` what it adds to what is known of them, ``excluded`` the patterns of what is left out of them now,
-    ``frames`` which frames of their videos are taken. ``found_size`` is the size of shards where a trial chose it."""
+    ``frames`` which frames of their videos are taken, ``sequences`` whether their folders are
+    clips. ``found_size`` is the size of shards where a trial chose it."""
     add_generation(
         store,
         draft.tables(len(store.generations()), shard_size),
@@ -125,5 +136,6 @@ def write_generation(
         datasets,
         excluded,
         frames,
+        sequences,
         shard_size=found_size,
     )

@@ -160,6 +160,14 @@ class LabelOptions(TeacherSettings):
             unset="as the store does; a new one takes all",
         ),
     ] = None
+    sequence: Annotated[
+        bool | None,
+        About(
+            "Files of one folder are the frames of a clip (remembered).",
+            IMAGES,
+            unset="as the store does; a new one does not",
+        ),
+    ] = None
     moved: Annotated[bool, About("The images of this source have moved to SOURCE.", IMAGES)] = False
     retry_failed: Annotated[bool, About("Try failed images again.", IMAGES)] = False
     prune: Annotated[bool, About("Remove images from the store that are no longer in SOURCE.", IMAGES)] = False
@@ -233,7 +241,8 @@ class LabelOptions(TeacherSettings):
         _ = self.frames  # raises for those that are invalid
         growth = ("exclude", "every", "fps", "retry_failed", "moved", "prune", "prune_most", "check_content")
         planned = (*growth, "cameras", "focal_length", "fov")
-        if self.part is not None and (said := [option for option in planned if getattr(self, option)]):
+        said = [one for one in planned if getattr(self, one)] + ["sequence"] * (self.sequence is not None)
+        if self.part is not None and said:
             raise UsageError(f"a part adds nothing to the plan: say {said[0]} to plan() or label() without part")
         if self.signals is not None and self.keep_signals and not self.signal_names:
             raise UsageError("there are no signals to keep with --signals none")

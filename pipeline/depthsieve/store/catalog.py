@@ -217,6 +217,13 @@ class Catalog:
             taken |= generation.frames
         return taken
 
+    def sequences(self) -> frozenset[str]:
+        """The names of the sources whose folders are clips (``label --sequence``): see :mod:`depthsieve.core.clips`."""
+        said: dict[str, bool] = {}
+        for generation in self.generations():
+            said |= generation.sequences
+        return frozenset(name for name, is_sequence in said.items() if is_sequence)
+
     def snapshot(self) -> str:
         """A digest of what is committed now: generations and shards."""
         generations, committed = self.committed_now()

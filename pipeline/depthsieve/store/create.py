@@ -153,6 +153,7 @@ def add_generation(
     datasets: Mapping[str, DatasetNote] | None = None,
     excluded: Mapping[str, tuple[str, ...]] | None = None,
     frames: Mapping[str, str] | None = None,
+    sequences: Mapping[str, bool] | None = None,
     *,
     shard_size: int | None = None,
 ) -> plan.Generation:
@@ -161,7 +162,7 @@ def add_generation(
     ``tables`` are the plan's rows as :func:`depthsieve.store.plan.encode_parts` takes them; ``removed`` are ids that
     leave the store. ``made_by`` is the request for the teacher, or where the stores or maps are that labels are made
     of. ``datasets`` is what is newly known of sources, by name, and ``excluded`` what is left out of them from now on,
-    ``frames`` which frames of their videos are taken;
+    ``frames`` which frames of their videos are taken, ``sequences`` whether their folders are clips;
     ``shard_size`` is that of shards where a trial chose it.
     """
     number = len(store.generations())
@@ -198,6 +199,7 @@ def add_generation(
         datasets=dict(datasets or {}),
         excluded=dict(excluded or {}),
         frames=dict(frames or {}),
+        sequences=dict(sequences or {}),
         shard_size=shard_size,
     )
     key = schema.generation_key(number)

@@ -84,7 +84,8 @@ class Generation:
     where ``parents`` are the locations of the stores that its labels are made of, in order, and in an imported one,
     where that is the location of the folder of maps. ``datasets`` says of sources, by name, which dataset their images
     are of; the ones that this generation learnt. ``excluded`` are patterns of what is left out of a source, by its
-    name, where that is another than before; ``frames`` says likewise which frames of its videos are taken.
+    name, where that is another than before; ``frames`` says likewise which frames of its videos are taken,
+    and ``sequences`` whether its folders are clips.
     ``shard_size`` is how many images a shard holds at most where a trial chose it by its speed, else None.
     """
 
@@ -102,6 +103,7 @@ class Generation:
     datasets: Mapping[str, DatasetNote] = field(default_factory=dict)
     excluded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     frames: Mapping[str, str] = field(default_factory=dict)
+    sequences: Mapping[str, bool] = field(default_factory=dict)
     shard_size: int | None = None
 
     @property
@@ -113,7 +115,7 @@ class Generation:
         """Plain JSON values."""
         body = dataclasses.asdict(self) | {"profile": self.profile.to_json(), "sources": dict(self.sources)}
         body["teacher"] = self.teacher.to_json() if self.teacher else None
-        for name in ("datasets", "excluded", "frames", "parents", "shard_size"):
+        for name in ("datasets", "excluded", "frames", "sequences", "parents", "shard_size"):
             if not body[name]:  # as it was before there were any
                 del body[name]
         return body

@@ -1,0 +1,52 @@
+"""Clips: images that are the frames of one sequence, and their order in time. Nothing here opens a file.
+
+What a clip is follows from ids alone, so nothing about it is stored with a label:
+
+* The frames of a video: the clip of ``source/clip.mp4::000120`` is ``source/clip.mp4``.
+* In a source that is a sequence (``label --sequence``, which the store remembers), the images of one folder, without
+  those in folders below it: the clip of ``source/run 1/frame9.png`` is ``source/run 1``. A container counts as a
+  folder, and so do folders in it: that of ``source/a.tar::b/9.png`` is ``source/a.tar::b``, that of
+  ``source/a.tar::9.png`` is ``source/a.tar``.
+
+Frames follow one another in the natural order of their ids, in which numbers count as such: ``frame9`` stands before
+``frame10``. Shards hold images in the order of their ids, so a clip of one label shape lies in rows that follow one
+another, and where numbers have leading zeros, also in time.
+"""
+
+import re
+from collections.abc import Container, Iterable
+
+from depthsieve.core.frames import is_frame
+
+
+def clip_of(image_id: str, sequences: Container[str] = ()) -> str | None:
+    """The clip that an image is a frame of; None for one that is in none. ``sequences`` are the names of the sources
+    whose folders are clips, as :meth:`Store.sequences <depthsieve.store.catalog.Catalog.sequences>` returns them."""
+    if is_frame(image_id):
+        return image_id.rpartition("::")[0]
+    if image_id.partition("/")[0] not in sequences:
+        return None
+    return image_id[: max(image_id.rfind("/"), image_id.rfind("::"))]
+
+
+def in_time(image_id: str) -> tuple[str, str]:
+    """The key that sorts the frames of a clip as they follow one another. Equal numbers (``9``, ``09``) go by their
+    digits."""
+    return re.sub("[0-9]+", _by_size, image_id), image_id
+
+
+def clips_among(image_ids: Iterable[str], sequences: Container[str] = ()) -> dict[str, list[str]]:
+    """The frames of each clip, in the order of time; clips in the order of their names. Images of no clip are left
+    out."""
+    found: dict[str, list[str]] = {}
+    for image_id in image_ids:
+        clip = clip_of(image_id, sequences)
+        if clip is not None:
+            found.setdefault(clip, []).append(image_id)
+    return {clip: sorted(found[clip], key=in_time) for clip in sorted(found)}
+
+
+def _by_size(number: re.Match[str]) -> str:
+    """Digits, as text that sorts as the number does; there may be too many of them for an int."""
+    digits = number[0].lstrip("0")
+    return f"{len(digits):06}{digits}"
