@@ -10,7 +10,7 @@ from depthsieve.core.records import Quantity
 from depthsieve.jobs.calibrate.settings import CalibrateSettings
 from depthsieve_cli import completion
 from depthsieve_cli.choices import as_json_option
-from depthsieve_cli.command import Verb, progress_for
+from depthsieve_cli.command import Verb, note, progress_for
 from depthsieve_cli.evaluate import scale_by
 from depthsieve_cli.output import count, print_failures, print_json, print_table
 
@@ -101,8 +101,10 @@ def calibrate(as_json: bool, **options: Any) -> int:
     """Train a network that tells the errors of a teacher's labels, from the photo and the label alone.
 
     Scenes are rendered and labelled, the network learns where those labels are wrong, and is judged on scenes of
-    another family, next to the mirrored image and to the label itself. Run it again to resume; what is done so far is
-    kept beside FILE until the end.
+    another family, next to the mirrored image and to the label itself. A teacher's own confidence, if it gives one,
+    becomes an expected error by a table, and counts beside the network where that helps on scenes held back.
+
+    Run it again to resume; what is done so far is kept beside FILE until the end.
 
     Exit codes: 0 done; 1 could not do it; 2 wrong options; 3 done, but some pairs could not be read (they are named).
     """
@@ -125,6 +127,9 @@ def _print_summary(summary: "CalibrateSummary") -> None:
     if summary.without_depth:
         click.echo(f"{count(summary.without_depth, 'image')} without depth were passed over.")
     print_failures(summary.failed)
+    if summary.confidence is not None:
+        for line in summary.confidence.notes():
+            note(line)
     click.echo("")
     head = ["judged on", "method", "AUSE", "AURG", "kept", "AbsRel AUSE", "AURG", "kept", "expected", "extra time"]
     rows = [

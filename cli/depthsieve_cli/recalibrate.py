@@ -65,6 +65,11 @@ def _print_summary(summary: "RecalibrateSummary") -> None:
         f"{summary.store}: layer {summary.layer} has {count(summary.shards, 'shard')}, with calibration "
         f"{summary.calibration}{note}."
     )
+    if summary.confidence_left_out:
+        click.echo(
+            "The calibration was made with its teacher's own confidence, which no store has: this layer comes from "
+            "photo and label alone."
+        )
     print_first([f"no signals: shard {shard_id}" for shard_id in summary.without_signals])
     if summary.without_signals:
         shards = count(len(summary.without_signals), "shard")

@@ -372,6 +372,7 @@ def predict_labels(
             device = label.depth.device
             photo_BHW3, valid_BHW = about.photo_BHW3.to(device), about.valid_BHW.to(device)
             at = replace(seen, photo_BHW3=photo_BHW3, valid_BHW=valid_BHW, network=work.network)
+            at = replace(at, confidence_BHW=label.confidence)
         disagreement_BHW = kind.disagreement(at)
         relative[kind.name] = disagreement_BHW if kind.whole else relative_error(label.depth, disagreement_BHW)
     return label, {name: relative[name] for name in sorted(relative)}
@@ -417,6 +418,7 @@ def _in_parts(batch: _Batch, work: LabelWork, part: int) -> _Labels | None:
             code_BHW = reliability_codes(label.depth, relative, valid_BHW, teacher.quantity, work.code_version)
             kept = list(relative.values()) if work.keep_signals else []
             judged = any(SIGNALS[name].needs == "confidence" for name in relative)
+            judged |= work.network is not None and work.network.native is not None
             done.append(_Labels.of(label, code_BHW, kept, judged=judged).to_cpu())
     except (MemoryError, RuntimeError) as error:
         if part == 1 or not is_out_of_memory(error):

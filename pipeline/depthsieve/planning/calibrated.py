@@ -36,7 +36,9 @@ def choose_signals(
     :class:`StoreMismatch` where its labels are of another quantity.
     """
     if options.calibration is not None:
-        return replace(options, signals=NETWORK), ErrorNetwork.load(expand(options.calibration))
+        named = ErrorNetwork.load(expand(options.calibration))
+        fits = named.reads(teacher.weights_digest, teacher.confidence_meaning)
+        return replace(options, signals=NETWORK), named if fits else named.without_confidence()
     shipped = shipped_for(teacher)
     if options.signals is None:
         wants_signals = options.second_teacher is not None or bool(options.keep_signals)

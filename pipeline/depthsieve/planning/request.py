@@ -29,6 +29,7 @@ from depthsieve.planning.checks import (
 from depthsieve.planning.options import DEFAULT_SIGNALS, DEFAULT_TEACHER, LabelOptions
 from depthsieve.planning.workforce import Workforce, device_kind, differences_from
 from depthsieve.reliability.kinds import NETWORK
+from depthsieve.reliability.network import confidence_notes
 from depthsieve.reliability.scale import CODE_VERSION
 from depthsieve.sources import Source, open_source
 from depthsieve.sources.manifest import Manifest
@@ -118,7 +119,10 @@ class LabelRequest:
         for images in sources:
             check_source(images, root, existing, options.moved)
         workforce = Workforce.choose(work.teacher, options, nodes)
-        nobody_said = {"signals", "calibration"} <= left_open and (existing is None or not has_labels(existing))
+        is_new = existing is None or not has_labels(existing)
+        notes = confidence_notes(network, f"teacher {work.teacher.name!r}")
+        if {"signals", "calibration"} <= left_open:
+            notes = tuple(uncalibrated_notes(work))
         quality = chosen_quality(existing, options)
         request = cls(
             options=options,
@@ -134,7 +138,7 @@ class LabelRequest:
             metric=metric,
             recalled=taken,
             left_open=left_open,
-            calibration_notes=tuple(uncalibrated_notes(work)) if nobody_said else (),
+            calibration_notes=notes if is_new else (),
             given=given,
             earlier=tuple(one.name for one in EARLIER.values() if one.name in used and one.name not in said),
         )

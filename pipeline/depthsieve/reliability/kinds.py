@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from depthsieve.core.errors import UsageError
 from depthsieve.core.records import Quantity, Shape
+from depthsieve.reliability.scale import NATIVE_VERSION
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,8 @@ and an error network."""
 class Seen:
     """What a signal looks at: the labels ``depth_BHW``, and what it needs. ``other_Bhw`` is the prediction to compare
     them with, ``confidence_BHW`` the teacher's own, of which ``better`` says which end means a good pixel. The
-    ``network`` sees ``photo_BHW3``, uint8 at label shape, and the labels where ``valid_BHW``."""
+    ``network`` sees ``photo_BHW3``, uint8 at label shape, and the labels where ``valid_BHW``; the confidence too, if it
+    was calibrated with it."""
 
     depth_BHW: "torch.Tensor"
     quantity: Quantity
@@ -130,7 +132,8 @@ def _network(seen: Seen) -> "torch.Tensor":
 
     assert seen.network is not None and seen.photo_BHW3 is not None and seen.valid_BHW is not None
     depth_BHW = torch.where(seen.valid_BHW, seen.depth_BHW, torch.nan)
-    return seen.network.expected_error(seen.photo_BHW3, depth_BHW, seen.quantity)
+    confidence_BHW = seen.confidence_BHW if seen.network.native is not None else None
+    return seen.network.expected_error(seen.photo_BHW3, depth_BHW, seen.quantity, confidence_BHW)
 
 
 SIGNALS = {
@@ -220,7 +223,8 @@ def made_of(signals: Sequence[str], calibration: str, *, imported: bool = False)
     reports and exports."""
     if NETWORK in signals:
         other = "; it was trained for other teachers" if calibration.endswith("-transferred") else ""
-        return f"an error network, by photo and label ({calibration}){other}"
+        sees = "photo, label and own confidence" if calibration.startswith(NATIVE_VERSION) else "photo and label"
+        return f"an error network, by {sees} ({calibration}){other}"
     if not signals:
         return "nothing: every valid pixel has the same code"
     what = "imported confidence" if imported else f"signals: {', '.join(signals)}"

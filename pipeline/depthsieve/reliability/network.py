@@ -26,9 +26,14 @@ from depthsieve.core.errors import UsageError, one_line
 from depthsieve.core.records import Quantity
 from depthsieve.reliability.alignment import is_finite, sum_map
 from depthsieve.reliability.fusion import denominator_and_median
+from depthsieve.reliability.native import NativeConfidence, checked_knots
+from depthsieve.reliability.scale import NATIVE_VERSION
 
 FORMAT = "depthsieve-error-network-2"
 """What a file of weights says that it is. Another number: other inputs, or another network."""
+
+WITH_CONFIDENCE = "depthsieve-error-network-3"
+"""The same of a network that looks at the teacher's own confidence as well."""
 
 ABOUT = "depthsieve"
 """The key of the file's metadata that says so, as JSON."""
@@ -36,6 +41,9 @@ ABOUT = "depthsieve"
 SHIPPED = "network.safetensors"
 MOST_BYTES = 4 << 20
 MAKE = "make one with `depthsieve calibrate`"
+
+CONFIDENCE_LEFT_OUT = "confidence_left_out"
+"""In ``meta`` of a network that was calibrated with its teacher's confidence, and is used without."""
 
 CHANNELS = (8, 16, 32, 64)
 """Of the network's levels, from 1/2 to 1/16 of the label's sides."""
@@ -110,7 +118,7 @@ class ErrorNetwork(nn.Module):
     and what else was written down when it was trained; nothing in it moves an error.
 
     ``fitted_on`` holds the weights digests of the teachers whose labels it was trained on. Threads may share one that
-    is not being trained.
+    is not being trained. With ``native`` it looks at the teacher's own confidence as well.
     """
 
     blend: torch.Tensor
@@ -123,6 +131,7 @@ class ErrorNetwork(nn.Module):
         quantity: Quantity,
         fitted_on: tuple[str, ...] = (),
         meta: Mapping[str, Any] | None = None,
+        native: NativeConfidence | None = None,
     ) -> None:
         super().__init__()
         self.quantity, self.fitted_on, self.meta = quantity, fitted_on, dict(meta or {})
@@ -140,6 +149,7 @@ class ErrorNetwork(nn.Module):
         with torch.no_grad():  # its four pixels start alike: chance would leave its grid on whatever is flat
             self.head.weight.copy_(self.head.weight[:, :, :1, :1].expand_as(self.head.weight).clone())
         self.register_buffer("blend", torch.tensor([0.0, 1.0, 0.0, 0.0]))
+        self.native = native
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on a CPU
 
     @classmethod
@@ -170,22 +180,53 @@ class ErrorNetwork(nn.Module):
         out_B3HW: torch.Tensor = self.head(at_BChw)[..., :height, :width]
         return torch.cat((out_B3HW[:, :SKY].clamp(LEAST_LOG, MOST_LOG), out_B3HW[:, SKY:]), 1)
 
-    def blended(self, out_B3HW: torch.Tensor, inputs_BCHW: torch.Tensor) -> torch.Tensor:
-        """One logarithm of both errors, [B,H,W]: see :attr:`blend`."""
-        constant, slope, share, level = self.blend.unbind()
-        mixed_BHW = (1 - share) * out_B3HW[:, 0] + share * out_B3HW[:, 1] - level * inputs_BCHW[:, LOG_LEVEL]
+    def mixed(self, out_B3HW: torch.Tensor, inputs_BCHW: torch.Tensor) -> torch.Tensor:
+        """One logarithm of both errors on no scale, [B,H,W]: see :attr:`blend`."""
+        _, _, share, level = self.blend.unbind()
+        return (1 - share) * out_B3HW[:, 0] + share * out_B3HW[:, 1] - level * inputs_BCHW[:, LOG_LEVEL]
+
+    def blended(
+        self, out_B3HW: torch.Tensor, inputs_BCHW: torch.Tensor, confidence_BHW: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The logarithm of the error to expect, [B,H,W]: see :attr:`blend`, and with ``confidence_BHW`` that of
+        :class:`NativeConfidence`."""
+        constant, slope, share, _ = self.blend.unbind()
+        mixed_BHW = self.mixed(out_B3HW, inputs_BCHW)
+        if self.native is not None and confidence_BHW is not None:
+            return self.native.blended(mixed_BHW, confidence_BHW, share)
         return constant + slope * mixed_BHW
 
-    def mean_error(self, out_B3HW: torch.Tensor, inputs_BCHW: torch.Tensor) -> torch.Tensor:
+    def mean_error(
+        self, out_B3HW: torch.Tensor, inputs_BCHW: torch.Tensor, confidence_BHW: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The error to be expected, [B,H,W]: :meth:`blended` with the probability that there is no sky; the label's
         level, and :data:`SKY_ERROR`, with that of sky."""
         sky_BHW = out_B3HW[:, SKY].sigmoid()
         beside_0_BHW = (inputs_BCHW[:, LOG_LEVEL] - 1).exp() + (SKY_ERROR - LEVEL_FLOOR)
-        return (1 - sky_BHW) * self.blended(out_B3HW, inputs_BCHW).exp() + sky_BHW * beside_0_BHW
+        return (1 - sky_BHW) * self.blended(out_B3HW, inputs_BCHW, confidence_BHW).exp() + sky_BHW * beside_0_BHW
+
+    def reads(self, weights_digest: str, meaning: str) -> bool:
+        """Whether the confidence of a teacher of these weights, with that ``confidence_meaning``, is the one that its
+        table was made for."""
+        return self.native is not None and self.native.meaning == meaning and weights_digest in self.fitted_on
+
+    def without_confidence(self) -> "ErrorNetwork":
+        """The network that looks at photo and label alone: itself where it does. A network of its own, with a digest of
+        its own, for labels whose teacher's confidence is not at hand."""
+        if self.native is None:
+            return self
+        alone = ErrorNetwork(self.quantity, self.fitted_on, {**self.meta, CONFIDENCE_LEFT_OUT: True})
+        held = {name: value for name, value in self.state_dict().items() if not name.startswith("native.")}
+        alone.load_state_dict(held)
+        return alone.to(self.blend.device).eval().requires_grad_(False)
 
     @torch.inference_mode()
     def expected_error(
-        self, photo_BHW3: torch.Tensor, depth_BHW: torch.Tensor, quantity: Quantity = "disparity"
+        self,
+        photo_BHW3: torch.Tensor,
+        depth_BHW: torch.Tensor,
+        quantity: Quantity = "disparity",
+        confidence_BHW: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The error to be expected of each pixel, ``|truth - label| / (d + median(d))``; float32 [B,H,W], above 0, NaN
         where the label is not finite.
@@ -196,11 +237,13 @@ class ErrorNetwork(nn.Module):
             depth_BHW: the labels, on the device of the photos, as the network must be. Any shape, any scale. They are
                 rounded to float16 first: a stored label has the error of the one that was predicted.
             quantity: of the labels.
+            confidence_BHW: what the teacher says of its error. A network with ``native`` needs it, others take none.
 
         On a CPU images go through one by one: what else is in the batch cannot move a bit.
 
         Raises:
-            UsageError: labels of another quantity than the network's, or shapes that do not fit together.
+            UsageError: labels of another quantity than the network's, shapes that do not fit together, or a confidence
+                that is missing or not wanted.
         """
         if quantity != self.quantity:
             raise UsageError(f"a network that was trained on {self.quantity} cannot tell the error of {quantity}")
@@ -209,11 +252,18 @@ class ErrorNetwork(nn.Module):
                 f"the error network needs uint8 photos [B,H,W,3] and labels [B,H,W], not {photo_BHW3.dtype} "
                 f"{list(photo_BHW3.shape)} and {list(depth_BHW.shape)}"
             )
+        if (self.native is None) != (confidence_BHW is None):
+            raise UsageError("a network takes the teacher's confidence if it was calibrated with it, and only then")
+        if confidence_BHW is not None and confidence_BHW.shape != depth_BHW.shape:
+            raise UsageError(f"labels {list(depth_BHW.shape)} have a confidence {list(confidence_BHW.shape)}")
         if not len(depth_BHW):
             return depth_BHW.float()
         inputs = [network_inputs(photo, depth, quantity) for photo, depth in zip(photo_BHW3, depth_BHW, strict=True)]
         parts = [one[None] for one in inputs] if depth_BHW.device.type == "cpu" else [torch.stack(inputs)]
-        e_BHW = torch.cat([self.mean_error(self(part), part) for part in parts])
+        said = (
+            [None] * len(parts) if confidence_BHW is None else torch.split(confidence_BHW, len(depth_BHW) // len(parts))
+        )
+        e_BHW = torch.cat([self.mean_error(self(part), part, sure) for part, sure in zip(parts, said, strict=True)])
         return torch.where(is_finite(depth_BHW), e_BHW, torch.nan)
 
     @property
@@ -227,8 +277,9 @@ class ErrorNetwork(nn.Module):
 
     @property
     def version(self) -> str:
-        """How people call it: "network-" and the start of its digest."""
-        return f"network-{self.digest[:8]}"
+        """How people call it: "network-", or :data:`NATIVE_VERSION` with the teacher's confidence, and the start of its
+        digest."""
+        return ("network-" if self.native is None else NATIVE_VERSION) + self.digest[:8]
 
     def name(self, weights_digest: str) -> str:
         """How a label spec names it: its version, with "-transferred" for a teacher that it was not trained on."""
@@ -239,6 +290,8 @@ class ErrorNetwork(nn.Module):
         from safetensors.torch import save
 
         about = {"format": FORMAT, "quantity": self.quantity, "fitted_on": self.fitted_on, "meta": self.meta}
+        if self.native is not None:
+            about |= {"format": WITH_CONFIDENCE, "confidence": self.native.meaning}
         held = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         return save(held, {ABOUT: json.dumps(about, sort_keys=True)})  # one key: their order is not fixed
 
@@ -251,12 +304,16 @@ class ErrorNetwork(nn.Module):
         try:
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             about = json.loads(header["__metadata__"][ABOUT])
-            if about["format"] != FORMAT:
+            if about["format"] not in (FORMAT, WITH_CONFIDENCE):
                 raise ValueError(f"it is {str(about['format'])[:80]!r}, and this release reads {FORMAT!r}")
             if about["quantity"] not in get_args(Quantity):
                 raise ValueError(f"unknown quantity {about['quantity']!r}")
-            network = cls(about["quantity"], tuple(map(str, about["fitted_on"])), about["meta"])
-            network.load_state_dict(load(data))
+            held = load(data)
+            native = None
+            if about["format"] == WITH_CONFIDENCE:
+                native = NativeConfidence(str(about["confidence"]), checked_knots(held["native.knots"]))
+            network = cls(about["quantity"], tuple(map(str, about["fitted_on"])), about["meta"], native)
+            network.load_state_dict(held)
             if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
                 raise ValueError("weights that are not finite")
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
@@ -285,6 +342,16 @@ class ErrorNetwork(nn.Module):
         if len(data) > MOST_BYTES:
             raise UsageError(f"{path} is larger than any error network, which has at most 4 MiB; {MAKE}")
         return cls.from_bytes(data, str(path))
+
+
+def confidence_notes(network: ErrorNetwork | None, who: str) -> tuple[str, ...]:
+    """What a user should know of a network that was calibrated with a confidence that ``who`` does not give."""
+    if network is None or not network.meta.get(CONFIDENCE_LEFT_OUT):
+        return ()
+    return (
+        f"the calibration was made with its teacher's own confidence, and {who} does not give that one: reliability "
+        f"comes from photo and label alone ({network.version})",
+    )
 
 
 def is_network_file(path: str | Path) -> bool:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 CODE_VERSION = 2
 """Of new stores."""
 
+NATIVE_VERSION = "network-native-"
+"""How versions of error networks begin that look at the teacher's own confidence too."""
+
 
 @dataclass(frozen=True)
 class CodeScale:

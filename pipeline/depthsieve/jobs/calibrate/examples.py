@@ -4,7 +4,7 @@ Axes: H row, W column; 3 red, green, blue; 2 both errors: the codes' ``|truth - 
 A pixel that has the first and not the second is sky.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -34,11 +34,13 @@ ASPECTS = ((480, 640), (480, 640), (640, 480), (480, 854))
 
 @dataclass(frozen=True)
 class Example:
-    """One label. ``errors_2HW`` is float32, NaN where there is nothing to compare with."""
+    """One label. ``errors_2HW`` is float32, NaN where there is nothing to compare with; ``confidence_HW`` is what the
+    teacher says of its error, if it says anything."""
 
     photo_HW3: NDArray[np.uint8]
     depth_HW: NDArray[np.float32]
     errors_2HW: NDArray[np.float32]
+    confidence_HW: NDArray[np.float32] | None = None
 
     @property
     def pixels(self) -> int:
@@ -51,11 +53,14 @@ def example(teacher: Teacher, rgb_HW3: NDArray[np.uint8], truth_HW: NDArray[np.f
     shape = teacher.label_shape(rgb_HW3.shape[0], rgb_HW3.shape[1])
     image_1CHW = torch.from_numpy(teacher.prepare(rgb_HW3, shape))[None].to(teacher.device)
     with torch.inference_mode():
-        depth_HW = predict(teacher, Batch.of(image_1CHW)).depth[0].float().cpu().numpy()
+        label = predict(teacher, Batch.of(image_1CHW))
+    depth_HW = label.depth[0].float().cpu().numpy()
+    confidence_HW = None if label.confidence is None else label.confidence[0].float().cpu().numpy()
     depth_HW = depth_HW.astype(np.float16).astype(np.float32)  # as it is stored
     if truth_HW.shape != shape:
         truth_HW = cv2.resize(truth_HW, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    return Example(to_label_shape(rgb_HW3, shape), depth_HW, both_errors(depth_HW, truth_HW, teacher.quantity))
+    errors_2HW = both_errors(depth_HW, truth_HW, teacher.quantity)
+    return Example(to_label_shape(rgb_HW3, shape), depth_HW, errors_2HW, confidence_HW)
 
 
 def both_errors(
@@ -97,7 +102,7 @@ def with_sky(seen: Example, truth_HW: NDArray[np.float32]) -> Example:
     sky_HW = np.isposinf(truth_HW) & np.isfinite(seen.depth_HW)
     errors_2HW = seen.errors_2HW.copy()
     errors_2HW[0, sky_HW] = (np.abs(seen.depth_HW) / code_denominator(seen.depth_HW))[sky_HW]
-    return Example(seen.photo_HW3, seen.depth_HW, errors_2HW)
+    return replace(seen, errors_2HW=errors_2HW)
 
 
 def wear(rgb_HW3: NDArray[np.uint8], dice: np.random.Generator) -> NDArray[np.uint8]:

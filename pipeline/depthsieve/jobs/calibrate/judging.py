@@ -12,6 +12,7 @@ from depthsieve.evaluation.metrics import ause_aurg, sparsification
 from depthsieve.jobs.calibrate.examples import Example
 from depthsieve.labelling.batch import LabelWork, predict_labels
 from depthsieve.reliability.fusion import calibration_for, fuse, near_level
+from depthsieve.reliability.native import NativeConfidence
 from depthsieve.reliability.network import ErrorNetwork
 from depthsieve.teachers import Batch, Teacher
 
@@ -23,6 +24,7 @@ TIMED = 5
 """Labels on which costs are measured."""
 
 NETWORK, FLIP, LEVEL = "network", "flip, fused", "level of the label"
+NATIVE, BOTH = "confidence", "network + confidence"
 SIGNALS = ("flip",)
 
 Floats = NDArray[np.float32]
@@ -51,12 +53,25 @@ class MethodScore:
     extra_time: float | None = None
 
 
-def doubts(seen: Example, teacher: Teacher, network: ErrorNetwork, rgb_HW3: NDArray[np.uint8]) -> dict[str, Floats]:
+def doubts(
+    seen: Example,
+    teacher: Teacher,
+    network: ErrorNetwork,
+    rgb_HW3: NDArray[np.uint8],
+    native: NativeConfidence | None = None,
+) -> dict[str, Floats]:
     """What each method says of a label, [H,W]: the more, the less reliable. ``rgb_HW3`` is the photo as it was
-    labelled."""
+    labelled, ``native`` the table of the teacher's confidence."""
     depth_1HW = torch.from_numpy(seen.depth_HW)[None]
+    more: dict[str, Floats] = {}
+    if native is not None and seen.confidence_HW is not None:
+        confidence_1HW = torch.from_numpy(seen.confidence_HW)[None].to(teacher.device)
+        more[NATIVE] = native.logs(confidence_1HW)[0, 0].exp().cpu().numpy()
+    if network.native is not None:
+        more[BOTH] = _by_network(seen, teacher, network).numpy()
     return {
-        NETWORK: _by_network(seen, teacher, network).numpy(),
+        NETWORK: _by_network(seen, teacher, network.without_confidence()).numpy(),
+        **more,
         FLIP: _by_flip(teacher, _batch(teacher, rgb_HW3, seen)).numpy(),
         LEVEL: 1 - near_level(depth_1HW, teacher.quantity)[0].numpy(),
     }
@@ -65,11 +80,14 @@ def doubts(seen: Example, teacher: Teacher, network: ErrorNetwork, rgb_HW3: NDAr
 def costs(seen: Example, teacher: Teacher, network: ErrorNetwork, rgb_HW3: NDArray[np.uint8]) -> dict[str, float]:
     """Seconds of the plain forward pass (""), and of what methods take with it, each once."""
     batch = _batch(teacher, rgb_HW3, seen)
+    alone = network.without_confidence()
     whole = {
         "": lambda: teacher.predict(batch).depth.cpu(),
-        NETWORK: lambda: _by_network(seen, teacher, network),
+        NETWORK: lambda: _by_network(seen, teacher, alone),
         FLIP: lambda: _by_flip(teacher, batch),
     }
+    if network.native is not None:
+        whole[BOTH] = lambda: _by_network(seen, teacher, network)
     return {name: _seconds(work) for name, work in whole.items()}
 
 
@@ -97,7 +115,12 @@ def score(
     return tuple(scores)
 
 
-def _one(error_HW: Floats, doubt_HW: Floats) -> tuple[float, float, float]:
+def mean_ause(judged: Iterable[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> float:
+    """The mean AUSE of labels, each known errors [P] and what is doubted of them."""
+    return float(np.mean([_one(error_P, doubt_P)[0] for error_P, doubt_P in judged]))
+
+
+def _one(error_HW: NDArray[np.floating], doubt_HW: NDArray[np.floating]) -> tuple[float, float, float]:
     """AUSE, AURG and what is kept, of one error of one label."""
     known_HW = np.isfinite(error_HW) & np.isfinite(doubt_HW)
     curve = sparsification(error_HW, -doubt_HW.astype(np.float64), known_HW)
@@ -113,7 +136,10 @@ def _batch(teacher: Teacher, rgb_HW3: NDArray[np.uint8], seen: Example) -> Batch
 def _by_network(seen: Example, teacher: Teacher, network: ErrorNetwork) -> torch.Tensor:
     maps = (torch.from_numpy(seen.photo_HW3)[None], torch.from_numpy(seen.depth_HW)[None])
     photo_1HW3, depth_1HW = (map_.to(teacher.device) for map_ in maps)
-    return network.expected_error(photo_1HW3, depth_1HW, teacher.quantity)[0].cpu()
+    confidence_1HW = None
+    if network.native is not None:
+        confidence_1HW = torch.from_numpy(seen.confidence_HW)[None].to(teacher.device)
+    return network.expected_error(photo_1HW3, depth_1HW, teacher.quantity, confidence_1HW)[0].cpu()
 
 
 @torch.inference_mode()
@@ -129,7 +155,8 @@ def extra_times(measured: Iterable[Mapping[str, float]]) -> dict[str, float]:
     if not rows:
         return {}
     median = {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
-    return {NETWORK: median[NETWORK] / median[""], FLIP: median[FLIP] / median[""] - 1, LEVEL: 0.0}
+    by_network = {name: median[name] / median[""] for name in (NETWORK, BOTH) if name in median}
+    return {**by_network, NATIVE: 0.0, FLIP: median[FLIP] / median[""] - 1, LEVEL: 0.0}
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -14,12 +14,14 @@ from depthsieve.core.errors import GroundTruthError, ImageRejected, RunError, So
 from depthsieve.core.progress import progress_bar, with_progress
 from depthsieve.core.records import ImageFailure, Quantity
 from depthsieve.evaluation.ground_truth.settings import TruthSettings
+from depthsieve.jobs.calibrate.confidence import ConfidenceSummary, fit_confidence
 from depthsieve.jobs.calibrate.examples import Example, example, family_of, scene_example, scene_photo
 from depthsieve.jobs.calibrate.judging import TIMED, Floats, MethodScore, costs, doubts, extra_times, score
 from depthsieve.jobs.calibrate.pairs import Pair, Pairs, find_pairs
 from depthsieve.jobs.calibrate.progress import Unfinished
 from depthsieve.jobs.calibrate.settings import FIRST_SEED, JUDGED, LEARNT, CalibrateSettings
 from depthsieve.jobs.calibrate.training import fit_blend, stored, train
+from depthsieve.reliability.native import NativeConfidence
 from depthsieve.reliability.network import ErrorNetwork
 from depthsieve.storage import expand
 from depthsieve.teachers import Teacher, load_teacher
@@ -39,7 +41,7 @@ class CalibrateSummary:
     """What :func:`calibrate` made. ``calibration`` is what label specs call it, with the ``digest`` of what decides its
     errors. ``scores`` are the methods on scenes and on pairs that it was not trained on. ``pairs`` were learnt from and
     ``pairs_judged`` left out, ``without_depth`` counts images without any; ``failed`` are pairs that could not be read,
-    with their reasons."""
+    with their reasons. ``confidence`` is what was found of the teacher's own confidence, None for a teacher without."""
 
     file: str
     calibration: str
@@ -54,6 +56,7 @@ class CalibrateSummary:
     seconds: float
     scores: tuple[MethodScore, ...]
     failed: tuple[ImageFailure, ...] = ()
+    confidence: ConfidenceSummary | None = None
 
 
 def calibrate(
@@ -80,9 +83,11 @@ def calibrate(
     """Train a network that tells the errors of a teacher's labels, from the photo and the label alone.
 
     Scenes are rendered and labelled by the teacher, and the network learns where those labels are wrong; so it does
-    from photos with measured depth. It is then judged on scenes of another family and on pairs that it was not trained
-    on. The same call resumes what was stopped or killed; what is done so far is kept in ``OUT.unfinished`` until the
-    end. With the same settings, threads and machine it makes the same bytes.
+    from photos with measured depth. Of a teacher that says how sure it is, the errors to expect at each confidence are
+    learnt too, and count beside the network where that helps on labels held back. It is then judged on scenes of
+    another family and on pairs that it was not trained on. The same call resumes what was stopped or killed; what is
+    done so far is kept in ``OUT.unfinished`` until the end. With the same settings, threads and machine it makes the
+    same bytes.
 
     Args:
         teacher: a name as for :func:`depthsieve.load_teacher`, or a loaded teacher (then ``device``, ``size``,
@@ -159,6 +164,7 @@ def calibrate(
         time.monotonic() - began,
         scores,
         tuple(work.failed),
+        work.confidence,
     )
 
 
@@ -184,6 +190,7 @@ def _unfinished(
             "start": None if before is None else before.digest,
             **dataclasses.asdict(settings),
             "pairs": [pair.id for pair in (*pairs.learnt, *pairs.judged)],
+            **({} if teacher.confidence_better is None else {"confidence": teacher.confidence_meaning}),
         },
     )
 
@@ -203,6 +210,8 @@ class _Work:
         self.teacher, self.settings, self.pairs, self.before = teacher, settings, pairs, before
         self.unfinished, self.progress = unfinished, progress
         self.failed: list[ImageFailure] = []
+        self.native: NativeConfidence | None = None
+        self.confidence: ConfidenceSummary | None = None
 
     def network(self) -> ErrorNetwork:
         """The trained network, on the teacher's device."""
@@ -226,12 +235,17 @@ class _Work:
         }
         network = ErrorNetwork.random(self.settings.seed, self.teacher.quantity)
         if self.before is not None:
-            network.load_state_dict(self.before.state_dict())
+            network.load_state_dict(self.before.without_confidence().state_dict())
         network.fitted_on, network.meta = (self.teacher.weights_digest,), meta
         network.to(self.teacher.device)
         with progress_bar("train", total=self.settings.steps, unit="steps", shown=self.progress) as bar:
             train(network, self.unfinished, list(groups.values()), self.settings.steps, self.settings.seed, bar)
-        fit_blend(network, [self.unfinished.example(number) for number in held_back])
+        apart = [self.unfinished.example(number) for number in held_back]
+        fit_blend(network, apart)
+        if self.teacher.confidence_better is not None:
+            learnt = (self.unfinished.example(number) for number in numbers if number not in held_back)
+            network, self.native, self.confidence = fit_confidence(self.teacher, network, learnt, apart)
+            network.meta |= {"confidence": dataclasses.asdict(self.confidence)}
         return network
 
     def judge(self, network: ErrorNetwork) -> tuple[MethodScore, ...]:
@@ -241,7 +255,7 @@ class _Work:
         def judged(seen: Example, rgb_HW3: NDArray[np.uint8]) -> tuple[Example, dict[str, Floats]]:
             if len(timed) <= TIMED:
                 timed.append(costs(seen, self.teacher, network, rgb_HW3))
-            return seen, doubts(seen, self.teacher, network, rgb_HW3)
+            return seen, doubts(seen, self.teacher, network, rgb_HW3, self.native)
 
         def scenes() -> Iterator[tuple[Example, dict[str, Floats]]]:
             for number in with_progress(range(self.settings.judged), "judge", unit="scenes", shown=self.progress):

@@ -40,11 +40,16 @@ RECORD = np.dtype([("photo", np.uint8, 3), ("maps", np.float16, 4), ("errors", n
 """A pixel of a stored example: colours, the other inputs of the network, and both errors (NaN where unknown; the second
 alone in the sky)."""
 
+WITH_CONFIDENCE = np.dtype([*RECORD.descr, ("confidence", np.float32)])
+"""The same, with what the teacher says of its error."""
+
 
 def stored(seen: Example, quantity: Quantity, seed: int) -> NDArray[np.void]:
     """What is kept of an example to train on, records [H,W]: all of it, or a part that the seed draws."""
     inputs_CHW = network_inputs(torch.from_numpy(seen.photo_HW3), torch.from_numpy(seen.depth_HW), quantity).numpy()
-    record_HW = np.empty(seen.depth_HW.shape, RECORD)
+    record_HW = np.empty(seen.depth_HW.shape, RECORD if seen.confidence_HW is None else WITH_CONFIDENCE)
+    if seen.confidence_HW is not None:
+        record_HW["confidence"] = seen.confidence_HW
     record_HW["photo"] = seen.photo_HW3
     record_HW["maps"] = inputs_CHW[3:].transpose(1, 2, 0)
     record_HW["errors"] = np.minimum(seen.errors_2HW, np.array(MOST_ERROR, np.float32)[:, None, None]).transpose(
@@ -149,9 +154,16 @@ def fit_blend(network: ErrorNetwork, examples: Sequence[NDArray[np.void]]) -> No
         known_HW = torch.isfinite(error_12HW[0, 1])  # not in the sky
         said.append(log_HW[known_HW].double().numpy())
         found.append(error_12HW[0, 0][known_HW].double().numpy())
-    log_P, error_P = np.concatenate(said), np.concatenate(found)
+    scale = power_law(np.concatenate(said), np.concatenate(found))
+    if scale is not None:
+        network.blend[:2] = torch.from_numpy(scale).float()
+
+
+def power_law(log_P: NDArray[np.float64], error_P: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Constant and slope, for which ``exp(constant + slope * log)`` of pixels is the mean of their errors, by
+    quasi-Poisson regression; None where these have no such scale."""
     if not len(log_P) or error_P.mean() == 0 or np.ptp(log_P) < 1e-6:
-        return
+        return None
     terms_P2 = np.stack((np.ones_like(log_P), log_P), 1)
     weights = np.array([np.log(error_P.mean() / np.exp(log_P).mean()), 1.0])
     for _ in range(ROUNDS):
@@ -159,5 +171,4 @@ def fit_blend(network: ErrorNetwork, examples: Sequence[NDArray[np.void]]) -> No
         wanted_P = terms_P2 @ weights + (error_P - expected_P) / expected_P
         weighted_P2 = terms_P2 * expected_P[:, None]
         weights = np.linalg.solve(weighted_P2.T @ terms_P2, weighted_P2.T @ wanted_P)
-    if np.isfinite(weights).all() and weights[1] > 0:
-        network.blend[:2] = torch.from_numpy(weights).float()
+    return weights if np.isfinite(weights).all() and weights[1] > 0 else None

@@ -18,7 +18,7 @@ from depthsieve.jobs.importing.maps import FILES, Opened, open_maps
 from depthsieve.jobs.importing.settings import KIND, Means, PlaceSettings, ValueSettings, imported_spec, other_settings
 from depthsieve.jobs.importing.shards import ShardImporter
 from depthsieve.planning.checks import check_source, check_space, find_store
-from depthsieve.reliability.network import ErrorNetwork
+from depthsieve.reliability.network import ErrorNetwork, confidence_notes
 from depthsieve.runners.dispatch import disk_errors_named
 from depthsieve.sources import Source, open_source
 from depthsieve.sources.scan import scan_to
@@ -194,7 +194,7 @@ def _find_network(calibration: str | Path | None, store: Store | None, opened: O
             f"calibration {calibration} was trained on labels of {network.quantity}, and these maps hold "
             f"{opened.quantity}"
         )
-    return network
+    return network.without_confidence()
 
 
 def _check_settings(store: Store, spec: LabelSpec) -> None:
@@ -331,6 +331,7 @@ class _Import:
                 if self.opened.values.invalid
                 else found + "invalid; if they are depth, say with --invalid what is invalid, such as --invalid 0"
             )
+        notes += confidence_notes(self.network, "an import")
         means = self.opened.values.confidence_means
         if not draft.rows or self.network is not None:
             return notes

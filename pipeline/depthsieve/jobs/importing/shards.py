@@ -132,5 +132,6 @@ def _by_network(
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The codes [H,W] that an error network gives the pixels that have one."""
     depth_1HW = torch.from_numpy(np.where(code_HW > 0, depth_HW, np.nan).astype(np.float32))[None]
-    e_1HW = network.expected_error(torch.from_numpy(photo_HW3)[None], depth_1HW, network.quantity)
+    photo_1HW3 = torch.from_numpy(np.require(photo_HW3, requirements="W"))[None]  # torch warns of what it cannot write
+    e_1HW = network.expected_error(photo_1HW3, depth_1HW, network.quantity)
     return np.asarray(encode_error(e_1HW, version=version)[0].numpy())

@@ -21,7 +21,7 @@ from depthsieve.jobs.layers.network import NetworkReliability
 from depthsieve.reliability.code import encode_error, histogram
 from depthsieve.reliability.fusion import Calibration, fuse, shipped_calibration
 from depthsieve.reliability.kinds import NETWORK
-from depthsieve.reliability.network import ErrorNetwork, is_network_file, shipped_network
+from depthsieve.reliability.network import CONFIDENCE_LEFT_OUT, ErrorNetwork, is_network_file, shipped_network
 from depthsieve.reliability.scale import CODE_VERSION
 from depthsieve.runners.dispatch import disk_errors_named
 from depthsieve.storage import expand, open_root
@@ -40,8 +40,9 @@ class RecalibrateSummary:
     ``transferred``: it was not fitted on the store's teacher. ``images_now`` and ``shards_now`` were added by this call
     in ``seconds``; the layer has ``shards`` in all. ``without_signals`` are committed shards that have no signals, with
     ``images_without_signals`` in them; ``without_photo`` are the images of a layer by an error network whose photo is
-    gone or has changed, each with the reason: their reliability is 0 there. ``errors`` say which shards could not be
-    read, and why.
+    gone or has changed, each with the reason: their reliability is 0 there. ``confidence_left_out``: the network was
+    calibrated with its teacher's own confidence, which no store has, and photo and label alone are looked at.
+    ``errors`` say which shards could not be read, and why.
     """
 
     store: str
@@ -55,6 +56,7 @@ class RecalibrateSummary:
     without_signals: tuple[str, ...] = ()
     images_without_signals: int = 0
     without_photo: tuple[ImageFailure, ...] = ()
+    confidence_left_out: bool = False
     errors: tuple[str, ...] = ()
 
 
@@ -127,6 +129,10 @@ def _by_network(
         raise UsageError(
             f"the calibration was trained on labels of {network.quantity}, and {store.location} holds {spec.quantity}"
         )
+    if network.native is not None:
+        if network.digest == spec.calibration_digest and name in (None, spec.calibration):
+            return RecalibrateSummary(store.location, None, spec.calibration, False)
+        network = network.without_confidence()  # a store has none
     called = network.name(spec.weights_digest)
     transferred = spec.weights_digest not in network.fitted_on
     name = check_name(called if name is None else name)
@@ -140,7 +146,8 @@ def _by_network(
     backfill = NetworkReliability(store, layer_spec, network, device)
     with disk_errors_named(store.root):
         keep_network(store.root, network)
-    return _summary(store, layer_spec, backfill.run(progress=progress))
+    summary = _summary(store, layer_spec, backfill.run(progress=progress))
+    return dataclasses.replace(summary, confidence_left_out=bool(network.meta.get(CONFIDENCE_LEFT_OUT)))
 
 
 def _summary(store: Store, layer: LayerSpec, filled: Filled) -> RecalibrateSummary:
