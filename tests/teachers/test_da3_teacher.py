@@ -21,6 +21,7 @@ from depthsieve.teachers import Batch, load_teacher
 from depthsieve.teachers.da3 import network
 from depthsieve.teachers.da3.published import NAMED, is_published, read_published
 from depthsieve.teachers.da3.teacher import intrinsics_of
+from depthsieve.testing import check_teacher
 
 LARGE = {
     "model_name": "da3-large",
@@ -68,6 +69,11 @@ def changed(raw: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
         part, _, key = name.partition("_")
         other["config"][part][key] = value
     return other
+
+
+@pytest.mark.parametrize("name", ["small", "mono"])
+def test_it_keeps_the_contract_of_teachers(name: str, folders: Mapping[str, Path]) -> None:
+    assert check_teacher(str(folders[name]), size=56) == []
 
 
 def test_a_published_configuration_says_the_shape_of_the_network() -> None:

@@ -24,6 +24,7 @@ from depthsieve.teachers.moge.camera import focal_and_shift
 from depthsieve.teachers.moge.published import read_published
 from depthsieve.teachers.moge.teacher import TokensPreprocessing
 from depthsieve.teachers.preprocessing import TokenLimit
+from depthsieve.testing import check_teacher
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,13 @@ def test_points_that_no_camera_sees_are_not_valid(folder: Path) -> None:
     """Those of random weights, for instance."""
     found = load_teacher(str(folder)).predict(Batch.of(normalised((56, 98))))
     assert found.valid is not None and found.intrinsics is not None
-    assert not found.valid.any() and found.intrinsics[0, :2].isnan().all()
+    assert not found.valid.any() and found.intrinsics[0].isnan().all()
+
+
+def test_it_keeps_the_contract_of_teachers(folder: Path, tmp_path: Path) -> None:
+    assert check_teacher(str(save_pinhole(folder, tmp_path / "pinhole"))) == []
+    broken = check_teacher(str(folder))  # points of random weights, which no camera sees, are no labels
+    assert [(one.rule, one.found.partition(" ")[0]) for one in broken] == [("depth", "it"), ("cameras", "its")]
 
 
 def test_the_label_has_about_as_many_patches_as_asked_for(folder: Path) -> None:

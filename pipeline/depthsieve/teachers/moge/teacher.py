@@ -100,7 +100,7 @@ class MoGeTeacher(HuggingFaceTeacher):
         focal_B, shift_B = batch.intrinsics.new_tensor(found).T
         shifted_BHW = output.points[..., 2] + shift_B[:, None, None]
         focal_px_B = focal_B * diagonal / 2
-        middle = torch.full_like(focal_px_B, width / 2), torch.full_like(focal_px_B, height / 2)
+        middle = [torch.where(focal_px_B.isnan(), torch.nan, side / 2) for side in (width, height)]
         return Prediction(
             (shifted_BHW * output.scale[:, None, None]).contiguous(),
             embedding=embed(output.patches, (height // PATCH, width // PATCH)),
