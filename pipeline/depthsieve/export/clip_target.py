@@ -114,6 +114,12 @@ class ClipTarget(Target):
             frames = list(group)
             yield self.clips[clip], frames[0].path.rpartition("/")[0], frames
 
+    def gaps(self, clip: Clip, frames: Sequence[Entry]) -> dict[str, Any]:
+        """What an index has of a clip, by the entries of its frames that were exported: how many frames it has, and the
+        numbers of those without a label."""
+        have = {entry.data["frame"] for entry in frames}
+        return {"frames": len(clip.ids), "without_label": [number for number in clip.numbers if number not in have]}
+
     def notes(self) -> Iterator[str]:
         missing = [len(clip.missing) for clip in self.clips.values() if clip.missing]
         if missing:

@@ -138,6 +138,13 @@ TARGETS: Mapping[str, TargetRow] = {
             ),
         ),
         TargetRow(
+            "mp4",
+            VIDEO,
+            "a video a clip to look at: photo and depth in colours side by side, over one range",
+            "to_mp4:Mp4Target",
+            (TargetOption("with_reliability", bool, False, "Show reliability beside depth."),),
+        ),
+        TargetRow(
             "kitti",
             TRAINING,
             "16-bit PNG, metres times 256, 0 unknown, beside the photos",

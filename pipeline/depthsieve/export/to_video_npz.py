@@ -85,9 +85,7 @@ class Depths(ClipVolume):
 
     def _clip_rows(self, entries: Entries) -> Iterator[dict[str, Any]]:
         for clip, path, frames in self.by_clip(entries):
-            have = {entry.data["frame"] for entry in frames}
-            without = [number for number in clip.numbers if number not in have]
-            yield {"id": clip.id, "depths": path, "frames": len(clip.ids), "without_label": without}
+            yield {"id": clip.id, "depths": path, **self.gaps(clip, frames)}
 
     def about(self) -> About:
         return About(

@@ -96,6 +96,12 @@ def span_of_codes(maps: Iterable[NDArray[np.uint8]]) -> tuple[float, float]:
     counts_256 = np.zeros(256, np.int64)
     for reliability_HW in maps:
         counts_256 += np.bincount(reliability_HW.ravel(), minlength=256)
+    return span_of_counts(counts_256)
+
+
+def span_of_counts(counts_256: NDArray[np.integer[Any]]) -> tuple[float, float]:
+    """:func:`span_of_codes`, by how many pixels have each code."""
+    counts_256 = np.array(counts_256, np.int64)
     counts_256[0] = 0
     total = int(counts_256.sum())
     if not total:
