@@ -140,7 +140,7 @@ READERS: dict[str, Reader] = {
     "exr": Reader(read_exr),
 }
 
-OF_VIDEOS = ("video-depth-anything", "mp4")
+OF_VIDEOS = ("video-depth-anything", "frames", "mp4")
 """Targets of frames of videos."""
 
 READ_ELSEWHERE = ("3dgs", "nerfstudio", "kitti", "ultralytics", "depth-anything-v2", "moge", *OF_VIDEOS)

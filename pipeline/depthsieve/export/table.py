@@ -138,6 +138,12 @@ TARGETS: Mapping[str, TargetRow] = {
             ),
         ),
         TargetRow(
+            "frames",
+            VIDEO,
+            "a 16-bit PNG a frame, whose codes mean the same in all frames of a clip",
+            "to_frames:FramesTarget",
+        ),
+        TargetRow(
             "mp4",
             VIDEO,
             "a video a clip to look at: photo and depth in colours side by side, over one range",
