@@ -23,7 +23,7 @@ def test_a_page_of_user_code_runs(tmp_path: Path) -> None:
         2,
     )
     assert (found["seen"], found["shown"]) == ((2, True), 2)
-    assert found["imported"] == 2
+    assert (found["imported"], found["aligned"]) == (2, 2)
     assert found["calibrated"] == (20, True)
     assert found["quantity"] == ("disparity", "disparity")
     assert len(set(found["shapes"])) == 1  # type: ignore[call-overload]

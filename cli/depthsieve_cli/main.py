@@ -17,6 +17,7 @@ import click
 
 import depthsieve
 from depthsieve.core.errors import DepthsieveError, RunInterrupted, UsageError
+from depthsieve_cli.align_clips import align_clips
 from depthsieve_cli.calibrate import calibrate
 from depthsieve_cli.completion import completion
 from depthsieve_cli.convert_weights import convert_weights
@@ -57,7 +58,20 @@ def cli(ctx: click.Context) -> None:
 
 
 for command in (
-    *(calibrate, completion, convert_weights, curate, datasets, demo, evaluate, export, features, fuse, import_maps),
+    *(
+        align_clips,
+        calibrate,
+        completion,
+        convert_weights,
+        curate,
+        datasets,
+        demo,
+        evaluate,
+        export,
+        features,
+        fuse,
+        import_maps,
+    ),
     *(label, plan, recalibrate, report, scan, status, teachers, verify, view),
 ):
     cli.add_command(command)

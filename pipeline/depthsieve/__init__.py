@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from depthsieve.jobs.fuse.run import FuseSummary, fuse
     from depthsieve.jobs.importing.run import ImportSummary, import_labels
     from depthsieve.jobs.label import label, plan
+    from depthsieve.jobs.layers.clips import AlignClipsSummary, align_clips
     from depthsieve.jobs.layers.features import FeaturesSummary, add_features
     from depthsieve.jobs.layers.reliability import RecalibrateSummary, recalibrate
     from depthsieve.jobs.verify.repair import VerifyReport, verify
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from depthsieve.training.losses import GradientMatchingLoss, ScaleShiftInvariantLoss, TrimmedLoss
 
 __all__ = [
+    "AlignClipsSummary",
     "CalibrateSummary",
     "ConvertSummary",
     "CurateSettings",
@@ -67,6 +69,7 @@ __all__ = [
     "VerifyReport",
     "View",
     "add_features",
+    "align_clips",
     "calibrate",
     "convert_weights",
     "curate",
@@ -105,6 +108,7 @@ _HOMES = {
     "report.write": ("ReportSummary", "report_labels"),
     "planning.summary": ("LabelSummary", "PlanSummary"),
     "jobs.layers.reliability": ("RecalibrateSummary", "recalibrate"),
+    "jobs.layers.clips": ("AlignClipsSummary", "align_clips"),
     "jobs.layers.features": ("FeaturesSummary", "add_features"),
     "jobs.verify.repair": ("VerifyReport", "verify"),
     "jobs.importing.run": ("ImportSummary", "import_labels"),

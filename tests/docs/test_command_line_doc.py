@@ -24,6 +24,7 @@ RESULTS: dict[str, tuple[type[Any] | None, set[str]]] = {
     "fuse": (depthsieve.FuseSummary, set()),
     "import": (depthsieve.ImportSummary, set()),
     "features": (depthsieve.FeaturesSummary, set()),
+    "align-clips": (depthsieve.AlignClipsSummary, set()),
     "export": (depthsieve.ExportSummary, set()),
     "recalibrate": (depthsieve.RecalibrateSummary, set()),
     "report": (depthsieve.ReportSummary, set()),

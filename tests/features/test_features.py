@@ -31,6 +31,7 @@ from depthsieve.images.decode import decode
 from depthsieve.jobs.verify.repair import verify
 from depthsieve.scenes import render_scene
 from depthsieve.store import open_store
+from depthsieve.store.clips import SCHEMA as CLIPS_SCHEMA
 from depthsieve.store.features import FeatureReader
 from depthsieve.store.metric import SCHEMA as METRIC_SCHEMA
 from depthsieve.teachers import Batch, load_teacher
@@ -267,7 +268,7 @@ def test_labelling_keeps_the_features_of_each_image_and_the_index_has_them(made:
         table = opened.index().filter(opened.index()["id"].to_numpy(zero_copy_only=False) == name)
         found = FeatureReader(opened).embeddings(*(table[one].combine_chunks() for one in ("shard", "row")))
         np.testing.assert_allclose(found[0], model.predict(Batch.of(image)).embedding[0].numpy(), atol=2e-3)
-    of_layers = {*COLUMNS, "phash", *METRIC_SCHEMA.names, *CAMERA_SCHEMA.names}
+    of_layers = {*COLUMNS, "phash", *METRIC_SCHEMA.names, *CAMERA_SCHEMA.names, *CLIPS_SCHEMA.names}
     assert set(opened.index(features=False).column_names) == set(opened.index().column_names) - of_layers
 
 

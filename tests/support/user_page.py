@@ -44,6 +44,9 @@ def everything(photos: Path, folder: Path) -> dict[str, object]:
     made = depthsieve.calibrate(teacher, network, scenes=20, judged=1, steps=1, progress=False)
     again = depthsieve.recalibrate(labels, name="second", progress=False)
     depthsieve.add_features(labels, device="cpu", progress=False)
+    depthsieve.label(photos, labels, sequence=True, threads=1, progress=False)
+    aligned = depthsieve.align_clips(labels, progress=False)
+    assert depthsieve.open_store(labels)[0].aligned.shape == label.shape
     other = depthsieve.label(photos, folder / "other", teacher="tiny", signals="none", threads=1, progress=False)
     fused = depthsieve.fuse([labels, folder / "other"], folder / "fused", threads=1, progress=False)
     report: depthsieve.VerifyReport = depthsieve.verify(labels, repair=False, progress=False)
@@ -80,6 +83,7 @@ def everything(photos: Path, folder: Path) -> dict[str, object]:
         "seen": (len(seen.ids), sheet.stat().st_size > 0),
         "calibrated": (made.scenes, network.stat().st_size > 0),
         "recalibrated": again.images_now,
+        "aligned": aligned.images_now,
         "fused": fused.fused_now,
         "sound": report.sound,
         "evaluated": [score.id for score in evaluation.images],

@@ -13,10 +13,38 @@ Frames follow one another in the natural order of their ids, in which numbers co
 another, and where numbers have leading zeros, also in time.
 """
 
+import math
 import re
 from collections.abc import Container, Iterable
+from typing import NamedTuple
 
 from depthsieve.core.frames import is_frame
+
+
+class ClipFit(NamedTuple):
+    """Where a frame stands in its clip. ``scale * label + shift`` compares with that of all frames of one ``segment``,
+    which are counted from 0.
+
+    ``residual`` is the median difference to the frame that it was fitted to, over the spread of its label (from the 5th
+    to the 95th percentile); ``pixels`` the share of its reliable pixels, 0..1, that show the same spot of the scene in
+    the frame before. ``change`` is the median difference to the label of the frame before at those pixels, over the
+    mean spread of the two, and ``change_aligned`` the same once both are aligned. The last four are NaN in the first
+    frame of a segment, and changes also where there is no photo. All are NaN for an image that nobody looked at.
+    """
+
+    scale: float
+    shift: float
+    segment: float
+    residual: float
+    pixels: float
+    change: float
+    change_aligned: float
+
+
+CLIP_COLUMNS = ClipFit._fields
+
+NO_CLIP = ClipFit(*[math.nan] * len(CLIP_COLUMNS))
+"""Of an image that is in no clip, or that nobody looked at."""
 
 
 def clip_of(image_id: str, sequences: Container[str] = ()) -> str | None:

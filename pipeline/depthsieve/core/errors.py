@@ -76,6 +76,10 @@ class NoMetres(StoreError, ValueError):
     """A relative label of which nobody knows the scale."""
 
 
+class NotAligned(StoreError, ValueError):
+    """A label that was not aligned with the frames of its clip."""
+
+
 class StoreDamaged(StoreError, ValueError):
     """A file of the store does not fit its digest."""
 

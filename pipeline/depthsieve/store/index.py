@@ -6,7 +6,9 @@ Columns: ``id``; ``status`` ("labelled", "failed", "rejected", "pending"); ``rea
 that is still pending does not hide an older label. Images that a generation removed have no row. Last come the
 features of labelled images (:mod:`depthsieve.features.columns`) and ``phash``, and ``metric_scale``, ``metric_shift``,
 ``metric_residual``, ``metric_inliers`` and ``metric_pixels`` (:class:`depthsieve.reliability.metric.MetricFit`), and
-``fx``, ``fy``, ``cx``, ``cy`` and ``camera`` (:mod:`depthsieve.store.cameras`), null where they are not known.
+``fx``, ``fy``, ``cx``, ``cy`` and ``camera`` (:mod:`depthsieve.store.cameras`), and ``clip_scale``, ``clip_shift``,
+``clip_segment``, ``clip_residual``, ``clip_pixels``, ``clip_change`` and ``clip_change_aligned``
+(:class:`depthsieve.core.clips.ClipFit`), null where they are not known.
 """
 
 import hashlib
@@ -24,6 +26,8 @@ from depthsieve.core.tables import CAMERA_SCHEMA
 from depthsieve.store import schema
 from depthsieve.store.cameras import CameraReader
 from depthsieve.store.catalog import Catalog
+from depthsieve.store.clips import SCHEMA as CLIPS_SCHEMA
+from depthsieve.store.clips import ClipReader
 from depthsieve.store.features import SCHEMA as FEATURES_SCHEMA
 from depthsieve.store.features import FeatureReader
 from depthsieve.store.metric import SCHEMA as METRIC_SCHEMA
@@ -47,9 +51,9 @@ PLACES_SCHEMA = pa.schema(
     ]
 )
 
-SCHEMA = pa.schema([*PLACES_SCHEMA, *FEATURES_SCHEMA, *METRIC_SCHEMA, *CAMERA_SCHEMA])
+SCHEMA = pa.schema([*PLACES_SCHEMA, *FEATURES_SCHEMA, *METRIC_SCHEMA, *CAMERA_SCHEMA, *CLIPS_SCHEMA])
 
-Readers = Sequence[FeatureReader | MetricReader | CameraReader]
+Readers = Sequence[FeatureReader | MetricReader | CameraReader | ClipReader]
 """Of the layers whose columns the index has."""
 
 
@@ -132,7 +136,7 @@ def _first_of_each(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _all_rows(store: Catalog, features: bool = True) -> Iterator[pa.Table]:
     """Every place where an image is or was, of each generation."""
-    readers = (FeatureReader(store), MetricReader(store), CameraReader(store)) if features else ()
+    readers = (FeatureReader(store), MetricReader(store), CameraReader(store), ClipReader(store)) if features else ()
     generations, committed = store.committed_now()
     shards = pa.array(committed, pa.string())
     for generation in generations:

@@ -3,7 +3,8 @@
 ``signals`` holds the raw signals that reliability was made of. ``reliability`` holds the reliability that another
 calibration makes of them. ``features`` holds a few numbers about each image, which ``curate`` chooses by. ``images``
 holds the images themselves, at label shape. ``metric`` holds the scale and shift that make metres of relative labels.
-``cameras`` holds the intrinsics of each image's camera, and how they are known.
+``cameras`` holds the intrinsics of each image's camera, and how they are known. ``clips`` holds the scale and
+shift that bring the frames of a clip together.
 A new kind is an entry in :data:`KINDS`, and a line in
 docs/store_format.md.
 
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from depthsieve.core.cameras import ORIGINS
+from depthsieve.core.clips import CLIP_COLUMNS
 from depthsieve.core.errors import StoreDamaged, StoreMismatch, UsageError
 from depthsieve.core.records import MEND, LabelSpec, canonical_json, digest_of, seal, unseal
 from depthsieve.features.columns import COLUMNS
@@ -57,6 +59,9 @@ METRIC_COLUMNS = ("scale", "shift", "residual", "inliers", "pixels")
 
 CAMERAS = "cameras"
 """The kind of the layer of cameras, and its name."""
+
+CLIPS = "clips"
+"""The kind of the layer of scales and shifts within clips, and its name."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
@@ -174,6 +179,13 @@ def _camera_attributes(name: str, spec: LayerSpec) -> dict[str, Any]:
     return {"meaning": meanings[name]} | ({"origins": list(ORIGINS)} if name == "origin" else {"unit": "pixel"})
 
 
+def _clip_attributes(name: str, spec: LayerSpec) -> dict[str, Any]:
+    if name == "clip":
+        return {"meaning": "the state of the clip that was aligned: 0 = in none, or to be aligned again"}
+    meaning = "scale * label + shift compares within a segment of a clip; NaN: in no clip"
+    return {"meaning": meaning, "columns": list(CLIP_COLUMNS)}
+
+
 KINDS: Mapping[str, LayerKind] = {
     SIGNALS: LayerKind(
         arrays=lambda spec: tuple(schema.ArraySpec(name, "float16", ("image", "y", "x")) for name in spec.signals),
@@ -219,6 +231,16 @@ KINDS: Mapping[str, LayerKind] = {
         add_again="depthsieve label SOURCE {store} --cameras FILE",
         of_labels=lambda spec: cameras_spec(spec),
     ),
+    CLIPS: LayerKind(
+        arrays=lambda spec: (
+            schema.ArraySpec("fit", "float64", ("image", "number")),
+            schema.ArraySpec("clip", "uint64", ("image",)),
+        ),
+        attributes=_clip_attributes,
+        add_again="depthsieve align-clips {store}",
+        detail="clips",
+        needed=("method",),
+    ),
 }
 
 
@@ -236,6 +258,11 @@ def features_spec(spec: LabelSpec, size: int | None, method: str) -> LayerSpec:
 def cameras_spec(spec: LabelSpec) -> LayerSpec:
     """What the cameras of a store are."""
     return LayerSpec(CAMERAS, CAMERAS, spec.fingerprint)
+
+
+def clips_spec(spec: LabelSpec, method: str) -> LayerSpec:
+    """What the scales and shifts of a store's clips are, which were fitted by a ``method``."""
+    return LayerSpec(CLIPS, CLIPS, spec.fingerprint, (), {"method": method})
 
 
 def is_name(name: str) -> bool:

@@ -20,6 +20,7 @@ from depthsieve.core.errors import (
     DepthsieveError,
     NoLabel,
     NoMetres,
+    NotAligned,
     SourceError,
     StoreDamaged,
     StoreError,
@@ -47,8 +48,10 @@ from depthsieve.store.standing import standing
 
 if TYPE_CHECKING:
     from depthsieve.core.cameras import Camera
+    from depthsieve.core.clips import ClipFit
     from depthsieve.reliability.metric import MetricFit
     from depthsieve.store.cameras import CameraReader
+    from depthsieve.store.clips import ClipReader
     from depthsieve.store.metric import MetricReader
     from depthsieve.store.photos import Photos
 
@@ -134,6 +137,31 @@ class Label:
         if not self.metric.scale > 0:
             raise NoMetres(self._why_no_metres())
         return to_metres(self.depth, self.metric.scale, self.metric.shift)
+
+    @functools.cached_property
+    def clip(self) -> "ClipFit":
+        """Where the label stands in its clip: the scale and shift that bring it to those of its segment, and how much
+        labels change from the frame before; all NaN where it was not aligned. See :func:`depthsieve.align_clips`,
+        :class:`depthsieve.core.clips.ClipFit` and docs/video.md."""
+        return self.store._clip_fits.fit(self.shard, self.row)
+
+    @functools.cached_property
+    def aligned(self) -> NDArray[np.float32]:
+        """Float32 [H,W]: ``clip.scale * depth + clip.shift``, which compares with the frames of the same clip and
+        ``clip.segment``, in the store's :attr:`quantity`; it may be below 0. Without a meaning where
+        :attr:`reliability` is 0.
+
+        Raises:
+            NotAligned: its clip was not aligned, or it is in none.
+        """
+        fit = self.clip
+        if np.isnan(fit.scale):
+            raise NotAligned(
+                f"{self.id} was not aligned with frames of a clip; `depthsieve align-clips {self.store.location}` "
+                "aligns those of videos, and of folders that were labelled with --sequence"
+            )
+        aligned: NDArray[np.float32] = (fit.scale * self.depth.astype(np.float64) + fit.shift).astype(np.float32)
+        return aligned
 
     def _why_no_metres(self) -> str:
         if np.isnan(self.metric.pixels):
@@ -361,6 +389,17 @@ class Store(Catalog):
         from depthsieve.store.metric import MetricReader
 
         return MetricReader(self)
+
+    @functools.cached_property
+    def _clip_fits(self) -> "ClipReader":
+        from depthsieve.store.clips import ClipReader
+
+        return ClipReader(self)
+
+    def place_of(self, image_id: str) -> tuple[str, int] | None:
+        """The shard and row of an image's label; None where it has none."""
+        found = self._places.get(image_id)
+        return None if found is None else found[:2]
 
     @property
     def images(self) -> list[str]:
