@@ -53,7 +53,7 @@ def targets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     made = {name: table.TargetRow(name, "Tests", "photos", "unused") for name in rows}
     monkeypatch.setattr(table, "TARGETS", {**table.TARGETS, **made})
     whole = table.TargetRow.load
-    monkeypatch.setattr(table.TargetRow, "load", lambda row: rows.get(row.name) or whole(row))
+    monkeypatch.setattr(table.TargetRow, "load", lambda row, options: rows.get(row.name) or whole(row, options))
     yield
 
 
