@@ -21,6 +21,7 @@ from films import LABEL, film, film_store
 from storemaker import SPEC
 from videos import UNEVEN
 
+import depthsieve
 from depthsieve.core.errors import LoaderError, UsageError
 from depthsieve.export.clip_target import ClipVolume
 from depthsieve.store import Store
@@ -195,3 +196,23 @@ def test_metres_are_asked_for(tmp_path: Path) -> None:
     store = film_store(tmp_path, film(tmp_path, A, (0,)), spec=spec)
     export(store, tmp_path / "out", TARGET, options={"metric": True})
     assert json.loads((tmp_path / "out" / "clips.json").read_text())["unit"] == "m"
+
+
+def test_frames_are_written_as_they_were_aligned_and_it_is_told(tmp_path: Path) -> None:
+    pictures = film(tmp_path, A, (0, 1, 2))
+    ramp_HW = np.linspace(1, 4, LABEL[0] * LABEL[1]).reshape(LABEL)
+    for number, picture in enumerate(pictures):
+        object.__setattr__(picture, "depth_HW", ramp_HW * (1 + 0.2 * number))
+        object.__setattr__(picture, "reliability_HW", np.full(LABEL, 200, np.uint8))
+    store = film_store(tmp_path, pictures)
+    export(store, tmp_path / "out", TARGET)
+    assert "align-clips" not in (tmp_path / "out" / "README.md").read_text()
+    depthsieve.align_clips(store.location, progress=False)
+    aligned = depthsieve.open_store(store.location)
+    assert aligned[2].clip.scale < 0.9
+    summary = export(aligned, tmp_path / "out", TARGET)
+    assert summary.images_now == 3
+    assert summary.notes == ("3 of 3 frames are written as align-clips brought them to one scale a clip",)
+    with np.load(tmp_path / "out" / "default" / "a_depths.npz") as arrays:
+        assert np.array_equal(arrays["depths"][2], aligned[2].aligned)
+    assert "`depthsieve align-clips` brought 3 of 3 frames" in (tmp_path / "out" / "README.md").read_text()

@@ -40,15 +40,23 @@ class ClipTarget(Target):
     without a label (failed, or not labelled yet) are among them, so that frames stay at even distances.
     """
 
+    aligns = True
     clips: Mapping[str, Clip]
+    fits: Mapping[str, tuple[float, float, int]]
+    """Scale, shift and segment of the frames that are aligned within their clip."""
 
     def check(self) -> None:
         super().check()
-        without: list[str] = []
-        if not self.ask.chosen:
-            index, _ = settled_index(self.ask.store, ("id", "status"))
-            states = zip(index["id"].to_pylist(), index["status"].to_pylist(), strict=True)
-            without = [image_id for image_id, status in states if status != "labelled"]
+        index, _ = settled_index(self.ask.store, ("id", "status", "clip_scale", "clip_shift", "clip_segment"))
+        ids, states, *fits = (column.to_pylist() for column in index.columns)
+        rows = zip(ids, states, strict=True)
+        without = [] if self.ask.chosen else [image_id for image_id, status in rows if status != "labelled"]
+        takes = not self.ask.options.get(self.metric_option)
+        self.fits = {
+            image_id: (scale, shift, int(segment))
+            for image_id, scale, shift, segment in zip(ids, *fits, strict=True)
+            if takes and scale is not None
+        }
         self.clips = clips_of(self.ask.ids, without)
         if not self.clips:
             raise LoaderError(
@@ -60,6 +68,25 @@ class ClipTarget(Target):
 
     def leave_out(self, image_id: str) -> str:
         return "" if is_frame(image_id) else NO_FRAME
+
+    def state(self, image_id: str) -> str:
+        return f" {self.fits[image_id]}" if image_id in self.fits else ""
+
+    @property
+    def alignment(self) -> str:
+        """What a README says of the scales of frames."""
+        if not self.fits:
+            return ""
+        aligned, frames = self._aligned()
+        rest = "" if aligned == frames else "; the others are as the teacher had them"
+        return (
+            f" `depthsieve align-clips` brought {aligned:,} of {counted(frames, 'frame')} to one scale and shift a "
+            f"clip (or part of one, where nothing connects them), which is applied here{rest}."
+        )
+
+    def _aligned(self) -> tuple[int, int]:
+        frames = [image_id for clip in self.clips.values() for image_id in clip.labelled]
+        return sum(image_id in self.fits for image_id in frames), len(frames)
 
     @abstractmethod
     def clip_place(self, stem: str) -> str:
@@ -121,6 +148,10 @@ class ClipTarget(Target):
         return {"frames": len(clip.ids), "without_label": [number for number in clip.numbers if number not in have]}
 
     def notes(self) -> Iterator[str]:
+        aligned, labelled = self._aligned()
+        if aligned:
+            frames = f"{aligned:,} of {counted(labelled, 'frame')}"
+            yield f"{frames} are written as align-clips brought them to one scale a clip"
         missing = [len(clip.missing) for clip in self.clips.values() if clip.missing]
         if missing:
             frames = f"{counted(sum(missing), 'frame')} of {counted(len(missing), 'clip')}"

@@ -23,7 +23,8 @@ _COLUMNS = ("orientation", "content_sha256")
 
 @dataclass(frozen=True)
 class ItemReader:
-    """Reads the labels of a store as targets want them. Threads may use one at once.
+    """Reads the labels of a store as targets want them; ``aligned``: as ``align-clips`` brought them to one scale a
+    clip, where it did. Threads may use one at once.
 
     Raises :class:`UsageError` where metres are wanted and the store has none.
     """
@@ -32,6 +33,7 @@ class ItemReader:
     wants: Wants
     resolution: Resolution
     mask: float | None
+    aligned: bool = False
     _photos: PhotoReader = field(init=False, repr=False)
     _metres: Metres | None = field(init=False, repr=False)
     _columns: Recent[dict[str, Any]] = field(default_factory=lambda: Recent(KEPT_SHARDS), repr=False)
@@ -82,7 +84,8 @@ class ItemReader:
     def depth(self, label: Label) -> NDArray[np.float32]:
         """A label's depth [H,W] at label resolution, in the target's quantity; NaN where it is invalid or masked."""
         valid_HW = label.reliability > 0 if self.mask is None else label.mask(self.mask)
-        depth_HW = np.where(valid_HW, label.depth, np.float32(np.nan))
+        aligned = self.aligned and not np.isnan(label.clip.scale)
+        depth_HW = np.where(valid_HW, label.aligned if aligned else label.depth, np.float32(np.nan))
         return depth_HW if self._metres is None else self._metres.depth(label, depth_HW)
 
     def _rows(self, shard: str) -> dict[str, Any]:

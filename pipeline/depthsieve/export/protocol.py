@@ -158,6 +158,8 @@ class Target(ABC):
 
     wants: ClassVar[Wants] = "stored"
     """Depth as the store has it, or in metres (then refused where the store has none)."""
+    aligns: ClassVar[bool] = False
+    """Whether stored depth is taken as ``align-clips`` brought it to one scale a clip, where it did."""
     metric_option: ClassVar[str] = ""
     """The option, if any, that makes it want metres."""
     holds_invalid: ClassVar[bool] = True
@@ -198,6 +200,10 @@ class Target(ABC):
     def place(self, image_id: str) -> str:
         """Where an image would best go: see :attr:`Item.path`. A pure function of the id."""
         return safe_path(image_id)
+
+    def state(self, image_id: str) -> str:
+        """What else of the store than its label decides how an image is written; changed, it is written again."""
+        return ""
 
     def clip(self, image_id: str) -> Clip | None:
         """The clip whose other frames decide too how this one is written; None where an image stands alone."""

@@ -109,7 +109,7 @@ def _prepare(store: Store, out: str | Path, settings: ExportSettings, subset: An
     _check_apart(folder, store)
     selection, left_out = selected(store, subset, settings.where, settings.mask)
     wants = "metres" if options.get(kind.metric_option) else kind.wants
-    reader = ItemReader(store, wants, resolution, settings.mask)
+    reader = ItemReader(store, wants, resolution, settings.mask, kind.aligns and wants == "stored")
     ask = Ask(
         target=row.name,
         store=store,

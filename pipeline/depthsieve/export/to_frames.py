@@ -77,7 +77,8 @@ class FramesTarget(ClipTarget):
             f"folders: 16-bit grey. `{INDEX}` has a row a clip: its `id`, `folder`, `scale` and `offset`, "
             "`times` of its frames by number (seconds from the video's first frame), and the numbers of those "
             "without a label.",
-            depth=f"`offset + scale * code`, the same for all frames of a clip: {quantity_words(self.ask)}.",
+            depth="`offset + scale * code`, the same for all frames of a clip: "
+            f"{quantity_words(self.ask)}.{self.alignment}",
             invalid="code 0. Frames that failed, or were not labelled yet, have no file.",
             precision="within half of `scale`, which is 1/65534 of the clip's range.",
             photos="not written.",

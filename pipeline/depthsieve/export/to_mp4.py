@@ -147,7 +147,7 @@ class Mp4Target(ClipVolume):
             depth="colours for looking, not for measuring: near red, far blue, over one range for the whole clip: "
             f"`far` and `near` of `{INDEX}`, {'metres' if self.ask.quantity == 'depth' else 'disparity of the teacher'}"
             ", the 2nd and the 98th percentile of its frames together; what lies beyond has the same colours. The line "
-            "below says them, with the frame's number and time.",
+            f"below says them, with the frame's number and time.{self.alignment}",
             invalid="a grey chequerboard. A frame that failed, or was not labelled yet, is not there: the one before "
             "it stays on the screen.",
             precision="256 colours, compressed.",

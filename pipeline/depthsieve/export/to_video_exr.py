@@ -40,7 +40,7 @@ class Depths(ClipTarget):
             "source's folders; channels `Z` (float32), as Video Depth Anything's `run.py --save_exr` writes it, and "
             "`reliability` (half). `index.json` has a row a frame: its `id`, `frame`, `time` in seconds from the "
             "video's first frame, its file (`channels`), sizes.",
-            depth=f"`Z`: {quantity_words(self.ask)}.",
+            depth=f"`Z`: {quantity_words(self.ask)}.{self.alignment}",
             invalid="NaN, and reliability 0. Frames that failed, or were not labelled yet, have no file.",
             precision="none is lost.",
             photos="not written.",

@@ -94,7 +94,7 @@ class Depths(ClipVolume):
             "the video, counted from 0), `times` float64 [T] (seconds from the video's first frame; NaN where the "
             "video was gone), `fps` (frames a second on average), `labelled` bool [T]. "
             f"`{INDEX}` has a row a clip: its `id`, its file, and the numbers of its frames without a label.",
-            depth=f"`depths`: {quantity_words(self.ask)}.",
+            depth=f"`depths`: {quantity_words(self.ask)}.{self.alignment}",
             invalid="NaN in `depths`, and 0 in `reliability`. Frames that failed, or were not labelled yet, are "
             "all NaN and have `labelled` False: row t is frame `frames[t]` whatever failed.",
             precision="the store's values, exactly, at label resolution.",

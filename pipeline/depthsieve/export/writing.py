@@ -63,7 +63,7 @@ class Writer:
         entry = self.entry(image_id)
         if entry.shard not in self._versions:
             self._versions[entry.shard] = str(self.store.commit_record(entry.shard)["content_sha256"])[:16]
-        return f"{self._versions[entry.shard]}/{entry.row}"
+        return f"{self._versions[entry.shard]}/{entry.row}{self.target.state(image_id)}"
 
     def encoded(self, image_id: str, path: str) -> tuple[Item, Encoded] | ImageFailure:
         """The files of an image, with nothing written."""
