@@ -10,9 +10,8 @@ from depthsieve_cli.command import Verb, progress_for
 from depthsieve_cli.output import count, print_failures, print_json, print_pace, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from depthsieve.evaluation.stability import ClipStability
+    from depthsieve.evaluation.stability import Stability
+    from depthsieve.jobs.layers.clips import AlignClipsSummary
 
 SHOWN = 20
 """Clips that are listed."""
@@ -45,15 +44,16 @@ def align_clips(store: str, as_json: bool) -> int:
             print_pace("Aligned", summary.images_now, summary.seconds)
         else:
             click.echo("0 images to do.")
-        print_stability(summary.clips, summary.change, summary.change_aligned)
+        print_stability(summary)
         print_failures(summary.without_photo)
         for error in summary.errors:
             click.echo(f"Error: {error}", err=True)
     return 1 if summary.errors else 3 if summary.without_photo else 0
 
 
-def print_stability(clips: "Sequence[ClipStability]", change: float | None, aligned: float | None) -> None:
+def print_stability(steady: "Stability | AlignClipsSummary") -> None:
     """How much labels change from frame to frame, by clip, and over all of them."""
+    clips = steady.clips
     rows = [
         [one.clip, f"{one.frames:,}", f"{one.segments:,}", _share(one.change), _share(one.change_aligned)]
         for one in clips[:SHOWN]
@@ -61,7 +61,8 @@ def print_stability(clips: "Sequence[ClipStability]", change: float | None, alig
     if len(clips) > SHOWN:
         rows.append([f"{len(clips) - SHOWN:,} more; --json names all of them", "", "", "", ""])
     frames, segments = (f"{sum(getattr(one, name) for one in clips):,}" for name in ("frames", "segments"))
-    rows.append([f"all {count(len(clips), 'clip')}", frames, segments, _share(change), _share(aligned)])
+    of_all = [_share(steady.change), _share(steady.change_aligned)]
+    rows.append([f"all {count(len(clips), 'clip')}", frames, segments, *of_all])
     print_table(["change from frame to frame", "frames", "segments", "as labelled", "aligned"], rows)
 
 

@@ -9,6 +9,7 @@ import click
 
 from depthsieve.evaluation.ground_truth.settings import GroundTruthQuantity
 from depthsieve.evaluation.settings import ALIGNMENTS, EvaluateSettings
+from depthsieve_cli.align_clips import print_stability
 from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.command import Verb, progress_for
 from depthsieve_cli.output import count, print_datasets, print_first, print_json, print_table
@@ -253,6 +254,9 @@ def _print(result: "Evaluation") -> None:
     ]
     print_table(["AbsRel after dropping", "least reliable", "any", "largest error"], rows)
     click.echo(_knee(result))
+    if result.stability.clips:
+        click.echo("")
+        print_stability(result.stability)
     _print_unmatched(result)
     print_datasets(result.datasets)
 

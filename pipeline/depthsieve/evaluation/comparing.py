@@ -48,6 +48,7 @@ from depthsieve.evaluation.metrics import (
 from depthsieve.evaluation.notes import Note, TruthObserver, on_scales
 from depthsieve.evaluation.result import MEASURED, Evaluation, ImageScore
 from depthsieve.evaluation.settings import Alignment, EvaluateSettings
+from depthsieve.evaluation.stability import stability_of
 from depthsieve.evaluation.writing import prepare_folder, write_evaluation
 from depthsieve.storage import expand
 from depthsieve.store import Store, open_store
@@ -297,6 +298,7 @@ class _Gathered:
                 *self._observer.notes(pair.place for pair in matches.pairs),
             ),
             datasets=dict(self._store.datasets()),
+            stability=stability_of(self._store),
         )
 
 

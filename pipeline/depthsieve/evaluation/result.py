@@ -11,6 +11,7 @@ from depthsieve.core.records import DatasetNote, ImageFailure, Quantity
 from depthsieve.evaluation.metrics import Calibration, CurveMetric, KeptError, Knee, Sparsification
 from depthsieve.evaluation.notes import Note
 from depthsieve.evaluation.settings import EvaluateSettings
+from depthsieve.evaluation.stability import Stability
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Evaluation:
         without_image: ground truth without an image in the store.
         notes: what a person should know about the comparison.
         datasets: where images come from and under which terms, by the names of the sources of which the store knows it.
+        stability: how steady labels are in time, in all clips that :func:`depthsieve.align_clips` aligned.
     """
 
     store: str
@@ -98,6 +100,7 @@ class Evaluation:
     without_image: tuple[str, ...]
     notes: tuple[Note, ...]
     datasets: dict[str, DatasetNote] = field(default_factory=dict)
+    stability: Stability = field(default_factory=Stability)
 
     def __repr__(self) -> str:
         mean = ", ".join(f"{name} {self.mean[name]:.4f}" for name in ("abs_rel", "rmse", "delta1", "ause_abs_rel"))

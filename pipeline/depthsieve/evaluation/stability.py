@@ -30,9 +30,9 @@ class Stability:
     """Of all aligned clips of a store, by name; ``change`` and ``change_aligned`` are means over all of their frames,
     None where they are not known."""
 
-    clips: tuple[ClipStability, ...]
-    change: float | None
-    change_aligned: float | None
+    clips: tuple[ClipStability, ...] = ()
+    change: float | None = None
+    change_aligned: float | None = None
 
 
 def stability_of(store: Store) -> Stability:

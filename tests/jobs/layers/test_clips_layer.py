@@ -129,6 +129,20 @@ def test_a_frame_without_its_photo_is_aligned_without_it_and_again_once_it_is_ba
     assert [number for number, one in enumerate(frames_of(copy, "default/run")) if np.isnan(one.clip.change)] == [0]
 
 
+def test_evaluate_shows_how_steady_aligned_clips_are(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = tmp_path / "truth" / "run"
+    truth.mkdir(parents=True)
+    np.save(truth / "0.npy", 1 / frames_of(made / "store", "default/run")[0].depth)
+    assert command(monkeypatch, "evaluate", made / "store", "--ground-truth", tmp_path / "truth") == 0
+    lines = capsys.readouterr().out.splitlines()
+    (shown,) = (line.split() for line in lines if line.startswith("default/run "))
+    assert shown[1:3] == ["12", "1"] and float(shown[3].rstrip("%")) > 10 * float(shown[4].rstrip("%"))
+    steady = depthsieve.evaluate_labels(made / "store", tmp_path / "truth", progress=False).as_json()["stability"]
+    assert [one["clip"] for one in steady["clips"]] == ["default/cut", "default/run"] and steady["change"] > 0.1
+
+
 def test_the_command_shows_each_clip_and_says_what_to_do_where_there_is_none(
     copy: Path,
     tmp_path: Path,
