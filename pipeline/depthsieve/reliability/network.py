@@ -12,6 +12,7 @@ Axes: B images of a batch, C channels, H row, W column; 3 red, green, blue.
 import functools
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from importlib.resources import files
@@ -204,6 +205,12 @@ class ErrorNetwork(nn.Module):
         sky_BHW = out_B3HW[:, SKY].sigmoid()
         beside_0_BHW = (inputs_BCHW[:, LOG_LEVEL] - 1).exp() + (SKY_ERROR - LEVEL_FLOOR)
         return (1 - sky_BHW) * self.blended(out_B3HW, inputs_BCHW, confidence_BHW).exp() + sky_BHW * beside_0_BHW
+
+    def rescale(self, factor: float) -> None:
+        """Expect errors that are so many times as large, but of what is sky."""
+        self.blend[0] += math.log(factor)
+        if self.native is not None:
+            self.native.blend[0] += math.log(factor)
 
     def reads(self, weights_digest: str, meaning: str) -> bool:
         """Whether the confidence of a teacher of these weights, with that ``confidence_meaning``, is the one that its

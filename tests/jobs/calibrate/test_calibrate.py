@@ -1,5 +1,6 @@
 """Calibrating: what is learnt, what comes out, resuming, pairs, mistakes."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from depthsieve.jobs.calibrate.examples import (
 from depthsieve.jobs.calibrate.judging import score
 from depthsieve.jobs.calibrate.pairs import find_pairs
 from depthsieve.jobs.calibrate.progress import Unfinished
+from depthsieve.jobs.calibrate.settings import FIRST_SEED
 from depthsieve.reliability.fusion import near_level
 from depthsieve.reliability.network import ErrorNetwork
 from depthsieve.teachers import Teacher, load_teacher
@@ -77,6 +79,12 @@ def trained(folder: Path, seen: list[Example]) -> ErrorNetwork:
     return network
 
 
+def expected_of(network: ErrorNetwork, seen: list[Example]) -> list[NDArray[np.float32]]:
+    """The error that is expected at each pixel of labels."""
+    maps = [[torch.from_numpy(one)[None] for one in (label.photo_HW3, label.depth_HW)] for label in seen]
+    return [network.expected_error(*each)[0].numpy() for each in maps]
+
+
 # Learning
 
 
@@ -93,6 +101,18 @@ def test_the_network_learns_where_labels_are_wrong(tmp_path: Path) -> None:
     assert by_network.ause < 0.2 * by_level.ause and by_network.abs_rel_ause < 0.2 * by_level.abs_rel_ause
     assert by_network.kept < 0.95 * by_level.kept
     assert by_network.expected == pytest.approx(1, abs=0.3)
+
+
+def test_the_scale_is_that_of_other_scenes_and_the_order_stays(tmp_path: Path) -> None:
+    network = trained(tmp_path / "made", [red_is_wrong(seed) for seed in range(24)])
+    seen = [red_is_wrong(seed) for seed in range(100, 106)]
+    before, blend = expected_of(network, seen), network.blend.tolist()
+    worse = [dataclasses.replace(one, errors_2HW=2.5 * one.errors_2HW) for one in seen]
+    training.fit_scale(network, [training.stored(one, "disparity", 0) for one in worse])
+    after = expected_of(network, seen)
+    found = np.mean([one.errors_2HW[0] for one in worse])
+    assert np.mean(after) == pytest.approx(found, rel=0.01) and np.mean(before) < 0.6 * found
+    assert network.blend[0] > blend[0] + math.log(1.5) and network.blend[1:].tolist() == blend[1:]
 
 
 def test_a_sky_is_not_taken_for_wrong(tmp_path: Path) -> None:
@@ -197,6 +217,20 @@ def test_it_writes_one_network_for_its_teacher(calibrated: depthsieve.CalibrateS
     ]
     assert all(one.extra_time is not None and one.ause > 0 for one in calibrated.scores)
     assert (calibrated.pairs, calibrated.pairs_judged, calibrated.failed) == (0, 0, ())
+
+
+def test_its_scale_is_that_of_scenes_of_the_family_that_is_not_learnt_from(
+    calibrated: depthsieve.CalibrateSummary, teacher: Teacher
+) -> None:
+    scenes = [scene_photo(teacher, FIRST_SEED + number, "foreign", number) for number in range(20, 25)]
+    seen = [example(teacher, scene.rgb_HW3, scene.depth_HW) for scene in scenes]
+    known = [np.isfinite(one.errors_2HW[1]) for one in seen]
+    expected = expected_of(ErrorNetwork.load(calibrated.file), seen)
+    means = [
+        [float(map_HW[known_HW].mean()) for map_HW, known_HW in zip(maps, known, strict=True)]
+        for maps in (expected, [one.errors_2HW[0] for one in seen])
+    ]
+    assert sum(means[0]) == pytest.approx(sum(means[1]), rel=0.02)
 
 
 def test_what_was_stopped_resumes_and_comes_out_the_same(

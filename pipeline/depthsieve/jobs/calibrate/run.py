@@ -20,7 +20,7 @@ from depthsieve.jobs.calibrate.judging import TIMED, Floats, MethodScore, costs,
 from depthsieve.jobs.calibrate.pairs import Pair, Pairs, find_pairs
 from depthsieve.jobs.calibrate.progress import Unfinished
 from depthsieve.jobs.calibrate.settings import FIRST_SEED, JUDGED, LEARNT, CalibrateSettings
-from depthsieve.jobs.calibrate.training import fit_blend, stored, train
+from depthsieve.jobs.calibrate.training import fit_blend, fit_scale, stored, train
 from depthsieve.reliability.native import NativeConfidence
 from depthsieve.reliability.network import ErrorNetwork
 from depthsieve.storage import expand
@@ -245,6 +245,10 @@ class _Work:
         if self.teacher.confidence_better is not None:
             learnt = (self.unfinished.example(number) for number in numbers if number not in held_back)
             network, self.native, self.confidence = fit_confidence(self.teacher, network, learnt, apart)
+        last = range(self._count, self._count + self.settings.scaled)
+        fit_scale(network, [self.unfinished.example(number) for number in last if self.unfinished.has(number)])
+        if self.confidence is not None:
+            self.confidence = self.confidence.scaled_as(network.native)
             network.meta |= {"confidence": dataclasses.asdict(self.confidence)}
         return network
 
@@ -282,10 +286,10 @@ class _Work:
         return max(1, min(MOST_REPEATS, round(self.settings.scenes * PAIRS_TO_SCENES / learnt)))
 
     def _label(self) -> None:
-        """Label whatever is to be learnt from, and is not kept yet."""
-        first = FIRST_SEED + self.settings.seed * (1 << 24)
-        with progress_bar("label", total=self._count, unit="images", shown=self.progress) as bar:
-            for number in range(self._count):
+        """Label whatever is to be learnt from, or scaled by, and is not kept yet."""
+        first, count = FIRST_SEED + self.settings.seed * (1 << 24), self._count + self.settings.scaled
+        with progress_bar("label", total=count, unit="images", shown=self.progress) as bar:
+            for number in range(count):
                 if not self.unfinished.has(number) and (seen := self._example(number, first)) is not None:
                     self.unfinished.keep(number, stored(seen, self.teacher.quantity, number))
                 bar.update()
@@ -293,6 +297,9 @@ class _Work:
     def _example(self, number: int, first: int) -> Example | None:
         if number < self.settings.scenes:
             return scene_example(self.teacher, first + number, family_of(number), number)
+        if number >= self._count:
+            scene = scene_photo(self.teacher, first + number, JUDGED, number)
+            return example(self.teacher, scene.rgb_HW3, scene.depth_HW)
         read = self._read(self.pairs.learnt[number - self.settings.scenes])
         return None if read is None else example(self.teacher, *read)
 

@@ -9,7 +9,13 @@ FIRST_SEED = 1 << 48
 
 LEARNT = ("home", "wild")
 JUDGED = "foreign"
-"""Families of scenes: those to learn from, and the one that is never learnt from."""
+"""Families of scenes: those to learn from, and the one that is never learnt from.
+
+The scale of expected errors is fitted to scenes of the latter, others than those that are judged: on the former a
+teacher may have been trained, and is better than on photos."""
+
+MOST_SCALED, SCALED_SHARE = 48, 0.25
+"""How many scenes give the scale, and that many for each scene to learn from, if this is less."""
 
 MOST_SEED = 1 << 20
 
@@ -31,3 +37,8 @@ class CalibrateSettings:
             raise UsageError(f"judged and steps must be 1 or more, not {self.judged} and {self.steps}")
         if not 0 <= self.seed < MOST_SEED:
             raise UsageError(f"seed must lie in 0..{MOST_SEED - 1}, not {self.seed}")
+
+    @property
+    def scaled(self) -> int:
+        """How many scenes the scale of expected errors is fitted to."""
+        return min(MOST_SCALED, int(self.scenes * SCALED_SHARE))
