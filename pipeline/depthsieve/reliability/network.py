@@ -12,7 +12,6 @@ Axes: B images of a batch, C channels, H row, W column; 3 red, green, blue.
 import functools
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from importlib.resources import files
@@ -127,6 +126,9 @@ class ErrorNetwork(nn.Module):
     slope * ((1 - share) * first + share * second - level * L)``, of the two that are predicted and the logarithm of the
     label's level."""
 
+    scale: torch.Tensor
+    """What all expected errors are multiplied by. Networks that were made before there was one have 1."""
+
     def __init__(
         self,
         quantity: Quantity,
@@ -150,6 +152,7 @@ class ErrorNetwork(nn.Module):
         with torch.no_grad():  # its four pixels start alike: chance would leave its grid on whatever is flat
             self.head.weight.copy_(self.head.weight[:, :, :1, :1].expand_as(self.head.weight).clone())
         self.register_buffer("blend", torch.tensor([0.0, 1.0, 0.0, 0.0]))
+        self.register_buffer("scale", torch.tensor(1.0))
         self.native = native
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on a CPU
 
@@ -201,16 +204,11 @@ class ErrorNetwork(nn.Module):
         self, out_B3HW: torch.Tensor, inputs_BCHW: torch.Tensor, confidence_BHW: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The error to be expected, [B,H,W]: :meth:`blended` with the probability that there is no sky; the label's
-        level, and :data:`SKY_ERROR`, with that of sky."""
+        level, and :data:`SKY_ERROR`, with that of sky; and all of it times :attr:`scale`."""
         sky_BHW = out_B3HW[:, SKY].sigmoid()
         beside_0_BHW = (inputs_BCHW[:, LOG_LEVEL] - 1).exp() + (SKY_ERROR - LEVEL_FLOOR)
-        return (1 - sky_BHW) * self.blended(out_B3HW, inputs_BCHW, confidence_BHW).exp() + sky_BHW * beside_0_BHW
-
-    def rescale(self, factor: float) -> None:
-        """Expect errors that are so many times as large, but of what is sky."""
-        self.blend[0] += math.log(factor)
-        if self.native is not None:
-            self.native.blend[0] += math.log(factor)
+        ground_BHW = self.blended(out_B3HW, inputs_BCHW, confidence_BHW).exp()
+        return self.scale * ((1 - sky_BHW) * ground_BHW + sky_BHW * beside_0_BHW)
 
     def reads(self, weights_digest: str, meaning: str) -> bool:
         """Whether the confidence of a teacher of these weights, with that ``confidence_meaning``, is the one that its
@@ -278,6 +276,8 @@ class ErrorNetwork(nn.Module):
         """Hex sha256 of all that decides an expected error."""
         whole = hashlib.sha256(f"{FORMAT} {self.quantity} {CHANNELS}".encode())
         for name, value in sorted(self.state_dict().items()):
+            if name == "scale" and float(value) == 1:  # not in the digest of those that have none
+                continue
             whole.update(f" {name} {list(value.shape)} ".encode())
             whole.update(value.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
         return whole.hexdigest()
@@ -320,7 +320,7 @@ class ErrorNetwork(nn.Module):
             if about["format"] == WITH_CONFIDENCE:
                 native = NativeConfidence(str(about["confidence"]), checked_knots(held["native.knots"]))
             network = cls(about["quantity"], tuple(map(str, about["fitted_on"])), about["meta"], native)
-            network.load_state_dict(held)
+            network.load_state_dict({"scale": torch.tensor(1.0), **held})
             if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
                 raise ValueError("weights that are not finite")
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:

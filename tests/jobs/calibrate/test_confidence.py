@@ -181,7 +181,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     by_method = {one.method: one for one in summary.scores}
     assert list(by_method) == [NETWORK, NATIVE, BOTH, "flip, fused", "level of the label"]
     assert by_method[BOTH].ause < 0.75 * by_method[NETWORK].ause  # a network that knows nothing, of two steps
-    assert by_method[BOTH].abs_rel_ause < 1.3 * by_method[NETWORK].abs_rel_ause
+    assert by_method[BOTH].abs_rel_ause < 1.15 * by_method[NETWORK].abs_rel_ause
     assert by_method[NATIVE].extra_time == 0 and by_method[BOTH].extra_time is not None
     write_photos(folder / "photos", 3)
     options = {"calibration": str(folder / "native.safetensors")}

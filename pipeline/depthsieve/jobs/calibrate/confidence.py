@@ -4,7 +4,7 @@ Axes: H row, W column; P pixels, T terms; 2 both errors.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -56,13 +56,6 @@ class ConfidenceSummary:
     ause_ratios: tuple[float, float] | None
     blend: tuple[float, float, float] | None
     held_back: int
-
-    def scaled_as(self, native: NativeConfidence | None) -> "ConfidenceSummary":
-        """The same with the blend of ``native``, which counts beside the network; as it is without one."""
-        if native is None:
-            return self
-        constant, network, table = native.blend.tolist()
-        return replace(self, blend=(constant, network, table))
 
     def notes(self) -> tuple[str, ...]:
         """What a user should know, a line each."""

@@ -245,11 +245,9 @@ class _Work:
         if self.teacher.confidence_better is not None:
             learnt = (self.unfinished.example(number) for number in numbers if number not in held_back)
             network, self.native, self.confidence = fit_confidence(self.teacher, network, learnt, apart)
+            network.meta |= {"confidence": dataclasses.asdict(self.confidence)}
         last = range(self._count, self._count + self.settings.scaled)
         fit_scale(network, [self.unfinished.example(number) for number in last if self.unfinished.has(number)])
-        if self.confidence is not None:
-            self.confidence = self.confidence.scaled_as(network.native)
-            network.meta |= {"confidence": dataclasses.asdict(self.confidence)}
         return network
 
     def judge(self, network: ErrorNetwork) -> tuple[MethodScore, ...]:

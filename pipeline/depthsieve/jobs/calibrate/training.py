@@ -35,8 +35,6 @@ SHARE, LEVEL = 0.75, 1.2
 the network has not seen than on what it was trained on. Chosen on scenes and photos that no network was trained on."""
 
 ROUNDS = 30
-SCALE_ROUNDS = 4
-"""What is taken for sky stays as it is, so that once is not enough."""
 
 RECORD = np.dtype([("photo", np.uint8, 3), ("maps", np.float16, 4), ("errors", np.float16, 2)])
 """A pixel of a stored example: colours, the other inputs of the network, and both errors (NaN where unknown; the second
@@ -163,23 +161,21 @@ def fit_blend(network: ErrorNetwork, examples: Sequence[NDArray[np.void]]) -> No
 
 @torch.inference_mode()
 def fit_scale(network: ErrorNetwork, examples: Sequence[NDArray[np.void]]) -> None:
-    """Bring expected errors to the scale of those of ``examples``, the mean over images of both being alike. The order
-    of pixels stays, but for what may be sky."""
-    for _ in range(SCALE_ROUNDS):
-        said, found = [], []
-        for record_HW in examples:
-            inputs_1CHW, error_12HW = batch_of([record_HW], None)
-            inputs_1CHW = inputs_1CHW.to(network.blend.device)
-            confidence_1HW = None
-            if network.native is not None:
-                confidence_1HW = torch.from_numpy(record_HW["confidence"][None].copy()).to(network.blend.device)
-            e_HW = network.mean_error(network(inputs_1CHW), inputs_1CHW, confidence_1HW)[0].cpu()
-            known_HW = torch.isfinite(error_12HW[0, 1])  # not in the sky
-            if known_HW.any():
-                said.append(e_HW[known_HW].double().mean().item())
-                found.append(error_12HW[0, 0][known_HW].double().mean().item())
-        if sum(found, 0.0) > 0:
-            network.rescale(sum(found) / sum(said))
+    """Bring expected errors to the scale of those of ``examples``: the means over images of both become alike. The order
+    of pixels stays."""
+    said, found = [], []
+    for record_HW in examples:
+        inputs_1CHW, error_12HW = batch_of([record_HW], None)
+        inputs_1CHW, confidence_1HW = inputs_1CHW.to(network.blend.device), None
+        if network.native is not None:
+            confidence_1HW = torch.from_numpy(record_HW["confidence"][None].copy()).to(network.blend.device)
+        e_HW = network.mean_error(network(inputs_1CHW), inputs_1CHW, confidence_1HW)[0].cpu()
+        known_HW = torch.isfinite(error_12HW[0, 1])  # not in the sky
+        if known_HW.any():
+            said.append(e_HW[known_HW].double().mean().item())
+            found.append(error_12HW[0, 0][known_HW].double().mean().item())
+    if sum(found) > 0:
+        network.scale.mul_(sum(found) / sum(said))
 
 
 def power_law(log_P: NDArray[np.float64], error_P: NDArray[np.float64]) -> NDArray[np.float64] | None:
