@@ -97,7 +97,7 @@ class Depths(ClipVolume):
             depth=f"`depths`: {quantity_words(self.ask)}.{self.alignment}",
             invalid="NaN in `depths`, and 0 in `reliability`. Frames that failed, or were not labelled yet, are "
             "all NaN and have `labelled` False: row t is frame `frames[t]` whatever failed.",
-            precision="the store's values, exactly, at label resolution.",
+            precision="no value is rounded beyond the float16 of the store; label resolution.",
             photos="not written.",
             code=_CODE,
         )
