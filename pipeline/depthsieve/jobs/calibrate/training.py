@@ -161,8 +161,8 @@ def fit_blend(network: ErrorNetwork, examples: Sequence[NDArray[np.void]]) -> No
 
 @torch.inference_mode()
 def fit_scale(network: ErrorNetwork, examples: Sequence[NDArray[np.void]]) -> None:
-    """Bring expected errors to the scale of those of ``examples``: the means over images of both become alike. The order
-    of pixels stays."""
+    """Bring expected errors to the scale of those of ``examples``: the means over images of both become alike. The
+    order of pixels stays."""
     said, found = [], []
     for record_HW in examples:
         inputs_1CHW, error_12HW = batch_of([record_HW], None)
