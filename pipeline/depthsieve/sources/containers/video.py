@@ -15,9 +15,6 @@ Decisions, the same for every video:
 * Rotation in multiples of 90 degrees is undone. Pixels are taken as they are stored where they are not square.
 * A frame that the decoder calls damaged is rejected, and so are those of its group that are decoded after it.
 
-Input is hostile: the container's format is told from the first bytes, so that no playlist is followed, and only the
-file itself is opened.
-
 Axes: H height, W width, 3 red, green, blue.
 """
 
@@ -26,21 +23,27 @@ import io
 import itertools
 import math
 import os
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from depthsieve.core.errors import ImageRejected, SourceError
-from depthsieve.images.headers import make_header
 from depthsieve.sources.containers.apart import Helper
-from depthsieve.sources.containers.protocol import Descriptor, Member, NoImages
+from depthsieve.sources.containers.protocol import Member, NoImages
+from depthsieve.sources.containers.video_index import (
+    TIMELESS,
+    Header,
+    Index,
+    OpenedVideo,
+    format_of,
+    read_header,
+    read_index,
+    stamp_of,
+)
 from depthsieve.sources.ids import encode_path
 from depthsieve.sources.protocol import Passed
 
@@ -53,69 +56,9 @@ HELD_BYTES = 64 * 1024 * 1024
 READINGS = 8
 """Places of one video that may be read side by side, as by threads that each take a stretch of it."""
 
-FIRST_PACKETS = 300
-"""Packets in which a video's first frame must be found."""
-
 MISSING = "videos are read by PyAV, which is not installed: pip install 'depthsieve[video]'"
 
-_FORMATS = (
-    (rb"....(ftyp|moov|mdat|free|skip|wide|pnot)", "mov"),
-    (rb"\x1aE\xdf\xa3", "matroska"),
-    (rb"RIFF....AVI ", "avi"),
-)
-_HDR = {16, 18}  # PQ (SMPTE ST 2084) and HLG (ARIB STD-B67)
 _SCALE = "flags=bicubic+accurate_rnd+full_chroma_int+bitexact:out_range=full"
-_TIMELESS = -(1 << 62)
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a video's first frame says: ``width`` and ``height`` once ``turns`` quarter turns to the left have made it
-    upright."""
-
-    width: int
-    height: int
-    turns: int
-    is_deep: bool
-    is_hdr: bool
-
-    @property
-    def ppm(self) -> bytes:
-        return b"P6\n%d %d\n255\n" % (self.width, self.height)
-
-    @property
-    def size(self) -> int:
-        return len(self.ppm) + 3 * self.width * self.height
-
-
-@dataclass(frozen=True)
-class Index:
-    """Where a video's frames are: D packets in the order they are decoded, N frames in the order they are shown, G
-    groups. ``packet_N`` is a frame's packet; a group's packets are those from ``first_G`` to before ``end_G``; of them
-    the frames from ``shown_G`` to before the next group's. ``times_N`` are in ``time_base``. ``key_G2`` has the
-    (pts, dts) of a group's key frame. ``has_times``: frames are told by their time stamps. ``cut`` says that and how
-    the file breaks off."""
-
-    packet_N: NDArray[np.int64]
-    times_N: NDArray[np.int64]
-    first_G: NDArray[np.int64]
-    end_G: NDArray[np.int64]
-    shown_G: NDArray[np.int64]
-    key_G2: NDArray[np.int64]
-    has_times: bool
-    time_base: Fraction
-    cut: str
-
-    @property
-    def digits(self) -> int:
-        return max(6, len(str(len(self.packet_N) - 1)))
-
-    def group_of(self, number: int) -> int:
-        return int(np.searchsorted(self.shown_G, number, side="right")) - 1
-
-    def numbers_in(self, group: int) -> range:
-        last = self.shown_G[group + 1] if group + 1 < len(self.shown_G) else len(self.packet_N)
-        return range(int(self.shown_G[group]), int(last))
 
 
 HELPER = Helper("depthsieve.sources.containers.video.facts_of")
@@ -132,7 +75,7 @@ class VideoContainer:
         self._known_header: Header | None = None
         self._known_index: Index | None = None
         self._readings: list[_Reading] = []  # the one used last stands last
-        _format_of(path)
+        format_of(path)
 
     def members(self, passed: Passed) -> Iterator[Member]:
         """See :class:`~depthsieve.sources.containers.protocol.Container`. All packets are read, and none is decoded."""
@@ -196,87 +139,12 @@ def facts_of(path: bytes, whole: bool) -> "tuple[Index | None, Header]":
     """What a video's first frame says, and with ``whole`` where all frames lie."""
     import av
 
-    with _Opened(path) as (file, stream):
-        header = _read_header(av, file, stream)
+    with OpenedVideo(path) as (file, stream):
+        header = read_header(av, file, stream)
     if not whole:
         return None, header
-    with _Opened(path) as (file, stream):
-        return _read_index(av, file, stream, os.stat(path).st_size), header  # noqa: PTH116 (bytes)
-
-
-def _read_header(av: Any, file: Any, stream: Any) -> Header:
-    """Decode the first frame, since only frames tell their rotation."""
-    make_header(stream.codec_context.width, stream.codec_context.height)
-    frame = None
-    try:
-        for count, packet in enumerate(file.demux(stream)):
-            try:
-                frame = next(iter(stream.codec_context.decode(packet if packet.size else None)), None)
-            except av.FFmpegError:
-                frame = None  # the next one may be sound
-            if frame is not None or count == FIRST_PACKETS or not packet.size:
-                break
-    except av.FFmpegError:
-        frame = None
-    if frame is None:
-        declared = f": it declares {stream.frames:,}" if stream.frames else ""
-        raise ImageRejected(f"damaged or cut-off video without a frame that can be decoded{declared}")
-    turns = round(frame.rotation / 90) % 4
-    width, height = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
-    made = make_header(width, height)
-    bits = max(part.bits for part in frame.format.components)
-    return Header(made.width, made.height, turns, bits > 8, int(frame.color_trc) in _HDR)
-
-
-class _Opened:
-    """An open file and its video stream, to be closed."""
-
-    def __init__(self, path: bytes) -> None:
-        import av
-
-        kind = _format_of(path)
-        self._raw: BinaryIO | None = None
-        name: Any = os.fsdecode(path)
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            name = self._raw = open(path, "rb")  # noqa: PTH123, SIM115 (bytes)
-        try:
-            options = {} if self._raw else {"protocol_whitelist": "file"}
-            self.file: Any = av.open(name, format=kind, options=options)
-        except av.FFmpegError as error:
-            self._close_raw()
-            raise ImageRejected(
-                "damaged or cut-off video: what says where its frames lie is missing or broken"
-            ) from error
-        shown = [one for one in self.file.streams.video if not one.disposition & one.disposition.attached_pic]
-        if not shown:
-            self.close()
-            raise NoImages("no video in it, only sound or other data")
-        self.stream = shown[0]
-        if self.stream.codec_context is None:
-            self.close()
-            raise ImageRejected("a video in a code that FFmpeg does not know")
-        self.stream.codec_context.thread_count = 1
-        self.stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
-
-    def __del__(self) -> None:
-        self._close_raw()  # PyAV closes its own
-
-    def __enter__(self) -> tuple[Any, Any]:
-        return self.file, self.stream
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
-        self._close_raw()
-
-    def _close_raw(self) -> None:
-        if self._raw is not None:
-            self._raw.close()
+    with OpenedVideo(path) as (file, stream):
+        return read_index(av, file, stream, os.stat(path).st_size), header  # noqa: PTH116 (bytes)
 
 
 class _Reading:
@@ -287,7 +155,7 @@ class _Reading:
 
         self._av: Any = av
         self._path, self._header, self._index = path, header, index
-        self._opened: _Opened | None = None
+        self._opened: OpenedVideo | None = None
         self._packets: Iterator[Packet[Any]] = iter(())
         self._next = -1  # the packet that comes next, in the order of decoding
         self._ahead: list[Packet[Any]] = []  # packets of the next group that this one needs too
@@ -375,7 +243,7 @@ class _Reading:
                     broken, why = min(broken, at), why or f"its data are damaged ({_words(error)})"
             for frame in frames:
                 if index.has_times:
-                    pts = _TIMELESS if frame.pts is None else frame.pts
+                    pts = TIMELESS if frame.pts is None else frame.pts
                     number = int(np.searchsorted(index.times_N, pts)) + seen.get(pts, 0)
                     seen[pts] = seen.get(pts, 0) + 1
                     if number not in numbers or index.times_N[number] != pts:
@@ -418,10 +286,10 @@ class _Reading:
             self._opened.file.seek(int(key[0] if self._index.has_times else key[1]), stream=self._opened.stream)
             self._packets = self._opened.file.demux(self._opened.stream)
             for packet in self._packets:
-                if packet.is_keyframe and packet.size and _stamp(packet) == tuple(key):
+                if packet.is_keyframe and packet.size and stamp_of(packet) == tuple(key):
                     self._next = first + 1
                     return [packet]
-                if packet.dts is not None and packet.dts > key[1] != _TIMELESS:
+                if packet.dts is not None and packet.dts > key[1] != TIMELESS:
                     break
         self._open()  # the slow way, for files that cannot be sought in
         while self._next < first and self._next_packet() is not None:
@@ -432,7 +300,7 @@ class _Reading:
         """Open the file at its start."""
         if self._opened is not None:
             self._opened.close()
-        self._opened = _Opened(self._path)
+        self._opened = OpenedVideo(self._path)
         self._packets = self._opened.file.demux(self._opened.stream)
         self._next = 0
 
@@ -462,83 +330,6 @@ class _Reading:
         graph.push(frame)
         pixels: NDArray[np.uint8] = graph.pull().to_ndarray()
         return pixels
-
-
-def _read_index(av: Any, file: Any, stream: Any, size: int) -> Index:
-    """Read all packets. What stands behind a break is not there."""
-    pts, dts, keys, shown = [], [], [], []
-    broken = False
-    is_vp8 = stream.codec_context.name == "vp8"
-    try:
-        for packet in file.demux(stream):
-            if not packet.size:
-                continue
-            if packet.is_corrupt:
-                broken = True
-                break
-            pts.append(_TIMELESS if packet.pts is None else packet.pts)
-            dts.append(_TIMELESS if packet.dts is None else packet.dts)
-            keys.append(packet.is_keyframe)
-            hidden = packet.is_discard or (is_vp8 and not bytes(memoryview(packet)[:1])[0] & 0x10)
-            shown.append(not hidden)
-    except av.FFmpegError:
-        broken = True
-    pts_D, dts_D = np.array(pts, np.int64), np.array(dts, np.int64)
-    key_D, shown_D = np.array(keys, np.bool_), np.array(shown, np.bool_)
-    if not len(pts_D):
-        raise ImageRejected(f"damaged video: it declares {stream.frames:,} frames, and none is in the file")
-    if not key_D.any():
-        key_D[0] = True
-    has_times = bool((pts_D != _TIMELESS).all())
-    order_D = pts_D if has_times else np.arange(len(pts_D))
-    first_G = np.flatnonzero(key_D)
-    # A key frame that is shown before an earlier one starts no group of its own.
-    first_G = first_G[order_D[first_G] >= np.maximum.accumulate(order_D[first_G])]
-    group_D = np.searchsorted(order_D[first_G], order_D, side="right") - 1
-    shown_D &= (group_D >= 0) & (np.arange(len(pts_D)) >= first_G[0])
-    packet_N = np.flatnonzero(shown_D)
-    packet_N = packet_N[np.argsort(order_D[packet_N], kind="stable")]
-    end_G = first_G + 1
-    np.maximum.at(end_G, group_D[packet_N], packet_N + 1)
-    times_N = (pts_D if has_times else np.maximum.accumulate(np.maximum(dts_D, 0)))[packet_N]
-    return Index(
-        packet_N=packet_N,
-        times_N=times_N,
-        first_G=first_G,
-        end_G=end_G,
-        shown_G=np.searchsorted(group_D[packet_N], np.arange(len(first_G))),
-        key_G2=np.stack([pts_D[first_G], dts_D[first_G]], axis=1),
-        has_times=has_times,
-        time_base=Fraction(stream.time_base.numerator, stream.time_base.denominator),
-        cut=_cut(file, stream, len(pts_D), size, broken),
-    )
-
-
-def _cut(file: Any, stream: Any, packets: int, size: int, broken: bool) -> str:
-    """How a file breaks off, or ""."""
-    declared = stream.frames
-    outside = any(entry.pos + entry.size > size for entry in stream.index_entries)
-    if (broken or outside) and declared > packets:
-        return f"cut off: {packets:,} of the {declared:,} frames that it declares are there, and are taken"
-    return f"cut off behind frame {packets:,}; those before it are taken" if broken or outside else ""
-
-
-def _stamp(packet: "Packet[Any]") -> tuple[int, int]:
-    return (
-        _TIMELESS if packet.pts is None else packet.pts,
-        _TIMELESS if packet.dts is None else packet.dts,
-    )
-
-
-def _format_of(path: bytes) -> str:
-    """FFmpeg's name of the container's format, by the first bytes."""
-    start = Descriptor(path).at(0, 16)
-    if not start:
-        raise ImageRejected("empty file")
-    for pattern, name in _FORMATS:
-        if re.match(pattern, start, re.DOTALL):
-            return name
-    raise ImageRejected("no video: it does not begin as an MP4, QuickTime, Matroska, WebM or AVI file does")
 
 
 def _words(error: Exception) -> str:
