@@ -42,7 +42,8 @@ FLOORS = (
 
 ONLY_IN = {
     # Third-party packages that few places may import.
-    "av": "depthsieve.sources.containers.video depthsieve.sources.containers.video_index depthsieve.labelling.numerics depthsieve.export.to_mp4",
+    "av": "depthsieve.sources.containers.video depthsieve.sources.containers.video_index depthsieve.labelling.numerics "
+    "depthsieve.export.to_mp4",
     "ray": "depthsieve.runners.ray depthsieve.runners.ray_session depthsieve.runners.ray_worker",
     "transformers": "depthsieve.teachers",
     "huggingface_hub": "depthsieve.teachers",

@@ -31,9 +31,8 @@ from depthsieve.images.decode import decode
 from depthsieve.jobs.verify.repair import verify
 from depthsieve.scenes import render_scene
 from depthsieve.store import open_store
-from depthsieve.store.clips import SCHEMA as CLIPS_SCHEMA
 from depthsieve.store.features import FeatureReader
-from depthsieve.store.metric import SCHEMA as METRIC_SCHEMA
+from depthsieve.store.fits import CLIPS_SCHEMA, METRIC_SCHEMA
 from depthsieve.teachers import Batch, load_teacher
 from depthsieve.teachers.embedding import MOST, _projection, embed
 from depthsieve_cli.main import main

@@ -26,12 +26,9 @@ from depthsieve.core.tables import CAMERA_SCHEMA
 from depthsieve.store import schema
 from depthsieve.store.cameras import CameraReader
 from depthsieve.store.catalog import Catalog
-from depthsieve.store.clips import SCHEMA as CLIPS_SCHEMA
-from depthsieve.store.clips import ClipReader
 from depthsieve.store.features import SCHEMA as FEATURES_SCHEMA
 from depthsieve.store.features import FeatureReader
-from depthsieve.store.metric import SCHEMA as METRIC_SCHEMA
-from depthsieve.store.metric import MetricReader
+from depthsieve.store.fits import CLIPS_SCHEMA, METRIC_SCHEMA, FitReader, clip_fits, metric_fits
 
 PLACES_SCHEMA = pa.schema(
     [
@@ -53,7 +50,7 @@ PLACES_SCHEMA = pa.schema(
 
 SCHEMA = pa.schema([*PLACES_SCHEMA, *FEATURES_SCHEMA, *METRIC_SCHEMA, *CAMERA_SCHEMA, *CLIPS_SCHEMA])
 
-Readers = Sequence[FeatureReader | MetricReader | CameraReader | ClipReader]
+Readers = Sequence[FeatureReader | CameraReader | FitReader[Any]]
 """Of the layers whose columns the index has."""
 
 
@@ -136,7 +133,7 @@ def _first_of_each(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _all_rows(store: Catalog, features: bool = True) -> Iterator[pa.Table]:
     """Every place where an image is or was, of each generation."""
-    readers = (FeatureReader(store), MetricReader(store), CameraReader(store), ClipReader(store)) if features else ()
+    readers = (FeatureReader(store), metric_fits(store), CameraReader(store), clip_fits(store)) if features else ()
     generations, committed = store.committed_now()
     shards = pa.array(committed, pa.string())
     for generation in generations:

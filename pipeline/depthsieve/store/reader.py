@@ -51,8 +51,7 @@ if TYPE_CHECKING:
     from depthsieve.core.clips import ClipFit
     from depthsieve.reliability.metric import MetricFit
     from depthsieve.store.cameras import CameraReader
-    from depthsieve.store.clips import ClipReader
-    from depthsieve.store.metric import MetricReader
+    from depthsieve.store.fits import FitReader
     from depthsieve.store.photos import Photos
 
 SHOWN = 4
@@ -385,16 +384,16 @@ class Store(Catalog):
         return CameraReader(self)
 
     @functools.cached_property
-    def _metric(self) -> "MetricReader":
-        from depthsieve.store.metric import MetricReader
+    def _metric(self) -> "FitReader[MetricFit]":
+        from depthsieve.store.fits import metric_fits
 
-        return MetricReader(self)
+        return metric_fits(self)
 
     @functools.cached_property
-    def _clip_fits(self) -> "ClipReader":
-        from depthsieve.store.clips import ClipReader
+    def _clip_fits(self) -> "FitReader[ClipFit]":
+        from depthsieve.store.fits import clip_fits
 
-        return ClipReader(self)
+        return clip_fits(self)
 
     def place_of(self, image_id: str) -> tuple[str, int] | None:
         """The shard and row of an image's label; None where it has none."""
