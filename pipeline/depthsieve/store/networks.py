@@ -5,6 +5,7 @@ store. It is kept twice, under a name that is made of its digest and of that of 
 """
 
 import hashlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from depthsieve.core.errors import StoreDamaged
@@ -28,24 +29,21 @@ def network_keys(root: Root) -> list[str]:
 
 def keep_network(root: Root, network: "ErrorNetwork") -> None:
     """Keep a network, where it is not kept already. Raises :class:`OSError`."""
-    digest = network.digest
-    keys = [key for key in network_keys(root) if digest_in(key) == digest]
+    if next(_whole_copies(root, network.digest), None) is not None:
+        return
     data = network.to_bytes()
-    keys = keys or [f"{FOLDER}/{digest}-{hashlib.sha256(data).hexdigest()[:16]}{_SUFFIX}"]
-    if not any(network_fault(found, keys[0]) is None for found in _copies(root, keys[0])):
-        for place in (schema.copy_key(keys[0]), keys[0]):
-            root.write(place, data)
+    known = [key for key in network_keys(root) if digest_in(key) == network.digest]
+    key, *_ = known or [f"{FOLDER}/{network.digest}-{hashlib.sha256(data).hexdigest()[:16]}{_SUFFIX}"]
+    for place in (schema.copy_key(key), key):
+        root.write(place, data)
 
 
 def kept_network(root: Root, digest: str) -> "ErrorNetwork":
     """The network of that digest, by either copy. Raises :class:`StoreDamaged` where neither is whole."""
     from depthsieve.reliability.network import ErrorNetwork
 
-    for key in network_keys(root):
-        if digest_in(key) == digest:
-            for data in _copies(root, key):
-                if network_fault(data, key) is None:
-                    return ErrorNetwork.from_bytes(data, key)
+    for key, data in _whole_copies(root, digest):
+        return ErrorNetwork.from_bytes(data, key)
     raise StoreDamaged(
         f"{root.location}/{FOLDER} has no whole copy of the error network {digest[:12]} that reliability comes from; "
         "name the file that it was made with, --calibration FILE, which is then kept again"
@@ -75,9 +73,16 @@ def _digests_in(key: str) -> tuple[str, str]:
     return digest, of_file
 
 
-def _copies(root: Root, key: str) -> list[bytes]:
-    found = []
-    for place in (key, schema.copy_key(key)):
-        if root.entry(place) is not None:
-            found.append(root.read(place))
-    return found
+def _whole_copies(root: Root, digest: str) -> Iterator[tuple[str, bytes]]:
+    """Key and bytes of each whole copy of that network; a copy is looked for only once those before it are no good."""
+    for folder in (FOLDER, schema.copy_key(FOLDER)):
+        for name in sorted(root.names(folder)):
+            key = f"{FOLDER}/{name}"
+            if not name.endswith(_SUFFIX) or digest_in(key) != digest:
+                continue
+            try:
+                data = root.read(f"{folder}/{name}")
+            except FileNotFoundError:
+                continue
+            if network_fault(data, key) is None:
+                yield key, data
