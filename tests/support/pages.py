@@ -48,7 +48,7 @@ def commands(block: str) -> list[tuple[str, str]]:
     return [(command, shown) for command, _, shown in (part.partition("\n") for part in parts[1:])]
 
 
-UNITS = r"(?: ?(?:ms|s|min|h|[kKMG]i?B|bytes|files|a second)\b|%)"
+UNITS = r"(?: ?(?:ms|s|min|h|[kKMG]i?B|bytes|files|a second|images/s)\b|%)"
 NUMBER = rf"\d[\d,]*\.\d+(?:e-?\d+)?{UNITS}?|\d[\d,]*{UNITS}"
 LOOSE = re.compile(rf"(?P<lines>^\.\.\.\n)|(?P<digest>(?<=-)[0-9a-f]{{8}}\b)|(?P<number>{NUMBER})", re.MULTILINE)
 STANDS_FOR = {"lines": r"(?:.*\n)*?", "digest": "[0-9a-f]{8}", "number": rf"\d[\d.,e-]*{UNITS}?"}
