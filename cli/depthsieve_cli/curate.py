@@ -57,6 +57,12 @@ def cut_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--faulty", is_flag=True, help="Drop dark, bright, blurred and featureless images and pages of text.")
 @cut_options
 @click.option(
+    "--near-frames",
+    type=float,
+    metavar="SIMILARITY",
+    help="Of each clip in time, drop frames at least this similar (0..1) to the last one kept.",
+)
+@click.option(
     "--near-duplicates",
     type=float,
     is_flag=False,
@@ -104,8 +110,8 @@ def curate(
 
     Every other image gets the reason why it is left out.
 
-    Steps come in this order: images without a label; --where; the cuts, as they are listed here; --near-duplicates;
-    --balance; --max. Train on the result with PseudoLabelDataset(STORE, subset=SUBSET).
+    Steps come in this order: images without a label; --where; the cuts, as they are listed here; --near-frames;
+    --near-duplicates; --balance; --max. Train on the result with PseudoLabelDataset(STORE, subset=SUBSET).
     """
     if subset is None and not dry_run and explain is None:
         raise click.UsageError("name the file to write with -o SUBSET.parquet, or say --dry-run")

@@ -27,6 +27,10 @@ def test_a_sequence_is_remembered_changes_no_label_and_can_be_taken_back(tmp_pat
 
     label(tmp_path / "photos", store, light)
     assert open_store(store).clips() == clips and len(open_store(store).generations()) == 2
+    write_photo(tmp_path / "photos" / "run" / "frame2.png", 120, 90, seed=2)
+    assert label(tmp_path / "photos", store, light).labelled_now == 1
+    clips["default/run"].insert(1, "default/run/frame2.png")
+    assert open_store(store).clips() == clips and len(open_store(store).generations()) == 3
     depthsieve.plan(tmp_path / "photos", store, sequence=False, write=True, trial=False, progress=False)
     assert open_store(store).clips() == {}
     with pytest.raises(UsageError, match="a part adds nothing to the plan: say sequence to"):

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from depthsieve.core.clips import clip_of
 from depthsieve.core.errors import StoreError, UsageError
 from depthsieve.core.processes import cores
 from depthsieve.curation.funnel import LABELLED, Funnel, NoneLeft, Step, unlabelled
@@ -74,6 +75,7 @@ def curate(
     max_sky: float | None = None,
     min_reliability: float | None = None,
     max_unreliable: float | None = None,
+    near_frames: float | None = None,
     near_duplicates: float | None = None,
     keep: str = ",".join(KEEP),
     crops: bool = True,
@@ -87,8 +89,8 @@ def curate(
 ) -> CurateSummary:
     """Choose the images of a store that are worth training on; every other one gets the reason why it is left out.
 
-    Steps come in a fixed order: images without a label; ``where``; cuts; near-duplicates; ``balance``;
-    ``max_images``. The same store and options give the same file to the byte.
+    Steps come in a fixed order: images without a label; ``where``; cuts; ``near_frames``; near-duplicates;
+    ``balance``; ``max_images``. The same store and options give the same file to the byte.
 
     Args:
         store: path or URL of a store, or an open one.
@@ -110,6 +112,9 @@ def curate(
         max_sky: most of the label that may be sky, or as far, 0..1.
         min_reliability: least mean reliability code, 1..255.
         max_unreliable: most of the pixels that may be under the dataset's threshold for ``drop``, 0..1.
+        near_frames: cosine similarity, over 0 and up to 1, from which a frame is dropped as a near-duplicate of the
+            last one kept of its clip, in the order of time (see :mod:`depthsieve.core.clips`); frames of different
+            clips are not compared. None: all stay.
         near_duplicates: cosine similarity, over 0 and up to 1, from which images are near-duplicates, of which the
             best stays. None: all stay.
         keep: what decides which near-duplicate stays, in this order: some of
@@ -126,7 +131,8 @@ def curate(
 
     Raises:
         UsageError: an invalid option, or a file that is no subset file.
-        StoreError: no store, no labels, no image left, or columns that an option needs are not known.
+        StoreError: no store, no labels, no image left, no clips for ``near_frames``, or columns that an option needs
+            are not known.
     """
     start = time.perf_counter()
     settings = CurateSettings(
@@ -144,6 +150,7 @@ def curate(
         max_sky=max_sky,
         min_reliability=min_reliability,
         max_unreliable=max_unreliable,
+        near_frames=near_frames,
         near_duplicates=near_duplicates,
         keep=keep,
         crops=crops,
@@ -160,12 +167,20 @@ def curate(
         raise UsageError(f"{opened.location} knows no image {explain!r}; ids look like {_example(index)}")
     if where is not None:
         select(empty_table(index), where)  # what is wrong with it is told before anything takes long
+    sequences = opened.sequences()
+    if near_frames is not None and not any(clip_of(one, sequences) for one in index["id"].to_pylist()):
+        raise StoreError(
+            f"{opened.location} has no clips, which near_frames (--near-frames) goes by: label videos, or say that the "
+            "folders of a source are clips with `depthsieve label SOURCE STORE --sequence`"
+        )
     table = image_table(opened, index, settings.drop, progress)
     if not len(table):
         raise StoreError(f"{opened.location} has no labelled image; label into it first")
     without, states = unlabelled(index)
     pixels = Pixels(opened, table["id"].to_pylist(), cores(), progress)
-    funnel = Funnel(table, settings, _Vectors(opened, table, progress).of, pixels, cores(), _remedy(opened), progress)
+    funnel = Funnel(
+        table, settings, _Vectors(opened, table, progress).of, pixels, cores(), _remedy(opened), sequences, progress
+    )
     funnel.steps.append(Step(LABELLED, len(index), len(without)))
     try:
         funnel.run()

@@ -1,16 +1,18 @@
 """The steps of curation, in their fixed order, and what each lets go with which reason. Axes: N images."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from depthsieve.core.clips import clip_of, clips_among
 from depthsieve.core.errors import StoreError
 from depthsieve.curation.diversity import is_exact, most_diverse, turns
 from depthsieve.curation.duplicates import MOST_BITS, Duplicates, find_duplicates
+from depthsieve.curation.in_time import find_near_frames
 from depthsieve.curation.neighbours import cluster
 from depthsieve.curation.pixels import Pixels
 from depthsieve.curation.settings import CurateSettings
@@ -50,7 +52,8 @@ class Step:
 class Funnel:
     """Goes through the steps of ``settings`` over ``table`` (a row an image, sorted by id). ``vectors_of`` returns the
     vectors of some rows, ``pixels`` looks at their images. Afterwards ``step_N`` and ``reason_N`` are empty for images
-    that stay. ``remedy`` says what to do where the store lacks a column. ``progress``: bars."""
+    that stay. ``remedy`` says what to do where the store lacks a column, ``sequences`` are its sources whose folders
+    are clips. ``progress``: bars."""
 
     table: pa.Table
     settings: CurateSettings
@@ -58,6 +61,7 @@ class Funnel:
     pixels: Pixels
     threads: int
     remedy: str
+    sequences: frozenset[str] = frozenset()
     progress: bool = False
     steps: list[Step] = field(default_factory=list)
     step_N: NDArray[np.object_] = field(init=False)
@@ -83,6 +87,8 @@ class Funnel:
                 for row in rows.tolist()
             ]
             self._drop(name, rows, reasons)
+        if self.settings.near_frames is not None:
+            self._near_frames(self.settings.near_frames)
         if self.settings.near_duplicates is not None:
             self._near_duplicates(self.settings.near_duplicates)
         if self.settings.balance is not None and self.settings.cap is not None:
@@ -135,6 +141,32 @@ class Funnel:
     def _where(self, expression: str) -> None:
         rows = self._left(~where(self.table, expression))
         self._drop("where", rows, [f"not ({' '.join(expression.split())})"] * len(rows))
+
+    def _near_frames(self, threshold: float) -> None:
+        rows = np.flatnonzero(self.step_N == "")
+        ids = self.table["id"].take(pa.array(rows)).to_pylist()
+        place = {name: number for number, name in enumerate(ids)}
+        clips = clips_among(ids, self.sequences)
+        # A clip counts as one image in what all have in common: else what is left of a still one would be its noise.
+        alone = [number for name, number in place.items() if clip_of(name, self.sequences) is None]
+        middles = [place[frames[len(frames) // 2]] for frames in clips.values()]
+        centre_D = self.vectors_of(rows[sorted(alone + middles)])[0].centre_D
+        vectors, kind = self.vectors_of(rows)
+        vectors = replace(vectors, centre_D=centre_D)
+        hash_N = self.table["phash"].fill_null(0).to_numpy()[rows]
+        numbers = (np.array([place[name] for name in frames], np.int64) for frames in clips.values())
+        gone = sorted(find_near_frames(vectors, hash_N, numbers, threshold))
+        reasons = []
+        for number, stays, similarity, bits in gone:
+            self.duplicate_of[int(rows[number])] = (int(rows[stays]), similarity, bits)
+            reasons.append(
+                f"near-duplicate of {ids[stays]}, the last frame kept of its clip "
+                f"(similarity {similarity:.3f}, {bits} of 64 bits differ)"
+            )
+        touched = len({clip_of(ids[number], self.sequences) for number, *_ in gone})
+        frames = sum(len(one) for one in clips.values())
+        note = f"{len(gone)} of {frames} frames, in {touched} of {len(clips)} clips; by {kind}"
+        self._drop(f"near-frames {threshold:g}", rows[[number for number, *_ in gone]], reasons, note)
 
     def _near_duplicates(self, threshold: float) -> None:
         keep, worth = self.settings.keep_names, self._worth()

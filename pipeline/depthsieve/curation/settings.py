@@ -54,12 +54,12 @@ class CurateSettings:
 
     ``where`` is one SQL expression over the columns of the index, true for images that stay. ``faulty`` sets the cuts
     of images that are dark, bright, blurred, without detail, or pages of text to what docs/curation.md found, where
-    they are not set themselves. ``near_duplicates`` is a cosine similarity, 0..1; ``keep`` lists, separated by commas,
-    what decides which of them stays (:data:`KEEP`); ``crops`` also finds near-duplicates that show a part of one
-    another, for which images that are somewhat alike are read again. ``balance`` is "sources", or a number of clusters
-    of like images; of each at most ``cap`` images stay. ``max_images`` keeps the most diverse so many. ``drop`` is what
-    of the pixels training will mask over the dataset, which "unreliable" goes by. Raises :class:`UsageError` for an
-    invalid value."""
+    they are not set themselves. ``near_frames`` (within clips, in time) and ``near_duplicates`` are cosine
+    similarities, 0..1; ``keep`` lists, separated by commas, what decides which near-duplicate stays (:data:`KEEP`);
+    ``crops`` also finds near-duplicates that show a part of one another, for which images that are somewhat alike are
+    read again. ``balance`` is "sources", or a number of clusters of like images; of each at most ``cap`` images stay.
+    ``max_images`` keeps the most diverse so many. ``drop`` is what of the pixels training will mask over the dataset,
+    which "unreliable" goes by. Raises :class:`UsageError` for an invalid value."""
 
     where: str | None = None
     faulty: bool = False
@@ -75,6 +75,7 @@ class CurateSettings:
     max_sky: float | None = None
     min_reliability: float | None = None
     max_unreliable: float | None = None
+    near_frames: float | None = None
     near_duplicates: float | None = None
     keep: str = ",".join(KEEP)
     crops: bool = True
@@ -90,10 +91,10 @@ class CurateSettings:
                 raise UsageError(f"{_both(cut.option)} must be a number, not {limit!r}")
         if self.where is not None and not (isinstance(self.where, str) and self.where.strip()):
             raise UsageError(f"where must be an SQL expression, such as 'sky < 0.5', not {self.where!r}")
-        if self.near_duplicates is not None and not 0 < self.near_duplicates <= 1:
-            raise UsageError(
-                f"{_both('near_duplicates')} must be a similarity over 0 and up to 1, not {self.near_duplicates!r}"
-            )
+        for option in ("near_frames", "near_duplicates"):
+            value = getattr(self, option)
+            if value is not None and not 0 < value <= 1:
+                raise UsageError(f"{_both(option)} must be a similarity over 0 and up to 1, not {value!r}")
         unknown = [name for name in self.keep_names if name not in KEEP]
         if unknown or not self.keep_names:
             raise UsageError(f"keep lists some of {', '.join(KEEP)}, separated by commas, not {self.keep!r}")

@@ -23,7 +23,15 @@ SCHEMA = pa.schema([("id", pa.string()), ("keep", pa.bool_()), ("step", pa.strin
 LEFT_OUT = "left out"
 """The step of images that a subset file drops without saying why: one that curation did not write."""
 
-_ORDER = (LABELLED, "where", *(cut.option.replace("_", "-") for cut in CUTS), "near-duplicates", "balance", "max")
+_ORDER = (
+    LABELLED,
+    "where",
+    *(cut.option.replace("_", "-") for cut in CUTS),
+    "near-frames",
+    "near-duplicates",
+    "balance",
+    "max",
+)
 
 
 @dataclass(frozen=True)
