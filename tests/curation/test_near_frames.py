@@ -7,17 +7,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from commandline import command
-from storemaker import Picture, make_store
+from storemaker import PROFILE, Picture, make_store
 
 import depthsieve
 from depthsieve.core.errors import StoreError, UsageError
+from depthsieve.core.records import TeacherRequest
 from depthsieve.curation.in_time import find_near_frames
 from depthsieve.curation.vectors import Vectors
 from depthsieve.features import COLUMNS
 from depthsieve.labelling.batch import feature_arrays
 from depthsieve.store import Store, open_store
+from depthsieve.store.create import add_generation
 from depthsieve.store.layer_kinds import features_spec
 from depthsieve.store.layers import commit_to_layer, make_layer
+from depthsieve.store.plan import rejected_table, removed_table
 
 LIKE = 0.95
 
@@ -147,9 +150,20 @@ def test_how_alike_frames_are_does_not_depend_on_how_many_a_clip_has(tmp_path: P
     assert depthsieve.curate(open_store(made.path), near_frames=0.95, progress=False).kept == 1
 
 
-def test_a_store_without_clips_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    made = make_store(tmp_path, [Picture("run/1.png", (28, 40), (14, 20))])
+def test_a_store_without_clips_is_refused_until_it_is_said_that_folders_are_clips(tmp_path: Path) -> None:
+    made = make_store(tmp_path, [Picture(f"run/{n}.png", (28, 40), (14, 20)) for n in (9, 10)])
     with pytest.raises(StoreError, match=r"has no clips, which near_frames .* --sequence`$"):
         depthsieve.curate(made, near_frames=0.9)
+    add_generation(
+        made, [], rejected_table([]), removed_table([]), {}, PROFILE, TeacherRequest("made up"),
+        sequences={"default": True},
+    )  # fmt: skip
+    layer = make_layer(made.root, features_spec(made.spec, 8, "made up"))
+    (shard_id,) = made.committed()
+    arrays = feature_arrays(2, 8)
+    arrays["embedding"][:, 0] = 1
+    commit_to_layer(layer, shard_id, made.commit_record(shard_id)["content_sha256"], arrays)
+    (_, step) = depthsieve.curate(open_store(made.path), near_frames=0.9, progress=False).steps
+    assert step.note == "1 of 2 frames, in 1 of 1 clips; by the teacher's backbone"
     with pytest.raises(UsageError, match=r"^near_frames \(--near-frames\) must be a similarity over 0 and up to 1"):
         depthsieve.curate(made, near_frames=95)
