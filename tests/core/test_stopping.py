@@ -64,6 +64,7 @@ class Slow:
 
     def __init__(self, inner: Teacher, stop: Stop, at: int, seconds: float = 0.0) -> None:
         self.inner, self.stop, self.at, self.seconds, self.calls = inner, stop, at, seconds, 0
+        self.tasks = 0  # that the runner took
         self.does: Callable[[], object] = stop.request
 
     def __getattr__(self, name: str) -> object:
@@ -88,16 +89,14 @@ def unfinished(undisturbed: Path, store: Path, teacher: str) -> LabelJob:
 def label_until_stopped(undisturbed: Path, store: Path, teacher: str, slow: Slow) -> tuple[list[ShardResult], int]:
     """Label the planned store with the local runner. Returns its results, and how many tasks it took."""
     job = unfinished(undisturbed, store, teacher)
-    taken = 0
 
     def tasks() -> Iterator[ShardTask]:
-        nonlocal taken
         for shard_id in SHARDS:
-            taken += 1
+            slow.tasks += 1
             yield ShardTask(shard_id)
 
     run = local_runner(LabelWork(slow, ("flip",)), lambda shard_id, count: None)  # type: ignore[arg-type]
-    return list(run(job, tasks(), slow.stop)), taken
+    return list(run(job, tasks(), slow.stop)), slow.tasks
 
 
 def test_when_nobody_wants_more_results_what_is_under_way_is_abandoned(
@@ -149,5 +148,11 @@ def test_a_shard_that_does_not_fit_is_abandoned_at_once(tmp_path: Path, undistur
 def test_what_only_waits_for_its_commit_is_committed_though_the_grace_is_over(
     tmp_path: Path, undisturbed: Path, teacher: str
 ) -> None:
-    slow = Slow(load_teacher(teacher), Stop(grace_s=0.0), at=12)  # the last batch: the next shard has its turn by then
+    slow = Slow(load_teacher(teacher), Stop(grace_s=0.0), at=12)  # the last batch: the next shard has its turn
+
+    def does() -> None:
+        wait_for(lambda: slow.tasks == 2)
+        slow.stop.request()
+
+    slow.does = does
     assert label_until_stopped(undisturbed, tmp_path / "store", teacher, slow) == ([ShardResult(SHARDS[0], 6)], 2)
