@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exported import READERS, bytes_of, check_equal, export, labels_of, small_store
+from labelled import label, write_photos
 from storemaker import Picture, made_label, make_store, pictures
 
 from depthsieve.core.errors import LoaderError, RunError, UsageError
@@ -172,6 +173,14 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, dry_run: bool)
     with pytest.raises(UsageError, match="a folder of this machine"):
         export(store, "s3://bucket/out", "png", dry_run=dry_run)  # type: ignore[arg-type]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_beside_a_single_file_that_was_labelled_there_is_room(tmp_path: Path, light: str) -> None:
+    photo = write_photos(tmp_path, 1) / "photo 0.png"
+    label(photo, tmp_path / "labels", light, signals="none")
+    assert export(tmp_path / "labels", tmp_path / "out", "png").images == 1
+    with pytest.raises(UsageError, match="lies in the store"):
+        export(tmp_path / "labels", tmp_path / "labels" / "out", "png")
 
 
 def test_what_does_not_fit_on_the_disk_is_refused_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

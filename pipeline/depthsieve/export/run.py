@@ -143,11 +143,14 @@ def _prepare(store: Store, out: str | Path, settings: ExportSettings, subset: An
 
 
 def _check_apart(out: Path, store: Store) -> None:
-    """Raise unless ``out`` lies apart from the store and the images."""
+    """Raise unless ``out`` lies apart from the store and the images. No store lies in a folder of images, so where one
+    does, a single file of that folder was labelled."""
     places = {store.location: "the store", **{root: f"source {name!r}" for name, root in store.sources().items()}}
-    here = Path(os.path.realpath(out))
+    here, at = Path(os.path.realpath(out)), Path(os.path.realpath(store.location))
     for place, what in places.items():
-        if not is_url(place) and here.is_relative_to(os.path.realpath(place)):
+        folder = os.path.realpath(place)
+        holds_store = at.is_relative_to(folder) and what != "the store"
+        if not is_url(place) and here.is_relative_to(folder) and not holds_store:
             raise UsageError(f"{out} lies in {what} ({place}); name a folder outside")
 
 
