@@ -15,6 +15,7 @@ from labelled import decided_bytes
 
 import depthsieve
 from depthsieve.core.cameras import Camera
+from depthsieve.core.errors import UsageError
 from depthsieve.images.exif import FULL_FRAME_DIAGONAL_MM
 
 MODULE = '''
@@ -134,6 +135,60 @@ def test_another_camera_plans_an_image_again_and_the_same_one_does_not(tmp_path:
     assert lengths(store) == {"a": seen(BY_35MM)}
     assert [one.id[8] for one in summary.failed] == ["b", "c", "d"]
     assert "fx" not in planned(store)[-1]
+
+
+def test_images_added_later_take_the_cameras_given_then_or_are_refused(tmp_path: Path, photos: Path) -> None:
+    store, options = tmp_path / "labels", {**OPTIONS, "teacher": "user"}
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    first.write_text("image,fx\na.jpg,100\nb.jpg,200\nc.jpg,300\nd.jpg,400\n")
+    depthsieve.label(photos, store, cameras=str(first), **options)
+    before = decided_bytes(store)
+    (photos / "e.jpg").write_bytes((photos / "a.jpg").read_bytes())
+    (photos / "f.jpg").write_bytes((photos / "b.jpg").read_bytes())
+    refused = r"2 new images have no camera, such as default/e\.jpg, and the earlier images of source 'default' were"
+    with pytest.raises(UsageError, match=refused):
+        depthsieve.plan(photos, store, trial=False, **options)
+    with pytest.raises(UsageError, match=refused):
+        depthsieve.label(photos, store, **options)
+    assert decided_bytes(store) == before
+
+    second.write_text("image,fx\nf.jpg,600\n")
+    unnamed = "1 new image that the file of cameras does not name, such as default/e.jpg: what EXIF says counts"
+    assert unnamed in depthsieve.plan(photos, store, cameras=str(second), trial=False, **options).notes
+    summary = depthsieve.label(photos, store, cameras=str(second), **options)
+    assert unnamed in summary.notes
+    assert summary.planned_now == 2, "images that the file does not name keep what they were given"
+    by_letter = {"a": seen(100), "b": seen(200), "c": seen(300), "d": seen(400), "e": seen(BY_35MM), "f": seen(600)}
+    assert lengths(store) == by_letter
+
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "g.jpg").write_bytes((photos / "b.jpg").read_bytes())
+    summary = depthsieve.label(tmp_path / "more", store, name="other", **options)
+    assert summary.labelled_now == 1, "no image of this source was given a camera"
+
+
+def test_an_image_that_was_resized_keeps_its_camera_and_a_crop_does_not(tmp_path: Path, photos: Path) -> None:
+    store, options = tmp_path / "labels", {**OPTIONS, "teacher": "needy"}
+    depthsieve.label(photos, store, focal_length=500.0, **options)
+    (photos / "b.jpg").write_bytes(with_exif(photo(240, 180), "JPEG", 1))
+    depthsieve.label(photos, store, **options)
+    cameras = {one.id[8]: one.camera for one in map(depthsieve.open_store(store).label, depthsieve.open_store(store))}
+    assert cameras == {
+        **dict.fromkeys("acd", Camera(500, 500, 60, 45, "given")),
+        "b": Camera(1000, 1000, 120, 90, "given"),
+    }
+    (photos / "c.jpg").write_bytes(with_exif(photo(90, 90), "JPEG", 1))
+    with pytest.raises(UsageError, match=r"default/c\.jpg has 90 x 90 pixels now, and had 120 x 90 when it was given"):
+        depthsieve.label(photos, store, **options)
+
+
+def test_a_camera_that_was_given_when_it_decided_nothing_counts_too(tmp_path: Path, photos: Path) -> None:
+    options = {**OPTIONS, "teacher": "light"}
+    with light.installed(tmp_path / "light"):
+        depthsieve.label(photos, tmp_path / "labels", focal_length=500.0, **options)
+        (photos / "e.jpg").write_bytes((photos / "a.jpg").read_bytes())
+        with pytest.raises(UsageError, match=r"1 new image has no camera, such as default/e\.jpg"):
+            depthsieve.label(photos, tmp_path / "labels", metric_from="user", **options)
 
 
 def test_a_shared_plan_and_a_repair_have_the_cameras_that_were_planned(tmp_path: Path, photos: Path) -> None:

@@ -74,6 +74,11 @@ class _Row:
         return Camera(fx, fy, cx, cy, origin).scaled(photo.width / width, photo.height / height)
 
 
+def is_resized(before: Photo, now: Photo) -> bool:
+    """Whether an image may be the one before at another resolution, by the ratio of its sides."""
+    return _alike((before.height, before.width), now)
+
+
 def _alike(shape: Shape, photo: Photo) -> bool:
     ratio = abs(math.log(shape[1] * photo.height / (shape[0] * photo.width)))
     return ratio <= max(SAME_SHAPE, 1 / min(photo.width, photo.height))

@@ -10,6 +10,7 @@ from depthsieve.cameras.given import Found
 from depthsieve.core.encodings import EncodingName
 from depthsieve.core.errors import RunError
 from depthsieve.core.processes import Process
+from depthsieve.core.progress import say
 from depthsieve.core.records import Alpha, Dtype, Oversize, Quantity
 from depthsieve.core.stopping import Stop
 from depthsieve.core.waiting import telling, waiting
@@ -118,8 +119,9 @@ def label(
         alpha: "respect" transparency, so that what is hidden has reliability 0, or "ignore" it and take the colours as
             they are (None: the store's, else "respect").
         cameras: a CSV file with the columns image, fx and perhaps fy, cx, cy, width, height, or the folder of a COLMAP
-            model, for images here and in the store; they go before EXIF. None: as the store knows them; "none": as EXIF
-            does.
+            model, for images here and in the store; they go before EXIF, and images that it does not name keep theirs.
+            None: as the store knows them, and new images by EXIF (refused where cameras decide labels and earlier
+            images were given theirs); "none": as EXIF does.
         focal_length: of all images that ``cameras`` does not name, in pixels of each.
         fov: instead, their angle of view along the longer side, in degrees.
         store_images: keep the images beside the labels, as JPEG at label shape, also of what is labelled already (None:
@@ -188,6 +190,8 @@ def label(
         found = scan_notes(request, scan) if scan is not None else ()
         notes = (*request.recalled_notes, *found, *gone.notes, *planned.notes, *request.notes(opened, todo))
         check_space(request.root, todo.pixels, todo.images, pixel_bytes(request.options, request.spec.encoding))
+        for line in (*found_cameras.notes, *planned.camera_notes):
+            say(f"Note: {line}.", shown=progress)
         start = time.perf_counter()
         stop.armed = True
         try:
@@ -202,8 +206,9 @@ def label(
                 with contextlib.suppress(OSError, RunError):  # it is derived, and a full disk has been told of already
                     _write_index(opened, leases)
         seconds = time.perf_counter() - start
-    if request.given is not None or request.work.takes_cameras:
-        notes += tuple(filter(None, (camera_note(opened), *found_cameras.notes)))
+    asked = request.given is not None or request.work.takes_cameras
+    if asked or planned.images:
+        notes += tuple(filter(None, (camera_note(opened, asked), *found_cameras.notes)))
     late = stored.stopped or scaled.stopped or known.stopped
     interrupted = stop.requested and (late or len(opened.pending(chosen.share)) > 0)
     summary = _summary(opened, scan, outcome, (planned, seconds, interrupted), notes)
@@ -280,7 +285,8 @@ def plan(
         gone = gone_from(request, scan)
         notes = (*request.recalled_notes, *scan_notes(request, scan), *gone.notes)
         if not write:
-            return replace(estimate(request, scan, trial, progress), gone=gone.images, notes=notes)
+            summary = estimate(request, scan, trial, progress)
+            return replace(summary, gone=gone.images, notes=(*notes, *summary.notes))
         prepare_root(request.root)
         with disk_errors_named(request.root), Leases(request.root) as leases:
             lease = leases.take_or_raise(PLAN)

@@ -7,7 +7,8 @@ from depthsieve.core.cameras import APART
 Remarks = tuple[tuple[str, int, str], ...]
 """(kind, how many images, the id of the first) of each kind there is."""
 
-TRANSPARENT, DIM, NO_METRES, OTHER_FOCAL = "transparent", "dim", "no metres", "other focal"
+TRANSPARENT, DIM, NO_METRES = "transparent", "dim", "no metres"
+OTHER_FOCAL, OTHER_CAMERA = "other focal", "other camera"
 
 _WORDS: Mapping[str, str] = {
     TRANSPARENT: "with transparent parts, such as {example}: labelled as if over white; what is hidden has "
@@ -16,6 +17,8 @@ _WORDS: Mapping[str, str] = {
     "black; scale them so that white is 65535, and label them again",
     OTHER_FOCAL: f"with another focal length in EXIF than was given, by more than {APART:.0%}, such as {{example}}: "
     "the given one counts",
+    OTHER_CAMERA: "with another camera than was given before, such as {example}: labels do not depend on it; point "
+    "clouds and exports take the new one",
     NO_METRES: "without a scale to metres, such as {example}: nothing fits the label to what the metric teacher saw; "
     "the label stays relative, and exports in metres leave it out",
 }

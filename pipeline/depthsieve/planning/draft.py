@@ -61,26 +61,36 @@ _REPLACES = "UPDATE images SET action = 'replace' WHERE changed AND id IN (SELEC
 class PlannedNow:
     """What a run adds to the plan: ``images`` to label, those of them that have ``changed``, images ``removed``, and
     the ``shard_size`` where a trial found that larger shards would take too long, and those of the images whose camera
-    is an ``other_camera`` than before."""
+    is an ``other_camera`` than before; ``unnamed``: how many new ones the file of cameras does not name, and the first.
+    """
 
     images: int = 0
     changed: int = 0
     removed: int = 0
     shard_size: int | None = None
     other_camera: int = 0
+    unnamed: tuple[int, str] = (0, "")
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What a person should know of it."""
+    def camera_notes(self) -> tuple[str, ...]:
+        """What a person should know of the cameras, before hours of labelling."""
         lines = []
         if self.other_camera:
             count = f"{self.other_camera:,} image{'s' if self.other_camera > 1 else ''}"
             lines.append(f"{count} of the store with another camera than before: labelled again")
-        if self.shard_size is not None:
-            lines.append(
-                f"shards hold at most {self.shard_size} images, about a minute's work by a trial (--shard-size sets it)"
-            )
+        unnamed, first = self.unnamed
+        if unnamed:
+            count = f"{unnamed:,} new image{'s' if unnamed > 1 else ''}"
+            lines.append(f"{count} that the file of cameras does not name, such as {first}: what EXIF says counts")
         return tuple(lines)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of it."""
+        if self.shard_size is None:
+            return self.camera_notes
+        by_trial = f"at most {self.shard_size} images, about a minute's work by a trial (--shard-size sets it)"
+        return (*self.camera_notes, f"shards hold {by_trial}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,8 @@ class Draft:
     """What a new generation would hold. ``buckets`` counts the images of each label shape; ``rejected`` are the files
     that are refused (:data:`~depthsieve.core.tables.REJECTED_SCHEMA`), ``gone`` the ids that leave the store; both are
     sorted by id. ``changed`` counts images that are labelled again since their file has changed, ``other_camera`` those
-    since their camera has. ``has_cameras``: images may have cameras, which are planned with them.
+    since their camera has. ``has_cameras``: images may have cameras, which are planned with them. ``unnamed``: how many
+    new ones a file of cameras does not name, and the first.
     """
 
     buckets: Mapping[Shape, int]
@@ -98,6 +109,7 @@ class Draft:
     other_camera: int
     has_cameras: bool
     _database: SpillDatabase
+    unnamed: tuple[int, str] = (0, "")
 
     def __bool__(self) -> bool:
         return bool(self.buckets or len(self.rejected) or len(self.gone))
@@ -110,7 +122,8 @@ class Draft:
     @property
     def planned(self) -> PlannedNow:
         """How many images it adds, replaces and removes."""
-        return PlannedNow(self.images, self.changed, len(self.gone), other_camera=self.other_camera)
+        removed = len(self.gone)
+        return PlannedNow(self.images, self.changed, removed, other_camera=self.other_camera, unnamed=self.unnamed)
 
     @property
     def pixels(self) -> int:
@@ -126,6 +139,15 @@ class Draft:
     def has_frames(self) -> bool:
         """Whether any of the images is a frame of a video."""
         return _rows(self._database, f"images WHERE regexp_full_match(id, '{FRAME_ID}')") > 0
+
+    def without_camera(self) -> Mapping[str, tuple[int, str]]:
+        """How many of the new images are given no camera, and the first id, by source; where cameras are planned."""
+        if not self.has_cameras:
+            return {}
+        columns = "split_part(id, '/', 1) AS source, count(*) AS images, min(id) AS first"
+        chosen = "images WHERE camera IS NULL AND action = 'add' GROUP BY ALL"
+        rows = self._database.all(f"SELECT {columns} FROM {chosen}").to_pylist()
+        return {row["source"]: (row["images"], row["first"]) for row in rows}
 
     def sample(self, shape: Shape, count: int) -> tuple[ImageRecord, ...]:
         """At most ``count`` of the images of a label shape, at random, but the same each time."""

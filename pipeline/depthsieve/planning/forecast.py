@@ -112,7 +112,7 @@ def estimate(request: LabelRequest, scan: Scan, trial: bool, progress: bool) -> 
     with draft_generation(request, store, scan, scan.folder / "draft") as draft:
         rejected = zip(draft.rejected["id"].to_pylist(), draft.rejected["reason"].to_pylist(), strict=True)
         summary = _forecast(WorkAhead(request, store, left, draft), rejected, trial, progress)
-        return replace(summary, changed=draft.changed, removed=len(draft.gone))
+        return replace(summary, changed=draft.changed, removed=len(draft.gone), notes=draft.planned.notes)
 
 
 def estimate_left(request: LabelRequest, store: Store, trial: bool, progress: bool) -> PlanSummary:

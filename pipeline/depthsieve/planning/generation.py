@@ -91,7 +91,8 @@ def draft_generation(request: LabelRequest, store: Store | None, scan: Scan, fol
     """What the scan found and the store, if there is one yet, does not know. ``folder`` is made and used until the end.
 
     With the option ``retry_failed`` images that failed are tried again as "replace" rows, and those whose file is gone
-    leave the store. With ``prune`` all that are gone leave it.
+    leave the store. With ``prune`` all that are gone leave it. Raises as
+    :meth:`~depthsieve.planning.cameras.PlannedCameras.unnamed`.
     """
     whole = {source.name for source in request.sources if not source.is_one_file}
 
@@ -104,7 +105,7 @@ def draft_generation(request: LabelRequest, store: Store | None, scan: Scan, fol
     gone = scan.gone() if request.options.prunes else ()
     shape_of = functools.partial(label_shape, request.teacher)
     with draft_batches(*found, shape_of, folder, store, anew, leaves, gone, cameras.of) as draft:
-        yield draft
+        yield replace(draft, unnamed=cameras.unnamed(draft.without_camera()))
 
 
 def write_generation(

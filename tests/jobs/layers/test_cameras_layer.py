@@ -76,6 +76,27 @@ def test_cameras_are_kept_with_where_they_are_from_and_change_no_label(tmp_path:
     assert cameras(store) == {"a": exif, "b": None, "c": None, "d": exif, "e": None}
 
 
+def test_a_file_changes_the_cameras_that_it_names_and_says_so(tmp_path: Path, photos: Path) -> None:
+    store, file = tmp_path / "labels", tmp_path / "cams.csv"
+    file.write_text("image,fx\na.jpg,50\nb.jpg,60\n")
+    depthsieve.label(photos, store, cameras=str(file), **OPTIONS)
+    file.write_text("image,fx\nb.jpg,70\nc.jpg,80\n")
+    summary = depthsieve.label(photos, store, cameras=str(file), **OPTIONS)
+    named = {"a": (50.0, "cameras.csv"), "b": (70.0, "cameras.csv"), "c": (80.0, "cameras.csv")}
+    assert cameras(store) == {**named, "d": (round(BY_35MM, 2), "exif-35mm"), "e": None}
+    other = "1 image with another camera than was given before, such as default/b.jpg: labels do not depend on it; "
+    assert f"{other}point clouds and exports take the new one" in summary.notes
+    (photos / "f.jpg").write_bytes((photos / "a.jpg").read_bytes())
+    summary = depthsieve.label(photos, store, **OPTIONS)
+    assert cameras(store)["f"] == (round(BY_35MM, 2), "exif-35mm")
+    (note,) = summary.notes
+    assert note.startswith(
+        "focal lengths: 2 from EXIF (35 mm equivalent), 3 from the file of cameras, 1 not known (say"
+    )
+    assert note.endswith("what is added or changed goes by EXIF until --cameras, --focal-length or --fov is said again")
+    assert depthsieve.label(photos, store, **OPTIONS).notes == ()
+
+
 def test_a_store_from_before_says_what_exif_said_and_takes_cameras(tmp_path: Path, photos: Path) -> None:
     store = tmp_path / "labels"
     depthsieve.label(photos, store, **OPTIONS)

@@ -15,7 +15,7 @@ from depthsieve.core.cameras import GIVEN, WORDS, Camera, is_apart
 from depthsieve.core.records import ImageRecord
 from depthsieve.core.stopping import Stop
 from depthsieve.jobs.layers.backfill import Backfill, CommittedShard, Computed
-from depthsieve.labelling.remarks import OTHER_FOCAL, Remarks, add_remarks
+from depthsieve.labelling.remarks import OTHER_CAMERA, OTHER_FOCAL, Remarks, add_remarks
 from depthsieve.store import Store
 from depthsieve.store.cameras import CameraReader, camera_arrays, camera_in_labels
 from depthsieve.store.index import read_index
@@ -26,8 +26,8 @@ from depthsieve.store.leases import Leases
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What :func:`keep_cameras` did: labels whose camera is another now, how many of them EXIF contradicts, why shards
-    are still as they were, and whether it was stopped before the end."""
+    """What :func:`keep_cameras` did: labels whose camera is another now, how many of them EXIF contradicts and how many
+    were given another one before, why shards are still as they were, and whether it was stopped before the end."""
 
     images: int = 0
     remarks: Remarks = ()
@@ -49,7 +49,10 @@ def keep_cameras(
     """
     job = _Cameras(store, given, found.cameras, names, stop)
     filled = job.run(progress=progress, leases=leases)
-    remarks = add_remarks(*(((OTHER_FOCAL, 1, image_id),) for image_id in job.contradicted))
+    remarks = add_remarks(
+        *(((OTHER_FOCAL, 1, image_id),) for image_id in job.contradicted),
+        *(((OTHER_CAMERA, 1, image_id),) for image_id in job.given_another),
+    )
     return Known(filled.images, remarks, filled.errors, filled.stopped)
 
 
@@ -58,17 +61,22 @@ def photo_of(image: ImageRecord) -> Photo:
     return Photo(image.id, image.width, image.height, image.orientation)
 
 
-def camera_note(store: Store) -> str | None:
-    """How the focal lengths of a store are known, in a line; None where its index is not up to date."""
+def camera_note(store: Store, asked: bool) -> str | None:
+    """How the focal lengths of a store are known, in a line; None where its index is not up to date, and unless
+    ``asked`` where nobody gave any."""
     table = read_index(store, store.snapshot(), ["camera"], "labelled")
     if table is None or not len(table):
         return None
     column: pa.ChunkedArray = table["camera"]
     counts = Counter({row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()})
+    if not asked and not any(counts[origin] for origin in GIVEN):
+        return None
     parts = [f"{counts[origin]:,} from {words}" for origin, words in WORDS.items() if counts[origin]]
     remedy = " (say --focal-length PX, --fov DEGREES or --cameras FILE)"
     parts += [f"{counts[None]:,} not known{remedy}"] if counts[None] else []
-    return f"focal lengths: {', '.join(parts)}"
+    line = f"focal lengths: {', '.join(parts)}"
+    said = "--cameras, --focal-length or --fov is said again"
+    return line if asked else f"{line}; what is added or changed goes by EXIF until {said}"
 
 
 class _Cameras(Backfill):
@@ -82,6 +90,7 @@ class _Cameras(Backfill):
         self._given, self._in_file, self._names = given, in_file, names
         self._reader = CameraReader(store)
         self.contradicted: list[str] = []
+        self.given_another: list[str] = []
 
     def todo(self, layer: Layer) -> Iterator[str]:
         """All shards: what is known may be another camera than what is said now."""
@@ -103,7 +112,9 @@ class _Cameras(Backfill):
                 continue
             exif = in_labels if known is None or known.origin in GIVEN else known
             said = self._in_file.get(image.id) or self._given.for_all(photo_of(image))
-            now[row] = said or exif
+            now[row] = said or (known if self._given.file is not None else exif)
+            if known is not None and known.origin in GIVEN and now[row] != known:
+                self.given_another.append(image.id)
             if said is not None and is_apart(said, exif):
                 self.contradicted.append(image.id)
         if now == before:
