@@ -2,7 +2,7 @@
 
 import pytest
 
-from depthsieve.core.clips import clip_of, clips_among, in_time
+from depthsieve.core.clips import Clips, clip_of, in_time
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,15 @@ def test_numbers_count_as_such_in_the_order_of_frames() -> None:
 
 def test_clips_are_sorted_and_hold_their_frames_in_time() -> None:
     ids = ["b/2.png", "a/v.mp4::000010", "b/10.png", "a/still.jpg", "b/1.png", "a/v.mp4::000002", "b/deeper/3.png"]
-    assert clips_among(ids, {"b"}) == {
+    assert Clips(ids, {"b"}) == {
         "a/v.mp4": ["a/v.mp4::000002", "a/v.mp4::000010"],
         "b": ["b/1.png", "b/2.png", "b/10.png"],
         "b/deeper": ["b/deeper/3.png"],
     }
-    assert list(clips_among(ids)) == ["a/v.mp4"]
+    assert list(Clips(ids)) == ["a/v.mp4"]
+
+
+def test_a_frame_has_its_number_in_the_video_or_its_place_in_the_folder() -> None:
+    clips = Clips(["b/2.png", "a/v.mp4::000010", "b/10.png", "a/still.jpg", "a/v.mp4::1000002", "b/7.png"], {"b"})
+    assert [*clips.numbers("a/v.mp4")] == [10, 1000002] and [*clips.numbers("b")] == [0, 1, 2]
+    assert clips.of("b/new/1.png") == "b/new" and clips.of("a/still.jpg") is None

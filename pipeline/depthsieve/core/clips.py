@@ -1,6 +1,7 @@
 """Clips: images that are the frames of one sequence, and their order in time. Nothing here opens a file.
 
-What a clip is follows from ids alone, so nothing about it is stored with a label:
+:class:`Clips` is the one place that says which clip and which frame an image is; whoever needs neighbours in time asks
+it. What a clip is follows from ids alone, so nothing about it is stored with a label:
 
 * The frames of a video: the clip of ``source/clip.mp4::000120`` is ``source/clip.mp4``.
 * In a source that is a sequence (``label --sequence``, which the store remembers), the images of one folder, without
@@ -9,16 +10,19 @@ What a clip is follows from ids alone, so nothing about it is stored with a labe
   ``source/a.tar::9.png`` is ``source/a.tar``.
 
 Frames follow one another in the natural order of their ids, in which numbers count as such: ``frame9`` stands before
-``frame10``. Shards hold images in the order of their ids, so a clip of one label shape lies in rows that follow one
-another, and where numbers have leading zeros, also in time.
+``frame10``. A frame's number counts from 0: in a video, where it stands in the order of presentation, whichever frames
+were taken; in a folder, its place in that order among the images that are asked about.
+
+Shards hold images in the order of their ids, so a clip of one label shape lies in rows that follow one another, and
+where numbers have leading zeros, also in time.
 """
 
 import math
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from depthsieve.core.frames import is_frame
+from depthsieve.core.frames import is_frame, number_in_video
 
 
 class ClipFit(NamedTuple):
@@ -43,6 +47,11 @@ class ClipFit(NamedTuple):
 
 CLIP_COLUMNS = ClipFit._fields
 
+HOW_TO_HAVE_CLIPS = (
+    "label videos, or say that the folders of a source are clips with `depthsieve label SOURCE STORE --sequence`"
+)
+"""What a user can do where a store has none."""
+
 NO_CLIP = ClipFit(*[math.nan] * len(CLIP_COLUMNS))
 """Of an image that is in no clip, or that nobody looked at."""
 
@@ -63,15 +72,37 @@ def in_time(image_id: str) -> tuple[str, str]:
     return re.sub("[0-9]+", _by_size, image_id), image_id
 
 
-def clips_among(image_ids: Iterable[str], sequences: Container[str] = ()) -> dict[str, list[str]]:
-    """The frames of each clip, in the order of time; clips in the order of their names. Images of no clip are left
-    out."""
-    found: dict[str, list[str]] = {}
-    for image_id in image_ids:
-        clip = clip_of(image_id, sequences)
-        if clip is not None:
-            found.setdefault(clip, []).append(image_id)
-    return {clip: sorted(found[clip], key=in_time) for clip in sorted(found)}
+class Clips(Mapping[str, Sequence[str]]):
+    """The clips among some images: by name, in order, the ids of each one's frames in the order of time. Images of no
+    clip are left out."""
+
+    def __init__(self, image_ids: Iterable[str], sequences: Container[str] = ()) -> None:
+        """``sequences``: as :func:`clip_of` takes them."""
+        self._sequences = sequences
+        found: dict[str, list[str]] = {}
+        for image_id in image_ids:
+            clip = self.of(image_id)
+            if clip is not None:
+                found.setdefault(clip, []).append(image_id)
+        self._frames = {clip: sorted(found[clip], key=in_time) for clip in sorted(found)}
+
+    def __getitem__(self, clip: str) -> Sequence[str]:
+        return self._frames[clip]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._frames)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def of(self, image_id: str) -> str | None:
+        """The clip that an image is a frame of, whether it is one of these images or not; None: it is in none."""
+        return clip_of(image_id, self._sequences)
+
+    def numbers(self, clip: str) -> Sequence[int]:
+        """The numbers of a clip's frames, in order."""
+        frames = self[clip]
+        return [number_in_video(one) for one in frames] if is_frame(frames[0]) else range(len(frames))
 
 
 def _by_size(number: re.Match[str]) -> str:

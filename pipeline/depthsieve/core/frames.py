@@ -86,6 +86,11 @@ def is_frame(image_id: str) -> bool:
     return re.fullmatch(FRAME_ID, image_id) is not None
 
 
+def number_in_video(image_id: str) -> int:
+    """Which frame of its video a frame is."""
+    return int(image_id.rpartition("::")[2])
+
+
 @dataclass
 class Videos:
     """The videos that a listing opened: how many, the ``frames`` in them, and those ``taken``. ``deep`` have more than

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from depthsieve.core.clips import clip_of
+from depthsieve.core.clips import HOW_TO_HAVE_CLIPS, Clips
 from depthsieve.core.errors import StoreError, UsageError
 from depthsieve.core.processes import cores
 from depthsieve.curation.funnel import LABELLED, Funnel, NoneLeft, Step, unlabelled
@@ -168,10 +168,9 @@ def curate(
     if where is not None:
         select(empty_table(index), where)  # what is wrong with it is told before anything takes long
     sequences = opened.sequences()
-    if near_frames is not None and not any(clip_of(one, sequences) for one in index["id"].to_pylist()):
+    if near_frames is not None and not Clips(index["id"].to_pylist(), sequences):
         raise StoreError(
-            f"{opened.location} has no clips, which near_frames (--near-frames) goes by: label videos, or say that the "
-            "folders of a source are clips with `depthsieve label SOURCE STORE --sequence`"
+            f"{opened.location} has no clips, which near_frames (--near-frames) goes by: {HOW_TO_HAVE_CLIPS}"
         )
     table = image_table(opened, index, settings.drop, progress)
     if not len(table):
@@ -209,13 +208,16 @@ class _Vectors:
         self._store, self._table, self._progress = store, table, progress
         self._read: tuple[NDArray[np.float16] | None, str] | None = None
 
-    def of(self, rows: NDArray[np.int64]) -> tuple[Vectors, str]:
-        """The vectors of some rows, and what they are. Raises :class:`StoreError` where an image has none."""
+    def of(self, rows: NDArray[np.int64], common: NDArray[np.int64] | None = None) -> tuple[Vectors, str]:
+        """The vectors of some rows, and what they are. What the rows ``common`` have in common is taken off; None: what
+        all of ``rows`` have. Raises :class:`StoreError` where an image has none."""
         if self._read is None:
             self._read = self._embeddings()
         embedding_ND, kind = self._read
         if embedding_ND is not None:
-            return Vectors.of(embedding_ND[rows]), kind
+            if common is None:
+                return Vectors.of(embedding_ND[rows]), kind
+            return Vectors(embedding_ND[rows], Vectors.of(embedding_ND[common]).centre_D), kind
         phash = self._table["phash"].combine_chunks().take(pa.array(rows))
         if phash.null_count:
             raise StoreError(

@@ -1,14 +1,14 @@
 """The steps of curation, in their fixed order, and what each lets go with which reason. Axes: N images."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from depthsieve.core.clips import clip_of, clips_among
+from depthsieve.core.clips import Clips
 from depthsieve.core.errors import StoreError
 from depthsieve.curation.diversity import is_exact, most_diverse, turns
 from depthsieve.curation.duplicates import MOST_BITS, Duplicates, find_duplicates
@@ -27,6 +27,12 @@ GREY = 3.0
 BLURRED = 0.84
 """Of the sharpness of the sharpest of equals, under which an image is blurred. A blur by a standard deviation of 1
 pixel leaves 0.72 to 0.89 of it on 16 photos, JPEG at quality 15 at least 0.93, and may add 0.18."""
+
+
+class VectorsOf(Protocol):
+    """See ``vectors_of`` of :class:`Funnel`."""
+
+    def __call__(self, rows: NDArray[np.int64], common: NDArray[np.int64] | None = None) -> tuple[Vectors, str]: ...
 
 
 class NoneLeft(StoreError):
@@ -51,13 +57,13 @@ class Step:
 @dataclass
 class Funnel:
     """Goes through the steps of ``settings`` over ``table`` (a row an image, sorted by id). ``vectors_of`` returns the
-    vectors of some rows, ``pixels`` looks at their images. Afterwards ``step_N`` and ``reason_N`` are empty for images
-    that stay. ``remedy`` says what to do where the store lacks a column, ``sequences`` are its sources whose folders
-    are clips. ``progress``: bars."""
+    vectors of some rows, less what they have in common, or what other rows have in common; ``pixels`` looks at their
+    images. Afterwards ``step_N`` and ``reason_N`` are empty for images that stay. ``remedy`` says what to do where the
+    store lacks a column, ``sequences`` are its sources whose folders are clips. ``progress``: bars."""
 
     table: pa.Table
     settings: CurateSettings
-    vectors_of: Callable[[NDArray[np.int64]], tuple[Vectors, str]]
+    vectors_of: VectorsOf
     pixels: Pixels
     threads: int
     remedy: str
@@ -146,13 +152,11 @@ class Funnel:
         rows = np.flatnonzero(self.step_N == "")
         ids = self.table["id"].take(pa.array(rows)).to_pylist()
         place = {name: number for number, name in enumerate(ids)}
-        clips = clips_among(ids, self.sequences)
+        clips = Clips(ids, self.sequences)
         # A clip counts as one image in what all have in common: else what is left of a still one would be its noise.
-        alone = [number for name, number in place.items() if clip_of(name, self.sequences) is None]
+        alone = [number for name, number in place.items() if clips.of(name) is None]
         middles = [place[frames[len(frames) // 2]] for frames in clips.values()]
-        centre_D = self.vectors_of(rows[sorted(alone + middles)])[0].centre_D
-        vectors, kind = self.vectors_of(rows)
-        vectors = replace(vectors, centre_D=centre_D)
+        vectors, kind = self.vectors_of(rows, rows[sorted(alone + middles)])
         hash_N = self.table["phash"].fill_null(0).to_numpy()[rows]
         numbers = (np.array([place[name] for name in frames], np.int64) for frames in clips.values())
         gone = sorted(find_near_frames(vectors, hash_N, numbers, threshold))
@@ -163,7 +167,7 @@ class Funnel:
                 f"near-duplicate of {ids[stays]}, the last frame kept of its clip "
                 f"(similarity {similarity:.3f}, {bits} of 64 bits differ)"
             )
-        touched = len({clip_of(ids[number], self.sequences) for number, *_ in gone})
+        touched = len({clips.of(ids[number]) for number, *_ in gone})
         frames = sum(len(one) for one in clips.values())
         note = f"{len(gone)} of {frames} frames, in {touched} of {len(clips)} clips; by {kind}"
         self._drop(f"near-frames {threshold:g}", rows[[number for number, *_ in gone]], reasons, note)

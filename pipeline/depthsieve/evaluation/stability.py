@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from depthsieve.core.clips import clips_among
+from depthsieve.core.clips import Clips
 from depthsieve.store import Store
 from depthsieve.store.index import settled_index
 
@@ -42,7 +42,7 @@ def stability_of(store: Store) -> Stability:
     rows = dict(zip(table["id"].to_pylist(), zip(*columns, strict=True), strict=True))
     known = {image_id: row for image_id, row in rows.items() if row[0] is not None}
     clips = []
-    for clip, ids in clips_among(known, store.sequences()).items():
+    for clip, ids in Clips(known, store.sequences()).items():
         segments, change, aligned = zip(*(known[one] for one in ids), strict=True)
         clips.append(ClipStability(clip, len(ids), len(set(segments)), _mean(change), _mean(aligned)))
     return Stability(tuple(clips), *(_mean(row[place] for row in known.values()) for place in (1, 2)))

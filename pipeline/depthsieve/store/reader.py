@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from depthsieve.core.clips import clips_among
+from depthsieve.core.clips import Clips
 from depthsieve.core.errors import (
     DepthsieveError,
     NoLabel,
@@ -303,10 +303,10 @@ class Store(Catalog):
         ``features`` only those of the place, which is faster."""
         return build_index(self, features)
 
-    def clips(self) -> dict[str, list[str]]:
-        """The labelled frames of each clip, in the order of time: a video's, and in sources that are sequences a
-        folder's. See :mod:`depthsieve.core.clips`; the clip of an id is ``clip_of(id, store.sequences())``."""
-        return clips_among(self, self.sequences())
+    def clips(self) -> Clips:
+        """The ids of the labelled frames of each clip, in the order of time: a video's, and in sources that are
+        sequences a folder's. ``clips().of(id)`` is the clip of an image. See :mod:`depthsieve.core.clips`."""
+        return Clips(self, self.sequences())
 
     def history(self, image_id: str) -> tuple[Event, ...]:
         """What became of an image, generation by generation: see :func:`depthsieve.store.history.history`."""

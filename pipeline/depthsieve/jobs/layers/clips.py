@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.core.clips import CLIP_COLUMNS, ClipFit, clip_of
+from depthsieve.core.clips import CLIP_COLUMNS, HOW_TO_HAVE_CLIPS, ClipFit
 from depthsieve.core.errors import SourceError, StoreDamaged, StoreError
 from depthsieve.core.records import ImageFailure
 from depthsieve.evaluation.stability import ClipStability, stability_of
@@ -68,10 +68,7 @@ def align_clips(store: str | Path, *, progress: bool = True) -> AlignClipsSummar
     opened = open_store(open_root(store))
     job = _Clips(opened)
     if not job.clips:
-        raise StoreError(
-            f"{opened.location} has no clips: label videos, or say that the folders of a source are clips with "
-            "`depthsieve label SOURCE STORE --sequence`"
-        )
+        raise StoreError(f"{opened.location} has no clips: {HOW_TO_HAVE_CLIPS}")
     filled = job.run(progress=progress)
     if filled.shards:
         with disk_errors_named(opened.root):
@@ -98,7 +95,6 @@ class _Clips(Backfill):
         super().__init__(store, clips_spec(store.spec, METHOD))
         self.clips = store.clips()
         self.without_photo: dict[str, str] = {}
-        self._sequences = store.sequences()
         self._labels: dict[str, str] = {}
         self._states: dict[str, int] = {}
         self._fits: dict[str, Mapping[str, ClipFit] | str] = {}
@@ -126,7 +122,7 @@ class _Clips(Backfill):
         fit_NC = np.full((len(clip_N), len(CLIP_COLUMNS)), np.nan)
         for row in np.flatnonzero(clip_N).tolist():
             image_id = shard.shard.images[row].id
-            fits = self._fits_of(clip_of(image_id, self._sequences) or "")
+            fits = self._fits_of(self.clips.of(image_id) or "")
             fit_NC[row] = fits[image_id]
             if image_id in self.without_photo:
                 clip_N[row] = 0  # so that its clip is done again
@@ -161,7 +157,7 @@ class _Clips(Backfill):
         return np.array([self._state_at(shard_id, row, image_id) for row, image_id in enumerate(ids)], np.uint64)
 
     def _state_at(self, shard_id: str, row: int, image_id: str) -> int:
-        clip = clip_of(image_id, self._sequences)
+        clip = self.clips.of(image_id)
         if clip is None or self.store.place_of(image_id) != (shard_id, row):
             return 0
         if clip not in self._states:
