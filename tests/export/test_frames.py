@@ -20,7 +20,11 @@ def test_codes_mean_the_same_in_all_frames_and_a_clip_that_grows_is_written_agai
     summary = export(store, tmp_path / "out", "frames")
     assert summary.images == 2 and summary.notes[0].endswith("(failed, or not labelled yet): there is no file of them")
     (row,) = json.loads((tmp_path / "out" / "clips.json").read_text())["clips"]
-    assert (row["folder"], row["times"], row["without_label"]) == ("default/a", {"0": 0.0, "4": 0.16}, [2])
+    assert row["images"] == [
+        {"file": "default/a/frame_00000.png", "frame": 0, "time": 0.0},
+        {"file": "default/a/frame_00004.png", "frame": 4, "time": 0.16},
+    ]
+    assert (row["frames"], row["without_label"]) == (3, [2])
     for number in (0, 4):
         label = store.label(f"default/a.mp4::{number:06d}")
         codes_HW = cv2.imread(str(tmp_path / "out" / "default" / "a" / f"frame_{number:05d}.png"), cv2.IMREAD_UNCHANGED)

@@ -23,7 +23,7 @@ from videos import UNEVEN
 
 import depthsieve
 from depthsieve.core.errors import LoaderError, UsageError
-from depthsieve.export.clip_target import ClipVolume
+from depthsieve.export.clip_target import NO_FRAME, ClipVolume
 from depthsieve.store import Store
 
 TARGET = "video-depth-anything"
@@ -182,13 +182,15 @@ def test_chosen_frames_come_alone(store: Store, tmp_path: Path) -> None:
 
 
 def test_what_it_refuses_and_leaves_out(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(LoaderError, match="is for frames of videos, and none of 4 images is one"):
+    with pytest.raises(
+        LoaderError, match=r"is for clips, and none of 4 images is in one: label videos, or say .* --sequence`"
+    ):
         export(small_store(tmp_path), tmp_path / "out", TARGET)
     with pytest.raises(UsageError, match="relative disparity has no metres"):
         export(store, tmp_path / "out", TARGET, options={"metric": True})
     mixed = film_store(tmp_path, film(tmp_path, A, (0, 2)))
     summary = export(mixed, tmp_path / "out", TARGET)
-    assert summary.images == 2 and summary.left_out["no frame of a video"] == 4
+    assert summary.images == 2 and summary.left_out[NO_FRAME] == 4
 
 
 def test_metres_are_asked_for(tmp_path: Path) -> None:

@@ -141,10 +141,10 @@ READERS: dict[str, Reader] = {
 }
 
 OF_VIDEOS = ("video-depth-anything", "frames", "mp4")
-"""Targets of frames of videos."""
+"""Targets of clips."""
 
 READ_ELSEWHERE = ("3dgs", "nerfstudio", "kitti", "ultralytics", "depth-anything-v2", "moge", *OF_VIDEOS)
-"""Targets of metric stores, of photos with poses, or of videos, which have tests of their own."""
+"""Targets of metric stores, of photos with poses, or of clips, which have tests of their own."""
 
 
 def small_store(folder: Path, **changes: Any) -> Store:

@@ -38,6 +38,12 @@ def film(
     return made
 
 
+def frames_in(folder: str, *names: str, failed: Collection[str] = (), **options: Any) -> list[Picture]:
+    """The pictures of a store of a folder of frames of these names."""
+    path = f"{folder}/" if folder else ""
+    return [Picture(f"{path}{name}", (HEIGHT, WIDTH), LABEL, failed=name in failed, **options) for name in names]
+
+
 def film_store(folder: Path, *films: Sequence[Picture], **options: Any) -> Store:
     """A store of films that :func:`film` made in the same folder."""
     return make_store(folder, [picture for pictures in films for picture in pictures], **options)

@@ -99,9 +99,15 @@ def made_label(number: int, shape: Shape) -> tuple[np.ndarray[Any, Any], np.ndar
 
 
 def make_store(
-    folder: Path, images: Sequence[Picture], rejected: Sequence[str] = (), spec: LabelSpec = SPEC, shard_size: int = 3
+    folder: Path,
+    images: Sequence[Picture],
+    rejected: Sequence[str] = (),
+    spec: LabelSpec = SPEC,
+    shard_size: int = 3,
+    sequence: bool = False,
 ) -> Store:
-    """Write ``folder/images`` and in ``folder/labels`` a store with one generation more; ids are ``default/PATH``."""
+    """Write ``folder/images`` and in ``folder/labels`` a store with one generation more; ids are ``default/PATH``. With
+    ``sequence`` folders are clips."""
     root = folder / "images"
     by_shape: dict[Shape, list[int]] = {}
     for number, picture in enumerate(images):
@@ -126,7 +132,7 @@ def make_store(
             planned.append(PlannedShard(shard, ("add",) * len(records)))
             numbers_of.append(numbers)
     rejects = [RejectedImage(f"default/{name}", 1, 1, "made up") for name in rejected]
-    add_planned(store, planned, rejects, sources={"default": str(root.resolve())})
+    add_planned(store, planned, rejects, sources={"default": str(root.resolve())}, sequence=sequence)
     context = CommitContext(store.fingerprint, spec.quantity, spec.unit, "0" * 64)
     for one, numbers in zip(planned, numbers_of, strict=True):
         if not any(images[number].pending for number in numbers):
@@ -156,11 +162,13 @@ def add_planned(
     removed: Sequence[str] = (),
     sources: Mapping[str, str] | None = None,
     profile: NumericsProfile = PROFILE,
+    sequence: bool = False,
 ) -> Generation:
     """A new generation of these shards."""
     tables = (one.table() for one in planned)
     out = (rejected_table(rejected), removed_table(removed))
-    return add_generation(store, tables, *out, sources or {}, profile, TeacherRequest("made up"))
+    said = {"default": True} if sequence else None
+    return add_generation(store, tables, *out, sources or {}, profile, TeacherRequest("made up"), sequences=said)
 
 
 def learn(store: Store, datasets: dict[str, DatasetNote] | None) -> Store:

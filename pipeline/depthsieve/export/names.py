@@ -62,10 +62,12 @@ def same_file(path: str) -> str:
 class Places:
     """Gives out paths, none of them twice, nor one that is a folder of another.
 
-    What is ``taken`` stays: images that come later never move those that are there.
+    What is ``taken`` stays: images that come later never move those that are there. Paths that ``are_folders`` may lie
+    in one another.
     """
 
-    def __init__(self, taken: Iterable[str] = ()) -> None:
+    def __init__(self, taken: Iterable[str] = (), are_folders: bool = False) -> None:
+        self._are_folders = are_folders
         self._files: dict[str, str] = {}
         self._folders: set[str] = set()
         self._stems: set[str] = set()
@@ -87,6 +89,8 @@ class Places:
         key = same_file(path)
         if key in self._files:
             return self._files[key], key.count("/") + 1
+        if self._are_folders:
+            return None
         if key in self._folders or key in self._stems:
             return "", key.count("/") + 1
         while "/" in key:

@@ -130,7 +130,7 @@ class Entry:
 
 
 Entries = Callable[[], Iterator[Entry]]
-"""Called, the entries of all images that were exported, in the order of ids; as often as one likes."""
+"""Called, the entries of all images that were exported, in the target's order; as often as one likes."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,10 @@ class Target(ABC):
         """What else of the store than its label decides how an image is written; changed, it is written again."""
         return ""
 
+    def order(self, image_id: str) -> tuple[str, ...]:
+        """The key that sorts images as they are written, and as entries come. A pure function of the id."""
+        return (image_id,)
+
     def clip(self, image_id: str) -> Clip | None:
         """The clip whose other frames decide too how this one is written; None where an image stands alone."""
         return None
@@ -261,5 +265,5 @@ class VolumeTarget(Target):
 
     @abstractmethod
     def write_volume(self, path: Path, samples: Iterator[tuple[Item, Encoded]]) -> None:
-        """Write a volume to ``path``, from samples in the order of ids, taking one at a time. The same samples give the
-        same bytes."""
+        """Write a volume to ``path``, from samples in the target's order, taking one at a time. The same samples give
+        the same bytes."""

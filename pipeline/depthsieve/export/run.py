@@ -239,13 +239,13 @@ class _Export:
         return self._summary(started, False, len(images) - len(failed), size, failed, free)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        """What is recorded of all images, in the order of ids."""
+        """What is recorded of all images, in the target's order."""
 
         def of_round(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
             for part in parts:
                 yield from self.ledger.record(part)["images"]
 
-        return heapq.merge(*(of_round(parts) for parts in self.rounds), key=lambda row: row["id"])
+        return heapq.merge(*(of_round(parts) for parts in self.rounds), key=lambda row: self.target.order(row["id"]))
 
     def _entries(self) -> Iterator[Entry]:
         return (Entry(row["id"], row["path"], row["entry"]) for row in self._rows())

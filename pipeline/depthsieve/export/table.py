@@ -81,6 +81,13 @@ class TargetRow:
 
 IMAGES_PER_FILE = TargetOption("images_per_file", int, 1000, "Images of a file; 0 puts all into one.", "N")
 WITHOUT_PHOTOS = TargetOption("without_photos", bool, False, "Leave the photos out.")
+FPS = TargetOption(
+    "fps",
+    float,
+    None,
+    "Frames a second of clips whose times are not known: folders of frames, and videos that are gone.",
+    unset="25 in mp4; elsewhere their times stay unknown",
+)
 _VAL = TargetOption("val", float, 0.1, "Share of images for validation, chosen by their ids.", "SHARE")
 
 TARGETS: Mapping[str, TargetRow] = {
@@ -135,6 +142,7 @@ TARGETS: Mapping[str, TargetRow] = {
                     choices=("npz", "exr"),
                 ),
                 TargetOption("metric", bool, False, "Depths in metres, of relative labels that have a scale too."),
+                FPS,
             ),
         ),
         TargetRow(
@@ -142,13 +150,14 @@ TARGETS: Mapping[str, TargetRow] = {
             VIDEO,
             "a 16-bit PNG a frame, whose codes mean the same in all frames of a clip",
             "to_frames:FramesTarget",
+            (FPS,),
         ),
         TargetRow(
             "mp4",
             VIDEO,
             "a video a clip to look at: photo and depth in colours side by side, over one range",
             "to_mp4:Mp4Target",
-            (TargetOption("with_reliability", bool, False, "Show reliability beside depth."),),
+            (TargetOption("with_reliability", bool, False, "Show reliability beside depth."), FPS),
         ),
         TargetRow(
             "kitti",

@@ -12,37 +12,32 @@ import numpy as np
 
 from depthsieve.core.errors import StoreDamaged
 from depthsieve.export.clip_target import INDEX, ClipTarget
-from depthsieve.export.clips import Clip, frame_of
+from depthsieve.export.clips import Clip
 from depthsieve.export.codecs import CODES, encode_png
 from depthsieve.export.index import quantity_words, rows_json
 from depthsieve.export.protocol import About, Encoded, Entries, Item
 
 
 class FramesTarget(ClipTarget):
-    """``CLIP/frame_00000.png`` and ``clips.json``."""
+    """``CLIP/frame_00000.png``, of a folder ``FOLDER/NAME.png``, and ``clips.json``."""
 
     writes_reliability = False
+    suffix = ".png"
 
     def check(self) -> None:
         super().check()
         self._looking = threading.Lock()
         self._ranges: dict[str, tuple[float, float]] = {}
 
-    def clip(self, image_id: str) -> Clip | None:
-        return self.clips[frame_of(image_id)[0]]
-
     def clip_place(self, stem: str) -> str:
         return stem
 
-    def leaf(self, number: int) -> str:
-        return f"frame_{number:05d}.png"
-
     def encode(self, item: Item) -> Encoded:
-        scale, offset = self._affine(self.clips[frame_of(item.id)[0]])
+        scale, offset = self._affine(self.clip_with(item.id))
         filled_HW = np.where(item.valid, item.depth_HW, offset).astype(np.float64)
         steps_HW = np.rint((filled_HW - offset) / scale) if scale else np.ones_like(filled_HW)
         codes_HW = np.where(item.valid, np.clip(steps_HW, 1, CODES), 0).astype(np.uint16)
-        facts = {**self.frame_facts(item), "scale": scale, "offset": offset}
+        facts = {**self.seconds(item), "scale": scale, "offset": offset}
         return Encoded({item.path: encode_png(codes_HW, {"id": item.id})}, facts)
 
     def _affine(self, clip: Clip) -> tuple[float, float]:
@@ -65,18 +60,17 @@ class FramesTarget(ClipTarget):
         yield INDEX, rows_json(head, "clips", self._clip_rows(entries))
 
     def _clip_rows(self, entries: Entries) -> Iterator[dict[str, Any]]:
-        for clip, path, frames in self.by_clip(entries):
+        for clip, _, frames in self.by_clip(entries):
             affine = {name: frames[0].data[name] for name in ("scale", "offset")}
-            shown = {str(entry.data["frame"]): entry.data["time"] for entry in frames}
-            files = {"folder": path, "files": "frame_%05d.png", "times": shown}
-            yield {"id": clip.id, **files, **affine, **self.gaps(clip, frames)}
+            images = [{"file": entry.path, **self.shown(entry)} for entry in frames]
+            yield {"id": clip.id, **affine, **self.gaps(clip, frames), "images": images}
 
     def about(self) -> About:
         return About(
-            layout="`CLIP/frame_00120.png` for frame 120 of a clip, counted from 0 in its video, in the source's "
-            f"folders: 16-bit grey. `{INDEX}` has a row a clip: its `id`, `folder`, `scale` and `offset`, "
-            "`times` of its frames by number (seconds from the video's first frame), and the numbers of those "
-            "without a label.",
+            layout="`CLIP/frame_00120.png` for frame 120 of a video, counted from 0 in it, and `FOLDER/NAME.png` for "
+            "the file `NAME` of a folder of frames, in the source's folders: 16-bit grey. "
+            f"`{INDEX}` has a row a clip: its `id`, `scale` and `offset`, and its `images` in the order of time, each "
+            f"with its `file`, its number (`frame`) and `time`. {self.row_words}",
             depth="`offset + scale * code`, the same for all frames of a clip: "
             f"{quantity_words(self.ask)}.{self.alignment}",
             invalid="code 0. Frames that failed, or were not labelled yet, have no file.",
@@ -93,8 +87,7 @@ import numpy as np
 
 with open("clips.json", encoding="utf-8") as file:
     clip = json.load(file)["clips"][0]
-for number in clip["times"]:
-    path = clip["folder"] + "/" + clip["files"] % int(number)
-    codes = cv2.imread(path, cv2.IMREAD_UNCHANGED).astype(np.float64)
+for image in clip["images"]:
+    codes = cv2.imread(image["file"], cv2.IMREAD_UNCHANGED).astype(np.float64)
     depth = np.where(codes > 0, clip["offset"] + clip["scale"] * codes, np.nan)
 """

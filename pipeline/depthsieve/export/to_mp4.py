@@ -7,7 +7,7 @@ Axes: H row, W column, 3 red, green, blue (uint8); N frames of a video; K the 25
 
 import importlib.util
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from itertools import chain
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from depthsieve.core.errors import StoreDamaged, UsageError
 from depthsieve.export.clip_target import INDEX, ClipVolume
-from depthsieve.export.clips import Clip, frame_of
+from depthsieve.export.clips import Clip
 from depthsieve.export.index import rows_json
 from depthsieve.export.protocol import About, Encoded, Entries, Item
 from depthsieve.export.side_by_side import Panel, side_by_side
@@ -32,7 +32,7 @@ CLOCK = 90_000
 """Ticks a second."""
 
 TIMELESS_RATE = 25
-"""Frames of a video a second where its times are not known."""
+"""Frames a second of a clip whose times are not known, where --fps says nothing."""
 
 LOOKED_AT = 128
 """Frames of a clip that tell its range of colours, at most, and about as many pixels a side of each."""
@@ -55,17 +55,22 @@ class Mp4Target(ClipVolume):
         self._looking = threading.Lock()
         self._spans: dict[str, tuple[Span, Span]] = {}
 
+    @property
+    def rate(self) -> float:
+        return float(self.ask.options["fps"] or TIMELESS_RATE)
+
     def clip_place(self, stem: str) -> str:
         return f"{stem}_vis.mp4"
 
     def encode(self, item: Item) -> Encoded:
         """The picture of a frame, RGB."""
-        span, codes = self._span(self.clips[frame_of(item.id)[0]])
-        facts = self.frame_facts(item)
-        time = "" if facts["time"] is None else f"   {facts['time']:.3f} s"
+        clip = self.clip_with(item.id)
+        span, codes = self._span(clip)
+        facts: dict[str, Any] = {**self.seconds(item)}
+        time = "" if facts["seconds"] is None else f"   {facts['seconds']:.3f} s"
         height, width = item.depth_HW.shape
         panels = [
-            Panel(item.photo.at((height, width)), f"{facts['frame']:06d}{time}"),
+            Panel(item.photo.at((height, width)), f"{clip.number_of[item.id]:06d}{time}"),
             Panel(
                 colours.depth_colours(item.depth_HW, self.ask.quantity, item.valid, span),
                 "",
@@ -114,15 +119,13 @@ class Mp4Target(ClipVolume):
     def write_volume(self, path: Path, samples: Iterator[tuple[Item, Encoded]]) -> None:
         """Each frame is shown at its own time, and until the next one that is there."""
         first = next(samples)
-        clip = self.clips[frame_of(first[0].id)[0]]
-        ticks = _ticks(self.times(first[0]), clip.numbers)
-        tick_of = dict(zip(clip.numbers, ticks, strict=False))
+        ticks = _ticks(self.times(first[0]), self.rate)
         with _Film(path, first[1].entry["height"], first[1].entry["width"]) as film:
-            for number, sample in self.rows(chain([first], samples)):
+            for tick, sample in zip(ticks, self.rows(chain([first], samples)), strict=False):
                 if sample is not None:
                     rgb = sample[1].files["rgb"]
                     assert isinstance(rgb, bytes)
-                    film.show(tick_of[number], rgb)
+                    film.show(tick, rgb)
             film.end(ticks[-1])
 
     def finish(self, entries: Entries) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
@@ -141,9 +144,9 @@ class Mp4Target(ClipVolume):
         third = ", and reliability" if self.ask.options["with_reliability"] else ""
         return About(
             layout="`STEM_vis.mp4` for each clip, in the source's folders: photo, depth in colours"
-            f"{third}, side by side; H.264. Each frame is shown at its own time in the video, until the next one; "
-            f"where the video is gone, {TIMELESS_RATE} frames of it are a second. `{INDEX}` has a row a clip: its "
-            "`id`, its file, what its colours stand for, and the numbers of its frames without a label.",
+            f"{third}, side by side; H.264. Each frame is shown at its own time in the video, until the next one. "
+            f"`{INDEX}` has a row a clip: its `id`, its file, what its colours stand for, and the numbers of its "
+            f"frames without a label. {self.row_words}",
             depth="colours for looking, not for measuring: near red, far blue, over one range for the whole clip: "
             f"`far` and `near` of `{INDEX}`, {'metres' if self.ask.quantity == 'depth' else 'disparity of the teacher'}"
             ", the 2nd and the 98th percentile of its frames together; what lies beyond has the same colours. The line "
@@ -156,13 +159,12 @@ class Mp4Target(ClipVolume):
         )
 
 
-def _ticks(times_N: NDArray[np.float64] | None, numbers: Sequence[int]) -> list[int]:
-    """When frames of these numbers are shown, in ticks, each later than the one before; and when the last one ends."""
+def _ticks(times_T: NDArray[np.float64], rate: float) -> list[int]:
+    """When frames are shown, in ticks, each later than the one before; and when the last one ends."""
     ticks: list[int] = []
-    for number in numbers:
-        time = number / TIMELESS_RATE if times_N is None else float(times_N[number])
+    for time in times_T.tolist():
         ticks.append(max(round(CLOCK * time), ticks[-1] + 1 if ticks else 0))
-    lasts = ticks[-1] - ticks[-2] if ticks[1:] else CLOCK // TIMELESS_RATE
+    lasts = ticks[-1] - ticks[-2] if ticks[1:] else round(CLOCK / rate)
     return [*ticks, ticks[-1] + lasts]
 
 

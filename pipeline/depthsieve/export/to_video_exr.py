@@ -6,40 +6,44 @@ Axes: H row, W column.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from depthsieve.export.clip_target import ClipTarget
-from depthsieve.export.index import index_json, quantity_words
-from depthsieve.export.protocol import About, Encoded, Entries, Item
+from depthsieve.export.index import quantity_words, rows_json
+from depthsieve.export.protocol import About, Encoded, Entries, Entry, Item
 from depthsieve.export.to_exr import encode_exr
 
 
 class Depths(ClipTarget):
-    """``CLIP_depths_exr/frame_00000.exr`` and ``index.json``."""
+    """``CLIP_depths_exr/frame_00000.exr``, of a folder ``FOLDER_depths_exr/NAME.exr``, and ``index.json``."""
 
     metric_option = "metric"
+    as_one = False
+    suffix = ".exr"
 
     def clip_place(self, stem: str) -> str:
         return f"{stem}_depths_exr"
 
-    def leaf(self, number: int) -> str:
-        return f"frame_{number:05d}.exr"
-
     def encode(self, item: Item) -> Encoded:
         channels = {"Z": item.depth_HW.astype("<f4"), "reliability": item.reliability_HW.astype("<f2")}
         text = {"id": item.id, "quantity": self.ask.quantity, "unit": self.ask.unit}
-        facts = {**item.facts(), **self.frame_facts(item), "channels": item.path}
+        facts = {**item.facts(), **self.seconds(item), "channels": item.path}
         return Encoded({item.path: encode_exr(channels, text)}, facts)
 
     def finish(self, entries: Entries) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
         head = {"quantity": self.ask.quantity, "unit": self.ask.unit, "invalid": "NaN"}
-        yield "index.json", index_json(head, entries)
+        yield "index.json", rows_json(head, "images", map(self._row, entries()))
+
+    def _row(self, entry: Entry) -> dict[str, Any]:
+        return {name: value for name, value in entry.data.items() if name != "seconds"} | self.shown(entry)
 
     def about(self) -> About:
         return About(
-            layout="`STEM_depths_exr/frame_00120.exr` for frame 120 of a clip, counted from 0 in its video, in the "
-            "source's folders; channels `Z` (float32), as Video Depth Anything's `run.py --save_exr` writes it, and "
-            "`reliability` (half). `index.json` has a row a frame: its `id`, `frame`, `time` in seconds from the "
-            "video's first frame, its file (`channels`), sizes.",
+            layout="`STEM_depths_exr/frame_00120.exr` for frame 120 of a video, counted from 0 in it, and "
+            "`FOLDER_depths_exr/NAME.exr` for the file `NAME` of a folder of frames, in the source's folders; channels "
+            "`Z` (float32), as Video Depth Anything's `run.py --save_exr` writes it, and `reliability` (half). "
+            "`index.json` has a row a frame, in the order of time within each clip: its `id`, its number (`frame`), "
+            f"`time`, its file (`channels`), sizes. {self.row_words}",
             depth=f"`Z`: {quantity_words(self.ask)}.{self.alignment}",
             invalid="NaN, and reliability 0. Frames that failed, or were not labelled yet, have no file.",
             precision="none is lost.",

@@ -17,7 +17,6 @@ from typing import IO, Any
 import numpy as np
 
 from depthsieve.export.clip_target import INDEX, ClipVolume, rate_of
-from depthsieve.export.clips import frame_of
 from depthsieve.export.index import quantity_words, rows_json
 from depthsieve.export.protocol import About, Encoded, Entries, Item
 
@@ -38,7 +37,7 @@ class Depths(ClipVolume):
         return f"{stem}_depths.npz"
 
     def encode(self, item: Item) -> Encoded:
-        return Encoded({}, self.frame_facts(item))
+        return Encoded({}, self.seconds(item))
 
     def weigh(self, item: Item, encoded: Encoded) -> int:
         return sum(len(zlib.compress(one.tobytes(), LEVEL)) for one in (item.depth_HW, item.reliability_HW))
@@ -46,10 +45,9 @@ class Depths(ClipVolume):
     def write_volume(self, path: Path, samples: Iterator[tuple[Item, Encoded]]) -> None:
         """Depth goes into the archive as it comes, reliability into a file beside it until that is through."""
         first = next(samples)
-        clip = self.clips[frame_of(first[0].id)[0]]
+        clip = self.clip_with(first[0].id)
         shape = (len(clip.ids), *first[0].depth_HW.shape)
-        times_N = self.times(first[0])
-        times_T = np.full(shape[0], np.nan) if times_N is None else times_N[list(clip.numbers)]
+        times_T = self.times(first[0])
         labelled_T = np.zeros(shape[0], np.bool_)
         kept = path.with_suffix(".codes")
         with (
@@ -57,7 +55,7 @@ class Depths(ClipVolume):
             kept.open("w+b") as codes,
         ):
             with _array(archive, "depths", np.dtype("<f4"), shape) as file:
-                for row, (_, sample) in enumerate(self.rows(chain([first], samples))):
+                for row, sample in enumerate(self.rows(chain([first], samples))):
                     labelled_T[row] = sample is not None
                     if sample is None:
                         file.write(np.full(shape[1:], np.nan, "<f4").tobytes())
@@ -90,10 +88,10 @@ class Depths(ClipVolume):
     def about(self) -> About:
         return About(
             layout="`STEM_depths.npz` for each clip, as Video Depth Anything's `run.py --save_npz` calls it, in the "
-            "source's folders: `depths` float32 [T,H,W], `reliability` uint8 [T,H,W], `frames` int64 [T] (numbers in "
-            "the video, counted from 0), `times` float64 [T] (seconds from the video's first frame; NaN where the "
-            "video was gone), `fps` (frames a second on average), `labelled` bool [T]. "
-            f"`{INDEX}` has a row a clip: its `id`, its file, and the numbers of its frames without a label.",
+            "source's folders: `depths` float32 [T,H,W], `reliability` uint8 [T,H,W], `frames` int64 [T] (their "
+            "numbers), `times` float64 [T] (seconds; NaN where they are not known), `fps` (frames a second on "
+            f"average), `labelled` bool [T]. `{INDEX}` has a row a clip: its `id`, its file, and the numbers of its "
+            f"frames without a label. {self.row_words}",
             depth=f"`depths`: {quantity_words(self.ask)}.{self.alignment}",
             invalid="NaN in `depths`, and 0 in `reliability`. Frames that failed, or were not labelled yet, are "
             "all NaN and have `labelled` False: row t is frame `frames[t]` whatever failed.",

@@ -56,7 +56,9 @@ class Writer:
             return self._version(image_id)
         if clip.id not in self._clips:
             labels = [self._version(one) if one in self else "" for one in clip.ids]
-            self._clips[clip.id] = hashlib.sha256("\n".join([*clip.ids, *labels]).encode()).hexdigest()[:16]
+            self._clips[clip.id] = hashlib.sha256(
+                "\n".join([*clip.ids, *labels, *map(str, clip.numbers)]).encode()
+            ).hexdigest()[:16]
         return f"{self._version(image_id)}/{self._clips[clip.id]}"
 
     def _version(self, image_id: str) -> str:
