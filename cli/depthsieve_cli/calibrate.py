@@ -124,6 +124,10 @@ def _print_summary(summary: "CalibrateSummary") -> None:
         f"{summary.teacher}: trained on {learnt or count(summary.scenes, 'scene')} in {summary.seconds / 60:.1f} min; "
         f"judged on {_judged(summary)} that it was not trained on."
     )
+    if summary.pairs_scaled:
+        click.echo(f"Expected errors have the scale of {count(summary.pairs_scaled, 'pair')} not learnt from.")
+    elif summary.pairs:
+        click.echo("Too few pairs to scale expected errors by: their scale is that of rendered scenes.")
     if summary.without_depth:
         click.echo(f"{count(summary.without_depth, 'image')} without depth were passed over.")
     print_failures(summary.failed)

@@ -302,12 +302,34 @@ def test_pairs_are_learnt_from_and_one_in_three_is_judged(teacher: Teacher, tmp_
     (tmp_path / "pairs" / "2.jpg").write_bytes(b"\xff\xd8 no photo")
     options = {"pairs": [tmp_path / "pairs"], "pattern": "{dir}/{stem}_depth.png", "scale": 1000.0}
     made = depthsieve.calibrate(teacher, tmp_path / "with", **options, **SMALL)
-    assert (made.pairs, made.pairs_judged, made.without_depth) == (2, 2, 4)  # the depth maps are images without depth
+    assert (made.pairs, made.pairs_judged, made.pairs_scaled, made.without_depth) == (
+        2,
+        2,
+        0,
+        4,
+    )  # depth maps have none
     assert [failure.id for failure in made.failed] == ["default/2.jpg"]
     on_pairs = [one for one in made.scores if one.data == "pairs"]
     assert [one.method for one in on_pairs] == ["network", "flip, fused", "level of the label"]
     assert {one.images for one in on_pairs} <= {1, 2}
     assert ErrorNetwork.load(tmp_path / "with").meta["pairs"] == 2
+
+
+def test_enough_pairs_give_the_scale_and_are_not_learnt_from(teacher: Teacher, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs", 24)
+    options = {"pattern": "{dir}/{stem}_depth.png", "scale": 1000.0}
+    made = depthsieve.calibrate(teacher, tmp_path / "with", pairs=[tmp_path / "pairs"], **options, **SMALL)
+    assert (made.pairs, made.pairs_judged, made.pairs_scaled) == (11, 8, 5)
+    scaling = find_pairs([tmp_path / "pairs"], None, TruthSettings(**options)).learnt[2::3]
+    seen = [example(teacher, *pair.read()) for pair in scaling]
+    known = [np.isfinite(one.errors_2HW[1]) for one in seen]
+    network = ErrorNetwork.load(made.file)
+    means = [
+        [float(map_HW[known_HW].mean()) for map_HW, known_HW in zip(maps, known, strict=True)]
+        for maps in (expected_of(network, seen), [one.errors_2HW[0] for one in seen])
+    ]
+    assert sum(means[0]) == pytest.approx(sum(means[1]), rel=0.02)
+    assert (network.meta["pairs"], network.meta["pairs_scaled"]) == (11, 5)
 
 
 def test_which_pairs_are_judged_hangs_on_their_names_alone(tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ MOST_REPEATS = 20
 PAIRS_TO_SCENES = 0.5
 """Pairs are seen more often than scenes, at most so many times, until there are this many of them to each scene."""
 
+SCALED_PAIRS, FEWEST_SCALED = 3, 5
+"""One pair in so many of those to learn from gives the scale instead of being learnt from, if these are enough."""
+
 JUDGED_SEED = 0
 
 
@@ -40,8 +43,9 @@ JUDGED_SEED = 0
 class CalibrateSummary:
     """What :func:`calibrate` made. ``calibration`` is what label specs call it, with the ``digest`` of what decides its
     errors. ``scores`` are the methods on scenes and on pairs that it was not trained on. ``pairs`` were learnt from and
-    ``pairs_judged`` left out, ``without_depth`` counts images without any; ``failed`` are pairs that could not be read,
-    with their reasons. ``confidence`` is what was found of the teacher's own confidence, None for a teacher without."""
+    ``pairs_judged`` left out, ``pairs_scaled`` gave the scale of expected errors (0: rendered scenes gave it);
+    ``without_depth`` counts images without any; ``failed`` are pairs that could not be read, with their reasons.
+    ``confidence`` is what was found of the teacher's own confidence, None for a teacher without."""
 
     file: str
     calibration: str
@@ -52,6 +56,7 @@ class CalibrateSummary:
     steps: int
     pairs: int
     pairs_judged: int
+    pairs_scaled: int
     without_depth: int
     seconds: float
     scores: tuple[MethodScore, ...]
@@ -93,7 +98,8 @@ def calibrate(
         teacher: a name as for :func:`depthsieve.load_teacher`, or a loaded teacher (then ``device``, ``size``,
             ``revision`` and ``quantity`` are its own).
         out: the file to write, a safetensors file that ``label`` and ``recalibrate`` take. It must not exist.
-        pairs: folders of photos with depth to learn from as well. One in three is left out and judged on.
+        pairs: folders of photos with depth to learn from as well. One in three is left out and judged on; one in three
+            of the others gives the scale of expected errors if those are five or more; otherwise scenes give it.
         ground_truth: where the depth of those photos is, a folder or file as for :func:`depthsieve.evaluate_labels`.
             None: each in the photo's own folder.
         scale: how many units of the depth files are a metre; None: values are metres.
@@ -158,8 +164,9 @@ def calibrate(
         teacher.quantity,
         settings.scenes,
         settings.steps,
-        len(found.learnt),
+        len(found.learnt) - len(work.scaling),
         len(found.judged),
+        len(work.scaling),
         found.without_depth,
         time.monotonic() - began,
         scores,
@@ -210,14 +217,17 @@ class _Work:
         self.teacher, self.settings, self.pairs, self.before = teacher, settings, pairs, before
         self.unfinished, self.progress = unfinished, progress
         self.failed: list[ImageFailure] = []
+        self.scaling: list[int] = []
         self.native: NativeConfidence | None = None
         self.confidence: ConfidenceSummary | None = None
 
     def network(self) -> ErrorNetwork:
         """The trained network, on the teacher's device."""
         self._label()
-        kept = filter(self.unfinished.has, range(self._count))
-        numbers = list(kept)
+        pairs = range(self.settings.scenes, self._count)[SCALED_PAIRS - 1 :: SCALED_PAIRS]
+        found = list(filter(self.unfinished.has, pairs))
+        self.scaling = found if len(found) >= FEWEST_SCALED else []  # else scenes give the scale
+        numbers = [number for number in filter(self.unfinished.has, range(self._count)) if number not in self.scaling]
         if not numbers:
             raise RunError(f"no label of teacher {self.teacher.name!r} could be compared with what it shows")
         held_back = numbers[HELD_BACK // 2 :: HELD_BACK] or numbers[:1]
@@ -230,7 +240,8 @@ class _Work:
             "teacher": self.teacher.name,
             "families": LEARNT,
             **dataclasses.asdict(self.settings),
-            "pairs": len(self.pairs.learnt),
+            "pairs": len(self.pairs.learnt) - len(self.scaling),
+            **({"pairs_scaled": len(self.scaling)} if self.scaling else {}),
             "start": None if self.before is None else self.before.version,
         }
         network = ErrorNetwork.random(self.settings.seed, self.teacher.quantity)
@@ -246,8 +257,8 @@ class _Work:
             learnt = (self.unfinished.example(number) for number in numbers if number not in held_back)
             network, self.native, self.confidence = fit_confidence(self.teacher, network, learnt, apart)
             network.meta |= {"confidence": dataclasses.asdict(self.confidence)}
-        last = range(self._count, self._count + self.settings.scaled)
-        fit_scale(network, [self.unfinished.example(number) for number in last if self.unfinished.has(number)])
+        scenes = filter(self.unfinished.has, range(self._count, self._count + self.settings.scaled))
+        fit_scale(network, [self.unfinished.example(number) for number in self.scaling or scenes])
         return network
 
     def judge(self, network: ErrorNetwork) -> tuple[MethodScore, ...]:
@@ -280,7 +291,7 @@ class _Work:
 
     @property
     def _repeats(self) -> int:
-        learnt = max(1, len(self.pairs.learnt))
+        learnt = max(1, len(self.pairs.learnt) - len(self.scaling))
         return max(1, min(MOST_REPEATS, round(self.settings.scenes * PAIRS_TO_SCENES / learnt)))
 
     def _label(self) -> None:
