@@ -11,6 +11,7 @@ from typing import Any
 from depthsieve.core.errors import TeacherNotFound, TeacherUnsupported, UsageError, one_line
 from depthsieve.teachers.da3.published import is_published
 from depthsieve.teachers.presets import Preset
+from depthsieve.teachers.unidepth import published as unidepth
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
@@ -141,9 +142,14 @@ def hub_checkpoint(name: str, hub_id: str, revision: str | None) -> Checkpoint:
     """The checkpoint of a hub model, from the cache where it has one. Raises as :func:`read_checkpoint`, and
     :class:`UsageError` for what is no hub id."""
     folder = cached_checkpoint(hub_id, revision)
-    if folder is None or not ((folder / PROCESSOR).is_file() or is_published(_read_json(name, folder, CONFIG))):
+    if folder is None or not ((folder / PROCESSOR).is_file() or _needs_no_processor(name, folder)):
         folder = _download(name, hub_id, revision, folder)
     return read_checkpoint(name, folder)
+
+
+def _needs_no_processor(name: str, folder: Path) -> bool:
+    config = _read_json(name, folder, CONFIG)
+    return is_published(config) or unidepth.is_published(config)
 
 
 def _download(name: str, hub_id: str, revision: str | None, incomplete: Path | None) -> Path:

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,12 +17,15 @@ from depthsieve.teachers.da3 import network as da3
 from depthsieve.teachers.da3.preprocessing import LONGEST_SIDE, LongestSidePreprocessing
 from depthsieve.teachers.da3.published import is_published, read_published
 from depthsieve.teachers.da3.teacher import DepthAnything3Teacher
+from depthsieve.teachers.fitting import check_fit
 from depthsieve.teachers.huggingface import DTYPES, HuggingFaceTeacher, quantity_of
 from depthsieve.teachers.moge import network as moge
 from depthsieve.teachers.moge import published as moge_published
 from depthsieve.teachers.moge.teacher import MoGeTeacher, TokensPreprocessing
 from depthsieve.teachers.preprocessing import Preprocessing, ProcessorPreprocessing, TokenLimit
+from depthsieve.teachers.protocol import Teacher
 from depthsieve.teachers.resolving import errors_named, resolve
+from depthsieve.teachers.unidepth import published as unidepth_published
 
 DEFAULT_PATCH = 16
 NEED_TORCHVISION = ("depth_pro", "tipsv2_dpt")
@@ -31,19 +33,17 @@ NEED_TORCHVISION = ("depth_pro", "tipsv2_dpt")
 
 OWN_TEACHERS = {da3.KIND: DepthAnything3Teacher, moge.KIND: MoGeTeacher}
 
-NEVER_USED = re.compile(r"fusion_stage\.layers\.0\.residual_layer1\.|\.mask_token$")
-"""Weights that no forward pass reads: the first fusion layer gets no residual, and masks belong to training.
 
-Published checkpoints (Intel/dpt-large, transformers issue 28292) leave them out.
-"""
-
-
-def load_checkpoint(checkpoint: Checkpoint, request: TeacherRequest) -> HuggingFaceTeacher:
+def load_checkpoint(checkpoint: Checkpoint, request: TeacherRequest) -> Teacher:
     """The teacher in a checkpoint, with the settings of a request. Raises as
     :func:`depthsieve.teachers.load_teacher`."""
     request = resolve(request)
     device, dtype = torch.device(request.device), request.dtype
     with _quiet(), errors_named(repr(request.name)):
+        if unidepth_published.is_published(checkpoint.config):
+            from depthsieve.teachers.unidepth.teacher import load
+
+            return load(checkpoint, request)
         config = _load_config(checkpoint)
         quantity = quantity_of(config, request.quantity)
         preprocessing = _load_preprocessing(checkpoint, config, request)
@@ -163,30 +163,13 @@ def _load_model(checkpoint: Checkpoint, config: Any, dtype: str) -> Any:
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # refused below, in words of our own
     )
-    mismatched = sorted(report["mismatched_keys"])
-    if mismatched:
-        key, stored, asked = mismatched[0]
-        raise TeacherUnsupported(
-            f"{len(mismatched)} weights have other shapes than config.json asks for, the first is {key}: "
-            f"{list(stored)}, not {list(asked)}"
-        )
-    missing = sorted(key for key in report["missing_keys"] if not NEVER_USED.search(key))
-    if missing:
-        raise TeacherUnsupported(
-            f"{len(missing)} weights that config.json asks for are missing, the first is {missing[0]}; "
-            "random weights must not label"
-        )
-    known = {_numberless(key) for key in model.state_dict()}
-    surplus = sorted(
-        key for key in report["unexpected_keys"] if _numberless(key) in known and not NEVER_USED.search(key)
+    check_fit(
+        model.state_dict().keys(),
+        mismatched=report["mismatched_keys"],
+        missing=report["missing_keys"],
+        unexpected=report["unexpected_keys"],
     )
-    if surplus:
-        raise TeacherUnsupported(f"the weights hold more layers than config.json says, the first is {surplus[0]}")
     return model.requires_grad_(False)  # from_pretrained has put it into evaluation mode
-
-
-def _numberless(key: str) -> str:
-    return re.sub(r"\d+", "#", key)
 
 
 @contextlib.contextmanager

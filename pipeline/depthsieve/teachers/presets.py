@@ -22,7 +22,8 @@ class Preset:
 
     ``licence`` is that of the weights; ``parameters`` is about how many there are; ``unit`` is ``"m"`` for metric
     models and empty for disparity, which has none; ``note`` says what a user might trip over. A model in this package
-    has no ``hub_id``. ``pickled`` is the file of a model whose authors publish no safetensors.
+    has no ``hub_id``. ``pickled`` is the file of a model whose authors publish no safetensors, ``needs`` the package
+    that must be installed for it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Preset:
     parameters: str
     note: str = ""
     pickled: str = ""
+    needs: str = ""
 
     @property
     def commercial_use(self) -> bool | None:
@@ -49,6 +51,11 @@ def _metric(name: str, hub_id: str, licence: str, parameters: str, note: str = "
     return Preset(name, hub_id, licence, "depth", "m", parameters, note)
 
 
+def _unidepth(name: str, size: str, parameters: str) -> Preset:
+    hub_id = f"lpiccinelli/unidepth-v2-{size}"
+    return Preset(name, hub_id, NON_COMMERCIAL, "depth", "m", parameters, _UNIDEPTH, needs="unidepth")
+
+
 _NC = "not for commercial use"
 _INDOOR = "indoor scenes, up to 20 m"
 _OUTDOOR = "streets, up to 80 m"
@@ -63,6 +70,9 @@ _DOUBTS = (_STATED, _DISTILL, _TIPS_CARD)
 _DA = "depth-anything/Depth-Anything-V2"
 _CARD = "see the card"
 _MOGE = "mask and focal length of its own; published as a pickle, to be converted once (docs/teachers.md); code is MIT"
+_UNIDEPTH = (
+    f"{_NC}, code and weights; confidence and focal length of its own; needs its authors' package (docs/teachers.md)"
+)
 _DA3 = "depth-anything/DA3"
 _DA3_ANY = "depth up to a factor, as its inverse; confidence and focal length of its own"
 _DA3_NC = f"{_DA3_ANY}; {_NC}"
@@ -115,6 +125,9 @@ PRESETS: tuple[Preset, ...] = (
     Preset("moge-2-small", "Ruicheng/moge-2-vits-normal", _CARD, "depth", "m", "35M", _MOGE, pickled="model.pt"),
     Preset("moge-2-base", "Ruicheng/moge-2-vitb-normal", _CARD, "depth", "m", "104M", _MOGE, pickled="model.pt"),
     Preset("moge-2-large", "Ruicheng/moge-2-vitl-normal", _CARD, "depth", "m", "331M", _MOGE, pickled="model.pt"),
+    _unidepth("unidepth-v2-small", "vits14", "34M"),
+    _unidepth("unidepth-v2-base", "vitb14", "114M"),
+    _unidepth("unidepth-v2-large", "vitl14", "354M"),
     _relative("depth-anything-v1-small", "LiheYoung/depth-anything-small-hf", APACHE, "25M"),
     _relative("depth-anything-v1-base", "LiheYoung/depth-anything-base-hf", APACHE, "97M"),
     _relative("depth-anything-v1-large", "LiheYoung/depth-anything-large-hf", APACHE, "335M"),

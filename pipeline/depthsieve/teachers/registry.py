@@ -21,6 +21,7 @@ from depthsieve.teachers.checkpoints import Checkpoint, hub_checkpoint, read_che
 from depthsieve.teachers.modules import FactoryName
 from depthsieve.teachers.presets import FOLDERS, IN_PACKAGE, PRESETS, find_preset
 from depthsieve.teachers.protocol import Better, IntrinsicsUse, Teacher
+from depthsieve.teachers.unidepth import installed as unidepth
 
 GROUP = "depthsieve.teachers"
 
@@ -127,6 +128,9 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
             f"teacher {name!r} is published as a pickle, which is not loaded: get {preset.pickled} of {preset.hub_id} "
             f"from the hub, and say `depthsieve convert-weights {preset.pickled} {name}/`, then --teacher ./{name}"
         )
+    lacking = unidepth.lacking() if preset is not None and preset.needs == unidepth.PACKAGE else None
+    if lacking is not None:  # before weights are fetched that could not be used
+        raise TeacherUnsupported(f"teacher {name!r}: {lacking}")
     return hub_checkpoint(name, preset.hub_id if preset else name, revision)
 
 
