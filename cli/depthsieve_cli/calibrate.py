@@ -80,6 +80,21 @@ DEFAULTS = CalibrateSettings()
     help="Replace OLD in a photo's path by NEW to find its depth; may be repeated.",
 )
 @click.option(
+    "--cameras",
+    metavar="FILE",
+    help="Cameras of the pairs, for a teacher that takes them: a CSV file (image,fx[,fy,cx,cy,width,height]) or a "
+    "COLMAP model, which go before EXIF.  [default: EXIF]",
+)
+@click.option(
+    "--focal-length",
+    type=float,
+    metavar="PIXELS",
+    help="Focal length of all pairs that --cameras does not name, in pixels of each.",
+)
+@click.option(
+    "--fov", type=float, metavar="DEGREES", help="Instead of --focal-length: their angle of view along the longer side."
+)
+@click.option(
     "--start",
     metavar="FILE",
     help="Go on from this calibration, of any teacher that predicts the same: fewer scenes and steps will do.",
@@ -119,6 +134,8 @@ def calibrate(as_json: bool, **options: Any) -> int:
 
 
 def _print_summary(summary: "CalibrateSummary") -> None:
+    for line in summary.notes:
+        note(line)
     learnt = f"{count(summary.scenes, 'scene')} and {count(summary.pairs, 'pair')}" if summary.pairs else ""
     click.echo(
         f"{summary.teacher}: trained on {learnt or count(summary.scenes, 'scene')} in {summary.seconds / 60:.1f} min; "

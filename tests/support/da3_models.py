@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from depthsieve.teachers.da3.network import KIND
+from depthsieve.teachers.da3.network import KIND, DepthAnything3Config, DepthAnything3ForDepthEstimation
 from depthsieve.teachers.da3.published import read_published
 
 EXPECTED = Path(__file__).parent / "da3_expected.npz"
@@ -113,6 +113,23 @@ PHOTOS = ((375, 500), (640, 480), (504, 378), (31, 200), (333, 222))
 def kept(map_HW: np.ndarray) -> np.ndarray:
     """What of a map is compared."""
     return map_HW[..., ::STEP, ::STEP]
+
+
+def names_of(case: Case) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of a model's weights."""
+    config = DepthAnything3Config(**{key: value for key, value in case.config().items() if key != "model_type"})
+    with torch.device("meta"):
+        model = DepthAnything3ForDepthEstimation(config)
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def save_metric(folder: Path) -> Path:
+    """The small metric model, whose random weights would take nearly all for sky: here they take nothing for it."""
+    save(folder, CASES["metric"], names_of(CASES["metric"]))
+    weights = load_file(folder / "model.safetensors")
+    weights["model.head.scratch.sky_output_conv2.2.bias"].fill_(-9)
+    save_file(weights, folder / "model.safetensors")
+    return folder
 
 
 def save(folder: Path, case: Case, names: Mapping[str, tuple[int, ...]]) -> Path:

@@ -48,19 +48,11 @@ LARGE = {
 }
 
 
-def names_of(case: models.Case) -> dict[str, tuple[int, ...]]:
-    config = network.DepthAnything3Config(**{key: value for key, value in case.config().items() if key != "model_type"})
-    with torch.device("meta"):
-        model = network.DepthAnything3ForDepthEstimation(config)
-    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     root = tmp_path_factory.mktemp("da3")
-    return {
-        name: models.save(root / name, models.CASES[name], names_of(models.CASES[name])) for name in ("small", "mono")
-    }
+    cases = {name: models.CASES[name] for name in ("small", "mono")}
+    return {name: models.save(root / name, case, models.names_of(case)) for name, case in cases.items()}
 
 
 def changed(raw: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
@@ -140,7 +132,7 @@ def test_metric_or_not_is_a_matter_of_the_models_name(folders: Mapping[str, Path
     assert (mono.quantity, mono.confidence_better, mono.intrinsics_in) == ("disparity", None, "ignored")
     assert "it predicts disparity; leave out --quantity depth" in refusal(folders["mono"], UsageError, quantity="depth")
     nameless = {"model_type": network.KIND, **read_published({"config": models.CASES["mono"].published["config"]})}
-    models.save(tmp_path, models.CASES["mono"], names_of(models.CASES["mono"]))
+    models.save(tmp_path, models.CASES["mono"], models.names_of(models.CASES["mono"]))
     (tmp_path / "config.json").write_text(
         json.dumps(nameless | {"hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4, "image_size": 70})
     )
@@ -196,7 +188,7 @@ def test_a_camera_of_no_angle_is_none() -> None:
 
 def test_the_focal_length_of_a_photo_decides_its_metres(tmp_path: Path) -> None:
     case = models.CASES["metric"]
-    folder = models.save(tmp_path / "metric", case, names_of(case))
+    folder = models.save(tmp_path / "metric", case, models.names_of(case))
     photo = Image.fromarray(models.photo(60, 70))
     for name, focal in (("near", 20), ("far", 40), ("unknown", None)):
         (tmp_path / "photos").mkdir(exist_ok=True)

@@ -1,6 +1,7 @@
 """A camera: what turns depth into points, in pixels of an upright image, and how it is known."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -32,6 +33,14 @@ WORDS = {
     "teacher": "the teacher",
 }
 """Origins as a person reads them."""
+
+
+def known_from(counts: Mapping[str | None, int]) -> str:
+    """How many focal lengths are known from where, in a line; ``counts`` goes by origin, None: not known."""
+    parts = [f"{counts[origin]:,} from {words}" for origin, words in WORDS.items() if counts.get(origin)]
+    remedy = " (say --focal-length PX, --fov DEGREES or --cameras FILE)"
+    parts += [f"{counts[None]:,} not known{remedy}"] if counts.get(None) else []
+    return f"focal lengths: {', '.join(parts)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from depthsieve.core.cameras import Camera
 from depthsieve.core.errors import ImageRejected, UsageError
 from depthsieve.core.records import Quantity, Shape, TeacherRequest
 from depthsieve.features import COLUMNS, ImageSignals, label_signals
-from depthsieve.labelling.metric import MetricInput, check_metric
+from depthsieve.labelling.metric import MetricInput, check_metric, lacks_camera
 from depthsieve.labelling.predicting import half_shape, is_out_of_memory, predict, release_memory, to_device
 from depthsieve.reliability.code import encode_error, histogram
 from depthsieve.reliability.fusion import calibration_for, fuse, relative_error
@@ -102,10 +102,7 @@ class LabelWork:
         """Why an image cannot be labelled, if it lacks what a teacher needs besides its pixels."""
         needing = [one for one in (self.teacher, self.second) if one is not None and one.intrinsics_in == "needed"]
         if needing and not np.isfinite(image.intrinsics_4).all():
-            return ImageRejected(
-                f"teacher {needing[0].name!r} needs a focal length, and none is known of this image: say "
-                "--focal-length, --fov or --cameras"
-            )
+            return ImageRejected(lacks_camera(needing[0]))
         return None
 
     @property

@@ -66,6 +66,12 @@ def cameras_taken(teacher: Teacher) -> dict[str, str]:
     return {} if teacher.intrinsics_in == "ignored" else {"cameras": TAKEN}
 
 
+def lacks_camera(teacher: Teacher, of: str = "this image") -> str:
+    """Why a teacher that needs cameras cannot label an image, or what ``of`` says, whose camera is not known."""
+    remedy = "say --focal-length, --fov or --cameras"
+    return f"teacher {teacher.name!r} needs a focal length, and none is known of {of}: {remedy}"
+
+
 def _made_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     alike = all(one.get(name) == other[name] for name in ("method", "weights_digest", "preprocessing"))
     return alike and one["teacher"].get("dtype") == other["teacher"]["dtype"]

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from depthsieve.core.records import Quantity
+from depthsieve.core.cameras import Camera
+from depthsieve.core.records import Quantity, Shape
 from depthsieve.evaluation.metrics import (
     actual_code_errors,
     code_denominator,
@@ -19,7 +20,9 @@ from depthsieve.evaluation.metrics import (
     predicted_depth,
     truth_mask,
 )
+from depthsieve.jobs.calibrate.cameras import scene_camera
 from depthsieve.jobs.calibrate.settings import LEARNT
+from depthsieve.labelling.metric import seen_intrinsics
 from depthsieve.labelling.predicting import predict
 from depthsieve.scenes import Scene, render_scene
 from depthsieve.store.stored_images import to_label_shape
@@ -35,12 +38,13 @@ ASPECTS = ((480, 640), (480, 640), (640, 480), (480, 854))
 @dataclass(frozen=True)
 class Example:
     """One label. ``errors_2HW`` is float32, NaN where there is nothing to compare with; ``confidence_HW`` is what the
-    teacher says of its error, if it says anything."""
+    teacher says of its error, if it says anything; ``camera`` is that of the photo, where the teacher takes one."""
 
     photo_HW3: NDArray[np.uint8]
     depth_HW: NDArray[np.float32]
     errors_2HW: NDArray[np.float32]
     confidence_HW: NDArray[np.float32] | None = None
+    camera: Camera | None = None
 
     @property
     def pixels(self) -> int:
@@ -48,19 +52,29 @@ class Example:
         return int(np.isfinite(self.errors_2HW[0]).sum())
 
 
-def example(teacher: Teacher, rgb_HW3: NDArray[np.uint8], truth_HW: NDArray[np.float32]) -> Example:
-    """Label a photo, and compare with its depth in metres, of any shape (0, NaN or infinite where there is none)."""
+def example(
+    teacher: Teacher, rgb_HW3: NDArray[np.uint8], truth_HW: NDArray[np.float32], camera: Camera | None = None
+) -> Example:
+    """Label a photo, and compare with its depth in metres, of any shape (0, NaN or infinite where there is none). A
+    teacher that takes none does not see the ``camera``."""
     shape = teacher.label_shape(rgb_HW3.shape[0], rgb_HW3.shape[1])
-    image_1CHW = torch.from_numpy(teacher.prepare(rgb_HW3, shape))[None].to(teacher.device)
+    camera = None if teacher.intrinsics_in == "ignored" else camera
     with torch.inference_mode():
-        label = predict(teacher, Batch.of(image_1CHW))
+        label = predict(teacher, batch_of_one(teacher, rgb_HW3, shape, camera))
     depth_HW = label.depth[0].float().cpu().numpy()
     confidence_HW = None if label.confidence is None else label.confidence[0].float().cpu().numpy()
     depth_HW = depth_HW.astype(np.float16).astype(np.float32)  # as it is stored
     if truth_HW.shape != shape:
         truth_HW = cv2.resize(truth_HW, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     errors_2HW = both_errors(depth_HW, truth_HW, teacher.quantity)
-    return Example(to_label_shape(rgb_HW3, shape), depth_HW, errors_2HW, confidence_HW)
+    return Example(to_label_shape(rgb_HW3, shape), depth_HW, errors_2HW, confidence_HW, camera)
+
+
+def batch_of_one(teacher: Teacher, rgb_HW3: NDArray[np.uint8], shape: Shape, camera: Camera | None) -> Batch:
+    """A photo, with its camera where that is known, as the teacher sees it at its label ``shape``."""
+    intrinsics_4 = seen_intrinsics(camera, (rgb_HW3.shape[0], rgb_HW3.shape[1]), shape)
+    arrays = (teacher.prepare(rgb_HW3, shape), intrinsics_4)
+    return Batch(*(torch.from_numpy(one)[None].to(teacher.device) for one in arrays))
 
 
 def both_errors(
@@ -90,7 +104,8 @@ def scene_example(teacher: Teacher, seed: int, family: str, number: int) -> Exam
     """A scene of :func:`scene_photo`, with other colours, blur, noise and the traces of JPEG, by the seed, before the
     teacher sees it. Disparity has an error in the sky too."""
     scene = scene_photo(teacher, seed, family, number)
-    seen = example(teacher, wear(scene.rgb_HW3, np.random.default_rng(seed)), scene.depth_HW)
+    worn_HW3 = wear(scene.rgb_HW3, np.random.default_rng(seed))
+    seen = example(teacher, worn_HW3, scene.depth_HW, scene_camera(scene))
     return with_sky(seen, scene.depth_HW) if teacher.quantity == "disparity" else seen
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from depthsieve.evaluation.metrics import ause_aurg, sparsification
-from depthsieve.jobs.calibrate.examples import Example
+from depthsieve.jobs.calibrate.examples import Example, batch_of_one
 from depthsieve.labelling.batch import LabelWork, predict_labels
 from depthsieve.reliability.fusion import calibration_for, fuse, near_level
 from depthsieve.reliability.native import NativeConfidence
@@ -130,7 +130,7 @@ def _one(error_HW: NDArray[np.floating], doubt_HW: NDArray[np.floating]) -> tupl
 
 def _batch(teacher: Teacher, rgb_HW3: NDArray[np.uint8], seen: Example) -> Batch:
     shape = (seen.depth_HW.shape[0], seen.depth_HW.shape[1])
-    return Batch.of(torch.from_numpy(teacher.prepare(rgb_HW3, shape))[None].to(teacher.device))
+    return batch_of_one(teacher, rgb_HW3, shape, seen.camera)
 
 
 def _by_network(seen: Example, teacher: Teacher, network: ErrorNetwork) -> torch.Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from depthsieve.core.cameras import Camera
 from depthsieve.core.errors import GroundTruthError
 from depthsieve.evaluation.ground_truth.opening import open_ground_truth
 from depthsieve.evaluation.ground_truth.protocol import GroundTruth
@@ -24,12 +25,14 @@ LEFT_OUT = 3
 
 @dataclass(frozen=True)
 class Pair:
-    """A photo, by its id within ``source``, and the place of its depth in ``truth``."""
+    """A photo, by its id within ``source``, and the place of its depth in ``truth``; ``camera`` is the photo's, where
+    it is known and the teacher takes one."""
 
     id: str
     place: str
     source: Source
     truth: GroundTruth
+    camera: Camera | None = None
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """The upright photo [H,W,3], and its depth in metres, NaN where there is none, of whatever shape.

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from depthsieve.cameras.given import given_cameras
 from depthsieve.core.errors import GroundTruthError, ImageRejected, RunError, SourceError, UsageError, one_line
-from depthsieve.core.progress import progress_bar, with_progress
+from depthsieve.core.progress import progress_bar, say, with_progress
 from depthsieve.core.records import ImageFailure, Quantity
 from depthsieve.evaluation.ground_truth.settings import TruthSettings
+from depthsieve.jobs.calibrate.cameras import scene_camera, with_cameras
 from depthsieve.jobs.calibrate.confidence import ConfidenceSummary, fit_confidence
 from depthsieve.jobs.calibrate.examples import Example, example, family_of, scene_example, scene_photo
 from depthsieve.jobs.calibrate.judging import TIMED, Floats, MethodScore, costs, doubts, extra_times, score
@@ -21,6 +23,7 @@ from depthsieve.jobs.calibrate.pairs import Pair, Pairs, find_pairs
 from depthsieve.jobs.calibrate.progress import Unfinished
 from depthsieve.jobs.calibrate.settings import FIRST_SEED, JUDGED, LEARNT, CalibrateSettings
 from depthsieve.jobs.calibrate.training import fit_blend, fit_scale, stored, train
+from depthsieve.labelling.metric import lacks_camera
 from depthsieve.reliability.native import NativeConfidence
 from depthsieve.reliability.network import ErrorNetwork
 from depthsieve.storage import expand
@@ -45,7 +48,8 @@ class CalibrateSummary:
     errors. ``scores`` are the methods on scenes and on pairs that it was not trained on. ``pairs`` were learnt from and
     ``pairs_judged`` left out, ``pairs_scaled`` gave the scale of expected errors (0: rendered scenes gave it);
     ``without_depth`` counts images without any; ``failed`` are pairs that could not be read, with their reasons.
-    ``confidence`` is what was found of the teacher's own confidence, None for a teacher without."""
+    ``confidence`` is what was found of the teacher's own confidence, None for a teacher without. ``notes`` are lines
+    that a person should see."""
 
     file: str
     calibration: str
@@ -62,6 +66,7 @@ class CalibrateSummary:
     scores: tuple[MethodScore, ...]
     failed: tuple[ImageFailure, ...] = ()
     confidence: ConfidenceSummary | None = None
+    notes: tuple[str, ...] = ()
 
 
 def calibrate(
@@ -74,6 +79,9 @@ def calibrate(
     scale_by: Mapping[str, float] | Sequence[tuple[str, float]] = (),
     pattern: str | Sequence[str] = (),
     replace: Sequence[tuple[str, str]] = (),
+    cameras: str | Path | None = None,
+    focal_length: float | None = None,
+    fov: float | None = None,
     start: str | Path | None = None,
     scenes: int = 800,
     judged: int = 100,
@@ -106,6 +114,10 @@ def calibrate(
         scale_by: for files in different units, as for :func:`depthsieve.evaluate_labels`.
         pattern: where a photo's depth is, such as ``{dir}/{stem}_depth.png``; one or several.
         replace: pairs of texts to replace in a photo's path to find its depth.
+        cameras: of the photos of pairs, for a teacher that takes cameras: a CSV file or a COLMAP model, as for
+            :func:`depthsieve.label`; they go before EXIF. Rendered scenes have cameras of their own.
+        focal_length: of all photos that ``cameras`` does not name, in pixels of each.
+        fov: instead, their angle of view along the longer side, in degrees.
         start: a calibration to go on from, of any teacher of the same quantity: fewer scenes and steps will do.
         scenes: how many scenes to learn from, 20 or more.
         judged: how many scenes to judge on.
@@ -120,9 +132,9 @@ def calibrate(
     Raises:
         UsageError: an invalid option, a file that is there already, or unfinished work of other settings.
         GroundTruthError: a folder of pairs in which no photo has depth.
-        SourceError: a folder of pairs that is missing or empty.
+        SourceError: a folder of pairs that is missing or empty, or a file of cameras that will not do.
         TeacherError: as :func:`depthsieve.load_teacher`.
-        RunError: the file or what is done so far cannot be written.
+        RunError: the file or what is done so far cannot be written, or no label of a scene can be compared with it.
     """
     began = time.monotonic()
     settings = CalibrateSettings(scenes, judged, steps, seed)
@@ -134,9 +146,11 @@ def calibrate(
     )
     file = Path(expand(out)).absolute()
     _check_file(file)
-    if not pairs and (ground_truth is not None or truth != TruthSettings()):
+    given = given_cameras(None if cameras == "none" else cameras, focal_length, fov)
+    if not pairs and (ground_truth is not None or truth != TruthSettings() or given):
         raise UsageError(
-            "ground_truth, scale, scale_by, pattern and replace are for pairs; name folders of photos with pairs"
+            "ground_truth, scale, scale_by, pattern, replace, cameras, focal_length and fov are for pairs; name "
+            "folders of photos with pairs"
         )
     found = find_pairs(pairs, ground_truth, truth) if pairs else Pairs()
     before = None if start is None else ErrorNetwork.load(expand(start))
@@ -146,6 +160,9 @@ def calibrate(
         raise UsageError(
             f"{start} tells errors of {before.quantity}, and teacher {teacher.name!r} predicts {teacher.quantity}"
         )
+    found, notes = with_cameras(found, teacher, given)
+    for line in notes:
+        say(f"Note: {line}.", shown=progress)
     work = _Work(teacher, settings, found, before, _unfinished(file, teacher, settings, found, before), progress)
     network = work.network()
     scores = work.judge(network)
@@ -172,6 +189,7 @@ def calibrate(
         scores,
         tuple(work.failed),
         work.confidence,
+        notes,
     )
 
 
@@ -198,8 +216,13 @@ def _unfinished(
             **dataclasses.asdict(settings),
             "pairs": [pair.id for pair in (*pairs.learnt, *pairs.judged)],
             **({} if teacher.confidence_better is None else {"confidence": teacher.confidence_meaning}),
+            **({} if teacher.intrinsics_in == "ignored" else {"cameras": _intrinsics(pairs)}),
         },
     )
+
+
+def _intrinsics(pairs: Pairs) -> list[tuple[float, ...] | None]:
+    return [pair.camera.intrinsics if pair.camera else None for pair in (*pairs.learnt, *pairs.judged)]
 
 
 class _Work:
@@ -228,7 +251,7 @@ class _Work:
         found = list(filter(self.unfinished.has, pairs))
         self.scaling = found if len(found) >= FEWEST_SCALED else []  # else scenes give the scale
         numbers = [number for number in filter(self.unfinished.has, range(self._count)) if number not in self.scaling]
-        if not numbers:
+        if not any(np.isfinite(self.unfinished.example(number)["errors"]).any() for number in numbers):
             raise RunError(f"no label of teacher {self.teacher.name!r} could be compared with what it shows")
         held_back = numbers[HELD_BACK // 2 :: HELD_BACK] or numbers[:1]
         groups: dict[tuple[int, ...], list[int]] = {}
@@ -273,13 +296,14 @@ class _Work:
         def scenes() -> Iterator[tuple[Example, dict[str, Floats]]]:
             for number in with_progress(range(self.settings.judged), "judge", unit="scenes", shown=self.progress):
                 scene = scene_photo(self.teacher, JUDGED_SEED + number, JUDGED, number)
-                yield judged(example(self.teacher, scene.rgb_HW3, scene.depth_HW), scene.rgb_HW3)
+                seen = example(self.teacher, scene.rgb_HW3, scene.depth_HW, scene_camera(scene))
+                yield judged(seen, scene.rgb_HW3)
 
         def photos() -> Iterator[tuple[Example, dict[str, Floats]]]:
             for pair in with_progress(self.pairs.judged, "judge", unit="pairs", shown=self.progress):
                 read = self._read(pair)
                 if read is not None:
-                    yield judged(example(self.teacher, *read), read[0])
+                    yield judged(example(self.teacher, *read, pair.camera), read[0])
 
         on_scenes = list(scenes())
         paid = extra_times(timed[1:])  # the first is slow for reasons of its own
@@ -308,14 +332,18 @@ class _Work:
             return scene_example(self.teacher, first + number, family_of(number), number)
         if number >= self._count:
             scene = scene_photo(self.teacher, first + number, JUDGED, number)
-            return example(self.teacher, scene.rgb_HW3, scene.depth_HW)
-        read = self._read(self.pairs.learnt[number - self.settings.scenes])
-        return None if read is None else example(self.teacher, *read)
+            return example(self.teacher, scene.rgb_HW3, scene.depth_HW, scene_camera(scene))
+        pair = self.pairs.learnt[number - self.settings.scenes]
+        read = self._read(pair)
+        return None if read is None else example(self.teacher, *read, pair.camera)
 
     def _read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
         """A photo with its depth; what is wrong with it is recorded."""
         try:
-            return pair.read()
+            read = pair.read()
+            if self.teacher.intrinsics_in == "needed" and pair.camera is None:
+                raise ImageRejected(lacks_camera(self.teacher))
+            return read
         except (ImageRejected, SourceError, GroundTruthError, OSError) as error:
             self.failed.append(ImageFailure(pair.id, f"{pair.place}: {one_line(error)}"))
             return None

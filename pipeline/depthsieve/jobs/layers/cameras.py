@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from depthsieve.cameras.given import Found, GivenCameras, Photo
-from depthsieve.core.cameras import GIVEN, WORDS, Camera, is_apart
+from depthsieve.core.cameras import GIVEN, Camera, is_apart, known_from
 from depthsieve.core.records import ImageRecord
 from depthsieve.core.stopping import Stop
 from depthsieve.jobs.layers.backfill import Backfill, CommittedShard, Computed
@@ -71,10 +71,7 @@ def camera_note(store: Store, asked: bool) -> str | None:
     counts = Counter({row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()})
     if not asked and not any(counts[origin] for origin in GIVEN):
         return None
-    parts = [f"{counts[origin]:,} from {words}" for origin, words in WORDS.items() if counts[origin]]
-    remedy = " (say --focal-length PX, --fov DEGREES or --cameras FILE)"
-    parts += [f"{counts[None]:,} not known{remedy}"] if counts[None] else []
-    line = f"focal lengths: {', '.join(parts)}"
+    line = known_from(counts)
     said = "--cameras, --focal-length or --fov is said again"
     return line if asked else f"{line}; what is added or changed goes by EXIF until {said}"
 
