@@ -196,12 +196,16 @@ class Backbone(nn.Module):
         return one, every
 
     def _interpolated(self, rows: int, columns: int) -> Tensor:
-        """Position embeddings [1,N,C] on this grid: bicubic, by the factors (side + 0.1) / trained side."""
-        trained, side = self.pos_embed, math.isqrt(self.pos_embed.shape[1] - 1)
-        if rows == columns == side:
-            return trained
-        grid = trained[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        factors = ((rows + POSITION_OFFSET) / side, (columns + POSITION_OFFSET) / side)
-        grid = functional.interpolate(grid, scale_factor=factors, mode="bicubic")
-        assert grid.shape[2:] == (rows, columns)
-        return torch.cat((trained[:, :1].float(), grid.flatten(2).transpose(1, 2)), dim=1).to(trained.dtype)
+        return interpolated_positions(self.pos_embed, rows, columns)
+
+
+def interpolated_positions(trained: Tensor, rows: int, columns: int) -> Tensor:
+    """Position embeddings [1,N,C] on this grid: bicubic, by the factors (side + 0.1) / trained side."""
+    side = math.isqrt(trained.shape[1] - 1)
+    if rows == columns == side:
+        return trained
+    grid = trained[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    factors = ((rows + POSITION_OFFSET) / side, (columns + POSITION_OFFSET) / side)
+    grid = functional.interpolate(grid, scale_factor=factors, mode="bicubic")
+    assert grid.shape[2:] == (rows, columns)
+    return torch.cat((trained[:, :1].float(), grid.flatten(2).transpose(1, 2)), dim=1).to(trained.dtype)
