@@ -130,7 +130,8 @@ def _known_quantity(config: Any) -> Quantity | None:
         return None if getattr(config.backbone_config, "model_type", None) == "dinov2" else "disparity"
     if kind == "depth_pro":
         return "depth" if config.use_fov_model else "disparity"
-    return "depth" if kind in ("zoedepth", "glpn", "tipsv2_dpt", "depthsieve_moge2") else None
+    metric = ("zoedepth", "glpn", "tipsv2_dpt", "depthsieve_moge2", "depthsieve_metric3d2")
+    return "depth" if kind in metric else None
 
 
 def _attention(model: Any) -> str:

@@ -19,6 +19,11 @@ from depthsieve.teachers.da3.published import is_published, read_published
 from depthsieve.teachers.da3.teacher import DepthAnything3Teacher
 from depthsieve.teachers.fitting import check_fit
 from depthsieve.teachers.huggingface import DTYPES, HuggingFaceTeacher, quantity_of
+from depthsieve.teachers.metric3d import network as metric3d
+from depthsieve.teachers.metric3d.preprocessing import CanvasPreprocessing
+from depthsieve.teachers.metric3d.published import KIND as METRIC3D
+from depthsieve.teachers.metric3d.published import MULTIPLE
+from depthsieve.teachers.metric3d.teacher import Metric3DTeacher
 from depthsieve.teachers.moge import network as moge
 from depthsieve.teachers.moge import published as moge_published
 from depthsieve.teachers.moge.teacher import MoGeTeacher, TokensPreprocessing
@@ -31,7 +36,11 @@ DEFAULT_PATCH = 16
 NEED_TORCHVISION = ("depth_pro", "tipsv2_dpt")
 """Kinds of models whose image processors exist for torchvision only."""
 
-OWN_TEACHERS = {da3.KIND: DepthAnything3Teacher, moge.KIND: MoGeTeacher}
+OWN_TEACHERS = {
+    da3.KIND: DepthAnything3Teacher,
+    moge.KIND: MoGeTeacher,
+    METRIC3D: Metric3DTeacher,
+}
 
 
 def load_checkpoint(checkpoint: Checkpoint, request: TeacherRequest) -> Teacher:
@@ -66,6 +75,7 @@ def _load_config(checkpoint: Checkpoint) -> Any:
     lite.register()
     da3.register()
     moge.register()
+    metric3d.register()
     if is_published(raw):
         return da3.DepthAnything3Config(**read_published(raw))
     if moge_published.is_published(raw):
@@ -91,6 +101,8 @@ def _load_preprocessing(checkpoint: Checkpoint, config: Any, request: TeacherSet
         _check_size(request, config.patch_size)
         tokens = (request.size // config.patch_size) ** 2 if request.size else config.tokens
         return TokensPreprocessing(tokens, _token_limit(config.patch_size, request))
+    if config.model_type == METRIC3D:
+        return _canvas_preprocessing(config, request)
     if request.size is not None:
         raise UsageError(
             f"it follows its own image processor; size is for Depth Anything models, not {config.model_type}"
@@ -116,6 +128,16 @@ def _load_preprocessing(checkpoint: Checkpoint, config: Any, request: TeacherSet
         raise TeacherUnsupported("its model takes square images only, but its processor keeps their aspect")
     patch = config.patch_size if isinstance(getattr(config, "patch_size", None), int) else DEFAULT_PATCH
     return ProcessorPreprocessing(processor, _token_limit(patch, request))
+
+
+def _canvas_preprocessing(config: Any, request: TeacherSettings) -> Preprocessing:
+    height, width = config.canvas
+    if request.size is not None:
+        if request.size % MULTIPLE or request.size < MULTIPLE:
+            raise UsageError(f"size {request.size} is no multiple of {MULTIPLE}, as the sides of its input must be")
+        height = max(1, round(height * request.size / width / MULTIPLE)) * MULTIPLE
+        width = request.size
+    return CanvasPreprocessing((height, width), _token_limit(config.patch_size, request))
 
 
 def _lite_preprocessing(checkpoint: Checkpoint, request: TeacherSettings) -> Preprocessing:
