@@ -27,7 +27,7 @@ def convert_weights(source: str, folder: str, part: str | None, as_json: bool) -
     """Convert pickled weights (.pt, .pth, .bin) to safetensors, which is what teachers load from.
 
     SOURCE is read without running anything in it. FOLDER gets model.safetensors, and a config.json of the settings that
-    SOURCE holds beside its weights, unless it has one.
+    SOURCE holds beside its weights (or, for Metric3D v2, that its weights imply), unless it has one.
     """
     from depthsieve.teachers.converting import convert_weights as run
 
@@ -38,7 +38,7 @@ def convert_weights(source: str, folder: str, part: str | None, as_json: bool) -
     under = f" under {summary.part!r}" if summary.part else ""
     click.echo(f"{summary.weights}: {count(summary.tensors, 'tensor')}{under}, {count(summary.parameters, 'number')}.")
     if summary.config is not None:
-        click.echo(f"{summary.config}: the settings beside them.")
+        click.echo(f"{summary.config}: the settings of the network.")
     if summary.left_out:
         shown = ", ".join(summary.left_out[:5])
         more = f" and {len(summary.left_out) - 5:,} more" if len(summary.left_out) > 5 else ""

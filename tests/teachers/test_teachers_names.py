@@ -222,7 +222,7 @@ def test_presets_say_what_people_must_know() -> None:
     assert len(set(names)) == len(names)
     assert "tiny" not in names
     families = ("depth-anything-v2-", "depth-anything-v1-", "distill-any-depth-", "dpt-", "zoedepth", "depth-pro")
-    families += ("glpn-", "tipsv2-", "depth-anything-3-", "moge-2-")
+    families += ("glpn-", "tipsv2-", "depth-anything-3-", "moge-2-", "metric3d-v2-")
     assert all(any(name.startswith(family) for name in names) for family in families)
     for preset in PRESETS:
         assert preset.hub_id.count("/") == 1

@@ -12,6 +12,7 @@ from typing import Any
 
 from depthsieve.core.errors import TeacherError, TeacherNotFound, TeacherUnsupported, UsageError, one_line
 from depthsieve.teachers.checkpoints import CONFIG, PICKLES, WEIGHTS
+from depthsieve.teachers.metric3d.published import config_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ def convert_weights(source: Path | str, destination: Path | str, *, part: str | 
 
     The file is read with ``weights_only=True``: nothing in it can run, and files that hold more than numbers, text and
     the like are refused. Settings beside the weights (dictionaries of plain values) become the folder's ``config.json``
-    unless it has one. Nothing that is there is overwritten.
+    unless it has one; for weights of Metric3D v2, which come without any, it says what follows from their names and
+    shapes. Nothing that is there is overwritten.
 
     Args:
         source: the pickled file.
@@ -55,6 +57,8 @@ def convert_weights(source: Path | str, destination: Path | str, *, part: str | 
     settings = {key: value for key, value in beside.items() if isinstance(value, dict) and _is_plain(value)}
     settings.pop(found.partition(".")[0], None)
     has_config = (destination / CONFIG).exists()
+    if not has_config:
+        settings = config_of({name: tuple(tensor.shape) for name, tensor in tensors.items()}) or settings
     left_out = sorted(
         str(key) for key in beside if key != found.partition(".")[0] and (has_config or key not in settings)
     )

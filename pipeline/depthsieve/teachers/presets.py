@@ -73,9 +73,19 @@ _MOGE = "mask and focal length of its own; published as a pickle, to be converte
 _UNIDEPTH = (
     f"{_NC}, code and weights; confidence and focal length of its own; needs its authors' package (docs/teachers.md)"
 )
+_M3D = (
+    "needs the focal length; confidence of its own; published as a pickle, to be converted once (docs/teachers.md); "
+    "the weights' page names no licence, code is BSD-2-Clause, and the authors ask commercial users to write to them"
+)
 _DA3 = "depth-anything/DA3"
 _DA3_ANY = "depth up to a factor, as its inverse; confidence and focal length of its own"
 _DA3_NC = f"{_DA3_ANY}; {_NC}"
+
+
+def _metric3d(size: str, vit: str, parameters: str) -> Preset:
+    file = f"metric_depth_vit_{vit}_800k.pth"
+    return Preset(f"metric3d-v2-{size}", "JUGGHM/Metric3D", "not stated", "depth", "m", parameters, _M3D, pickled=file)
+
 
 EMBEDDED = _relative("tiny", "", APACHE, "3M", "in the package; for the demo, tests and trying things out")
 """The teacher that needs no download."""
@@ -128,6 +138,9 @@ PRESETS: tuple[Preset, ...] = (
     _unidepth("unidepth-v2-small", "vits14", "34M"),
     _unidepth("unidepth-v2-base", "vitb14", "114M"),
     _unidepth("unidepth-v2-large", "vitl14", "354M"),
+    _metric3d("small", "small", "37M"),
+    _metric3d("large", "large", "412M"),
+    _metric3d("giant", "giant2", "1378M"),
     _relative("depth-anything-v1-small", "LiheYoung/depth-anything-small-hf", APACHE, "25M"),
     _relative("depth-anything-v1-base", "LiheYoung/depth-anything-base-hf", APACHE, "97M"),
     _relative("depth-anything-v1-large", "LiheYoung/depth-anything-large-hf", APACHE, "335M"),
