@@ -1,7 +1,6 @@
 """Labelling from and into an object store, end to end: the same bytes as in a folder, whatever the server does."""
 
 import errno
-import hashlib
 import os
 import signal
 import socket
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from labelled import DECIDED, decided_bytes, write_photos
+from labelled import decided_bytes, decided_objects, write_photos
 from patience import PATIENCE_S, wait_for
 from poison import poison, poisoned
 from s3server import KEY_ID, SECRET, S3Server, some_calls
@@ -88,14 +87,6 @@ def command(source: Path | str, store: str, photos: Photos, *more: str) -> list[
         *settings,
         *more,
     ]
-
-
-def decided_objects(store: str) -> dict[str, str]:
-    """What ``decided_bytes`` says of a folder, of a prefix."""
-    root = open_root(store)
-    keys = [entry.key for part in DECIDED for entry in root.entries(part)]
-    with ThreadPoolExecutor(8) as threads:
-        return dict(zip(keys, threads.map(lambda key: hashlib.sha256(root.read(key)).hexdigest(), keys), strict=True))
 
 
 def test_a_full_disk_of_this_machine_is_not_said_of_the_bucket(

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from teachers_builders import DEPTH_ANYTHING_PROCESSOR, depth_anything_config, s
 
 import depthsieve
 from depthsieve.core.records import LabelJob, TeacherRequest
+from depthsieve.storage import open_root
 from depthsieve.store import open_store
 
 DECIDED = ("labels.zarr", "plan", "commits", "layers")
@@ -42,6 +44,14 @@ def decided_bytes(store: Path) -> dict[str, str]:
     """sha256 of every file that labels decide, by its path in the store."""
     files = [path for part in DECIDED for path in sorted((store / part).rglob("*")) if path.is_file()]
     return {str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def decided_objects(store: str) -> dict[str, str]:
+    """What ``decided_bytes`` says of a folder, of a prefix."""
+    root = open_root(store)
+    keys = [entry.key for part in DECIDED for entry in root.entries(part)]
+    with ThreadPoolExecutor(8) as threads:
+        return dict(zip(keys, threads.map(lambda key: hashlib.sha256(root.read(key)).hexdigest(), keys), strict=True))
 
 
 def unlabelled_copy(store: Path, copy: Path) -> Path:

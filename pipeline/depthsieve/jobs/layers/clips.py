@@ -70,9 +70,8 @@ def align_clips(store: str | Path, *, progress: bool = True) -> AlignClipsSummar
     if not job.clips:
         raise StoreError(f"{opened.location} has no clips: {HOW_TO_HAVE_CLIPS}")
     filled = job.run(progress=progress)
-    if filled.shards:
-        with disk_errors_named(opened.root):
-            write_index(opened)
+    with disk_errors_named(opened.root):
+        write_index(opened)  # which a run that was killed may have left out of date
     steady = stability_of(opened)
     return AlignClipsSummary(
         store=opened.location,

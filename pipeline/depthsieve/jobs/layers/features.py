@@ -71,9 +71,8 @@ def add_features(store: str | Path, *, device: str = "auto", progress: bool = Tr
     teacher = NO_TEACHER if imported else _load_teacher(opened, device)
     spec = imported_features(opened.spec) if imported else features_of(teacher, opened.spec)
     filled = _Features(opened, teacher, spec).run(progress=progress)
-    if filled.shards:
-        with disk_errors_named(opened.root):
-            write_index(opened)
+    with disk_errors_named(opened.root):
+        write_index(opened)  # which a run that was killed may have left out of date
     return FeaturesSummary(
         store=opened.location,
         images_now=filled.images,
