@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from depthsieve.core.clips import ClipFit
 from depthsieve.reliability.masking import threshold_code, train_mask
 
-METHOD = "flow-trimmed-1"
+METHOD = "flow-trimmed-2"
 """Names the whole recipe of :class:`ClipFitter`, with its numbers; another recipe has another name."""
 
 SIDE = 192
@@ -38,11 +38,14 @@ KEPT = 0.8
 
 ROUNDS = 4
 
+SAME_PLACE = 1.0
+"""Pixels by which a spot may miss where it came from, if it is followed to the other photo and back."""
+
 LEAST_SHARE = 0.25
 """Of the pixels that count, as many must show the same spot in the frame before; else there is a cut between them."""
 
 LEAST_CORRELATION = 0.7
-"""Of the two labels at those pixels; else there is a cut between them."""
+"""Of the two labels at those pixels; else no line is fitted, and without photos there is a cut between them."""
 
 ANCHOR_RESIDUAL = 1.25
 """A frame is fitted to the anchor while that fits at most so many times worse than the frame before does."""
@@ -99,15 +102,18 @@ class ClipFitter:
     """Takes the frames of one clip in the order of time. See :data:`METHOD`.
 
     * **Which pixels**: those that count in both frames and show the same spot: optical flow (DIS) from one photo to the
-      other says where a pixel was, and its luma there must be the same within 6 of 255 levels, once the median change
-      is taken off. Where either frame has no photo: all that count, as if nothing moved.
+      other says where a pixel was, the flow back from there must lead to within 1 pixel of it, and its luma must be the
+      same within 6 of 255 levels, once the median change is taken off. Where either frame has no photo: all that
+      count, as if nothing moved.
     * **Fit**: least trimmed squares, 80% of the pixels, four rounds; of the two regression lines the one between
       (scale = ratio of standard deviations), since both labels err, and a line that takes one of them for exact shrinks
       the scale a little at each step.
     * **Little drift**: a frame is fitted to the anchor, the first frame of the segment, as long as that fits nearly as
       well as the frame before; else the frame before becomes the anchor. Errors add up from anchor to anchor only.
-    * **Cut**: labels of another shape, too few pixels that show the same spot, or labels that do not correlate there,
-      begin a new segment.
+    * **Labels that do not correlate** with those of the frame before: the anchor decides alone. If they do not
+      correlate there either, quartiles are laid over those of the frame before.
+    * **Cut**: labels of another shape, or too few pixels that show the same spot, begin a new segment. Without photos,
+      also labels that do not correlate.
     * At its end a segment is scaled as a whole, so that its mean log scale is 0 and its mean shift is 0.
     """
 
@@ -133,9 +139,7 @@ class ClipFitter:
         chosen = pair
         if self._is_relative and anchor is not before:
             to_anchor = self._pair(frame, anchor)
-            if to_anchor is not None and (
-                to_anchor.residual <= ANCHOR_RESIDUAL * pair.residual and to_anchor.share >= ANCHOR_SHARE * pair.share
-            ):
+            if to_anchor is not None and _is_better(to_anchor, pair):
                 chosen = to_anchor
             else:
                 self._anchor = before
@@ -169,12 +173,12 @@ class ClipFitter:
         if share < LEAST_SHARE or len(own_P) < 16:
             return None
         line = _fit(own_P, other.of(other_P))
-        if line is None:
+        if line is None and (frame.luma_HW is None or other.frame.luma_HW is None):
             return None
-        scale, shift = line
+        scale, shift = line or _laid_over(own_P, other.of(other_P), other.scale)
         spread = scale * frame.spread
         off = float(np.median(np.abs(scale * own_P + shift - other.of(other_P))))
-        return _Pair(scale, shift, off / spread if spread > 0 else 0.0, share, own_P, other_P)
+        return _Pair(scale, shift, line is not None, off / spread if spread > 0 else 0.0, share, own_P, other_P)
 
     def _same_spots(self, frame: Frame, other: Frame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The labels of both frames where they show the same spot."""
@@ -183,11 +187,20 @@ class ClipFitter:
             return frame.label_HW[both_HW].astype(np.float64), other.label_HW[both_HW].astype(np.float64)
         height, width = frame.luma_HW.shape
         y_HW, x_HW = np.mgrid[:height, :width].astype(np.float32)
+        comes_back_HW = np.ones((height, width), np.bool_)
         if min(height, width) >= LEAST_SIDE:
             if self._flow is None:
                 self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
             flow_HW2 = self._flow.calc(frame.luma_HW, other.luma_HW, None)
             x_HW, y_HW = x_HW + flow_HW2[..., 0], y_HW + flow_HW2[..., 1]
+            back_HW2 = cv2.remap(
+                self._flow.calc(other.luma_HW, frame.luma_HW, None),
+                x_HW,
+                y_HW,
+                cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+            comes_back_HW = np.hypot(*np.moveaxis(flow_HW2 + back_HW2, 2, 0)) <= SAME_PLACE
 
         def there(map_HW: NDArray[Any], how: int, outside: float) -> NDArray[Any]:
             found: NDArray[Any] = cv2.remap(
@@ -196,6 +209,7 @@ class ClipFitter:
             return found
 
         counted_HW = there(other.counted_HW.astype(np.uint8), cv2.INTER_NEAREST, 0).astype(np.bool_) & frame.counted_HW
+        counted_HW &= comes_back_HW
         luma_HW = there(other.luma_HW.astype(np.float32), cv2.INTER_LINEAR, 0)
         brighter_HW = frame.luma_HW - luma_HW
         if counted_HW.any():
@@ -228,14 +242,33 @@ class _Placed:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A frame fitted to an earlier one, by pixels that show the same spot in both: the labels of the two there."""
+    """A frame fitted to an earlier one, by pixels that show the same spot in both: the labels of the two there.
+    ``correlates``: these do, so that the fit is one."""
 
     scale: float
     shift: float
+    correlates: bool
     residual: float
     share: float
     own_P: NDArray[np.float64]
     other_P: NDArray[np.float64]
+
+
+def _is_better(to_anchor: _Pair, to_before: _Pair) -> bool:
+    """Whether a frame is fitted to the anchor."""
+    if to_anchor.correlates != to_before.correlates:
+        return to_anchor.correlates
+    fits = to_anchor.residual <= ANCHOR_RESIDUAL * to_before.residual
+    return fits and to_anchor.share >= ANCHOR_SHARE * to_before.share
+
+
+def _laid_over(source_P: NDArray[np.float64], target_P: NDArray[np.float64], scale: float) -> tuple[float, float]:
+    """Scale and shift that lay the quartiles of one over those of the other; ``scale`` where either has no width."""
+    low, middle, high = np.percentile(source_P, (25, 50, 75))
+    wanted_low, wanted_middle, wanted_high = np.percentile(target_P, (25, 50, 75))
+    if high > low and wanted_high > wanted_low:
+        scale = float((wanted_high - wanted_low) / (high - low))
+    return scale, float(wanted_middle - scale * middle)
 
 
 def _fit(source_P: NDArray[np.float64], target_P: NDArray[np.float64]) -> tuple[float, float] | None:

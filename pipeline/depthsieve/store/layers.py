@@ -155,6 +155,11 @@ def make_layer(root: Root, spec: LayerSpec) -> Layer:
             root.write(key, data)
             root.write(schema.copy_key(key), data)
     elif found.spec != spec:
+        if is_single(spec.name):
+            raise StoreMismatch(
+                f"{root.location} has a layer {spec.name!r} that was made in another way, by other settings or another "
+                f"release; remove {FOLDER}/{spec.name} and {schema.copy_key(FOLDER)}/{spec.name} there to make it again"
+            )
         other = KINDS[spec.kind].detail if found.spec.kind == spec.kind else "kind"
         raise StoreMismatch(f"{root.location} has a layer {spec.name!r} of another {other}; name another: --name NAME")
     return Layer(root, spec)

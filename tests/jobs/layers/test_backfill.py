@@ -177,7 +177,7 @@ def test_refused_images_are_named(store: Path) -> None:
 
 def test_a_layer_of_that_name_with_another_spec_or_in_other_hands_is_refused(store: Path) -> None:
     Means(store).run(progress=False)
-    with pytest.raises(StoreMismatch, match="layer 'means' of another means"):
+    with pytest.raises(StoreMismatch, match="a layer 'means' that was made in another way"):
         Means(store, of="reliability").run(progress=False)
     with Leases(open_root(store)) as leases:
         leases.take("layer-means")

@@ -12,7 +12,8 @@ from labelled import decided_bytes, label
 from wobble import SCALES, SHIFTS, installed, static_frame, write_frame
 
 import depthsieve
-from depthsieve.core.errors import NotAligned, StoreError
+from depthsieve.core.errors import NotAligned, StoreError, StoreMismatch
+from depthsieve.jobs.layers import clips
 from depthsieve.store import Label, open_store
 
 FRAMES = 12
@@ -127,6 +128,19 @@ def test_a_frame_without_its_photo_is_aligned_without_it_and_again_once_it_is_ba
     assert frames[3].clip.scale * SCALES[3] == pytest.approx(frames[2].clip.scale * SCALES[2], rel=0.02)
     assert depthsieve.align_clips(copy, progress=False).without_photo == ()
     assert [number for number, one in enumerate(frames_of(copy, "default/run")) if np.isnan(one.clip.change)] == [0]
+
+
+def test_a_layer_of_an_earlier_recipe_is_refused_with_what_to_do(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = decided_bytes(copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(clips, "METHOD", "another-1")
+        with pytest.raises(StoreMismatch, match="remove layers/clips and copies/layers/clips there to make it again"):
+            depthsieve.align_clips(copy, progress=False)
+    assert decided_bytes(copy) == before
+    for folder in ("layers/clips", "copies/layers/clips"):
+        shutil.rmtree(copy / folder)
+    depthsieve.align_clips(copy, progress=False)
+    assert decided_bytes(copy) == before and depthsieve.verify(copy, progress=False).sound
 
 
 def test_evaluate_shows_how_steady_aligned_clips_are(
