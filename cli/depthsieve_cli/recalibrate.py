@@ -52,7 +52,7 @@ def recalibrate(store: str, calibration: str | None, name: str | None, device: s
 def _print_summary(summary: "RecalibrateSummary") -> None:
     if summary.layer is None:
         click.echo(
-            f"Nothing to do: the labels of {summary.store} were made with calibration {summary.calibration}. (Give a "
+            f"Nothing to do: the labels of {summary.store} are made with calibration {summary.calibration}. (Give a "
             "--name to write it as a layer all the same.)"
         )
         return

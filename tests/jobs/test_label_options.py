@@ -7,6 +7,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+import huggingface_hub
 import pytest
 from labelled import decided_bytes, small_teacher, write_photos
 from teachers_builders import GLPN_PROCESSOR, glpn_config, save
@@ -87,6 +88,37 @@ def test_a_later_run_need_not_say_again_how_the_store_is_labelled(tmp_path: Path
     for image in open_store(whole).images:
         found, expected = (open_store(one).label(image).depth for one in (store, whole))
         assert (found == expected).all()
+
+
+def test_a_store_that_was_planned_alone_is_not_called_labelled(tmp_path: Path) -> None:
+    photos, store = write_photos(tmp_path / "photos", 2), tmp_path / "store"
+    there = small_teacher(tmp_path / "there")
+    how = {"batch_size": 2, "threads": 1, "shard_size": 1, "progress": False}
+    depthsieve.plan(photos, store, teacher=str(there), write=True, trial=False, **how)
+    assert label(photos, store, part="1/2").notes == (f"as {store} was planned: --teacher {there}",)
+    assert label(photos, store, part="2/2").notes == (f"as {store} was labelled before: --teacher {there}",)
+    depthsieve.plan(photos, tmp_path / "other", teacher=str(there), write=True, trial=False, **how)
+    there.rename(tmp_path / "elsewhere")
+    with pytest.raises(TeacherError, match=f"{there}.*; {tmp_path / 'other'} was planned with it: name where it is"):
+        label(photos, tmp_path / "other")
+
+
+def test_without_a_connection_and_a_teacher_the_default_is_named_and_what_needs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    photos = write_photos(tmp_path / "photos", 1)
+    with pytest.raises(TeacherError) as caught:
+        label(photos, tmp_path / "store")
+    line = str(caught.value)
+    assert line.startswith(
+        "no --teacher is given, and the default cannot be had: teacher 'depth-anything-v2-small' (depth-anything/"
+    )
+    assert line.endswith("or use the embedded --teacher tiny, which needs no download") and "\n" not in line
+    with pytest.raises(TeacherError, match=r"^teacher 'depth-anything-v2-small'"):
+        label(photos, tmp_path / "store", teacher="depth-anything-v2-small")
+    assert not (tmp_path / "store").exists()
 
 
 def test_what_is_as_by_default_is_not_told(tmp_path: Path, teacher: str) -> None:

@@ -173,7 +173,7 @@ def test_the_calibration_of_the_labels_is_nothing_to_do(
     for arguments in ((), ("--name", own)):
         assert command(monkeypatch, "recalibrate", store, *arguments) == 0
         out = capsys.readouterr().out
-        assert out.startswith(f"Nothing to do: the labels of {store} were made with calibration {own}.")
+        assert out.startswith(f"Nothing to do: the labels of {store} are made with calibration {own}.")
     assert decided_bytes(store) == before
 
 
