@@ -11,7 +11,7 @@ from depthsieve.jobs.calibrate.settings import CalibrateSettings
 from depthsieve_cli import completion
 from depthsieve_cli.choices import as_json_option
 from depthsieve_cli.command import Verb, note, progress_for
-from depthsieve_cli.evaluate import scale_by
+from depthsieve_cli.evaluate import truth_options
 from depthsieve_cli.output import count, print_failures, print_json, print_table
 
 if TYPE_CHECKING:
@@ -51,34 +51,7 @@ DEFAULTS = CalibrateSettings()
     metavar="DIR",
     help="Where the depth of the photos is, as for `evaluate`.  [default: in the folder of the photos]",
 )
-@click.option(
-    "--scale",
-    type=float,
-    metavar="UNITS",
-    help="How many units of the depth files are a metre; PNG needs it: 1000 for millimetres.  "
-    "[default: values are metres]",
-)
-@click.option(
-    "--scale-by",
-    multiple=True,
-    metavar="FILES=UNITS",
-    callback=lambda _context, _option, values: tuple(map(scale_by, values)),
-    help="Units of the depth files that fit a pattern, such as '*_mm.png=1000'; may be repeated.",
-)
-@click.option(
-    "--pattern",
-    multiple=True,
-    metavar="PATTERN",
-    help="Where a photo's depth is, such as '{dir}/{stem}_depth.png'; may be repeated.  "
-    "[default: {dir}/{stem} with any of the suffixes that `evaluate` reads]",
-)
-@click.option(
-    "--replace",
-    nargs=2,
-    multiple=True,
-    metavar="OLD NEW",
-    help="Replace OLD in a photo's path by NEW to find its depth; may be repeated.",
-)
+@truth_options
 @click.option(
     "--cameras",
     metavar="FILE",

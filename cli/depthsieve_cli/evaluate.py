@@ -1,7 +1,7 @@
 """``depthsieve evaluate``: labels against ground truth."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -56,6 +56,44 @@ def scale_by(text: str) -> tuple[str, float]:
         raise click.BadParameter(f"{text!r} is not FILES=UNITS, such as '*_mm.png=1000'") from None
 
 
+def truth_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of `evaluate` and `calibrate` that say where files of depth are, and in which unit."""
+    declared = (
+        click.option(
+            "--scale",
+            type=float,
+            metavar="UNITS",
+            help="How many units of the depth files are a metre; PNG needs it: 1000 for millimetres, 256 for KITTI, "
+            "5000 for TUM.  [default: values are metres]",
+        ),
+        click.option(
+            "--scale-by",
+            multiple=True,
+            metavar="FILES=UNITS",
+            callback=lambda _context, _option, values: tuple(map(scale_by, values)),
+            help="Units of the depth files that fit a pattern, such as '*_mm.png=1000' or 'kitti/=256'; may be "
+            "repeated. Each file must fit one, or --scale counts.",
+        ),
+        click.option(
+            "--pattern",
+            multiple=True,
+            metavar="PATTERN",
+            help="Where an image's depth is, such as '{dir}/{stem}_depth.png'; also {name}, {source}, and * for any "
+            "folder; may be repeated.  [default: {dir}/{stem} with any of the suffixes]",
+        ),
+        click.option(
+            "--replace",
+            nargs=2,
+            multiple=True,
+            metavar="OLD NEW",
+            help="Replace OLD in an image's path by NEW to find its depth; may be repeated.",
+        ),
+    )
+    for one in reversed(declared):
+        command = one(command)
+    return command
+
+
 @click.command(
     cls=Verb,
     short_help="Compare labels with ground truth: accuracy, AUSE, AURG.",
@@ -72,21 +110,7 @@ def scale_by(text: str) -> tuple[str, float]:
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write JSON, a CSV of images and plots."
 )
-@click.option(
-    "--scale",
-    type=float,
-    metavar="UNITS",
-    help="How many units of the files are a metre; PNG needs it: 1000 for millimetres, 256 for KITTI, 5000 for TUM.  "
-    "[default: values are metres]",
-)
-@click.option(
-    "--scale-by",
-    multiple=True,
-    metavar="FILES=UNITS",
-    callback=lambda _context, _option, values: tuple(map(scale_by, values)),
-    help="Units of the files that fit a pattern, such as '*_mm.png=1000' or 'kitti/=256'; may be repeated. Each file "
-    "must fit one, or --scale counts.",
-)
+@truth_options
 @click.option(
     "--min-depth",
     default=DEFAULTS.min_depth,
@@ -145,20 +169,6 @@ def scale_by(text: str) -> tuple[str, float]:
     "--mask-pattern",
     metavar="PATTERN",
     help="Where in DIR an image's mask is, 0 where ground truth does not count, such as '{dir}/{stem}_depth_mask.npy'.",
-)
-@click.option(
-    "--pattern",
-    multiple=True,
-    metavar="PATTERN",
-    help="Where in DIR an image's ground truth is, such as '{dir}/{stem}_depth.png'; also {name}, {source}, and * for "
-    "any folder; may be repeated.  [default: {dir}/{stem} with any of the suffixes]",
-)
-@click.option(
-    "--replace",
-    nargs=2,
-    multiple=True,
-    metavar="OLD NEW",
-    help="Replace OLD in an image's path by NEW to find its ground truth; may be repeated.",
 )
 @click.option(
     "--strip",
