@@ -71,8 +71,10 @@ def planned_cameras(request: LabelRequest, store: Store | None, scan: Scan | Non
     :func:`find_cameras`; ``of`` raises :class:`UsageError` for an image that cannot keep its camera.
     """
     given, names = request.given, {source.name for source in request.sources}
-    if not request.work.takes_cameras or (given is None and (store is None or scan is None)):
+    if not request.work.takes_cameras:
         return PlannedCameras()
+    if given is None and (store is None or scan is None or not scan.tally.images):
+        return PlannedCameras()  # nothing is to be planned, and nothing is said of what is
     before = _planned_before(store, given is not None) if store is not None else {}
 
     def kept(photo: Photo) -> Camera | None:
