@@ -61,6 +61,12 @@ def test_a_cut_is_seen_in_the_photos_even_if_labels_agree() -> None:
     assert segments(fitted(first + mirrored, [level_HW] * 6)) == [0, 0, 0, 1, 1, 1]
 
 
+def test_exposure_that_jumps_begins_no_segment() -> None:
+    pictures = [(one * gain).astype(np.uint8) for one, gain in zip(pan(0, 6), (1, 0.6, 1, 0.7, 0.9, 0.5), strict=True)]
+    fits = fitted(pictures, [label_of(one) for one in pan(0, 6)])
+    assert segments(fits) == [0] * 6 and min(fit.pixels for fit in fits[1:]) > 0.6
+
+
 def test_a_frame_without_depth_in_it_has_the_scale_of_the_one_before() -> None:
     pictures = pan(0, 4)
     labels = [label_of(one) for one in pictures]

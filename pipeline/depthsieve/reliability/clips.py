@@ -31,7 +31,7 @@ DROP = 0.10
 """The least reliable of a label's pixels do not count: this share."""
 
 SAME_LEVELS = 6.0
-"""Levels of 255 by which a spot may differ between two photos, once the change of all pixels is taken off."""
+"""Levels of 255 by which a spot may differ between two photos, once the change of exposure is taken off."""
 
 KEPT = 0.8
 """The share of the pixels that each round fits: those that agree best."""
@@ -103,8 +103,8 @@ class ClipFitter:
 
     * **Which pixels**: those that count in both frames and show the same spot: optical flow (DIS) from one photo to the
       other says where a pixel was, the flow back from there must lead to within 1 pixel of it, and its luma must be the
-      same within 6 of 255 levels, once the median change is taken off. Where either frame has no photo: all that
-      count, as if nothing moved.
+      same within 6 of 255 levels, once a change of exposure (a gain, and the median change) is taken off. Where either
+      frame has no photo: all that count, as if nothing moved.
     * **Fit**: least trimmed squares, 80% of the pixels, four rounds; of the two regression lines the one between
       (scale = ratio of standard deviations), since both labels err, and a line that takes one of them for exact shrinks
       the scale a little at each step.
@@ -211,8 +211,9 @@ class ClipFitter:
         counted_HW = there(other.counted_HW.astype(np.uint8), cv2.INTER_NEAREST, 0).astype(np.bool_) & frame.counted_HW
         counted_HW &= comes_back_HW
         luma_HW = there(other.luma_HW.astype(np.float32), cv2.INTER_LINEAR, 0)
-        brighter_HW = frame.luma_HW - luma_HW
         if counted_HW.any():
+            gain = _exposure(frame.luma_HW[counted_HW], luma_HW[counted_HW])
+            brighter_HW = frame.luma_HW - gain * luma_HW
             counted_HW &= np.abs(brighter_HW - np.median(brighter_HW[counted_HW])) <= SAME_LEVELS
         label_HW = there(other.label_HW, cv2.INTER_NEAREST, 0)
         return frame.label_HW[counted_HW].astype(np.float64), label_HW[counted_HW].astype(np.float64)
@@ -252,6 +253,13 @@ class _Pair:
     share: float
     own_P: NDArray[np.float64]
     other_P: NDArray[np.float64]
+
+
+def _exposure(luma_P: NDArray[Any], other_P: NDArray[Any]) -> float:
+    """By what the luma of one photo is multiplied in the other: the ratio of the two interquartile ranges, from 1/2 to
+    2; 1 where either has none."""
+    widths = [float(np.subtract(*np.percentile(one_P, (75, 25)))) for one_P in (luma_P, other_P)]
+    return min(2.0, max(0.5, widths[0] / widths[1])) if min(widths) > 0 else 1.0
 
 
 def _is_better(to_anchor: _Pair, to_before: _Pair) -> bool:
