@@ -30,7 +30,6 @@ class Encoder(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side * side, size))
         layers = nn.ModuleList(Layer(config, normalised=False) for _ in range(config.num_hidden_layers))
         self.blocks = nn.ModuleList([layers])  # published in one chunk
-        self._every = config.num_hidden_layers // LEVELS
         self.norm = nn.LayerNorm(size, eps=LAYER_EPS)
         self._positions = functools.lru_cache(maxsize=CACHED_GRIDS)(self._interpolated)
 
@@ -44,7 +43,7 @@ class Encoder(nn.Module):
         quarters = []
         for number, layer in enumerate(self.blocks[0].children(), start=1):
             x = layer(x, None)
-            if number % self._every == 0:
+            if number * LEVELS % self.config.num_hidden_layers == 0:
                 quarters.append(x)
         last = self.norm(x)
         return (quarters if self.config.every_quarter else [last] * LEVELS), last
