@@ -74,6 +74,19 @@ def test_a_folder_of_that_name_is_not_the_package(tmp_path: Path, monkeypatch: p
     assert installed.folder() is None
 
 
+def test_the_code_of_the_package_has_a_digest_of_its_own(tmp_path: Path) -> None:
+    def digest(name: str, text: str, file: str = "models/network.py") -> str:
+        for part in ("models", "layers", "datasets"):
+            (tmp_path / name / part).mkdir(parents=True)
+        (tmp_path / name / file).write_text(text)
+        return installed.code_digest(tmp_path / name)
+
+    whole = digest("one", "a = 1")
+    assert whole == digest("two", "a = 1")
+    assert len({whole, digest("three", "a = 2"), digest("four", "a = 1", "layers/network.py")}) == 3
+    assert digest("five", "a = 1", "datasets/kitti.py") == digest("six", "a = 2", "datasets/kitti.py")
+
+
 def test_a_package_that_cannot_be_imported_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [one for one in sys.modules if one.partition(".")[0] == "unidepth"]:
         monkeypatch.delitem(sys.modules, name)

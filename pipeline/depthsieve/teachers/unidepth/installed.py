@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import importlib
-import importlib.metadata
 import importlib.util
 import io
 import warnings
@@ -41,17 +40,10 @@ def lacking() -> str | None:
     )
 
 
-def version() -> str:
-    """The version that the package was installed as, "unknown" where it was not installed by pip."""
-    try:
-        return importlib.metadata.version(PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
 @functools.cache
 def code_digest(place: Path) -> str:
-    """Hex sha256 over the package's code: two commits of one version are two codes."""
+    """Hex sha256 over the package's code. Its version does not tell its commits apart, and is known of what pip
+    installed alone."""
     whole = hashlib.sha256()
     for path in sorted(one for part in CODE for one in (place / part).rglob("*.py")):
         whole.update(f"{path.relative_to(place).as_posix()}\0".encode())

@@ -181,7 +181,7 @@ def load(checkpoint: Checkpoint, request: TeacherRequest) -> UniDepthTeacher:
         raise TeacherUnsupported(f"this version of {installed.PACKAGE} is not known here: it has no shape_constraints")
     _fill(model, checkpoint)
     model.resolution_level = 0  # the bounds in the configuration are open; without a level it warns at every image
-    package = {"version": installed.version(), "code": installed.code_digest(place)}
+    package = {"name": installed.PACKAGE, "code": installed.code_digest(place)}
     limit = TokenLimit(PATCH, request.max_tokens or MAX_TOKENS, request.oversize or OVERSIZE)
     try:
         model.to(device)
