@@ -73,6 +73,11 @@ def test_exposure_that_jumps_begins_no_segment() -> None:
     assert segments(fits) == [0] * 6 and min(fit.pixels for fit in fits[1:]) > 0.6
 
 
+def test_a_fast_pan_is_followed() -> None:
+    pictures = pan(0, 5, step=40)  # a third of the width
+    assert segments(fitted(pictures, [label_of(one) for one in pictures])) == [0] * 5
+
+
 def test_a_frame_without_depth_in_it_has_the_scale_of_the_one_before() -> None:
     pictures = pan(0, 4)
     labels = [label_of(one) for one in pictures]

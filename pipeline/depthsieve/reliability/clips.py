@@ -103,8 +103,9 @@ class ClipFitter:
 
     * **Which pixels**: those that count in both frames and show the same spot: optical flow (DIS) from one photo to the
       other says where a pixel was, the flow back from there must lead to within 1 pixel of it, and its luma must be the
-      same within 6 of 255 levels, once a change of exposure (a gain, and the median change) is taken off. Where either
-      frame has no photo: all that count, as if nothing moved.
+      same within 6 of 255 levels, once a change of exposure (a gain, and the median change) is taken off. Where too few
+      are found, flow is looked for again about the shift of the whole picture. Where either frame has no photo: all
+      that count, as if nothing moved.
     * **Fit**: least trimmed squares, 80% of the pixels, four rounds; of the two regression lines the one between
       (scale = ratio of standard deviations), since both labels err, and a line that takes one of them for exact shrinks
       the scale a little at each step.
@@ -185,16 +186,31 @@ class ClipFitter:
         if frame.luma_HW is None or other.luma_HW is None:
             both_HW = frame.counted_HW & other.counted_HW
             return frame.label_HW[both_HW].astype(np.float64), other.label_HW[both_HW].astype(np.float64)
-        height, width = frame.luma_HW.shape
+        found = self._matched(frame, frame.luma_HW, other, other.luma_HW, None)
+        if len(found[0]) < LEAST_SHARE * frame.counted_HW.sum():
+            whole_2 = _shift_between(frame.luma_HW, other.luma_HW)
+            found = max(
+                found, self._matched(frame, frame.luma_HW, other, other.luma_HW, whole_2), key=lambda o: len(o[0])
+            )
+        return found
+
+    def _matched(
+        self,
+        frame: Frame,
+        luma_HW: NDArray[np.uint8],
+        other: Frame,
+        other_luma_HW: NDArray[np.uint8],
+        start_2: NDArray[np.float32] | None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The labels where flow, which is looked for about the shift ``start_2`` of the whole, finds the same spot."""
+        height, width = luma_HW.shape
         y_HW, x_HW = np.mgrid[:height, :width].astype(np.float32)
         comes_back_HW = np.ones((height, width), np.bool_)
         if min(height, width) >= LEAST_SIDE:
-            if self._flow is None:
-                self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-            flow_HW2 = self._flow.calc(frame.luma_HW, other.luma_HW, None)
+            flow_HW2 = self._flow_from(luma_HW, other_luma_HW, start_2)
             x_HW, y_HW = x_HW + flow_HW2[..., 0], y_HW + flow_HW2[..., 1]
             back_HW2 = cv2.remap(
-                self._flow.calc(other.luma_HW, frame.luma_HW, None),
+                self._flow_from(other_luma_HW, luma_HW, None if start_2 is None else -start_2),
                 x_HW,
                 y_HW,
                 cv2.INTER_LINEAR,
@@ -210,13 +226,22 @@ class ClipFitter:
 
         counted_HW = there(other.counted_HW.astype(np.uint8), cv2.INTER_NEAREST, 0).astype(np.bool_) & frame.counted_HW
         counted_HW &= comes_back_HW
-        luma_HW = there(other.luma_HW.astype(np.float32), cv2.INTER_LINEAR, 0)
+        then_HW = there(other_luma_HW.astype(np.float32), cv2.INTER_LINEAR, 0)
         if counted_HW.any():
-            gain = _exposure(frame.luma_HW[counted_HW], luma_HW[counted_HW])
-            brighter_HW = frame.luma_HW - gain * luma_HW
+            brighter_HW = luma_HW - _exposure(luma_HW[counted_HW], then_HW[counted_HW]) * then_HW
             counted_HW &= np.abs(brighter_HW - np.median(brighter_HW[counted_HW])) <= SAME_LEVELS
         label_HW = there(other.label_HW, cv2.INTER_NEAREST, 0)
         return frame.label_HW[counted_HW].astype(np.float64), label_HW[counted_HW].astype(np.float64)
+
+    def _flow_from(
+        self, luma_HW: NDArray[np.uint8], other_HW: NDArray[np.uint8], start_2: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """Where each pixel of one photo is in another, less where it is in its own [H,W,2]."""
+        if self._flow is None:
+            self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        start_HW2 = None if start_2 is None else np.tile(start_2, (*luma_HW.shape, 1))
+        flow_HW2: NDArray[np.float32] = self._flow.calc(luma_HW, other_HW, start_HW2)
+        return flow_HW2
 
     def _changes(self, placed: "_Placed", before: "_Placed", pair: "_Pair") -> tuple[float, float]:
         """The change to the frame before, of the labels as they are, and aligned."""
@@ -253,6 +278,13 @@ class _Pair:
     share: float
     own_P: NDArray[np.float64]
     other_P: NDArray[np.float64]
+
+
+def _shift_between(luma_HW: NDArray[np.uint8], other_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """By how much the whole picture has moved in the other one, x and y, by phase correlation."""
+    window_HW = cv2.createHanningWindow(luma_HW.shape[::-1], cv2.CV_32F) if min(luma_HW.shape) > 1 else None
+    shift, _ = cv2.phaseCorrelate(luma_HW.astype(np.float32), other_HW.astype(np.float32), window_HW)
+    return np.array(shift, np.float32)
 
 
 def _exposure(luma_P: NDArray[Any], other_P: NDArray[Any]) -> float:
