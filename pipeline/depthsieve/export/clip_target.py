@@ -191,7 +191,7 @@ class ClipTarget(Target):
     def seconds(self, item: Item) -> dict[str, float | None]:
         """What is recorded of a frame: when its video shows it; None where that is not known."""
         times_T, clip = self._video_times(item), self.clip_with(item.id)
-        return {"seconds": None if times_T is None else round(float(times_T[clip.ids.index(item.id)]), 6)}
+        return {"seconds": None if times_T is None else round(float(times_T[clip.place_of[item.id]]), 6)}
 
     def shown(self, entry: Entry) -> dict[str, Any]:
         """What an index has of a frame: its number, and the seconds since its clip's start; None where unknown."""

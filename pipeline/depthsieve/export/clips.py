@@ -34,6 +34,11 @@ class Clip:
         return dict(zip(self.ids, self.numbers, strict=True))
 
     @functools.cached_property
+    def place_of(self) -> Mapping[str, int]:
+        """Where each frame stands among the frames, by its id."""
+        return {one: at for at, one in enumerate(self.ids)}
+
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """What its frames are called within it."""
         return tuple(one[len(self.id) :].lstrip("/:") for one in self.ids)
