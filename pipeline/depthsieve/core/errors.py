@@ -21,6 +21,11 @@
 The message says what was wrong, which item, and what to do. The command line prints it as one line.
 """
 
+import errno
+
+IMAGE_FAULTS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+"""File errors that are the image's own: trying again at once cannot help. All others are transient at first."""
+
 
 class DepthsieveError(Exception):
     """Base of all errors that depthsieve raises on purpose."""

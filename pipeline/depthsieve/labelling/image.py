@@ -1,6 +1,5 @@
 """From an image's file to the teacher's input, or to the reason why there is none."""
 
-import errno
 import hashlib
 from collections.abc import Mapping
 from typing import Protocol
@@ -9,7 +8,7 @@ import cv2
 import numpy as np
 
 from depthsieve.core.cameras import Camera, is_apart
-from depthsieve.core.errors import ImageRejected, SourceError, TeacherError
+from depthsieve.core.errors import IMAGE_FAULTS, ImageRejected, SourceError, TeacherError
 from depthsieve.core.records import Alpha, ImageRecord, Shape
 from depthsieve.features import image_signals
 from depthsieve.images.decode import decode
@@ -21,9 +20,6 @@ from depthsieve.store.stored_images import encode_image, to_label_shape
 from depthsieve.teachers import Teacher
 
 Prepared = PreparedImage | ImageRejected
-
-IMAGE_FAULTS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
-"""File errors that are the image's own: trying again at once cannot help. All others are transient at first."""
 
 
 class Readable(Protocol):

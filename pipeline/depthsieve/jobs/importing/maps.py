@@ -19,7 +19,7 @@ from typing import Any, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from depthsieve.core.errors import GroundTruthError, ImageRejected, SourceError, UsageError
+from depthsieve.core.errors import IMAGE_FAULTS, GroundTruthError, ImageRejected, SourceError, UsageError
 from depthsieve.core.records import LabelSpec, Quantity, RejectedImage
 from depthsieve.evaluation.ground_truth.folder import listed_files, read_values
 from depthsieve.evaluation.ground_truth.hdf5 import dataset_in, opened
@@ -31,7 +31,6 @@ from depthsieve.export.ledger import exported_for
 from depthsieve.export.metric_codes import decode_log
 from depthsieve.jobs.importing.settings import PlaceSettings, ValueSettings, settings_in
 from depthsieve.jobs.importing.values import RawMap
-from depthsieve.labelling.image import IMAGE_FAULTS
 from depthsieve.reliability.scale import CODE_VERSION
 from depthsieve.sources import Listed
 from depthsieve.sources.folder import FolderSource

@@ -15,13 +15,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from depthsieve.core.errors import ImageRejected, RunError, SourceError, StoreBusy, StoreDamaged
+from depthsieve.core.errors import IMAGE_FAULTS, ImageRejected, RunError, SourceError, StoreBusy, StoreDamaged
 from depthsieve.core.processes import Process
 from depthsieve.core.progress import progress_bar
 from depthsieve.core.records import ImageFailure, ImageRecord, Shard
 from depthsieve.core.stopping import Abandoned, Stop
 from depthsieve.images.decode import DecodedImage, decode
-from depthsieve.labelling.image import IMAGE_FAULTS
 from depthsieve.runners.dispatch import disk_errors_named
 from depthsieve.sources import Source, reopen_source
 from depthsieve.storage import Root
