@@ -11,10 +11,9 @@ from PIL import Image
 from s3server import S3Server, every, some_calls
 from scanned import Scanned, scanned
 
-from depthsieve.core.errors import ImageRejected, SourceError, UsageError
+from depthsieve.core.errors import IMAGE_FAULTS, ImageRejected, SourceError, UsageError
 from depthsieve.core.records import ImageRecord
 from depthsieve.images.decode import decode
-from depthsieve.labelling.image import IMAGE_FAULTS
 from depthsieve.sources import Source, bucket, open_source, reopen_source
 from depthsieve.storage import objects
 

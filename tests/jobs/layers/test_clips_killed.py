@@ -103,24 +103,20 @@ def test_killed_before_any_change_it_resumes_to_the_same_bytes(tmp_path: Path, m
     for (copy, count), shards in zip(copies, already, strict=True):
         assert depthsieve.align_clips(copy, progress=False).shards_now == 3 - shards, count
         assert decided_bytes(copy) == expected, count
-        assert depthsieve.verify(copy, progress=False).sound, count
+        if count % 4 == 0:  # the bytes are the same in all
+            assert depthsieve.verify(copy, progress=False).sound, count
         assert (copy / "index.json").exists() and (copy / "index.parquet").read_bytes() == index, count
 
 
-def test_in_a_bucket_it_is_the_same_through_faults_and_a_kill(s3: S3Server, tmp_path: Path) -> None:
-    store = frames(tmp_path)
-    urls = [f"s3://{s3.new_bucket()}/a b/labels" for _ in range(2)]
-    for url in urls:
-        root = open_root(url)
-        for path in (one for one in store.rglob("*") if one.is_file()):
-            root.write(path.relative_to(store).as_posix(), path.read_bytes())
+def test_in_a_bucket_it_is_the_same_through_a_kill_and_faults(s3: S3Server, tmp_path: Path) -> None:
+    store, url = frames(tmp_path), f"s3://{s3.new_bucket()}/a b/labels"
+    root = open_root(url)
+    for path in (one for one in store.rglob("*") if one.is_file()):
+        root.write(path.relative_to(store).as_posix(), path.read_bytes())
     depthsieve.align_clips(store, progress=False)
+    assert killed((url, 9)) == [signal.SIGKILL]
+    assert sum(name.startswith("layers/clips/commits/") for name in decided_objects(url)) == 1
     with s3.failing(some_calls(0.05, seed=1)):
-        assert depthsieve.align_clips(urls[0], progress=False).shards_now == 3
-    assert killed((urls[1], 9)) == [signal.SIGKILL]
-    assert sum(name.startswith("layers/clips/commits/") for name in decided_objects(urls[1])) == 1
-    assert depthsieve.align_clips(urls[1], progress=False).shards_now == 2
-    for url in urls:
-        assert decided_objects(url) == decided_bytes(store)
-        assert depthsieve.verify(url, progress=False).sound
-        assert open_store(url)["default/a/2.png"].clip[:3] == open_store(store)["default/a/2.png"].clip[:3]
+        assert depthsieve.align_clips(url, progress=False).shards_now == 2
+    assert decided_objects(url) == decided_bytes(store) and depthsieve.verify(url, progress=False).sound
+    assert open_store(url)["default/a/2.png"].clip[:3] == open_store(store)["default/a/2.png"].clip[:3]
