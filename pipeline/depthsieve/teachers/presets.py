@@ -71,7 +71,8 @@ _DA = "depth-anything/Depth-Anything-V2"
 _CARD = "see the card"
 _MOGE = "mask and focal length of its own; published as a pickle, to be converted once (docs/teachers.md); code is MIT"
 _UNIDEPTH = (
-    f"{_NC}, code and weights; confidence and focal length of its own; needs its authors' package (docs/teachers.md)"
+    f"{_NC}, code and weights; confidence and focal length of its own; needs its authors' package unidepth "
+    "(docs/teachers.md)"
 )
 _M3D = (
     "needs the focal length; confidence of its own; published as a pickle, to be converted once (docs/teachers.md); "
