@@ -102,6 +102,38 @@ def zoedepth_config(heads: int = 2) -> Any:
     )
 
 
+def depth_pro_config() -> Any:
+    backbone = {
+        "model_type": "dinov2", "num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 1, "patch_size": 4,
+    }  # fmt: skip
+    return transformers.DepthProConfig(
+        patch_size=32,
+        fusion_hidden_size=16,
+        intermediate_hook_ids=[1, 0],
+        intermediate_feature_dims=[10, 8],
+        scaled_images_ratios=[0.5, 1.0],
+        scaled_images_overlap_ratios=[0.0, 0.2],
+        scaled_images_feature_dims=[12, 12],
+        merge_padding_value=1,
+        use_fov_model=True,
+        num_fov_head_layers=1,
+        image_model_config=dict(backbone),
+        patch_model_config=dict(backbone),
+        fov_model_config=dict(backbone),
+    )
+
+
+def tipsv2_config() -> Any:
+    """Raises :class:`KeyError` where transformers does not know the class yet."""
+    backbone = transformers.CONFIG_MAPPING["tipsv2_vision_model"](
+        hidden_size=32, num_hidden_layers=4, num_attention_heads=2, image_size=56, out_indices=[1, 2, 3, 4],
+        reshape_hidden_states=False,
+    )  # fmt: skip
+    return transformers.CONFIG_MAPPING["tipsv2_dpt"](
+        backbone_config=backbone, neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=16, num_depth_bins=8
+    )
+
+
 def save(folder: Path, config: Any, processor: dict[str, Any] | None, seed: int = 0, **save_options: Any) -> Path:
     """A checkpoint of ``config``'s depth model with weights that give outputs of order one, not of 1e-7."""
     torch.manual_seed(seed)
@@ -170,3 +202,10 @@ ZOEDEPTH_PROCESSOR = {
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
 }
+DEPTH_PRO_PROCESSOR = {
+    "image_processor_type": "DepthProImageProcessor",
+    "size": {"height": 64, "width": 64},
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
+TIPSV2_PROCESSOR = {"image_processor_type": "Tipsv2DptImageProcessor", "size": {"height": 56, "width": 56}}

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import teachers_builders as builders
@@ -35,12 +36,16 @@ LABELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
 REFUSED = {
     "chmv2": "it predicts how high trees are, seen from above, and no depth",
     "prompt_depth_anything": "it needs a measured depth map beside each image",
-    "depth_pro": "it needs torchvision, which is not installed: pip install torchvision",
-    "tipsv2_dpt": "it needs torchvision, which is not installed: pip install torchvision",
 }
 
+TORCHVISION = {
+    "depth_pro": (builders.depth_pro_config, builders.DEPTH_PRO_PROCESSOR),
+    "tipsv2_dpt": (builders.tipsv2_config, builders.TIPSV2_PROCESSOR),
+}
+"""Classes whose processors need it: without it they are refused."""
 
-@pytest.mark.parametrize("kind", sorted({*MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES, *LABELS} - {*OURS}))
+
+@pytest.mark.parametrize("kind", sorted({*MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES, *LABELS} - {*OURS, *TORCHVISION}))
 def test_each_mapped_class_labels_or_says_why_not(tmp_path: Path, kind: str) -> None:
     if kind in LABELS:
         config, processor, options = LABELS[kind]
@@ -53,16 +58,39 @@ def test_each_mapped_class_labels_or_says_why_not(tmp_path: Path, kind: str) -> 
         assert (len(codes) > 5) == (options["signals"] == "native")
         return
     assert kind in REFUSED, f"transformers maps {kind} now: see what it predicts, and add it here and to teachers.md"
-    if "torchvision" in REFUSED[kind] and importlib.util.find_spec("torchvision") is not None:
-        pytest.skip("torchvision is installed")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "use_fov_model": True}))
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     assert REFUSED[kind] in refusal(tmp_path, TeacherUnsupported)
 
 
+@pytest.mark.parametrize("kind", sorted(TORCHVISION))
+def test_classes_whose_processor_needs_torchvision(tmp_path: Path, kind: str) -> None:
+    """With it a label is what the processor makes of the model's output, in float16; without it they are refused."""
+    if kind not in transformers.CONFIG_MAPPING:
+        pytest.skip(f"this transformers has no {kind}")
+    config, processor = TORCHVISION[kind]
+    teacher = builders.save(tmp_path / "teacher", config(), processor)
+    if importlib.util.find_spec("torchvision") is None:
+        assert "it needs torchvision, which is not installed: pip install torchvision" in refusal(
+            teacher, TeacherUnsupported
+        )
+        return
+    photo = write_photo(tmp_path / "photos" / "a.png", 120, 90, 1)
+    options = {"signals": "none", "batch_size": 1, "threads": 1, "progress": False}
+    depthsieve.label(tmp_path / "photos", tmp_path / "store", teacher=str(teacher), **options)
+    label = open_store(tmp_path / "store").label("default/a.png").depth
+    theirs = transformers.AutoImageProcessor.from_pretrained(teacher)
+    model = transformers.AutoModelForDepthEstimation.from_pretrained(teacher).eval()
+    rgb_HW3 = cv2.cvtColor(cv2.imread(str(photo)), cv2.COLOR_BGR2RGB)
+    with torch.inference_mode():
+        output = model(**theirs(images=rgb_HW3, return_tensors="pt"))
+    (wanted,) = theirs.post_process_depth_estimation(output, target_sizes=[label.shape])
+    np.testing.assert_allclose(label, wanted["predicted_depth"].numpy(), rtol=1e-3)
+
+
 def test_the_page_says_what_became_of_each() -> None:
     page = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text()
-    for kind in {*LABELS, *REFUSED}:
+    for kind in {*LABELS, *REFUSED, *TORCHVISION}:
         assert f"| `{kind}` |" in page
 
 
@@ -92,13 +120,7 @@ def test_tipsv2s_bins_are_its_confidence() -> None:
     """Its processor needs torchvision; its network does not."""
     if "tipsv2_dpt" not in transformers.CONFIG_MAPPING:
         pytest.skip("this transformers has no tipsv2_dpt")
-    backbone = transformers.CONFIG_MAPPING["tipsv2_vision_model"](
-        hidden_size=32, num_hidden_layers=4, num_attention_heads=2, image_size=56, out_indices=[1, 2, 3, 4],
-        reshape_hidden_states=False,
-    )  # fmt: skip
-    config = transformers.CONFIG_MAPPING["tipsv2_dpt"](
-        backbone_config=backbone, neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=16, num_depth_bins=8
-    )
+    config = builders.tipsv2_config()
     torch.manual_seed(0)
     model = transformers.AutoModelForDepthEstimation.from_config(config).eval()
     spreads, logits = BinSpread(model), []

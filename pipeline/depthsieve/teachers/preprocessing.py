@@ -138,6 +138,8 @@ class ProcessorPreprocessing:
         return self._limit.apply((height, width), natural, self._multiple) != natural
 
     def _run(self, rgb_HW3: np.ndarray, **overrides: Any) -> np.ndarray:
+        if not rgb_HW3.flags.writeable:  # processors that use torchvision warn of each such image
+            rgb_HW3 = rgb_HW3.copy()
         with torch_threads(1):  # ZoeDepth's processor resizes in torch, by other bits with two threads
             batch = self._processor(images=rgb_HW3, return_tensors="np", input_data_format="channels_last", **overrides)
         return np.ascontiguousarray(batch["pixel_values"][0], dtype=np.float32)
