@@ -20,8 +20,8 @@ DROP = 0.10
 FEWEST = 100
 """Pixels that must be known for a label to be judged."""
 
-TIMED = 5
-"""Labels on which costs are measured."""
+TIMED, TURNS = 3, 3
+"""Labels on which costs are measured, and how often on each: the least counts, which other work disturbs least."""
 
 NETWORK, FLIP, LEVEL = "network", "flip, fused", "level of the label"
 NATIVE, BOTH = "confidence", "network + confidence"
@@ -78,7 +78,7 @@ def doubts(
 
 
 def costs(seen: Example, teacher: Teacher, network: ErrorNetwork, rgb_HW3: NDArray[np.uint8]) -> dict[str, float]:
-    """Seconds of the plain forward pass (""), and of what methods take with it, each once."""
+    """Seconds of the plain forward pass (""), and of what methods take with it: the least of :data:`TURNS`, in turn."""
     batch = _batch(teacher, rgb_HW3, seen)
     alone = network.without_confidence()
     whole = {
@@ -88,7 +88,8 @@ def costs(seen: Example, teacher: Teacher, network: ErrorNetwork, rgb_HW3: NDArr
     }
     if network.native is not None:
         whole[BOTH] = lambda: _by_network(seen, teacher, network)
-    return {name: _seconds(work) for name, work in whole.items()}
+    turns = [{name: _seconds(work) for name, work in whole.items()} for _ in range(TURNS)]
+    return {name: min(turn[name] for turn in turns) for name in whole}
 
 
 def score(
