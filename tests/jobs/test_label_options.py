@@ -73,12 +73,12 @@ def test_a_later_run_need_not_say_again_how_the_store_is_labelled(tmp_path: Path
     photos, store = write_photos(tmp_path / "photos", 2), tmp_path / "store"
     how = {"teacher": teacher, "size": 84, "dtype": "bfloat16", "signals": "flip,edges", "encoding": "small"}
     first = label(photos, store, **how, max_tokens=9000, oversize="shrink")
-    assert not any("labelled before" in note for note in first.notes)
+    assert not any("was begun" in note for note in first.notes)
     write_photos(photos, 1, first=2)
     grown = label(photos, store)
     assert (grown.labelled_now, grown.labelled) == (1, 3)
     assert grown.notes == (
-        f"as {store} was labelled before: --teacher {teacher} --signals edges,flip --dtype bfloat16 --max-tokens 9000 "
+        f"as {store} was begun: --teacher {teacher} --signals edges,flip --dtype bfloat16 --max-tokens 9000 "
         "--oversize shrink --size 84 --encoding small",
     )
     before, after = (generation.teacher for generation in open_store(store).generations())
@@ -95,11 +95,11 @@ def test_a_store_that_was_planned_alone_is_not_called_labelled(tmp_path: Path) -
     there = small_teacher(tmp_path / "there")
     how = {"batch_size": 2, "threads": 1, "shard_size": 1, "progress": False}
     depthsieve.plan(photos, store, teacher=str(there), write=True, trial=False, **how)
-    assert label(photos, store, part="1/2").notes == (f"as {store} was planned: --teacher {there}",)
-    assert label(photos, store, part="2/2").notes == (f"as {store} was labelled before: --teacher {there}",)
+    assert label(photos, store, part="1/2").notes == (f"as {store} was begun: --teacher {there}",)
+    assert label(photos, store, part="2/2").notes == (f"as {store} was begun: --teacher {there}",)
     depthsieve.plan(photos, tmp_path / "other", teacher=str(there), write=True, trial=False, **how)
     there.rename(tmp_path / "elsewhere")
-    with pytest.raises(TeacherError, match=f"{there}.*; {tmp_path / 'other'} was planned with it: name where it is"):
+    with pytest.raises(TeacherError, match=f"{there}.*; {tmp_path / 'other'} was begun with it: name where it is"):
         label(photos, tmp_path / "other")
 
 
@@ -125,7 +125,7 @@ def test_what_is_as_by_default_is_not_told(tmp_path: Path, teacher: str) -> None
     photos, store = write_photos(tmp_path / "photos", 1), tmp_path / "store"
     label(photos, store, teacher=teacher)
     assert label(photos, store, teacher=teacher).notes == ()
-    assert label(photos, store).notes == (f"as {store} was labelled before: --teacher {teacher}",)
+    assert label(photos, store).notes == (f"as {store} was begun: --teacher {teacher}",)
 
 
 def test_another_value_is_refused_with_both(tmp_path: Path, teacher: str) -> None:
@@ -165,7 +165,7 @@ def test_a_teacher_that_has_moved_is_named_and_so_is_the_way_out(tmp_path: Path)
     there = small_teacher(tmp_path / "there")
     label(photos, store, teacher=str(there))
     there.rename(tmp_path / "elsewhere")
-    with pytest.raises(TeacherError, match=rf"{there}.*labelled before.*--teacher") as caught:
+    with pytest.raises(TeacherError, match=rf"{there}.*was begun with it.*--teacher") as caught:
         label(photos, store)
     assert "\n" not in str(caught.value)
     assert label(photos, store, teacher=str(tmp_path / "elsewhere")).labelled == 1

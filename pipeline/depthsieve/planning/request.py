@@ -50,7 +50,7 @@ Nodes = Sequence[tuple[int, int]]
 @dataclass(frozen=True)
 class LabelRequest:
     """What a run is asked to do, and with what. ``existing`` is the store as it was found, None where it is new;
-    ``recalled`` says which options were taken from it, ``left_open`` those that nobody gave, ``earlier`` the embedded
+    ``recalled`` are the options that were taken from it, ``left_open`` those that nobody gave, ``earlier`` the embedded
     teachers of before that labelled it, where they were not named as they are called now. ``given`` is what is said of
     cameras, None where nothing is."""
 
@@ -102,8 +102,7 @@ class LabelRequest:
         # On a cluster the workers have the device that is asked for, and this process need not have it.
         device = asked.device if nodes is None else "auto"
         metric = metric_asked(asked, options)
-        been = _been(existing)
-        with _named_by(existing, been, "teacher" in left_open):
+        with _named_by(existing, "teacher" in left_open):
             work = LabelWork.load(asked.on(device), (), bool(options.keep_signals))
         options, network = choose_signals(options, existing, work.teacher)
         work = replace(work.with_network(options.signal_names, network), code_version=chosen_version(existing))
@@ -137,7 +136,7 @@ class LabelRequest:
             workforce=workforce,
             image_quality=quality,
             metric=metric,
-            recalled=taken and f"as {root.location} was {been}: {taken}",
+            recalled=taken,
             left_open=left_open,
             calibration_notes=notes if is_new else (),
             given=given,
@@ -185,7 +184,7 @@ class LabelRequest:
     def recalled_notes(self) -> tuple[str, ...]:
         """What was taken from the store, in a line, and one for each teacher that has another name now."""
         lines = self.given.notes if self.given is not None else ()
-        lines += (self.recalled,) if self.recalled else ()
+        lines += (f"as {self.root.location} was begun: {self.recalled}",) if self.recalled else ()
         return lines + tuple(
             f"{self.root.location} holds labels of {name}, the `tiny` of before, and resumes with it; a new store gets "
             "today's `tiny`"
@@ -220,13 +219,8 @@ class LabelRequest:
             yield from metric_notes(store, self.options, "metric_from" in self.left_open)
 
 
-def _been(store: Store | None) -> str:
-    """What was done with a store before this run: one with a plan alone was not labelled."""
-    return "labelled before" if store is not None and store.committed() else "planned"
-
-
 @contextlib.contextmanager
-def _named_by(store: Store | None, been: str, was_open: bool) -> Iterator[None]:
+def _named_by(store: Store | None, was_open: bool) -> Iterator[None]:
     """Say of a teacher that is not there that it is the store that names it, or that it is the default, where that is
     so."""
     try:
@@ -236,7 +230,7 @@ def _named_by(store: Store | None, been: str, was_open: bool) -> Iterator[None]:
             raise
         if store is not None and store.generations():
             raise TeacherNotFound(
-                f"{error}; {store.location} was {been} with it: name where it is now, --teacher NAME"
+                f"{error}; {store.location} was begun with it: name where it is now, --teacher NAME"
             ) from error
         raise TeacherNotFound(f"no --teacher is given, and the default cannot be had: {error}") from error
 
