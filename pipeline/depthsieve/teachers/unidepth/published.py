@@ -3,8 +3,9 @@
 Source of the layout: https://github.com/lpiccinelli-eth/UniDepth, ``configs/``.
 """
 
+import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from depthsieve.core.errors import TeacherUnsupported
@@ -22,11 +23,9 @@ def is_published(raw: Mapping[str, Any]) -> bool:
 def pixel_bounds(raw: Mapping[str, Any]) -> tuple[int, int]:
     """The fewest and the most pixels that a UniDepth v2 works at. Raises :class:`TeacherUnsupported` where
     config.json does not say."""
-    try:
+    with _configured():
         limits = raw["data"]["augmentations"]["shape_constraints"]
         fewest, most = int(limits["pixels_min"]), int(limits["pixels_max"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise TeacherUnsupported(f"config.json is no UniDepth v2 configuration: {error!r}") from error
     if not 0 < fewest <= most:
         raise TeacherUnsupported(f"its config.json asks for {fewest} to {most} pixels")
     return fewest, most
@@ -35,10 +34,8 @@ def pixel_bounds(raw: Mapping[str, Any]) -> tuple[int, int]:
 def ratio_bounds(raw: Mapping[str, Any]) -> tuple[float, float]:
     """The least and the greatest width over height that a UniDepth v2 takes without padding. Raises as
     :func:`pixel_bounds`."""
-    try:
+    with _configured():
         least, greatest = map(float, raw["data"]["augmentations"]["shape_constraints"]["ratio_bounds"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise TeacherUnsupported(f"config.json is no UniDepth v2 configuration: {error!r}") from error
     if not 0 < least <= greatest:
         raise TeacherUnsupported(f"its config.json asks for a width of {least:g} to {greatest:g} times the height")
     return least, greatest
@@ -56,13 +53,22 @@ def read_published(raw: Mapping[str, Any]) -> dict[str, Any]:
     if name != "UniDepthV2":
         raise TeacherUnsupported(f"it is a {name}; UniDepthV2 is supported")
     config = copy.deepcopy(dict(raw))
-    try:
+    with _configured():
         encoder = config["model"]["pixel_encoder"]
         if encoder["name"] not in ENCODERS:
             raise TeacherUnsupported(f"its backbone is {encoder['name']}; {', '.join(ENCODERS)} are known")
         encoder["pretrained"] = None
         config["training"]["losses"] = {}
         config["data"]["augmentations"]["shape_constraints"] |= {"pixels_min": 1, "pixels_max": 10**15}
-    except (KeyError, TypeError) as error:
-        raise TeacherUnsupported(f"config.json is no UniDepth v2 configuration: {error!r}") from error
     return config
+
+
+@contextlib.contextmanager
+def _configured() -> Iterator[None]:
+    """Say of settings that are missing, or not what they should be, that they are no UniDepth v2's."""
+    try:
+        yield
+    except TeacherUnsupported:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise TeacherUnsupported(f"config.json is no UniDepth v2 configuration: {error!r}") from error
