@@ -181,8 +181,8 @@ def calibrate(
         teacher.quantity,
         settings.scenes,
         settings.steps,
-        len(found.learnt) - len(work.scaling),
-        len(found.judged),
+        work.learnt_pairs,
+        work.judged_pairs,
         len(work.scaling),
         found.without_depth,
         time.monotonic() - began,
@@ -241,16 +241,20 @@ class _Work:
         self.unfinished, self.progress = unfinished, progress
         self.failed: list[ImageFailure] = []
         self.scaling: list[int] = []
+        self.learnt_pairs = self.judged_pairs = 0
         self.native: NativeConfidence | None = None
         self.confidence: ConfidenceSummary | None = None
 
     def network(self) -> ErrorNetwork:
         """The trained network, on the teacher's device."""
-        self._label()
+        self._label("label", range(self._count))
         pairs = range(self.settings.scenes, self._count)[SCALED_PAIRS - 1 :: SCALED_PAIRS]
         found = list(filter(self.unfinished.has, pairs))
-        self.scaling = found if len(found) >= FEWEST_SCALED else []  # else scenes give the scale
+        self.scaling = found if len(found) >= FEWEST_SCALED else []
+        scenes = range(self._count, self._count + (0 if self.scaling else self.settings.scaled))
+        self._label("label for the scale", scenes)
         numbers = [number for number in filter(self.unfinished.has, range(self._count)) if number not in self.scaling]
+        self.learnt_pairs = sum(number >= self.settings.scenes for number in numbers)
         if not any(np.isfinite(self.unfinished.example(number)["errors"]).any() for number in numbers):
             raise RunError(f"no label of teacher {self.teacher.name!r} could be compared with what it shows")
         held_back = numbers[HELD_BACK // 2 :: HELD_BACK] or numbers[:1]
@@ -263,7 +267,7 @@ class _Work:
             "teacher": self.teacher.name,
             "families": LEARNT,
             **dataclasses.asdict(self.settings),
-            "pairs": len(self.pairs.learnt) - len(self.scaling),
+            "pairs": self.learnt_pairs,
             **({"pairs_scaled": len(self.scaling)} if self.scaling else {}),
             "start": None if self.before is None else self.before.version,
         }
@@ -280,8 +284,8 @@ class _Work:
             learnt = (self.unfinished.example(number) for number in numbers if number not in held_back)
             network, self.native, self.confidence = fit_confidence(self.teacher, network, learnt, apart)
             network.meta |= {"confidence": dataclasses.asdict(self.confidence)}
-        scenes = filter(self.unfinished.has, range(self._count, self._count + self.settings.scaled))
-        fit_scale(network, [self.unfinished.example(number) for number in self.scaling or scenes])
+        scaling = filter(self.unfinished.has, self.scaling or scenes)
+        fit_scale(network, [self.unfinished.example(number) for number in scaling])
         return network
 
     def judge(self, network: ErrorNetwork) -> tuple[MethodScore, ...]:
@@ -303,6 +307,7 @@ class _Work:
             for pair in with_progress(self.pairs.judged, "judge", unit="pairs", shown=self.progress):
                 read = self._read(pair)
                 if read is not None:
+                    self.judged_pairs += 1
                     yield judged(example(self.teacher, *read, pair.camera), read[0])
 
         on_scenes = list(scenes())
@@ -315,14 +320,13 @@ class _Work:
 
     @property
     def _repeats(self) -> int:
-        learnt = max(1, len(self.pairs.learnt) - len(self.scaling))
-        return max(1, min(MOST_REPEATS, round(self.settings.scenes * PAIRS_TO_SCENES / learnt)))
+        return max(1, min(MOST_REPEATS, round(self.settings.scenes * PAIRS_TO_SCENES / max(1, self.learnt_pairs))))
 
-    def _label(self) -> None:
-        """Label whatever is to be learnt from, or scaled by, and is not kept yet."""
-        first, count = FIRST_SEED + self.settings.seed * (1 << 24), self._count + self.settings.scaled
-        with progress_bar("label", total=count, unit="images", shown=self.progress) as bar:
-            for number in range(count):
+    def _label(self, title: str, numbers: range) -> None:
+        """Label those of some examples that are not kept yet."""
+        first = FIRST_SEED + self.settings.seed * (1 << 24)
+        with progress_bar(title, total=len(numbers), unit="images", shown=self.progress and bool(numbers)) as bar:
+            for number in numbers:
                 if not self.unfinished.has(number) and (seen := self._example(number, first)) is not None:
                     self.unfinished.keep(number, stored(seen, self.teacher.quantity, number))
                 bar.update()
